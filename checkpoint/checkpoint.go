@@ -1,0 +1,37 @@
+package checkpoint
+
+import "errors"
+
+// Errors that a caller decides on. Every refusal wraps one of them and names the file.
+var (
+	ErrCorrupt  = errors.New("corrupt")            // size, checksum or structure is wrong
+	ErrMismatch = errors.New("of something else")  // a good file, but of another job, cell, step, plan or numerics
+	ErrMissing  = errors.New("missing")            // no such file
+	ErrVersion  = errors.New("of another version") // written by a newer program
+)
+
+// Meta says what a file holds the state of.
+type Meta struct {
+	Job        string
+	Generation uint64 // that wrote it; not compared on load
+	Step       uint64 // finished steps
+	Replica    int
+	Column     int
+	PlanDigest [32]byte
+	Numerics   string
+}
+
+// Tensor is one named tensor of a cell's state in canonical order, float32, row-major. Data is only borrowed.
+type Tensor struct {
+	Name  string
+	Shape []int
+	Data  []float32
+}
+
+// Info is what a manifest keeps of a file.
+type Info struct {
+	Path   string // below the checkpoint directory, slash-separated
+	Bytes  int64
+	SHA256 [32]byte // of the file as it lies on disk
+	Digest [32]byte // of the state: see Digest
+}

@@ -1,0 +1,109 @@
+package cudakern
+
+import "errors"
+
+// Errors that a caller decides on.
+var (
+	ErrShape       = errors.New("shape") // operands do not fit the op
+	ErrMemory      = errors.New("out of device memory")
+	ErrUnsupported = errors.New("not supported by this device")
+	ErrLost        = errors.New("device lost")
+	ErrClosed      = errors.New("closed")
+)
+
+// Layout names how a buffer's elements lie in memory. Layouts are compared for equality only; every name but Plain is
+// private to a device.
+type Layout string
+
+// Plain is dense row-major: N,C,H,W for maps, N,F for features, O,I,KH,KW or O,I for weights.
+const Plain Layout = "plain"
+
+// Shape is a tensor's dimensions, outermost first: {N,C,H,W}, {N,F}, {O,I,KH,KW}, {O,I} or {O}.
+type Shape []int
+
+// Len is the number of elements of a tensor of this shape.
+func (s Shape) Len() int {
+	n := 1
+	for _, d := range s {
+		n *= d
+	}
+	return n
+}
+
+// Info says what a device is.
+type Info struct {
+	Name     string // as given to --device: "cpu", "ref", "cuda:0"
+	Model    string // "AMD EPYC, AVX2"
+	Numerics string // everything the bits depend on, e.g. "cpu/onednn-2.6.3/avx2/direct"
+	Memory   int64  // bytes a job can hope to allocate, 0 if not known
+}
+
+// Buffer is a tensor in device memory.
+type Buffer interface {
+	Shape() Shape
+	Layout() Layout
+	Bytes() int // including a blocked layout's padding
+	Free()      // gives the memory back; freeing twice or using it afterwards is a bug that panics
+}
+
+// HostBuffer is host memory that a device can copy from and to without staging (pinned memory on a GPU).
+type HostBuffer interface {
+	Bytes() []byte
+	Free()
+}
+
+// Event is a point in a stream's work.
+type Event interface{ Done() (bool, error) }
+
+// Stream is a queue of work on a device, done in order. It belongs to one goroutine.
+type Stream interface {
+	Record() (Event, error) // marks the work enqueued so far
+	Wait(Event) error       // what is enqueued from now on waits for the event, which may be another stream's
+	Sync() error            // blocks the caller until everything enqueued is done, and reports its errors
+	Close() error
+}
+
+// Device makes buffers, streams and ops. Everything it makes must be given back before Close.
+type Device interface {
+	Info() Info
+
+	// Alloc returns a zeroed float32 buffer. A layout that cannot hold the shape is ErrShape.
+	Alloc(s Shape, l Layout) (Buffer, error)
+	// AllocBytes returns a zeroed buffer of n bytes for images (uint8) and labels (int32); its layout is Plain.
+	AllocBytes(n int) (Buffer, error)
+	AllocHost(n int) (HostBuffer, error)
+	NewStream() (Stream, error)
+
+	// Upload copies canonical (Plain, float32) values from the host into dst, converting to its layout. src may be
+	// reused when it returns.
+	Upload(st Stream, dst Buffer, src []float32) error
+	// Download copies src to the host as canonical float32 values and waits for it.
+	Download(st Stream, dst []float32, src Buffer) error
+	// CopyIn and CopyOut move a buffer's bytes as they lie (layout and padding included). The host side must not be
+	// touched before the stream has passed the copy. Lengths must agree.
+	CopyIn(st Stream, dst Buffer, src []byte) error
+	CopyOut(st Stream, dst []byte, src Buffer) error
+	// Copy copies the bytes of src to dst; shapes and layouts must agree.
+	Copy(st Stream, dst, src Buffer) error
+
+	NewConv(ConvDesc) (Conv, error)
+	NewDense(DenseDesc) (Dense, error)
+	NewReLU(ReLUDesc) (ReLU, error)
+	NewLRN(LRNDesc) (LRN, error)
+	NewPool(PoolDesc) (Pool, error)
+	NewDropout(DropoutDesc) (Dropout, error)
+	NewSoftmax(SoftmaxDesc) (Softmax, error)
+	NewSGD(SGDDesc) (SGD, error)
+	NewAdd(AddDesc) (Add, error)
+	NewReorder(ReorderDesc) (Reorder, error)
+	NewInput(InputDesc) (Input, error)
+	NewConcat(ConcatDesc) (Concat, error)
+
+	// Live counts buffers, host buffers, streams and ops not yet given back.
+	Live() int
+	Close() error
+}
+
+// HostMapped is implemented by buffers whose memory the host can address (CPU devices). Mapped returns that memory as
+// it lies; it is valid until Free, and the same stream rules hold for it as for any op on the buffer.
+type HostMapped interface{ Mapped() []byte }

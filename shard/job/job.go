@@ -1,0 +1,77 @@
+// Package job is the job file: everything a result is a function of. Parse reads what a user writes, Resolve adds the
+// network's text and the datasets' identities, and Encode gives the canonical bytes that are committed and sent to
+// workers. Pure like the rest of shard.
+package job
+
+// Job is one training job. Fields are what the YAML file has, one to one, but for those marked resolved.
+type Job struct {
+	Name       string     `yaml:"job"`     // letters, digits, '-', '_', '.'; at most 63
+	Network    string     `yaml:"network"` // name of an embedded network, or path of a file (relative to the job file)
+	Classes    int        `yaml:"classes"` // 0: as many as the training pack has
+	Columns    int        `yaml:"columns"`
+	Replicas   int        `yaml:"replicas"`
+	Seed       uint64     `yaml:"seed"`
+	Data       Data       `yaml:"data"`
+	Recipe     Recipe     `yaml:"recipe"`
+	Augment    Augment    `yaml:"augment"`
+	Evaluate   Evaluate   `yaml:"evaluate"`
+	Checkpoint Checkpoint `yaml:"checkpoint"`
+
+	NetworkText string `yaml:"network_text,omitempty"` // resolved: the network file
+	Train       *Pack  `yaml:"train_pack,omitempty"`   // resolved
+	Test        *Pack  `yaml:"test_pack,omitempty"`    // resolved
+}
+
+// Data names the packs. Paths are relative to the job file.
+type Data struct {
+	Train string `yaml:"train"`
+	Test  string `yaml:"test"` // empty: no evaluation
+}
+
+// Pack is what a job must know of a dataset.
+type Pack struct {
+	Path     string `yaml:"path"` // absolute
+	ID       string `yaml:"id"`   // hex SHA-256 identity
+	Images   int    `yaml:"images"`
+	Channels int    `yaml:"channels"`
+	Height   int    `yaml:"height"`
+	Width    int    `yaml:"width"`
+	Classes  int    `yaml:"classes"`
+}
+
+// Recipe is how weights are trained: SGD with momentum and decay (paper, section 5).
+type Recipe struct {
+	Batch    int     `yaml:"batch"`
+	Epochs   int     `yaml:"epochs"` // either Epochs or Steps
+	Steps    int     `yaml:"steps"`
+	Rate     float64 `yaml:"rate"`
+	Momentum float64 `yaml:"momentum"`
+	Decay    float64 `yaml:"decay"`
+	Schedule []Drop  `yaml:"schedule"`
+}
+
+// Drop sets another rate from the start of an epoch on (counted from 1, so the first possible drop is at 2), or from a step on.
+type Drop struct {
+	Epoch int     `yaml:"epoch"`
+	Step  int     `yaml:"step"`
+	Rate  float64 `yaml:"rate"`
+}
+
+// Augment is how training images vary. Test images are always the centre, unflipped.
+type Augment struct {
+	Crop  string  `yaml:"crop"`  // centre, random
+	Pad   int     `yaml:"pad"`   // pixels of mean colour around the image that a random crop may reach into
+	Flip  bool    `yaml:"flip"`  // reflect half of the images
+	Scale float64 `yaml:"scale"` // what pixels (0..255, mean subtracted) are multiplied by
+}
+
+// Evaluate says when the test set is run.
+type Evaluate struct {
+	Every int `yaml:"every"` // epochs; 0: only at the end
+}
+
+// Checkpoint says when state is kept.
+type Checkpoint struct {
+	Every int `yaml:"every"` // steps; 0: at the end of every epoch
+	Keep  int `yaml:"keep"`  // newest checkpoints kept, at least 1
+}
