@@ -572,6 +572,7 @@ type Report struct {
 	//	*Report_Stopped
 	//	*Report_Failed
 	//	*Report_Bad
+	//	*Report_CheckpointFailed
 	Kind          isReport_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -689,6 +690,15 @@ func (x *Report) GetBad() *CheckpointBad {
 	return nil
 }
 
+func (x *Report) GetCheckpointFailed() *CheckpointFailed {
+	if x != nil {
+		if x, ok := x.Kind.(*Report_CheckpointFailed); ok {
+			return x.CheckpointFailed
+		}
+	}
+	return nil
+}
+
 type isReport_Kind interface {
 	isReport_Kind()
 }
@@ -717,6 +727,10 @@ type Report_Bad struct {
 	Bad *CheckpointBad `protobuf:"bytes,9,opt,name=bad,proto3,oneof"`
 }
 
+type Report_CheckpointFailed struct {
+	CheckpointFailed *CheckpointFailed `protobuf:"bytes,10,opt,name=checkpoint_failed,json=checkpointFailed,proto3,oneof"`
+}
+
 func (*Report_Checkpoint) isReport_Kind() {}
 
 func (*Report_Evaluation) isReport_Kind() {}
@@ -728,6 +742,8 @@ func (*Report_Stopped) isReport_Kind() {}
 func (*Report_Failed) isReport_Kind() {}
 
 func (*Report_Bad) isReport_Kind() {}
+
+func (*Report_CheckpointFailed) isReport_Kind() {}
 
 // CheckpointWritten says that a cell's file of a step is complete and durable.
 type CheckpointWritten struct {
@@ -828,8 +844,9 @@ type CheckpointFile struct {
 	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"` // that wrote it
 	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`     // below the checkpoint directory
 	Bytes         int64                  `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"` // of the file
-	Digest        []byte                 `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the cell's state in canonical order
+	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`   // of the file
+	Digest        []byte                 `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`   // SHA-256 of the cell's state in canonical order
+	Address       string                 `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"` // of that worker's Files service, if it is connected; only in Assign
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -904,6 +921,13 @@ func (x *CheckpointFile) GetDigest() []byte {
 		return x.Digest
 	}
 	return nil
+}
+
+func (x *CheckpointFile) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 // Evaluation is a pass over the whole test set, after the given finished step.
@@ -1250,6 +1274,67 @@ func (x *CheckpointBad) GetReason() string {
 	return ""
 }
 
+// CheckpointFailed says that a cell's file could not be written; training goes on.
+type CheckpointFailed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cell          *Cell                  `protobuf:"bytes,1,opt,name=cell,proto3" json:"cell,omitempty"`
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointFailed) Reset() {
+	*x = CheckpointFailed{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointFailed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointFailed) ProtoMessage() {}
+
+func (x *CheckpointFailed) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointFailed.ProtoReflect.Descriptor instead.
+func (*CheckpointFailed) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CheckpointFailed) GetCell() *Cell {
+	if x != nil {
+		return x.Cell
+	}
+	return nil
+}
+
+func (x *CheckpointFailed) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *CheckpointFailed) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type CoordinatorMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -1267,7 +1352,7 @@ type CoordinatorMessage struct {
 
 func (x *CoordinatorMessage) Reset() {
 	*x = CoordinatorMessage{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1364,7 @@ func (x *CoordinatorMessage) String() string {
 func (*CoordinatorMessage) ProtoMessage() {}
 
 func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1377,7 @@ func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorMessage.ProtoReflect.Descriptor instead.
 func (*CoordinatorMessage) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CoordinatorMessage) GetKind() isCoordinatorMessage_Kind {
@@ -1407,7 +1492,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1504,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1517,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Welcome) GetCluster() string {
@@ -1471,7 +1556,7 @@ type Assign struct {
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1568,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1581,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Assign) GetJob() string {
@@ -1553,7 +1638,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1650,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1663,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Placement) GetCell() *Cell {
@@ -1627,7 +1712,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1724,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1737,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Manifest) GetJob() string {
@@ -1730,7 +1815,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1827,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1840,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Revoke) GetJob() string {
@@ -1790,7 +1875,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +1887,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +1900,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Stop) GetJob() string {
@@ -1842,7 +1927,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +1939,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +1952,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Ack) GetSequence() uint64 {
@@ -1894,7 +1979,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +1991,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2004,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -1937,7 +2022,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2034,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2047,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 type StatusReply struct {
@@ -1982,7 +2067,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2079,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2092,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -2090,7 +2175,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2187,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2200,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Worker) GetId() string {
@@ -2191,7 +2276,7 @@ type JobCell struct {
 
 func (x *JobCell) Reset() {
 	*x = JobCell{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2288,7 @@ func (x *JobCell) String() string {
 func (*JobCell) ProtoMessage() {}
 
 func (x *JobCell) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2301,7 @@ func (x *JobCell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobCell.ProtoReflect.Descriptor instead.
 func (*JobCell) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *JobCell) GetJob() string {
@@ -2260,7 +2345,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2357,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2370,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Job) GetName() string {
@@ -2431,7 +2516,7 @@ type SubmitJobRequest struct {
 
 func (x *SubmitJobRequest) Reset() {
 	*x = SubmitJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2528,7 @@ func (x *SubmitJobRequest) String() string {
 func (*SubmitJobRequest) ProtoMessage() {}
 
 func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +2541,7 @@ func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobRequest.ProtoReflect.Descriptor instead.
 func (*SubmitJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SubmitJobRequest) GetSpec() []byte {
@@ -2481,7 +2566,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2578,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2591,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 type ListJobsReply struct {
@@ -2518,7 +2603,7 @@ type ListJobsReply struct {
 
 func (x *ListJobsReply) Reset() {
 	*x = ListJobsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2530,7 +2615,7 @@ func (x *ListJobsReply) String() string {
 func (*ListJobsReply) ProtoMessage() {}
 
 func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2543,7 +2628,7 @@ func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsReply.ProtoReflect.Descriptor instead.
 func (*ListJobsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListJobsReply) GetJobs() []*Job {
@@ -2562,7 +2647,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2574,7 +2659,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2587,7 +2672,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetJobRequest) GetName() string {
@@ -2607,7 +2692,7 @@ type JobUpdate struct {
 
 func (x *JobUpdate) Reset() {
 	*x = JobUpdate{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2619,7 +2704,7 @@ func (x *JobUpdate) String() string {
 func (*JobUpdate) ProtoMessage() {}
 
 func (x *JobUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2632,7 +2717,7 @@ func (x *JobUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobUpdate.ProtoReflect.Descriptor instead.
 func (*JobUpdate) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *JobUpdate) GetJob() *Job {
@@ -2659,7 +2744,7 @@ type StopJobRequest struct {
 
 func (x *StopJobRequest) Reset() {
 	*x = StopJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +2756,7 @@ func (x *StopJobRequest) String() string {
 func (*StopJobRequest) ProtoMessage() {}
 
 func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +2769,7 @@ func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopJobRequest.ProtoReflect.Descriptor instead.
 func (*StopJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StopJobRequest) GetName() string {
@@ -2712,7 +2797,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +2809,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +2822,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ResumeJobRequest) GetName() string {
@@ -2771,7 +2856,7 @@ type ListCheckpointsReply struct {
 
 func (x *ListCheckpointsReply) Reset() {
 	*x = ListCheckpointsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +2868,7 @@ func (x *ListCheckpointsReply) String() string {
 func (*ListCheckpointsReply) ProtoMessage() {}
 
 func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +2881,7 @@ func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCheckpointsReply.ProtoReflect.Descriptor instead.
 func (*ListCheckpointsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListCheckpointsReply) GetCheckpoints() []*Manifest {
@@ -2827,7 +2912,7 @@ type LogEvent struct {
 
 func (x *LogEvent) Reset() {
 	*x = LogEvent{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +2924,7 @@ func (x *LogEvent) String() string {
 func (*LogEvent) ProtoMessage() {}
 
 func (x *LogEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +2937,7 @@ func (x *LogEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEvent.ProtoReflect.Descriptor instead.
 func (*LogEvent) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LogEvent) GetIndex() uint64 {
@@ -2948,7 +3033,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\rphase_seconds\x18\b \x03(\v22.colonnade.cluster.v1.CellStatus.PhaseSecondsEntryR\fphaseSeconds\x1a?\n" +
 	"\x11PhaseSecondsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xe3\x03\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xba\x04\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x1e\n" +
@@ -2964,7 +3049,9 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\bfinished\x18\x06 \x01(\v2\".colonnade.cluster.v1.CellFinishedH\x00R\bfinished\x12=\n" +
 	"\astopped\x18\a \x01(\v2!.colonnade.cluster.v1.CellStoppedH\x00R\astopped\x12:\n" +
 	"\x06failed\x18\b \x01(\v2 .colonnade.cluster.v1.CellFailedH\x00R\x06failed\x127\n" +
-	"\x03bad\x18\t \x01(\v2#.colonnade.cluster.v1.CheckpointBadH\x00R\x03badB\x06\n" +
+	"\x03bad\x18\t \x01(\v2#.colonnade.cluster.v1.CheckpointBadH\x00R\x03bad\x12U\n" +
+	"\x11checkpoint_failed\x18\n" +
+	" \x01(\v2&.colonnade.cluster.v1.CheckpointFailedH\x00R\x10checkpointFailedB\x06\n" +
 	"\x04kind\"\x8d\x02\n" +
 	"\x11CheckpointWritten\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x12\n" +
@@ -2974,14 +3061,15 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"planDigest\x12\x1a\n" +
 	"\bnumerics\x18\x05 \x01(\tR\bnumerics\x12\x18\n" +
 	"\aseconds\x18\x06 \x01(\x01R\aseconds\x12#\n" +
-	"\rstall_seconds\x18\a \x01(\x01R\fstallSeconds\"\xb2\x01\n" +
+	"\rstall_seconds\x18\a \x01(\x01R\fstallSeconds\"\xcc\x01\n" +
 	"\x0eCheckpointFile\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x16\n" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x16\n" +
-	"\x06digest\x18\x06 \x01(\fR\x06digest\"\xc3\x01\n" +
+	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x18\n" +
+	"\aaddress\x18\a \x01(\tR\aaddress\"\xc3\x01\n" +
 	"\n" +
 	"Evaluation\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x14\n" +
@@ -3011,6 +3099,10 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\rCheckpointBad\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12.\n" +
 	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"n\n" +
+	"\x10CheckpointFailed\x12.\n" +
+	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xe3\x02\n" +
 	"\x12CoordinatorMessage\x129\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1d.colonnade.cluster.v1.WelcomeH\x00R\awelcome\x126\n" +
@@ -3167,7 +3259,7 @@ func file_proto_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_proto_clusterpb_cluster_proto_rawDescData
 }
 
-var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_proto_clusterpb_cluster_proto_goTypes = []any{
 	(*Cell)(nil),                  // 0: colonnade.cluster.v1.Cell
 	(*Device)(nil),                // 1: colonnade.cluster.v1.Device
@@ -3184,31 +3276,32 @@ var file_proto_clusterpb_cluster_proto_goTypes = []any{
 	(*CellStopped)(nil),           // 12: colonnade.cluster.v1.CellStopped
 	(*CellFailed)(nil),            // 13: colonnade.cluster.v1.CellFailed
 	(*CheckpointBad)(nil),         // 14: colonnade.cluster.v1.CheckpointBad
-	(*CoordinatorMessage)(nil),    // 15: colonnade.cluster.v1.CoordinatorMessage
-	(*Welcome)(nil),               // 16: colonnade.cluster.v1.Welcome
-	(*Assign)(nil),                // 17: colonnade.cluster.v1.Assign
-	(*Placement)(nil),             // 18: colonnade.cluster.v1.Placement
-	(*Manifest)(nil),              // 19: colonnade.cluster.v1.Manifest
-	(*Revoke)(nil),                // 20: colonnade.cluster.v1.Revoke
-	(*Stop)(nil),                  // 21: colonnade.cluster.v1.Stop
-	(*Ack)(nil),                   // 22: colonnade.cluster.v1.Ack
-	(*Goodbye)(nil),               // 23: colonnade.cluster.v1.Goodbye
-	(*StatusRequest)(nil),         // 24: colonnade.cluster.v1.StatusRequest
-	(*StatusReply)(nil),           // 25: colonnade.cluster.v1.StatusReply
-	(*Worker)(nil),                // 26: colonnade.cluster.v1.Worker
-	(*JobCell)(nil),               // 27: colonnade.cluster.v1.JobCell
-	(*Job)(nil),                   // 28: colonnade.cluster.v1.Job
-	(*SubmitJobRequest)(nil),      // 29: colonnade.cluster.v1.SubmitJobRequest
-	(*ListJobsRequest)(nil),       // 30: colonnade.cluster.v1.ListJobsRequest
-	(*ListJobsReply)(nil),         // 31: colonnade.cluster.v1.ListJobsReply
-	(*GetJobRequest)(nil),         // 32: colonnade.cluster.v1.GetJobRequest
-	(*JobUpdate)(nil),             // 33: colonnade.cluster.v1.JobUpdate
-	(*StopJobRequest)(nil),        // 34: colonnade.cluster.v1.StopJobRequest
-	(*ResumeJobRequest)(nil),      // 35: colonnade.cluster.v1.ResumeJobRequest
-	(*ListCheckpointsReply)(nil),  // 36: colonnade.cluster.v1.ListCheckpointsReply
-	(*LogEvent)(nil),              // 37: colonnade.cluster.v1.LogEvent
-	nil,                           // 38: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*CheckpointFailed)(nil),      // 15: colonnade.cluster.v1.CheckpointFailed
+	(*CoordinatorMessage)(nil),    // 16: colonnade.cluster.v1.CoordinatorMessage
+	(*Welcome)(nil),               // 17: colonnade.cluster.v1.Welcome
+	(*Assign)(nil),                // 18: colonnade.cluster.v1.Assign
+	(*Placement)(nil),             // 19: colonnade.cluster.v1.Placement
+	(*Manifest)(nil),              // 20: colonnade.cluster.v1.Manifest
+	(*Revoke)(nil),                // 21: colonnade.cluster.v1.Revoke
+	(*Stop)(nil),                  // 22: colonnade.cluster.v1.Stop
+	(*Ack)(nil),                   // 23: colonnade.cluster.v1.Ack
+	(*Goodbye)(nil),               // 24: colonnade.cluster.v1.Goodbye
+	(*StatusRequest)(nil),         // 25: colonnade.cluster.v1.StatusRequest
+	(*StatusReply)(nil),           // 26: colonnade.cluster.v1.StatusReply
+	(*Worker)(nil),                // 27: colonnade.cluster.v1.Worker
+	(*JobCell)(nil),               // 28: colonnade.cluster.v1.JobCell
+	(*Job)(nil),                   // 29: colonnade.cluster.v1.Job
+	(*SubmitJobRequest)(nil),      // 30: colonnade.cluster.v1.SubmitJobRequest
+	(*ListJobsRequest)(nil),       // 31: colonnade.cluster.v1.ListJobsRequest
+	(*ListJobsReply)(nil),         // 32: colonnade.cluster.v1.ListJobsReply
+	(*GetJobRequest)(nil),         // 33: colonnade.cluster.v1.GetJobRequest
+	(*JobUpdate)(nil),             // 34: colonnade.cluster.v1.JobUpdate
+	(*StopJobRequest)(nil),        // 35: colonnade.cluster.v1.StopJobRequest
+	(*ResumeJobRequest)(nil),      // 36: colonnade.cluster.v1.ResumeJobRequest
+	(*ListCheckpointsReply)(nil),  // 37: colonnade.cluster.v1.ListCheckpointsReply
+	(*LogEvent)(nil),              // 38: colonnade.cluster.v1.LogEvent
+	nil,                           // 39: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	3,  // 0: colonnade.cluster.v1.WorkerMessage.register:type_name -> colonnade.cluster.v1.Register
@@ -3218,72 +3311,74 @@ var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	4,  // 4: colonnade.cluster.v1.Register.running:type_name -> colonnade.cluster.v1.Running
 	6,  // 5: colonnade.cluster.v1.Heartbeat.cells:type_name -> colonnade.cluster.v1.CellStatus
 	0,  // 6: colonnade.cluster.v1.CellStatus.cell:type_name -> colonnade.cluster.v1.Cell
-	38, // 7: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	39, // 7: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
 	8,  // 8: colonnade.cluster.v1.Report.checkpoint:type_name -> colonnade.cluster.v1.CheckpointWritten
 	10, // 9: colonnade.cluster.v1.Report.evaluation:type_name -> colonnade.cluster.v1.Evaluation
 	11, // 10: colonnade.cluster.v1.Report.finished:type_name -> colonnade.cluster.v1.CellFinished
 	12, // 11: colonnade.cluster.v1.Report.stopped:type_name -> colonnade.cluster.v1.CellStopped
 	13, // 12: colonnade.cluster.v1.Report.failed:type_name -> colonnade.cluster.v1.CellFailed
 	14, // 13: colonnade.cluster.v1.Report.bad:type_name -> colonnade.cluster.v1.CheckpointBad
-	0,  // 14: colonnade.cluster.v1.CheckpointWritten.cell:type_name -> colonnade.cluster.v1.Cell
-	9,  // 15: colonnade.cluster.v1.CheckpointWritten.file:type_name -> colonnade.cluster.v1.CheckpointFile
-	0,  // 16: colonnade.cluster.v1.CheckpointFile.cell:type_name -> colonnade.cluster.v1.Cell
-	0,  // 17: colonnade.cluster.v1.CellFinished.cell:type_name -> colonnade.cluster.v1.Cell
-	0,  // 18: colonnade.cluster.v1.CellStopped.cell:type_name -> colonnade.cluster.v1.Cell
-	0,  // 19: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	0,  // 20: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
-	16, // 21: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
-	17, // 22: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
-	20, // 23: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
-	21, // 24: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
-	22, // 25: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
-	23, // 26: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
-	0,  // 27: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
-	18, // 28: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
-	19, // 29: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
-	0,  // 30: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
-	9,  // 31: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
-	39, // 32: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
-	19, // 33: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
-	26, // 34: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
-	28, // 35: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
-	37, // 36: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
-	1,  // 37: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
-	27, // 38: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
-	0,  // 39: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
-	18, // 40: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
-	6,  // 41: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
-	10, // 42: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
-	39, // 43: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
-	39, // 44: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	28, // 45: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
-	28, // 46: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
-	37, // 47: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
-	19, // 48: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
-	39, // 49: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
-	2,  // 50: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
-	24, // 51: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
-	29, // 52: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
-	30, // 53: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
-	32, // 54: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	32, // 55: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	34, // 56: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
-	35, // 57: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
-	32, // 58: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
-	15, // 59: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
-	25, // 60: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
-	28, // 61: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
-	31, // 62: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
-	28, // 63: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
-	33, // 64: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
-	28, // 65: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
-	28, // 66: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
-	36, // 67: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
-	59, // [59:68] is the sub-list for method output_type
-	50, // [50:59] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	15, // 14: colonnade.cluster.v1.Report.checkpoint_failed:type_name -> colonnade.cluster.v1.CheckpointFailed
+	0,  // 15: colonnade.cluster.v1.CheckpointWritten.cell:type_name -> colonnade.cluster.v1.Cell
+	9,  // 16: colonnade.cluster.v1.CheckpointWritten.file:type_name -> colonnade.cluster.v1.CheckpointFile
+	0,  // 17: colonnade.cluster.v1.CheckpointFile.cell:type_name -> colonnade.cluster.v1.Cell
+	0,  // 18: colonnade.cluster.v1.CellFinished.cell:type_name -> colonnade.cluster.v1.Cell
+	0,  // 19: colonnade.cluster.v1.CellStopped.cell:type_name -> colonnade.cluster.v1.Cell
+	0,  // 20: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
+	0,  // 21: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
+	0,  // 22: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
+	17, // 23: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
+	18, // 24: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
+	21, // 25: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
+	22, // 26: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
+	23, // 27: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
+	24, // 28: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
+	0,  // 29: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
+	19, // 30: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
+	20, // 31: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
+	0,  // 32: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
+	9,  // 33: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
+	40, // 34: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
+	20, // 35: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
+	27, // 36: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
+	29, // 37: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
+	38, // 38: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
+	1,  // 39: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
+	28, // 40: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
+	0,  // 41: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
+	19, // 42: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
+	6,  // 43: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
+	10, // 44: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
+	40, // 45: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
+	40, // 46: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	29, // 47: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
+	29, // 48: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
+	38, // 49: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
+	20, // 50: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
+	40, // 51: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
+	2,  // 52: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
+	25, // 53: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
+	30, // 54: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
+	31, // 55: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
+	33, // 56: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	33, // 57: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	35, // 58: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
+	36, // 59: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
+	33, // 60: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
+	16, // 61: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
+	26, // 62: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
+	29, // 63: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
+	32, // 64: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
+	29, // 65: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
+	34, // 66: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
+	29, // 67: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
+	29, // 68: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
+	37, // 69: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
+	61, // [61:70] is the sub-list for method output_type
+	52, // [52:61] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_proto_clusterpb_cluster_proto_init() }
@@ -3303,8 +3398,9 @@ func file_proto_clusterpb_cluster_proto_init() {
 		(*Report_Stopped)(nil),
 		(*Report_Failed)(nil),
 		(*Report_Bad)(nil),
+		(*Report_CheckpointFailed)(nil),
 	}
-	file_proto_clusterpb_cluster_proto_msgTypes[15].OneofWrappers = []any{
+	file_proto_clusterpb_cluster_proto_msgTypes[16].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
 		(*CoordinatorMessage_Assign)(nil),
 		(*CoordinatorMessage_Revoke)(nil),
@@ -3318,7 +3414,7 @@ func file_proto_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_clusterpb_cluster_proto_rawDesc), len(file_proto_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -1,0 +1,183 @@
+package train
+
+import (
+	"fmt"
+	"slices"
+
+	"colonnade/cudakern"
+	"colonnade/shard"
+	"colonnade/worker/exchange"
+)
+
+// value is what flows between layers of one column: a buffer and the gradient of the loss with respect to it.
+type value struct {
+	buf  cudakern.Buffer
+	grad cudakern.Buffer // nil for the network's input
+}
+
+// builder makes a cell's ops, buffers and phases from the plan.
+type builder struct {
+	dev    cudakern.Device
+	st     cudakern.Stream
+	plan   *shard.Plan
+	column int
+	batch  int
+	cell   exchange.Cell
+	ex     exchange.Exchanger
+	seed   uint64
+	first  int // the replica's first image in the whole batch
+
+	params   map[int]*param
+	buffers  []cudakern.Buffer
+	hosts    []cudakern.HostBuffer
+	closers  []func()
+	forward  []phase
+	backward [][]phase // by layer; run from the last to the first
+
+	in  *inputStage
+	out *lossStage // nil for a column that has no part in the softmax
+}
+
+// alloc makes a buffer that the cell frees when it closes.
+func (b *builder) alloc(s cudakern.Shape, l cudakern.Layout) (cudakern.Buffer, error) {
+	buf, err := b.dev.Alloc(s, l)
+	if err != nil {
+		return nil, err
+	}
+	b.buffers = append(b.buffers, buf)
+	return buf, nil
+}
+
+// newValue makes a buffer and its gradient.
+func (b *builder) newValue(s cudakern.Shape, l cudakern.Layout) (*value, error) {
+	buf, err := b.alloc(s, l)
+	if err != nil {
+		return nil, err
+	}
+	grad, err := b.alloc(s, l)
+	if err != nil {
+		return nil, err
+	}
+	return &value{buf: buf, grad: grad}, nil
+}
+
+// close frees everything the builder made.
+func (b *builder) close() {
+	for _, f := range slices.Backward(b.closers) {
+		f()
+	}
+	for _, buf := range slices.Backward(b.buffers) {
+		buf.Free()
+	}
+	for _, h := range slices.Backward(b.hosts) {
+		h.Free()
+	}
+	b.closers, b.buffers, b.hosts = nil, nil, nil
+}
+
+// fwd appends a forward phase, back one of the backward pass of the layer being built.
+func (b *builder) fwd(name string, run func(*pass) error) {
+	b.forward = append(b.forward, phase{name, run})
+}
+
+func (b *builder) back(name string, run func(*pass) error) {
+	last := len(b.backward) - 1
+	b.backward[last] = append(b.backward[last], phase{name, run})
+}
+
+// backwardPhases returns the phases of the backward pass in the order they run.
+func (b *builder) backwardPhases() []phase {
+	var out []phase
+	for _, group := range slices.Backward(b.backward) {
+		out = append(out, group...)
+	}
+	return out
+}
+
+// maps is the device shape of a batch of maps.
+func (b *builder) maps(s shard.Shape) cudakern.Shape { return cudakern.Shape{b.batch, s.C, s.H, s.W} }
+
+// build walks the layers. A relu right behind a conv or dense layer is done by that layer's last product.
+func (b *builder) build() error {
+	cur, err := b.buildInput()
+	if err != nil {
+		return err
+	}
+	layers := b.plan.Layers
+	for i := 0; i < len(layers); i++ {
+		lp := &layers[i]
+		b.backward = append(b.backward, nil)
+		relu := false
+		switch lp.Layer.Kind {
+		case shard.Conv, shard.Dense:
+			relu = i+1 < len(layers) && layers[i+1].Layer.Kind == shard.ReLU
+			cur, err = b.buildWeighted(lp, cur, relu)
+		case shard.Softmax:
+			err = b.buildLoss(lp, cur)
+		default:
+			cur, err = b.buildPlain(i, lp, cur)
+		}
+		if err != nil {
+			return fmt.Errorf("layer %s: %w", lp.Layer.Name, err)
+		}
+		if relu {
+			i++
+		}
+	}
+	return nil
+}
+
+// buildPlain builds a layer without weights, on the column's own maps.
+func (b *builder) buildPlain(index int, lp *shard.LayerPlan, cur *value) (*value, error) {
+	if cur == nil { // this column's part ended before
+		return nil, nil
+	}
+	if lp.Exchange >= 0 {
+		return nil, fmt.Errorf("exchange before a %s layer: %w", lp.Layer.Kind, cudakern.ErrUnsupported)
+	}
+	switch lp.Layer.Kind {
+	case shard.ReLU:
+		return b.buildReLU(lp, cur)
+	case shard.LRN:
+		return b.buildLRN(lp, cur)
+	case shard.Pool:
+		return b.buildPool(lp, cur)
+	case shard.Dropout:
+		return b.buildDropout(index, lp, cur)
+	}
+	return nil, fmt.Errorf("kind %q: %w", lp.Layer.Kind, cudakern.ErrUnsupported)
+}
+
+// adapt returns v in another layout or flattened shape, with a reorder each way where they differ. The gradient's way
+// back is appended to the layer's backward phases by the returned function, once the adapted gradient is complete.
+func (b *builder) adapt(name string, v *value, s cudakern.Shape, l cudakern.Layout) (*value, func(), error) {
+	if v.buf.Layout() == l && slices.Equal(v.buf.Shape(), s) {
+		return v, func() {}, nil
+	}
+	there, err := b.dev.NewReorder(cudakern.ReorderDesc{
+		FromShape: v.buf.Shape(), From: v.buf.Layout(), ToShape: s, To: l})
+	if err != nil {
+		return nil, nil, err
+	}
+	b.closers = append(b.closers, there.Close)
+	out := &value{}
+	if out.buf, err = b.alloc(s, l); err != nil {
+		return nil, nil, err
+	}
+	b.fwd(name+" reorder", func(*pass) error { return there.Run(b.st, out.buf, v.buf) })
+	if v.grad == nil {
+		return out, func() {}, nil
+	}
+	if out.grad, err = b.alloc(s, l); err != nil {
+		return nil, nil, err
+	}
+	home, err := b.dev.NewReorder(cudakern.ReorderDesc{
+		FromShape: s, From: l, ToShape: v.buf.Shape(), To: v.buf.Layout()})
+	if err != nil {
+		return nil, nil, err
+	}
+	b.closers = append(b.closers, home.Close)
+	return out, func() {
+		b.back(name+" reorder", func(*pass) error { return home.Run(b.st, v.grad, out.grad) })
+	}, nil
+}

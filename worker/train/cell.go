@@ -1,0 +1,163 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"colonnade/cudakern"
+	"colonnade/shard"
+	"colonnade/shard/job"
+	"colonnade/worker/exchange"
+)
+
+// Config is what a cell is made of.
+type Config struct {
+	Job        *job.Job
+	Plan       *shard.Plan
+	Cell       exchange.Cell
+	Cells      []exchange.Cell // all cells of the job
+	Generation uint64
+	Device     cudakern.Device
+	Exchanger  exchange.Exchanger
+	Source     Source
+	Directory  string           // of checkpoints
+	Report     func(Event)      // called in order from the cell's goroutines; must not block for long
+	Now        func() time.Time // for reports only
+	Log        *slog.Logger
+}
+
+// Cell is one column of one replica on a device.
+type Cell struct {
+	id     exchange.Cell
+	others []exchange.Cell
+	job    *job.Job
+	plan   *shard.Plan
+	dev    cudakern.Device
+	st     cudakern.Stream
+	ex     exchange.Exchanger
+	source Source
+	report func(Event)
+	now    clock
+	log    *slog.Logger
+
+	b        *builder
+	params   []*param // in canonical order
+	backward []phase
+	saver    *saver
+	step     uint64 // finished steps
+	stop     atomic.Bool
+	status   tracker
+	timing   *timing
+
+	epochLoss  float64 // sum of the mean losses of the steps this run has done in the epoch
+	epochSteps int
+}
+
+// New builds a cell: ops, buffers and phases. It has no state yet: call Initialise or Restore. Close gives everything
+// back.
+func New(cfg Config) (*Cell, error) {
+	st, err := cfg.Device.NewStream()
+	if err != nil {
+		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
+	}
+	c := &Cell{id: cfg.Cell, job: cfg.Job, plan: cfg.Plan, dev: cfg.Device, st: st, ex: cfg.Exchanger,
+		source: cfg.Source, report: cfg.Report, now: cfg.Now, log: cfg.Log, timing: newTiming()}
+	for _, other := range cfg.Cells {
+		if other != cfg.Cell {
+			c.others = append(c.others, other)
+		}
+	}
+	c.b = &builder{dev: cfg.Device, st: st, plan: cfg.Plan, column: cfg.Cell.Column, batch: cfg.Job.Recipe.Batch,
+		cell: cfg.Cell, ex: cfg.Exchanger, seed: cfg.Job.Seed, params: map[int]*param{},
+		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale)}}
+	if err := c.b.build(); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
+	}
+	for i := range cfg.Plan.Params[cfg.Cell.Column] {
+		c.params = append(c.params, c.b.params[i])
+	}
+	c.backward = c.b.backwardPhases()
+	c.saver = newSaver(c, cfg)
+	return c, nil
+}
+
+// Close frees what the cell holds on the device. The cell must not be running.
+func (c *Cell) Close() error {
+	c.b.close()
+	return c.st.Close()
+}
+
+// Initialise gives the cell its state before the first step.
+func (c *Cell) Initialise() error {
+	c.initial(c.saver.snap)
+	return c.put(c.saver.snap)
+}
+
+// RequestStop asks for a stop at a step boundary. The other cells learn of it in the same step and stop with this one.
+func (c *Cell) RequestStop() { c.stop.Store(true) }
+
+// Status says how far the cell is.
+func (c *Cell) Status() Status { return c.status.read() }
+
+// Run trains from the cell's state to the job's last step, or until a stop was asked for, and reports Finished or
+// Stopped. It locks its OS thread. An error leaves the state as it was after some finished step.
+func (c *Cell) Run(ctx context.Context) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.saver.run(ctx)
+	}()
+
+	stopped, err := c.train(ctx)
+	if err == nil {
+		err = c.saver.drain(ctx)
+	}
+	cancel(context.Canceled)
+	<-done
+	if err != nil {
+		return fmt.Errorf("cell %s after step %d: %w", c.id, c.step, err)
+	}
+	if stopped {
+		c.report(Stopped{Cell: c.id, Step: c.step})
+		return nil
+	}
+	digest, err := c.Digest()
+	if err != nil {
+		return fmt.Errorf("cell %s after step %d: %w", c.id, c.step, err)
+	}
+	c.report(Finished{Cell: c.id, Step: c.step, Digest: digest})
+	return nil
+}
+
+// train steps until the end or a stop.
+func (c *Cell) train(ctx context.Context) (stopped bool, err error) {
+	steps := uint64(c.job.Steps())
+	c.status.start(c.now(), c.step)
+	for c.step < steps && !stopped {
+		if stopped, err = c.oneStep(ctx); err != nil {
+			return false, err
+		}
+		last := c.step == steps
+		stopped = stopped && !last
+		if c.job.EvaluateAfter(c.step) {
+			if err := c.evaluate(ctx); err != nil {
+				return false, err
+			}
+		}
+		if last || stopped || c.job.CheckpointAfter(c.step) {
+			if err := c.saver.save(ctx, c.step); err != nil {
+				return false, err
+			}
+		}
+	}
+	return stopped, nil
+}

@@ -1,0 +1,74 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// phase is one named piece of a step.
+type phase struct {
+	name string // "conv3 own block"
+	run  func(*pass) error
+}
+
+// pass is what the phases of one run through the network need to know.
+type pass struct {
+	ctx   context.Context
+	train bool
+	step  uint64 // steps finished before this one
+	half  int    // half of the state that holds the weights
+	valid int    // images of the batch that count
+	tag   uint32 // base of the exchange ids of this pass
+}
+
+// clock is the only time the trainer knows; it reaches reports, never a weight.
+type clock func() time.Time
+
+// timing adds up how long phases took since it was last read.
+type timing struct {
+	names   []string
+	seconds []float64
+	index   map[string]int
+	steps   int
+}
+
+func newTiming() *timing { return &timing{index: map[string]int{}} }
+
+func (t *timing) add(name string, d time.Duration) {
+	i, ok := t.index[name]
+	if !ok {
+		i = len(t.names)
+		t.index[name] = i
+		t.names = append(t.names, name)
+		t.seconds = append(t.seconds, 0)
+	}
+	t.seconds[i] += d.Seconds()
+}
+
+// mean returns the mean seconds of every phase over the steps counted, and starts again.
+func (t *timing) mean() map[string]float64 {
+	out := make(map[string]float64, len(t.names))
+	for i, n := range t.names {
+		out[n] = t.seconds[i] / float64(max(t.steps, 1))
+		t.seconds[i] = 0
+	}
+	t.steps = 0
+	return out
+}
+
+// runPhases runs phases in order; what goes wrong is named by its phase.
+func (c *Cell) runPhases(p *pass, phases []phase) error {
+	for _, ph := range phases {
+		if err := p.ctx.Err(); err != nil {
+			return context.Cause(p.ctx)
+		}
+		c.status.enter(ph.name)
+		start := c.now()
+		if err := ph.run(p); err != nil {
+			return fmt.Errorf("%s: %w", ph.name, err)
+		}
+		c.timing.add(ph.name, c.now().Sub(start))
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"colonnade/checkpoint"
+)
+
+// saver writes checkpoints while training goes on: the trainer waits for the copy into the one snapshot, and for an
+// earlier save that has not ended yet; a goroutine of the cell's run does the rest.
+type saver struct {
+	c    *Cell
+	root string
+	meta checkpoint.Meta // but for the step
+	snap *snapshot
+	free chan struct{} // holds a token while snap may be written
+	todo chan saveJob
+	last error // of the newest save; read by drain, which owns the token then
+}
+
+// saveJob is a snapshot on its way to disk.
+type saveJob struct {
+	started time.Time
+	stall   time.Duration
+}
+
+func newSaver(c *Cell, cfg Config) *saver {
+	s := &saver{c: c, root: cfg.Directory, snap: c.newSnapshot(),
+		meta: checkpoint.Meta{Job: cfg.Job.Name, Generation: cfg.Generation, Replica: cfg.Cell.Replica,
+			Column: cfg.Cell.Column, PlanDigest: cfg.Plan.Digest(), Numerics: cfg.Device.Info().Numerics},
+		free: make(chan struct{}, 1), todo: make(chan saveJob)}
+	s.free <- struct{}{}
+	return s
+}
+
+// save copies the state after `step` finished steps and hands it to the writing goroutine.
+func (s *saver) save(ctx context.Context, step uint64) error {
+	s.c.status.enter("snapshot")
+	began := s.c.now()
+	select {
+	case <-s.free:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := s.c.take(s.snap, step); err != nil {
+		s.free <- struct{}{}
+		return fmt.Errorf("snapshot of step %d: %w", step, err)
+	}
+	now := s.c.now()
+	select {
+	case s.todo <- saveJob{started: now, stall: now.Sub(began)}:
+		return nil
+	case <-ctx.Done():
+		s.free <- struct{}{}
+		return context.Cause(ctx)
+	}
+}
+
+// run writes snapshots until ctx ends.
+func (s *saver) run(ctx context.Context) {
+	for {
+		select {
+		case job := <-s.todo:
+			s.write(ctx, job)
+			s.free <- struct{}{}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// write makes the snapshot a durable file and reports what came of it.
+func (s *saver) write(ctx context.Context, job saveJob) {
+	meta := s.meta
+	meta.Step = s.snap.step
+	info, err := checkpoint.Write(ctx, s.root, meta, s.snap.tensors)
+	s.last = err
+	if err != nil {
+		s.c.report(SaveFailed{Cell: s.c.id, Step: meta.Step, Err: err})
+		return
+	}
+	s.c.report(Saved{Cell: s.c.id, Step: meta.Step, Info: info, Took: s.c.now().Sub(job.started), Stall: job.stall})
+}
+
+// drain waits for the last save and returns its error: a job may not end, or stop, on a state that is not on disk.
+func (s *saver) drain(ctx context.Context) error {
+	s.c.status.enter("save")
+	select {
+	case <-s.free:
+		s.free <- struct{}{}
+		return s.last
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Digest is the SHA-256 of the cell's state in canonical order: see checkpoint.Digest. The cell must not be running.
+func (c *Cell) Digest() ([32]byte, error) {
+	if err := c.take(c.saver.snap, c.step); err != nil {
+		return [32]byte{}, fmt.Errorf("digest: %w", err)
+	}
+	return checkpoint.Digest(c.saver.snap.tensors), nil
+}
+
+// Restore loads the cell's state from a checkpoint file, which must be the one want describes.
+func (c *Cell) Restore(ctx context.Context, path string, want checkpoint.Want) error {
+	byName := make(map[string]checkpoint.Tensor, len(c.saver.snap.tensors))
+	for _, t := range c.saver.snap.tensors {
+		byName[t.Name] = t
+	}
+	meta, err := checkpoint.Load(ctx, path, want, func(name string, shape []int) ([]float32, error) {
+		t, ok := byName[name]
+		if !ok {
+			return nil, fmt.Errorf("tensor %s does not belong to cell %s: %w", name, c.id, checkpoint.ErrMismatch)
+		}
+		return t.Data, nil
+	})
+	if err != nil {
+		return fmt.Errorf("cell %s: %w", c.id, err)
+	}
+	c.saver.snap.step = meta.Step
+	return c.put(c.saver.snap)
+}

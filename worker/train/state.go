@@ -1,0 +1,102 @@
+package train
+
+import (
+	"fmt"
+
+	"colonnade/checkpoint"
+	"colonnade/cudakern"
+	"colonnade/shard"
+)
+
+// param is one tensor of the cell's state on the device. The state has two halves: step s reads half s%2 and its
+// update writes the other, so the last finished step stays whole until the next one is.
+type param struct {
+	shard.Param
+	w, v [2]cudakern.Buffer // value and momentum
+	grad cudakern.Buffer
+	sgd  cudakern.SGD
+}
+
+// makeParam allocates a parameter in the layout its op wants.
+func (b *builder) makeParam(index int, layout cudakern.Layout) (*param, error) {
+	p := &param{Param: b.plan.Params[b.column][index]}
+	shape := cudakern.Shape(p.Shape)
+	for h := range p.w {
+		var err error
+		if p.w[h], err = b.alloc(shape, layout); err != nil {
+			return nil, fmt.Errorf("allocate %s: %w", p.Name, err)
+		}
+		if p.v[h], err = b.alloc(shape, layout); err != nil {
+			return nil, fmt.Errorf("allocate %s: %w", p.Name, err)
+		}
+	}
+	var err error
+	if p.grad, err = b.alloc(shape, layout); err != nil {
+		return nil, fmt.Errorf("allocate %s: %w", p.Name, err)
+	}
+	if p.sgd, err = b.dev.NewSGD(cudakern.SGDDesc{Shape: shape, Layout: layout}); err != nil {
+		return nil, fmt.Errorf("make update of %s: %w", p.Name, err)
+	}
+	b.closers = append(b.closers, p.sgd.Close)
+	b.params[index] = p
+	return p, nil
+}
+
+// momentumSuffix marks a parameter's momentum in checkpoints and digests.
+const momentumSuffix = ".momentum"
+
+// snapshot is a host copy of a cell's state in canonical order: every parameter's value and momentum.
+type snapshot struct {
+	step    uint64
+	tensors []checkpoint.Tensor
+}
+
+// newSnapshot allocates a snapshot that fits the cell.
+func (c *Cell) newSnapshot() *snapshot {
+	s := &snapshot{}
+	for _, p := range c.params {
+		for _, name := range []string{p.Name, p.Name + momentumSuffix} {
+			s.tensors = append(s.tensors, checkpoint.Tensor{Name: name, Shape: p.Shape, Data: make([]float32, p.Len())})
+		}
+	}
+	return s
+}
+
+// take copies the state after `step` finished steps into s.
+func (c *Cell) take(s *snapshot, step uint64) error {
+	half := int(step % 2)
+	for i, p := range c.params {
+		if err := c.dev.Download(c.st, s.tensors[2*i].Data, p.w[half]); err != nil {
+			return fmt.Errorf("copy %s: %w", p.Name, err)
+		}
+		if err := c.dev.Download(c.st, s.tensors[2*i+1].Data, p.v[half]); err != nil {
+			return fmt.Errorf("copy %s: %w", p.Name, err)
+		}
+	}
+	s.step = step
+	return nil
+}
+
+// put makes s the cell's state.
+func (c *Cell) put(s *snapshot) error {
+	half := int(s.step % 2)
+	for i, p := range c.params {
+		if err := c.dev.Upload(c.st, p.w[half], s.tensors[2*i].Data); err != nil {
+			return fmt.Errorf("set %s: %w", p.Name, err)
+		}
+		if err := c.dev.Upload(c.st, p.v[half], s.tensors[2*i+1].Data); err != nil {
+			return fmt.Errorf("set %s: %w", p.Name, err)
+		}
+	}
+	c.step = s.step
+	return c.st.Sync()
+}
+
+// initial fills s with the state before the first step.
+func (c *Cell) initial(s *snapshot) {
+	for i, p := range c.params {
+		fillInitial(s.tensors[2*i].Data, c.plan, c.id.Column, p.Param, c.job.Seed)
+		clear(s.tensors[2*i+1].Data)
+	}
+	s.step = 0
+}

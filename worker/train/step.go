@@ -1,0 +1,103 @@
+package train
+
+import (
+	"context"
+	"fmt"
+)
+
+// timingSteps is how many steps a report of phase times covers.
+const timingSteps = 20
+
+// oneStep does one training step and says whether any cell asked to stop after it.
+func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
+	p := &pass{ctx: ctx, train: true, step: c.step, half: int(c.step % 2)}
+	var score Score
+	var all verdict
+	whole := []phase{
+		{"data", func(p *pass) error { return c.fetch(p, func() (Batch, error) { return c.source.Train(ctx, p.step) }) }},
+	}
+	whole = append(whole, c.b.forward...)
+	whole = append(whole, phase{"loss", func(p *pass) (err error) { score, err = c.score(p); return err }})
+	whole = append(whole, c.backward...)
+	whole = append(whole,
+		phase{"guard", func(p *pass) (err error) {
+			all, err = c.guard(p, verdict{finite: finite(score.Loss), stop: c.stop.Load()})
+			if err == nil && !all.finite {
+				err = fmt.Errorf("loss is not a finite number in step %d (this cell's: %g): %w; lower recipe.rate",
+					p.step+1, score.Loss, ErrDiverged)
+			}
+			return err
+		}},
+		phase{"update", c.update},
+	)
+	if err := c.runPhases(p, whole); err != nil {
+		return false, err
+	}
+	c.step++
+	loss := score.Loss / float64(max(score.Images, 1))
+	c.epochLoss += loss
+	c.epochSteps++
+	c.timing.steps++
+	c.status.finished(c.now(), c.step, c.b.batch, loss)
+	if c.timing.steps == timingSteps {
+		c.status.phases(c.timing.mean())
+	}
+	return all.stop, nil
+}
+
+// fetch takes the next batch.
+func (c *Cell) fetch(p *pass, next func() (Batch, error)) error {
+	batch, err := next()
+	if err != nil {
+		return err
+	}
+	p.valid = batch.Valid
+	c.b.in.batch = batch
+	return nil
+}
+
+// score reads the pass's losses, in cells that hold the softmax.
+func (c *Cell) score(p *pass) (Score, error) {
+	if c.b.out == nil {
+		return Score{}, nil
+	}
+	return c.b.out.score(p.valid)
+}
+
+// update is the paper's rule (section 5), from this step's half of the state to the other.
+func (c *Cell) update(p *pass) error {
+	r := c.job.Recipe
+	rate := c.job.RateAt(p.step)
+	for _, q := range c.params {
+		err := q.sgd.Update(c.st, q.w[p.half], q.v[p.half], q.grad, q.w[1-p.half], q.v[1-p.half],
+			float32(r.Momentum), float32(rate*q.Rate), float32(r.Decay*q.Decay))
+		if err != nil {
+			return fmt.Errorf("%s: %w", q.Name, err)
+		}
+	}
+	return c.st.Sync()
+}
+
+// evaluate runs the whole test set and has one cell report what it came to.
+func (c *Cell) evaluate(ctx context.Context) error {
+	var total Score
+	for i := range c.source.TestBatches() {
+		p := &pass{ctx: ctx, step: c.step, half: int(c.step % 2), tag: evalTag | uint32(i)<<evalShift}
+		var score Score
+		whole := []phase{{"test data", func(p *pass) error {
+			return c.fetch(p, func() (Batch, error) { return c.source.Test(ctx, i) })
+		}}}
+		whole = append(whole, c.b.forward...)
+		whole = append(whole, phase{"loss", func(p *pass) (err error) { score, err = c.score(p); return err }})
+		if err := c.runPhases(p, whole); err != nil {
+			return fmt.Errorf("evaluate: %w", err)
+		}
+		total.Add(score)
+	}
+	if c.id.Replica == 0 && c.id.Column == 0 {
+		c.report(Evaluated{Step: c.step, Score: total, TrainLoss: c.epochLoss / float64(max(c.epochSteps, 1))})
+	}
+	c.epochLoss, c.epochSteps = 0, 0
+	c.status.start(c.now(), c.step)
+	return nil
+}
