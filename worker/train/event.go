@@ -12,11 +12,12 @@ type Event interface{ event() }
 
 // Saved is a checkpoint file that is complete and durable.
 type Saved struct {
-	Cell  exchange.Cell
-	Step  uint64
-	Info  checkpoint.Info
-	Took  time.Duration // from snapshot to durable
-	Stall time.Duration // that training waited
+	Cell       exchange.Cell
+	Step       uint64
+	Info       checkpoint.Info
+	PlanDigest [32]byte
+	Took       time.Duration // from snapshot to durable
+	Stall      time.Duration // that training waited
 }
 
 // SaveFailed is a checkpoint that could not be written. Training goes on.

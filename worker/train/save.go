@@ -81,7 +81,8 @@ func (s *saver) write(ctx context.Context, job saveJob) {
 		s.c.report(SaveFailed{Cell: s.c.id, Step: meta.Step, Err: err})
 		return
 	}
-	s.c.report(Saved{Cell: s.c.id, Step: meta.Step, Info: info, Took: s.c.now().Sub(job.started), Stall: job.stall})
+	s.c.report(Saved{Cell: s.c.id, Step: meta.Step, Info: info, PlanDigest: meta.PlanDigest,
+		Took: s.c.now().Sub(job.started), Stall: job.stall})
 }
 
 // drain waits for the last save and returns its error: a job may not end, or stop, on a state that is not on disk.

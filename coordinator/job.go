@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"text/tabwriter"
+
+	"colonnade/proto/clusterpb"
+	"colonnade/shard/job"
+	"colonnade/shard/pack"
+)
+
+// jobCmd groups the commands about jobs.
+type jobCmd struct {
+	Submit jobSubmitCmd `cmd:"" help:"Submit a job file."`
+	List   jobListCmd   `cmd:"" help:"List jobs."`
+	Show   jobShowCmd   `cmd:"" help:"Show one job."`
+	Watch  jobWatchCmd  `cmd:"" help:"Follow a job until it ends."`
+	Stop   jobStopCmd   `cmd:"" help:"Stop a job at a step boundary, after a checkpoint."`
+	Resume jobResumeCmd `cmd:"" help:"Go on with a job that was stopped or has failed."`
+}
+
+type jobSubmitCmd struct {
+	clientFlags
+	File   string `arg:"" name:"JOB.yaml" help:"Job file."`
+	Resume bool   `help:"If the same job is there already, go on with it."`
+}
+
+// Run submits a job.
+func (c *jobSubmitCmd) Run(con console) error {
+	j, err := readJob(c.File)
+	if err != nil {
+		return err
+	}
+	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
+		reply, err := client.SubmitJob(ctx, &clusterpb.SubmitJobRequest{Spec: j.Encode(), Resume: c.Resume})
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return printProto(con.out, reply)
+		}
+		fmt.Fprintf(con.out, "submitted %s, %d steps; follow it with: coordinator job watch %s\n",
+			reply.Name, reply.Steps, reply.Name)
+		return nil
+	})
+}
+
+// readJob reads a job file and everything it names that a coordinator must know: the network's text, the packs'
+// headers.
+func readJob(path string) (*job.Job, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read job: %w", err)
+	}
+	j, err := job.Parse(path, text)
+	if err != nil {
+		return nil, err
+	}
+	base := filepath.Dir(path)
+	_, network, err := loadNetwork(relative(base, j.Network))
+	if errors.Is(err, fs.ErrNotExist) || err != nil && relative(base, j.Network) != j.Network {
+		_, network, err = loadNetwork(j.Network)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: network: %w", path, err)
+	}
+	train, err := packOf(relative(base, j.Data.Train))
+	if err != nil {
+		return nil, fmt.Errorf("%s: data.train: %w", path, err)
+	}
+	var test *job.Pack
+	if j.Data.Test != "" {
+		if test, err = packOf(relative(base, j.Data.Test)); err != nil {
+			return nil, fmt.Errorf("%s: data.test: %w", path, err)
+		}
+	}
+	if err := j.Resolve(network, train, test); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return j, nil
+}
+
+// relative takes a path of a job file as relative to that file.
+func relative(base, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(base, path)
+}
+
+// packOf reads what a job must know of a pack.
+func packOf(path string) (*job.Pack, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	h, err := pack.ReadFile(abs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no pack at %s; make one with: worker data pack --from SRC --out %s", abs, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &job.Pack{Path: abs, ID: fmt.Sprintf("%x", h.ID), Images: h.Images, Channels: h.Channels,
+		Height: h.Height, Width: h.Width, Classes: len(h.Classes)}, nil
+}
+
+type jobListCmd struct{ clientFlags }
+
+// Run lists the jobs.
+func (c *jobListCmd) Run(con console) error {
+	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
+		reply, err := client.ListJobs(ctx, &clusterpb.ListJobsRequest{})
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return printProto(con.out, reply)
+		}
+		if len(reply.Jobs) == 0 {
+			fmt.Fprintln(con.out, "no jobs; submit one with: coordinator job submit JOB.yaml")
+			return nil
+		}
+		w := tabwriter.NewWriter(con.out, 0, 4, 2, ' ', 0)
+		fmt.Fprintln(w, "JOB\tSTATE\tSTEP\tCHECKPOINT\tGENERATION\tREASON")
+		for _, j := range reply.Jobs {
+			fmt.Fprintf(w, "%s\t%s\t%d/%d\t%d\t%d\t%s\n", j.Name, j.State, j.Step, j.Steps, j.CommittedStep,
+				j.Generation, j.Reason)
+		}
+		return w.Flush()
+	})
+}
+
+type jobShowCmd struct {
+	clientFlags
+	Name string `arg:"" help:"Job."`
+}
+
+// Run shows one job.
+func (c *jobShowCmd) Run(con console) error {
+	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
+		j, err := client.GetJob(ctx, &clusterpb.GetJobRequest{Name: c.Name})
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return printProto(con.out, j)
+		}
+		return showJob(con.out, j)
+	})
+}
+
+type jobWatchCmd struct {
+	clientFlags
+	Name string `arg:"" help:"Job."`
+}
+
+// Run follows a job until it ends; Ctrl-C ends the watching, not the job.
+func (c *jobWatchCmd) Run(con console) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return c.call(ctx, func(ctx context.Context, client clusterpb.OperatorClient) error {
+		stream, err := client.WatchJob(ctx, &clusterpb.GetJobRequest{Name: c.Name})
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return watchJSON(con.out, stream)
+		}
+		last, err := follow(con, stream)
+		if err != nil && ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return printEnd(con.out, last)
+	})
+}
+
+type jobStopCmd struct {
+	clientFlags
+	Name string `arg:"" help:"Job."`
+	Now  bool   `help:"At once, without a step boundary and a checkpoint."`
+}
+
+// Run stops a job.
+func (c *jobStopCmd) Run(con console) error {
+	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
+		j, err := client.StopJob(ctx, &clusterpb.StopJobRequest{Name: c.Name, Now: c.Now})
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return printProto(con.out, j)
+		}
+		fmt.Fprintf(con.out, "%s is %s; go on with it later: coordinator job resume %s\n", j.Name, j.State, j.Name)
+		return nil
+	})
+}
+
+type jobResumeCmd struct {
+	clientFlags
+	Name string  `arg:"" help:"Job."`
+	Step *uint64 `help:"Checkpoint to go on from. Default: the newest good one."`
+}
+
+// Run resumes a job.
+func (c *jobResumeCmd) Run(con console) error {
+	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
+		req := &clusterpb.ResumeJobRequest{Name: c.Name}
+		if c.Step != nil {
+			req.Step, req.FromStep = *c.Step, true
+		}
+		j, err := client.ResumeJob(ctx, req)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return printProto(con.out, j)
+		}
+		fmt.Fprintf(con.out, "%s is %s; follow it with: coordinator job watch %s\n", j.Name, j.State, j.Name)
+		return nil
+	})
+}

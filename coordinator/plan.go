@@ -1,0 +1,60 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"colonnade/shard"
+)
+
+// planCmd is `coordinator plan`.
+type planCmd struct {
+	Network  string `arg:"" help:"Name of an embedded network, or a network file."`
+	Columns  int    `short:"k" default:"2" help:"Columns to split it into."`
+	Channels int    `help:"Channels of the input, where the network allows several. Default: the most."`
+	Classes  int    `help:"Classes, if not the network's own."`
+	JSON     bool   `help:"Print as JSON."`
+}
+
+// Run draws the plan.
+func (c *planCmd) Run(con console) error {
+	network, _, err := loadNetwork(c.Network)
+	if err != nil {
+		return err
+	}
+	channels := c.Channels
+	if channels == 0 {
+		channels = network.Input.Channels[len(network.Input.Channels)-1]
+	}
+	if network, err = network.Resolve(channels, c.Classes); err != nil {
+		return err
+	}
+	plan, err := shard.NewPlan(network, c.Columns)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(con.out, plan)
+	}
+	return plan.Text(con.out)
+}
+
+// loadNetwork reads an embedded network, or else a file, and returns its text too.
+func loadNetwork(name string) (*shard.Network, string, error) {
+	if text, err := shard.EmbeddedText(name); err == nil {
+		network, err := shard.Parse(name+".yaml", []byte(text))
+		return network, text, err
+	}
+	text, err := readFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", fmt.Errorf("no network %q: it is neither a file nor one of %s", name,
+			strings.Join(shard.EmbeddedNames(), ", "))
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("read network: %w", err)
+	}
+	network, err := shard.Parse(name, text)
+	return network, string(text), err
+}

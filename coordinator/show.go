@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"colonnade/proto/clusterpb"
+)
+
+type statusCmd struct{ clientFlags }
+
+// Run shows the cluster.
+func (c *statusCmd) Run(con console) error {
+	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
+		s, err := client.Status(ctx, &clusterpb.StatusRequest{})
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return printProto(con.out, s)
+		}
+		return showStatus(con.out, s)
+	})
+}
+
+// shownEvents is how many of the last events status prints.
+const shownEvents = 10
+
+func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
+	fmt.Fprintf(out, "cluster %s, node %s, leader %s, term %d, applied %d\n\n",
+		s.Cluster, s.Node, s.Leader, s.Term, s.AppliedIndex)
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "WORKER\tNAME\tSTATE\tDEVICE\tCELLS\tADDRESS")
+	for _, k := range s.Workers {
+		cells := ""
+		for _, c := range k.Cells {
+			cells += fmt.Sprintf("%s/%s ", c.Job, cellName(c.Cell))
+		}
+		if cells == "" {
+			cells = "spare"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Id, k.Name, k.State, k.Device.GetModel(), cells, k.Address)
+	}
+	if len(s.Workers) == 0 {
+		fmt.Fprintln(w, "none; start one with: worker run --coordinator ADDR --data DIR")
+	}
+	fmt.Fprintln(w, "\nJOB\tSTATE\tSTEP\tCHECKPOINT\tREASON")
+	for _, j := range s.Jobs {
+		fmt.Fprintf(w, "%s\t%s\t%d/%d\t%d\t%s\n", j.Name, j.State, j.Step, j.Steps, j.CommittedStep, j.Reason)
+	}
+	if len(s.Jobs) == 0 {
+		fmt.Fprintln(w, "none; submit one with: coordinator job submit JOB.yaml")
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "\nlast events")
+	for _, e := range s.Events[max(0, len(s.Events)-shownEvents):] {
+		fmt.Fprintf(out, "  %s  %s\n", e.At.AsTime().Local().Format(time.TimeOnly), e.Text)
+	}
+	return nil
+}
+
+// showJob prints all about one job.
+func showJob(out io.Writer, j *clusterpb.Job) error {
+	fmt.Fprintf(out, "%s: %s, step %d of %d, generation %d\n", j.Name, j.State, j.Step, j.Steps, j.Generation)
+	if j.Reason != "" {
+		fmt.Fprintf(out, "  %s\n", j.Reason)
+	}
+	fmt.Fprintf(out, "  newest checkpoint: step %d\n", j.CommittedStep)
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	if len(j.Placement) > 0 {
+		fmt.Fprintln(w, "\nCELL\tWORKER\tSTEP\tPHASE\tIMAGES/S")
+	}
+	for _, p := range j.Placement {
+		s := statusOf(j.Cells, p.Cell)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%.0f\n", cellName(p.Cell), p.WorkerName, s.GetStep(), s.GetPhase(),
+			s.GetImagesPerSecond())
+	}
+	if len(j.Evaluations) > 0 {
+		fmt.Fprintln(w, "\nEPOCH\tSTEP\tTRAIN LOSS\tTEST LOSS\tTOP-1 ERROR\tTOP-5 ERROR")
+	}
+	for _, e := range j.Evaluations {
+		n := float64(max(e.Images, 1))
+		fmt.Fprintf(w, "%d\t%d\t%.4f\t%.4f\t%.2f %%\t%.2f %%\n", e.Epoch, e.Step, e.TrainLoss, e.Loss,
+			100*e.Top1Errors/n, 100*e.Top5Errors/n)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(j.Digest) > 0 {
+		fmt.Fprintf(out, "\ndigest %x\n", j.Digest)
+	}
+	return nil
+}
+
+func statusOf(cells []*clusterpb.CellStatus, c *clusterpb.Cell) *clusterpb.CellStatus {
+	for _, s := range cells {
+		if s.Cell.GetReplica() == c.GetReplica() && s.Cell.GetColumn() == c.GetColumn() {
+			return s
+		}
+	}
+	return nil
+}
+
+func cellName(c *clusterpb.Cell) string { return fmt.Sprintf("r%dc%d", c.GetReplica(), c.GetColumn()) }
+
+// watchJSON prints every update as one line of JSON.
+func watchJSON(out io.Writer, stream updates) error {
+	for {
+		u, err := stream.Recv()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(u)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, string(b))
+	}
+}

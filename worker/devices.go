@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"colonnade/cudakern"
+	"colonnade/cudakern/cpu"
+	"colonnade/cudakern/kerntest"
+	"colonnade/cudakern/ref"
+)
+
+// deviceKind is one kind of device this program was built with.
+type deviceKind struct {
+	name string
+	what string
+	open func() (cudakern.Device, error)
+}
+
+var deviceKinds = []deviceKind{
+	{"cpu", "this machine's processor, float32", cpu.New},
+	{"ref", "reference in float64, for tests: slow", func() (cudakern.Device, error) { return ref.New(), nil }},
+}
+
+// openDevice opens the device that --device names.
+func openDevice(name string) (cudakern.Device, error) {
+	for _, k := range deviceKinds {
+		if k.name == name {
+			d, err := k.open()
+			if err != nil {
+				return nil, fmt.Errorf("open device %s: %w", name, err)
+			}
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("no device %q; see: worker devices", name)
+}
+
+// devicesCmd is `worker devices`.
+type devicesCmd struct {
+	JSON bool `help:"Print as JSON."`
+}
+
+// deviceFact is a row of `worker devices`.
+type deviceFact struct {
+	Name     string `json:"name"`
+	What     string `json:"what"`
+	Model    string `json:"model,omitempty"`
+	Numerics string `json:"numerics,omitempty"`
+	Memory   int64  `json:"memory_bytes,omitempty"`
+	Error    string `json:"error,omitempty"`
+}
+
+// Run lists the devices.
+func (c *devicesCmd) Run(con console) error {
+	var facts []deviceFact
+	for _, k := range deviceKinds {
+		f := deviceFact{Name: k.name, What: k.what}
+		d, err := k.open()
+		if err != nil {
+			f.Error = err.Error()
+		} else {
+			info := d.Info()
+			f.Model, f.Numerics, f.Memory = info.Model, info.Numerics, info.Memory
+			if err := d.Close(); err != nil {
+				return err
+			}
+		}
+		facts = append(facts, f)
+	}
+	if c.JSON {
+		return printJSON(con.out, facts)
+	}
+	w := tabwriter.NewWriter(con.out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "DEVICE\tMODEL\tNUMERICS\tWHAT")
+	for _, f := range facts {
+		if f.Error != "" {
+			fmt.Fprintf(w, "%s\t-\t-\tnot usable: %s\n", f.Name, f.Error)
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Name, f.Model, f.Numerics, f.What)
+	}
+	return w.Flush()
+}
+
+// verifyCmd is `worker verify`.
+type verifyCmd struct {
+	Device string `required:"" help:"Device to check: see worker devices."`
+	JSON   bool   `help:"Print as JSON."`
+}
+
+// Run checks every op of a device against the reference.
+func (c *verifyCmd) Run(ctx context.Context, con console) error {
+	d, err := openDevice(c.Device)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	results := kerntest.Check(d, kerntest.Options{})
+	if c.JSON {
+		if err := printJSON(con.out, results); err != nil {
+			return err
+		}
+	} else if err := printResults(con.out, d.Info(), results); err != nil {
+		return err
+	}
+	for _, r := range results {
+		if !r.Pass {
+			return fmt.Errorf("device %s gives wrong results; do not train on it", c.Device)
+		}
+	}
+	return nil
+}
+
+func printResults(out io.Writer, info cudakern.Info, results []kerntest.Result) error {
+	fmt.Fprintf(out, "%s: %s, numerics %s\n", info.Name, info.Model, info.Numerics)
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "OP\tCASES\tMAX ERROR\tRESULT")
+	for _, r := range results {
+		verdict := "ok"
+		if !r.Pass {
+			verdict = "WRONG: " + r.Failure
+		}
+		fmt.Fprintf(w, "%s\t%d\t%.2g\t%s\n", r.Op, r.Cases, r.MaxError, verdict)
+	}
+	return w.Flush()
+}
+
+// printJSON prints a value as indented JSON.
+func printJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

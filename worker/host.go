@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+
+	"colonnade/checkpoint"
+	"colonnade/cudakern"
+	"colonnade/proto/clusterpb"
+	"colonnade/worker/exchange"
+	"colonnade/worker/session"
+	"colonnade/worker/train"
+)
+
+// Why an assignment's run was ended from outside.
+var (
+	errSuperseded = errors.New("a newer generation took its place")
+	errRevoked    = errors.New("the coordinator took the assignment back")
+)
+
+// host runs the assignments of one worker: the session's Handler.
+type host struct {
+	ctx     context.Context // of the process; runs are its children
+	device  cudakern.Device
+	mesh    *exchange.Mesh
+	root    string // checkpoint directory
+	packs   string // directory of packs known by identity
+	worker  string
+	carrier exchange.Carrier
+	log     *slog.Logger
+	report  func(*clusterpb.Report)
+
+	mu    sync.Mutex
+	runs  map[string]*assignment // by job: the newest generation given to us
+	ended map[string]uint64      // by job: the newest generation that ended here
+	tasks sync.WaitGroup
+}
+
+// assignment is one generation of a job on this worker.
+type assignment struct {
+	job        string
+	generation uint64
+	local      []*clusterpb.Cell
+	cancel     context.CancelCauseFunc
+	done       chan struct{}
+
+	mu    sync.Mutex
+	cells map[exchange.Cell]*train.Cell // once built
+	stop  bool                          // asked for before they were
+}
+
+var _ session.Handler = (*host)(nil)
+
+// Assign starts a generation, after the one it replaces has ended.
+func (h *host) Assign(a *clusterpb.Assign) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old := h.runs[a.Job]
+	if (old != nil && old.generation >= a.Generation) || h.ended[a.Job] >= a.Generation {
+		return
+	}
+	ctx, cancel := context.WithCancelCause(h.ctx)
+	run := &assignment{job: a.Job, generation: a.Generation, local: a.Cells, cancel: cancel,
+		done: make(chan struct{})}
+	h.runs[a.Job] = run
+	h.tasks.Go(func() {
+		defer close(run.done)
+		defer cancel(nil)
+		if old != nil {
+			old.cancel(errSuperseded)
+			<-old.done
+		}
+		err := h.run(ctx, run, a)
+		h.finish(ctx, run, err)
+	})
+}
+
+// finish takes a run off the table and reports a failure that is its own.
+func (h *host) finish(ctx context.Context, run *assignment, err error) {
+	cause := context.Cause(ctx)
+	h.mu.Lock()
+	if h.runs[run.job] == run {
+		delete(h.runs, run.job)
+	}
+	h.ended[run.job] = max(h.ended[run.job], run.generation)
+	h.mu.Unlock()
+	switch {
+	case err == nil:
+	case errors.Is(cause, errSuperseded), errors.Is(cause, errRevoked), h.ctx.Err() != nil:
+		h.log.Info("assignment ended", "job", run.job, "generation", run.generation, "cause", cause)
+	default:
+		h.log.Error("assignment failed", "job", run.job, "generation", run.generation, "err", err)
+		h.report(failureReport(run, err))
+	}
+}
+
+// Revoke ends a generation at once.
+func (h *host) Revoke(r *clusterpb.Revoke) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if run := h.runs[r.Job]; run != nil && run.generation <= r.Generation {
+		h.log.Info("assignment revoked", "job", r.Job, "generation", r.Generation, "reason", r.Reason)
+		run.cancel(errRevoked)
+	}
+}
+
+// Stop asks a generation's cells to stop at a step boundary.
+func (h *host) Stop(s *clusterpb.Stop) {
+	h.mu.Lock()
+	run := h.runs[s.Job]
+	h.mu.Unlock()
+	if run == nil || run.generation != s.Generation {
+		return
+	}
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	run.stop = true
+	for _, c := range run.cells {
+		c.RequestStop()
+	}
+}
+
+// Dropped removes the files of checkpoints that retention gave up.
+func (h *host) Dropped(manifests []*clusterpb.Manifest) {
+	h.tasks.Go(func() {
+		for _, m := range manifests {
+			if err := checkpoint.Remove(h.root, m.Job, m.Step); err != nil {
+				h.log.Warn("remove dropped checkpoint", "job", m.Job, "step", m.Step, "err", err)
+			}
+		}
+	})
+}
+
+// Running lists the generations being worked on.
+func (h *host) Running() []*clusterpb.Running {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []*clusterpb.Running
+	for _, job := range slices.Sorted(maps.Keys(h.runs)) {
+		out = append(out, &clusterpb.Running{Job: job, Generation: h.runs[job].generation})
+	}
+	return out
+}
+
+// Cells says how far every cell is.
+func (h *host) Cells() []*clusterpb.CellStatus {
+	h.mu.Lock()
+	runs := slices.Collect(maps.Values(h.runs))
+	h.mu.Unlock()
+	var out []*clusterpb.CellStatus
+	for _, run := range runs {
+		run.mu.Lock()
+		for id, c := range run.cells {
+			s := c.Status()
+			out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: cellPB(id),
+				Step: s.Step, Phase: s.Phase, ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss,
+				PhaseSeconds: s.PhaseSeconds})
+		}
+		run.mu.Unlock()
+	}
+	return out
+}
+
+// wait returns when every run has ended; the host's context must have been cancelled.
+func (h *host) wait() { h.tasks.Wait() }
+
+func cellPB(c exchange.Cell) *clusterpb.Cell {
+	return &clusterpb.Cell{Replica: int32(c.Replica), Column: int32(c.Column)}
+}
+
+func cellOf(c *clusterpb.Cell) exchange.Cell {
+	return exchange.Cell{Replica: int(c.GetReplica()), Column: int(c.GetColumn())}
+}
+
+// digestOf copies a 32-byte digest off the wire.
+func digestOf(b []byte) (d [32]byte, err error) {
+	if len(b) != len(d) {
+		return d, fmt.Errorf("digest of %d bytes, want %d", len(b), len(d))
+	}
+	return [32]byte(b), nil
+}

@@ -1,0 +1,67 @@
+// Command worker drives one device: it trains the cells a coordinator assigns to it, exchanges activations with its
+// peers, and writes their checkpoints. It also prepares datasets and checks devices.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the command line.
+type cli struct {
+	Run     runCmd     `cmd:"" help:"Register with a coordinator and train what it assigns, until stopped."`
+	Devices devicesCmd `cmd:"" help:"List the devices this worker can drive."`
+	Verify  verifyCmd  `cmd:"" help:"Check a device against the reference, op by op."`
+	Data    dataCmd    `cmd:"" help:"Prepare and inspect datasets."`
+}
+
+// console is where commands print.
+type console struct {
+	out, err io.Writer
+	in       io.Reader
+}
+
+func main() {
+	os.Exit(run(os.Args[1:], console{out: os.Stdout, err: os.Stderr, in: os.Stdin}))
+}
+
+// Exit statuses.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// run is the program: it parses the command line, runs the command and prints what went wrong.
+func run(args []string, con console) int {
+	exited := -1
+	parser, err := kong.New(&cli{}, kong.Name("worker"), kong.UsageOnError(), kong.Writers(con.out, con.err),
+		kong.Exit(func(code int) { exited = code }),
+		kong.Description("Trains columns of a network for a coordinator, on one device."))
+	if err != nil {
+		fmt.Fprintln(con.err, "worker:", err)
+		return exitFailure
+	}
+	command, err := parser.Parse(args)
+	if exited >= 0 { // --help
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintf(con.err, "worker: %v; see: worker --help\n", err)
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	command.BindTo(ctx, (*context.Context)(nil))
+	if err := command.Run(con); err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(con.err, "worker:", err)
+		return exitFailure
+	}
+	return 0
+}

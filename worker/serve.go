@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"colonnade/checkpoint"
+	"colonnade/cudakern"
+	"colonnade/proto/clusterpb"
+	"colonnade/worker/exchange"
+	"colonnade/worker/session"
+)
+
+// runCmd is `worker run`.
+type runCmd struct {
+	Coordinator []string      `required:"" sep:"," placeholder:"ADDR" help:"Coordinators, host:port, comma-separated."`
+	Device      string        `default:"cpu" help:"Device to drive: see worker devices."`
+	Data        string        `required:"" placeholder:"DIR" help:"Directory of this worker: its identity and, unless --checkpoints says otherwise, its checkpoints."`
+	Checkpoints string        `placeholder:"DIR" help:"Directory of checkpoints; shared between workers if they share a file system. Default: DATA/checkpoints."`
+	Packs       string        `placeholder:"DIR" help:"Where to look for a job's packs, by identity, when they are not at the job's own path. Default: DATA/packs."`
+	Listen      string        `default:"127.0.0.1:0" help:"Address for the exchange with other workers."`
+	Advertise   string        `placeholder:"ADDR" help:"Address other workers reach this one at. Default: the one it listens on."`
+	Insecure    bool          `help:"Allow --listen on an address other than loopback, without encryption."`
+	Name        string        `help:"Name for people. Default: host name and process id."`
+	Wait        time.Duration `default:"10s" help:"How long to look for a coordinator at the start; 0 for ever. Once one has answered, a worker never gives up."`
+	Carrier     string        `default:"auto" enum:"auto,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells, grpc is used even within one worker."`
+	LogLevel    slog.Level    `default:"info" help:"debug, info, warn or error."`
+	WithParent  bool          `hidden:"" help:"Exit when standard input ends: the process that started this one is gone."`
+}
+
+// errParentGone ends a worker whose parent has died.
+var errParentGone = errors.New("the process that started this worker is gone")
+
+// Run is the life of a worker.
+func (c *runCmd) Run(ctx context.Context, con console) error {
+	log := slog.New(slog.NewTextHandler(con.err, &slog.HandlerOptions{Level: c.LogLevel}))
+	if err := checkListen(c.Listen, c.Insecure); err != nil {
+		return err
+	}
+	id, release, err := claimDirectory(c.Data)
+	if err != nil {
+		return err
+	}
+	defer release()
+	device, err := openDevice(c.Device)
+	if err != nil {
+		return err
+	}
+	defer device.Close()
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for other workers: %w; choose another --listen", err)
+	}
+	if c.Checkpoints == "" {
+		c.Checkpoints = filepath.Join(c.Data, "checkpoints")
+	}
+	if c.Packs == "" {
+		c.Packs = filepath.Join(c.Data, "packs")
+	}
+	if c.Checkpoints, err = filepath.Abs(c.Checkpoints); err != nil {
+		return fmt.Errorf("checkpoint directory: %w", err)
+	}
+	if c.Advertise == "" {
+		c.Advertise = listener.Addr().String()
+	}
+	return c.serve(ctx, con, log, id, device, listener)
+}
+
+// serve runs the exchange, the session and the cells until one of them, or ctx, ends.
+func (c *runCmd) serve(ctx context.Context, con console, log *slog.Logger, id string, device cudakern.Device,
+	listener net.Listener) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if c.WithParent {
+		go func() { // ends with the process: reading standard input cannot be interrupted
+			io.Copy(io.Discard, con.in)
+			cancel(errParentGone)
+		}()
+	}
+	mesh := exchange.New(exchange.Config{Worker: id, Log: log})
+	defer mesh.Close()
+	server := grpc.NewServer(exchange.ServerOptions()...)
+	mesh.Register(server)
+	exchange.RegisterFiles(server, c.Checkpoints)
+
+	h := &host{ctx: ctx, device: device, mesh: mesh, root: c.Checkpoints, packs: c.Packs, worker: id,
+		carrier: exchange.Carrier(c.Carrier), log: log, runs: map[string]*assignment{}, ended: map[string]uint64{}}
+	s := session.New(session.Config{Coordinators: c.Coordinator, FirstTimeout: c.Wait, Log: log, Handler: h,
+		Register: c.registration(id, device)})
+	h.report = s.Report
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := server.Serve(listener); err != nil {
+			return fmt.Errorf("serve the exchange: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		err := s.Run(ctx)
+		if errors.Is(err, session.ErrUnreachable) {
+			err = fmt.Errorf("%w; start one with: coordinator start --data DIR", err)
+		}
+		return err
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		cancel(context.Cause(ctx)) // ends the cells, which are the host's
+		h.wait()
+		server.Stop()
+		return nil
+	})
+	log.Info("worker started", "id", id, "device", device.Info().Name, "model", device.Info().Model,
+		"numerics", device.Info().Numerics, "listen", listener.Addr().String())
+	return g.Wait()
+}
+
+// registration is what the coordinator is told of this worker.
+func (c *runCmd) registration(id string, device cudakern.Device) *clusterpb.Register {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	name := c.Name
+	if name == "" {
+		name = fmt.Sprintf("%s/%d", host, os.Getpid())
+	}
+	info := device.Info()
+	return &clusterpb.Register{Worker: id, Name: name, Host: host, Address: c.Advertise, Version: version(),
+		Checkpoints: c.Checkpoints, Incarnation: randomID(),
+		Device: &clusterpb.Device{Name: info.Name, Model: info.Model, Numerics: info.Numerics, MemoryBytes: info.Memory}}
+}
+
+// randomID is an id nobody else has; it names things and reaches no weight.
+func randomID() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+	return hex.EncodeToString(b[:])
+}
