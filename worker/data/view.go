@@ -1,0 +1,44 @@
+package data
+
+import (
+	"math/bits"
+
+	"colonnade/cudakern"
+	"colonnade/cudakern/philox"
+	"colonnade/shard/job"
+)
+
+// CentreView shows the centre of an image of h x w pixels in a frame of outH x outW; a smaller image is centred in it.
+func CentreView(h, w, outH, outW int) cudakern.View {
+	return cudakern.View{Y: floorHalf(h - outH), X: floorHalf(w - outW)}
+}
+
+// TrainView is how a sample is seen in an epoch, drawn by (seed, epoch, sample) alone. A random crop is even over all
+// frames that lie in the image widened by pad pixels of mean colour on each side; where the image is smaller than the
+// frame, over all positions within pad pixels of the centre. A flip comes up half of the time.
+func TrainView(seed, epoch, sample uint64, h, w, outH, outW int, a job.Augment) cudakern.View {
+	v := CentreView(h, w, outH, outW)
+	draw := philox.Block([4]uint32{uint32(sample), uint32(sample >> 32), 0, 0},
+		philox.Split(philox.Key(seed, philox.View, epoch)))
+	if a.Crop == "random" {
+		v.Y = place(draw[0], h, outH, a.Pad)
+		v.X = place(draw[1], w, outW, a.Pad)
+	}
+	v.Flip = a.Flip && draw[2]&1 == 1
+	return v
+}
+
+// place draws where a frame of `out` pixels begins along a side of `size` pixels.
+func place(word uint32, size, out, pad int) int32 {
+	lo, hi := -pad, size-out+pad
+	if size < out {
+		centre := int(floorHalf(size - out))
+		lo, hi = centre-pad, centre+pad
+	}
+	// Multiply-shift: with 2^32 words over at most a few thousand places, no place is favoured by more than 1e-6.
+	n, _ := bits.Mul32(word, uint32(max(hi-lo+1, 1)))
+	return int32(lo) + int32(n)
+}
+
+// floorHalf is n/2 rounded down, also below 0.
+func floorHalf(n int) int32 { return int32(n >> 1) }
