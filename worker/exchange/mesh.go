@@ -1,0 +1,187 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"colonnade/proto/exchangepb"
+)
+
+// Config is what a mesh is made of.
+type Config struct {
+	Worker  string        // id of this worker
+	Silence time.Duration // after which a silent peer counts as lost; 0: DefaultSilence
+	Log     *slog.Logger
+	Dial    []grpc.DialOption // in front of the mesh's own; for tests
+
+	// Delay, if set, is called before every data frame is sent; for tests.
+	Delay func(ctx context.Context, from, to Cell, tag Tag)
+}
+
+// DefaultSilence is how long a link may be silent. Senders speak eight times as often.
+const DefaultSilence = 2 * time.Second
+
+// Transport sizes, measured as the best for this traffic: large windows, large socket buffers.
+const (
+	windowBytes = 64 << 20
+	socketBytes = 1 << 20
+)
+
+// Mesh is a worker's end of the exchange, over all jobs.
+type Mesh struct {
+	exchangepb.UnimplementedExchangeServer
+	cfg Config
+
+	mu      sync.Mutex
+	members map[string]*Membership      // by job: the newest joined
+	conns   map[string]*grpc.ClientConn // by address
+}
+
+// New makes a mesh. Register it with the worker's gRPC server, and Close it at the end.
+func New(cfg Config) *Mesh {
+	if cfg.Silence == 0 {
+		cfg.Silence = DefaultSilence
+	}
+	return &Mesh{cfg: cfg, members: map[string]*Membership{}, conns: map[string]*grpc.ClientConn{}}
+}
+
+// ServerOptions are what a gRPC server that carries a mesh must be made with.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.StaticStreamWindowSize(windowBytes), grpc.StaticConnWindowSize(windowBytes),
+		grpc.ReadBufferSize(socketBytes), grpc.WriteBufferSize(socketBytes), grpc.MaxRecvMsgSize(2 * ChunkBytes)}
+}
+
+// Register adds the mesh's service to a server.
+func (m *Mesh) Register(s *grpc.Server) { exchangepb.RegisterExchangeServer(s, m) }
+
+// Close closes the connections to other workers. All memberships must have been closed.
+func (m *Mesh) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var err error
+	for _, c := range m.conns {
+		err = errors.Join(err, c.Close())
+	}
+	m.conns = map[string]*grpc.ClientConn{}
+	return err
+}
+
+// conn returns the connection to a worker's address.
+func (m *Mesh) conn(address string) (*grpc.ClientConn, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c, ok := m.conns[address]; ok {
+		return c, nil
+	}
+	opts := append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, m.cfg.Dial...)
+	opts = append(opts, grpc.WithStaticStreamWindowSize(windowBytes), grpc.WithStaticConnWindowSize(windowBytes),
+		grpc.WithReadBufferSize(socketBytes), grpc.WithWriteBufferSize(socketBytes),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff, MinConnectTimeout: time.Second}))
+	c, err := grpc.NewClient(address, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("dial worker at %s: %w", address, err)
+	}
+	m.conns[address] = c
+	return c, nil
+}
+
+// ErrStale means that a peer already runs a newer generation of the job: this one is over.
+var ErrStale = errors.New("a newer generation is running")
+
+// ErrDisagree means that a peer has another plan or other arithmetic.
+var ErrDisagree = errors.New("peers disagree")
+
+// Join links our cells with all others of the generation and returns when every link is up. An earlier membership of
+// the same job must have been closed.
+func (m *Mesh) Join(ctx context.Context, g Group) (*Membership, error) {
+	mctx, cancel := context.WithCancel(context.Background())
+	mem := &Membership{mesh: m, group: g, ctx: mctx, cancel: cancel, inboxes: map[[2]Cell]*inbox{},
+		outs: map[[2]Cell]outbox{}, awaited: map[[2]Cell]struct{}{}, ready: make(chan struct{}), done: make(chan struct{})}
+	up := m.link(mem)
+	m.mu.Lock()
+	old := m.members[g.Job]
+	m.members[g.Job] = mem
+	if len(mem.awaited) == 0 {
+		close(mem.ready)
+	}
+	m.mu.Unlock()
+	if old != nil {
+		old.fail(ErrStale)
+	}
+	for _, o := range up {
+		mem.tasks.Go(o.run)
+	}
+	for _, o := range up {
+		select {
+		case <-o.up:
+		case <-mem.done:
+		case <-ctx.Done():
+			mem.fail(context.Cause(ctx))
+		}
+	}
+	select {
+	case <-mem.ready:
+	case <-mem.done:
+	case <-ctx.Done():
+		mem.fail(context.Cause(ctx))
+	}
+	if err := mem.Err(); err != nil {
+		mem.Close()
+		return nil, err
+	}
+	return mem, nil
+}
+
+// link makes the ends of all links of a group; the network links that we send on are returned, not running yet.
+func (m *Mesh) link(mem *Membership) []*outLink {
+	g := mem.group
+	var up []*outLink
+	network := func(from, to Cell, worker, address string) {
+		o := newOutLink(mem, from, to, worker, address)
+		mem.outs[[2]Cell{from, to}] = o
+		up = append(up, o)
+	}
+	for _, local := range g.Local {
+		for _, p := range g.Peers {
+			in := [2]Cell{p.Cell, local}
+			mem.inboxes[in] = newInbox(p.Cell, p.Worker)
+			mem.awaited[in] = struct{}{}
+			network(local, p.Cell, p.Worker, p.Address)
+		}
+		for _, other := range g.Local {
+			if other == local {
+				continue
+			}
+			in := [2]Cell{other, local}
+			mem.inboxes[in] = newInbox(other, m.cfg.Worker)
+			if g.Carrier == CarrierGRPC && g.Address != "" {
+				mem.awaited[in] = struct{}{}
+				network(local, other, m.cfg.Worker, g.Address)
+				continue
+			}
+			mem.outs[[2]Cell{local, other}] = &localLink{m: mem, in: nil}
+		}
+	}
+	for key, o := range mem.outs {
+		if l, ok := o.(*localLink); ok {
+			l.in = mem.inboxes[key]
+		}
+	}
+	return up
+}
+
+// remove takes a membership off the table.
+func (m *Mesh) remove(mem *Membership) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.members[mem.group.Job] == mem {
+		delete(m.members, mem.group.Job)
+	}
+}

@@ -1,0 +1,329 @@
+package exchange
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// node is one worker of a test.
+type node struct {
+	mesh    *Mesh
+	server  *grpc.Server
+	address string
+	served  chan struct{}
+}
+
+func startNode(t *testing.T, id string, cfg Config) *node {
+	t.Helper()
+	cfg.Worker, cfg.Log = id, slog.New(slog.DiscardHandler)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{mesh: New(cfg), server: grpc.NewServer(ServerOptions()...), address: l.Addr().String(), served: make(chan struct{})}
+	n.mesh.Register(n.server)
+	go func() {
+		defer close(n.served)
+		n.server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		n.server.Stop()
+		<-n.served
+		n.mesh.Close()
+	})
+	return n
+}
+
+// carriers are the ways a test spreads cells over workers.
+var carriers = map[string]func(cells int) []int{
+	"local": func(cells int) []int { return make([]int, cells) },
+	"grpc": func(cells int) []int {
+		at := make([]int, cells)
+		for i := range at {
+			at[i] = i
+		}
+		return at
+	},
+	"mixed": func(cells int) []int {
+		at := make([]int, cells)
+		for i := range at {
+			at[i] = i / 2
+		}
+		return at
+	},
+}
+
+func cellsOf(n int) []Cell {
+	out := make([]Cell, n)
+	for i := range out {
+		out[i] = Cell{Column: i}
+	}
+	return out
+}
+
+// joinAll joins `cells` cells, cell i on worker at[i].
+func joinAll(t *testing.T, ctx context.Context, at []int, cfg Config, change func(worker int, g *Group)) ([]Exchanger, []*Membership) {
+	t.Helper()
+	workers := 0
+	for _, w := range at {
+		workers = max(workers, w+1)
+	}
+	nodes := make([]*node, workers)
+	for i := range nodes {
+		nodes[i] = startNode(t, fmt.Sprintf("w%d", i), cfg)
+	}
+	members := make([]*Membership, workers)
+	errs := make([]error, workers)
+	var wait sync.WaitGroup
+	for w := range nodes {
+		g := Group{Job: "job", Generation: 3, Numerics: "test", Address: nodes[w].address}
+		for i, c := range cellsOf(len(at)) {
+			if at[i] == w {
+				g.Local = append(g.Local, c)
+			} else {
+				g.Peers = append(g.Peers, Peer{Cell: c, Worker: fmt.Sprintf("w%d", at[i]), Address: nodes[at[i]].address})
+			}
+		}
+		if change != nil {
+			change(w, &g)
+		}
+		wait.Go(func() { members[w], errs[w] = nodes[w].mesh.Join(ctx, g) })
+	}
+	wait.Wait()
+	if err := errors.Join(errs...); err != nil {
+		for _, m := range members {
+			if m != nil {
+				m.Close()
+			}
+		}
+		t.Fatal(err)
+	}
+	out := make([]Exchanger, len(at))
+	for i, c := range cellsOf(len(at)) {
+		out[i] = members[at[i]].Exchanger(c)
+	}
+	t.Cleanup(func() {
+		var wait sync.WaitGroup
+		for _, m := range members {
+			wait.Go(func() { m.Close() })
+		}
+		wait.Wait()
+	})
+	return out, members
+}
+
+// eachCarrier runs a test with every carrier.
+func eachCarrier(t *testing.T, cells int, f func(t *testing.T, ctx context.Context, ex []Exchanger)) {
+	for name, spread := range carriers {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			ex, _ := joinAll(t, ctx, spread(cells), Config{}, nil)
+			f(t, ctx, ex)
+		})
+	}
+	t.Run("forced grpc", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		ex, _ := joinAll(t, ctx, make([]int, cells), Config{}, func(_ int, g *Group) { g.Carrier = CarrierGRPC })
+		f(t, ctx, ex)
+	})
+}
+
+func payload(n int, seed byte) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i*7) ^ byte(i>>8) ^ seed
+	}
+	return b
+}
+
+func TestSizesBothWays(t *testing.T) {
+	sizes := []int{0, 1, ChunkBytes - 1, ChunkBytes, ChunkBytes + 1, 11<<20 + 3}
+	eachCarrier(t, 2, func(t *testing.T, ctx context.Context, ex []Exchanger) {
+		var wait sync.WaitGroup
+		for me := range ex {
+			wait.Go(func() {
+				other := Cell{Column: 1 - me}
+				for i, n := range sizes {
+					tag := Tag{Step: uint64(i), Exchange: uint32(n)}
+					data := payload(n, byte(me))
+					if err := ex[me].Send(ctx, other, tag, data); err != nil {
+						t.Error(err)
+						return
+					}
+					clear(data) // the caller's again
+					got := make([]byte, n)
+					if err := ex[me].Recv(ctx, other, tag, got); err != nil {
+						t.Error(err)
+						return
+					}
+					if !bytes.Equal(got, payload(n, byte(1-me))) {
+						t.Errorf("message of %d bytes differs", n)
+					}
+				}
+			})
+		}
+		wait.Wait()
+	})
+}
+
+func TestFourCellsManySteps(t *testing.T) {
+	eachCarrier(t, 4, func(t *testing.T, ctx context.Context, ex []Exchanger) {
+		var wait sync.WaitGroup
+		for me := range ex {
+			wait.Go(func() {
+				for step := range uint64(50) {
+					tag := Tag{Step: step, Exchange: 9}
+					for o := range ex {
+						if o == me {
+							continue
+						}
+						if err := ex[me].Send(ctx, Cell{Column: o}, tag, payload(100+me, byte(step))); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+					for o := range ex {
+						if o == me {
+							continue
+						}
+						got := make([]byte, 100+o)
+						if err := ex[me].Recv(ctx, Cell{Column: o}, tag, got); err != nil {
+							t.Error(err)
+							return
+						}
+						if !bytes.Equal(got, payload(100+o, byte(step))) {
+							t.Errorf("step %d: message of cell %d differs", step, o)
+						}
+					}
+				}
+			})
+		}
+		wait.Wait()
+	})
+}
+
+func TestWrongTagOrLengthIsRefused(t *testing.T) {
+	for name, want := range map[string]struct {
+		tag Tag
+		n   int
+	}{
+		"step":     {Tag{Step: 2, Exchange: 5}, 8},
+		"exchange": {Tag{Step: 1, Exchange: 6}, 8},
+		"longer":   {Tag{Step: 1, Exchange: 5}, 9},
+		"shorter":  {Tag{Step: 1, Exchange: 5}, 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachCarrier(t, 2, func(t *testing.T, ctx context.Context, ex []Exchanger) {
+				if err := ex[0].Send(ctx, Cell{Column: 1}, Tag{Step: 1, Exchange: 5}, make([]byte, 8)); err != nil {
+					t.Fatal(err)
+				}
+				err := ex[1].Recv(ctx, Cell{Column: 0}, want.tag, make([]byte, want.n))
+				if !errors.Is(err, ErrOutOfOrder) {
+					t.Fatalf("got %v, want %v", err, ErrOutOfOrder)
+				}
+			})
+		})
+	}
+}
+
+func TestCloseAndCancelUnblock(t *testing.T) {
+	eachCarrier(t, 2, func(t *testing.T, ctx context.Context, ex []Exchanger) {
+		cause := errors.New("enough")
+		cctx, cancel := context.WithCancelCause(ctx)
+		cancel(cause)
+		if err := ex[0].Recv(cctx, Cell{Column: 1}, Tag{}, make([]byte, 1)); !errors.Is(err, cause) {
+			t.Errorf("cancelled: got %v, want %v", err, cause)
+		}
+		got := make(chan error, 1)
+		go func() { got <- ex[0].Recv(ctx, Cell{Column: 1}, Tag{}, make([]byte, 1)) }()
+		ex[0].Close()
+		if err := <-got; !errors.Is(err, ErrClosed) && !errors.Is(err, ErrPeerLost) {
+			t.Errorf("closed: got %v, want %v", err, ErrClosed)
+		}
+	})
+}
+
+func TestWhatWasSentArrivesThoughTheSenderHasLeft(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	ex, members := joinAll(t, ctx, []int{0, 1}, Config{}, nil)
+	for i := range 40 {
+		if err := ex[0].Send(ctx, Cell{Column: 1}, Tag{Step: uint64(i)}, payload(1000, byte(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	members[0].Close()
+	got := make([]byte, 1000)
+	for i := range 40 {
+		if err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: uint64(i)}, got); err != nil || !bytes.Equal(got, payload(1000, byte(i))) {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	var lost *PeerError
+	if err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: 40}, got); !errors.As(err, &lost) || lost.Worker != "w0" {
+		t.Fatalf("after the last message: got %v, want a lost peer on w0", err)
+	}
+}
+
+func TestAbortSaysWhy(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	ex, members := joinAll(t, ctx, []int{0, 1}, Config{}, nil)
+	members[0].Abort("device on fire")
+	err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{}, make([]byte, 1))
+	if !errors.Is(err, ErrPeerLost) || !bytes.Contains([]byte(err.Error()), []byte("device on fire")) {
+		t.Fatalf("got %v, want the peer's reason", err)
+	}
+}
+
+func TestJoinRefusals(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(worker int, g *Group)
+		want   error
+	}{
+		"stale": {func(w int, g *Group) { g.Generation += uint64(w) }, ErrStale},
+		"plan":  {func(w int, g *Group) { g.PlanDigest[0] = byte(w) }, ErrDisagree},
+		"numerics": {func(w int, g *Group) { g.Numerics = fmt.Sprint(w) }, ErrDisagree},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			a, b := startNode(t, "a", Config{}), startNode(t, "b", Config{})
+			errs := make(chan error, 2)
+			for w, n := range []*node{a, b} {
+				other := []*node{b, a}[w]
+				g := Group{Job: "job", Generation: 1, Local: []Cell{{Column: w}},
+					Peers: []Peer{{Cell: Cell{Column: 1 - w}, Worker: "other", Address: other.address}}}
+				c.change(w, &g)
+				go func() {
+					m, err := n.mesh.Join(ctx, g)
+					if m != nil {
+						m.Close()
+					}
+					if err != nil && !errors.Is(err, context.Canceled) {
+						cancel() // the other one would wait for ever
+					}
+					errs <- err
+				}()
+			}
+			first, second := <-errs, <-errs
+			if !errors.Is(first, c.want) && !errors.Is(second, c.want) {
+				t.Fatalf("got %v and %v, want %v", first, second, c.want)
+			}
+		})
+	}
+}
