@@ -1,0 +1,234 @@
+package checkpoint
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"github.com/zeebo/xxh3"
+	bolt "go.etcd.io/bbolt"
+)
+
+// Write makes a cell's state a durable file below root, under the name that Path gives, and returns what a manifest
+// keeps of it. The file appears under its name only when it is whole; on an error nothing is left but what was there.
+// The tensors must not change meanwhile.
+func Write(ctx context.Context, root string, m Meta, tensors []Tensor) (info Info, err error) {
+	name, err := Path(m.Job, m.Step, m.Replica, m.Column)
+	if err != nil {
+		return Info{}, err
+	}
+	path := filepath.Join(root, filepath.FromSlash(name))
+	defer func() {
+		if err != nil {
+			os.Remove(path + ".tmp")
+			err = fmt.Errorf("write checkpoint %s: %w", path, err)
+		}
+	}()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return Info{}, err
+	}
+	info = Info{Path: name, Digest: Digest(tensors)}
+	if err := writeFile(ctx, path+".tmp", m, tensors, info.Digest); err != nil {
+		return Info{}, err
+	}
+	if info.Bytes, info.SHA256, err = hashFile(ctx, path+".tmp"); err != nil {
+		return Info{}, err
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		return Info{}, err
+	}
+	// The directories may be new too: make every name on the way durable, up to the root's own.
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if err := syncDirectory(dir); err != nil {
+			return Info{}, err
+		}
+		if dir == filepath.Clean(root) || dir == filepath.Dir(dir) {
+			return info, nil
+		}
+	}
+}
+
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// writeFile fills a new database: chunks in transactions that are not synced one by one, the digest in the last, one
+// sync at the end. InitialMmapSize spares the copies that growing the map would make of everything pending.
+func writeFile(ctx context.Context, path string, m Meta, tensors []Tensor, digest [32]byte) (err error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	total := 0
+	for _, t := range tensors {
+		if len(t.Data) == 0 || t.Name == "" {
+			return fmt.Errorf("tensor %q is empty", t.Name)
+		}
+		total += 4 * len(t.Data)
+	}
+	db, err := bolt.Open(path, 0o644, &bolt.Options{InitialMmapSize: total + total/4 + 1<<20, NoFreelistSync: true,
+		FreelistType: bolt.FreelistMapType, NoSync: true, NoGrowSync: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	w := &chunkWriter{db: db}
+	if err := w.begin(m); err != nil {
+		return err
+	}
+	for i, t := range tensors {
+		if err := w.tensor(ctx, i, t); err != nil {
+			return errors.Join(err, w.tx.Rollback())
+		}
+	}
+	if err := w.tx.Bucket(bucketMeta).Put(keyDigest, digest[:]); err != nil {
+		return errors.Join(err, w.tx.Rollback())
+	}
+	if err := w.tx.Commit(); err != nil {
+		return err
+	}
+	return db.Sync()
+}
+
+// chunkWriter writes tensors in transactions of bounded size.
+type chunkWriter struct {
+	db      *bolt.DB
+	tx      *bolt.Tx
+	pending int
+}
+
+func (w *chunkWriter) begin(m Meta) (err error) {
+	if w.tx, err = w.db.Begin(true); err != nil {
+		return err
+	}
+	header, err := json.Marshal(m)
+	if err == nil {
+		var b *bolt.Bucket
+		if b, err = w.tx.CreateBucket(bucketMeta); err == nil {
+			err = errors.Join(b.Put(keyVersion, binary.LittleEndian.AppendUint32(nil, Version)), b.Put(keyHeader, header))
+		}
+	}
+	if err == nil {
+		_, err = w.tx.CreateBucket(bucketTensors)
+	}
+	if err != nil {
+		return errors.Join(err, w.tx.Rollback())
+	}
+	return nil
+}
+
+func (w *chunkWriter) tensor(ctx context.Context, index int, t Tensor) error {
+	b, err := w.tx.Bucket(bucketTensors).CreateBucket(key(index))
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(b.Put(keyName, []byte(t.Name)), b.Put(keyShape, encodeShape(t.Shape))); err != nil {
+		return err
+	}
+	for _, sub := range [][]byte{bucketChunks, bucketSums} {
+		if _, err := b.CreateBucket(sub); err != nil {
+			return err
+		}
+	}
+	data := littleEndian(t.Data)
+	for c := 0; len(data) > 0; c++ {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		n := min(len(data), chunkBytes)
+		if err := w.chunk(index, c, data[:n]); err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+func (w *chunkWriter) chunk(index, c int, data []byte) (err error) {
+	if w.pending+len(data) > transactionBytes {
+		if err := w.tx.Commit(); err != nil {
+			return err
+		}
+		if w.tx, err = w.db.Begin(true); err != nil {
+			return err
+		}
+		w.pending = 0
+	}
+	w.pending += len(data)
+	b := w.tx.Bucket(bucketTensors).Bucket(key(index))
+	chunks := b.Bucket(bucketChunks)
+	chunks.FillPercent = 1
+	sum := binary.LittleEndian.AppendUint64(nil, xxh3.Hash(data))
+	return errors.Join(chunks.Put(key(c), data), b.Bucket(bucketSums).Put(key(c), sum))
+}
+
+// hashFile hashes a file as it lies on disk.
+func hashFile(ctx context.Context, path string) (n int64, sum [32]byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, sum, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	buf := make([]byte, chunkBytes)
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return 0, sum, err
+		}
+		k, err := f.Read(buf)
+		h.Write(buf[:k])
+		n += int64(k)
+		if errors.Is(err, io.EOF) {
+			return n, [32]byte(h.Sum(nil)), nil
+		}
+		if err != nil {
+			return 0, sum, err
+		}
+	}
+}
+
+// Digest is the SHA-256 of a state: for each tensor in the order given, the length of its name (uint32), the name, the
+// number of its dimensions (uint32), each of them (uint32), and its values (float32), all little-endian.
+func Digest(tensors []Tensor) [32]byte {
+	h := sha256.New()
+	for _, t := range tensors {
+		b := binary.LittleEndian.AppendUint32(nil, uint32(len(t.Name)))
+		b = append(b, t.Name...)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Shape)))
+		h.Write(append(b, encodeShape(t.Shape)...))
+		h.Write(littleEndian(t.Data))
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+var hostIsLittleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// littleEndian gives the values' bytes: their own memory where the machine has them in this order.
+func littleEndian(v []float32) []byte {
+	if hostIsLittleEndian {
+		return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v))
+	}
+	b := make([]byte, 0, 4*len(v))
+	for _, x := range v {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	}
+	return b
+}
+
+// putLittleEndian decodes bytes into values.
+func putLittleEndian(dst []float32, b []byte) {
+	for i := range dst {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+	}
+}
