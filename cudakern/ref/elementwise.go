@@ -135,7 +135,8 @@ func (c *sgd) Update(_ cudakern.Stream, w0, v0, grad, w1, v1 cudakern.Buffer, mo
 	for i := range vals(w0) {
 		w := vals(w0)[i]
 		v := m*vals(v0)[i] - k*r*w - r*vals(grad)[i]
-		vals(v1)[i], vals(w1)[i] = v, w+v
+		// What a job keeps between steps is float32, so that a checkpoint loses nothing of it.
+		vals(v1)[i], vals(w1)[i] = float64(float32(v)), float64(float32(w+v))
 	}
 	return nil
 }

@@ -140,7 +140,7 @@ func (c *Cell) Run(ctx context.Context) error {
 
 // train steps until the end or a stop.
 func (c *Cell) train(ctx context.Context) (stopped bool, err error) {
-	steps := uint64(c.job.Steps())
+	steps := c.job.Steps()
 	c.status.start(c.now(), c.step)
 	for c.step < steps && !stopped {
 		if stopped, err = c.oneStep(ctx); err != nil {

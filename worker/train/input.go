@@ -1,29 +1,21 @@
 package train
 
 import (
-	"context"
 	"fmt"
 	"unsafe"
 
 	"colonnade/cudakern"
+	"colonnade/worker/data"
 )
 
-// Batch is one step's images. It is valid until the next call to its Source.
-type Batch struct {
-	Images []byte          // N x C x H x W
-	Labels []int32         // N
-	Views  []cudakern.View // N
-	Valid  int             // images that count; the rest pads the last batch of a test set
-}
-
-// Source gives a cell its batches: pure functions of the step and of the batch of the test set.
+// Source gives a cell its batches: pure functions of the step, and of the batch of the test set. A batch is valid until
+// the next call.
 type Source interface {
-	Train(ctx context.Context, step uint64) (Batch, error)
-	Test(ctx context.Context, index int) (Batch, error)
+	Train(step uint64) data.Batch
+	Test(index int) data.Batch
 	TestBatches() int
 	Shape() (channels, height, width int) // of the stored images
 	Mean() []float32                      // channels x height x width
-	Close() error
 }
 
 // inputStage brings a batch onto the device.
@@ -35,7 +27,7 @@ type inputStage struct {
 	mean   cudakern.Buffer
 	scale  float32
 	source Source
-	batch  Batch // of the pass that runs
+	batch  data.Batch // of the pass that runs
 }
 
 // buildInput makes the network's input. Every column holds it whole.

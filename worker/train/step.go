@@ -3,6 +3,8 @@ package train
 import (
 	"context"
 	"fmt"
+
+	"colonnade/worker/data"
 )
 
 // timingSteps is how many steps a report of phase times covers.
@@ -14,7 +16,7 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	var score Score
 	var all verdict
 	whole := []phase{
-		{"data", func(p *pass) error { return c.fetch(p, func() (Batch, error) { return c.source.Train(ctx, p.step) }) }},
+		{"data", func(p *pass) error { c.fetch(p, c.source.Train(p.step)); return nil }},
 	}
 	whole = append(whole, c.b.forward...)
 	whole = append(whole, phase{"loss", func(p *pass) (err error) { score, err = c.score(p); return err }})
@@ -45,15 +47,10 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	return all.stop, nil
 }
 
-// fetch takes the next batch.
-func (c *Cell) fetch(p *pass, next func() (Batch, error)) error {
-	batch, err := next()
-	if err != nil {
-		return err
-	}
+// fetch makes a batch the one the pass works on.
+func (c *Cell) fetch(p *pass, batch data.Batch) {
 	p.valid = batch.Valid
 	c.b.in.batch = batch
-	return nil
 }
 
 // score reads the pass's losses, in cells that hold the softmax.
@@ -84,9 +81,7 @@ func (c *Cell) evaluate(ctx context.Context) error {
 	for i := range c.source.TestBatches() {
 		p := &pass{ctx: ctx, step: c.step, half: int(c.step % 2), tag: evalTag | uint32(i)<<evalShift}
 		var score Score
-		whole := []phase{{"test data", func(p *pass) error {
-			return c.fetch(p, func() (Batch, error) { return c.source.Test(ctx, i) })
-		}}}
+		whole := []phase{{"test data", func(p *pass) error { c.fetch(p, c.source.Test(i)); return nil }}}
 		whole = append(whole, c.b.forward...)
 		whole = append(whole, phase{"loss", func(p *pass) (err error) { score, err = c.score(p); return err }})
 		if err := c.runPhases(p, whole); err != nil {
