@@ -112,8 +112,9 @@ func TestIdentityIsOfTheContent(t *testing.T) {
 	}
 	ids := map[string]string{first.ID: "the first"}
 	for name, o := range map[string]PackOptions{
-		"a pixel":       {From: files{"a/1.png": grey(t, 2, 2, 1, 2, 3, 5), "b/1.png": source()["b/1.png"]}.folder(t)},
-		"a label":       {From: files{"a/1.png": source()["a/1.png"], "a/2.png": source()["b/1.png"]}.folder(t), Classes: []string{"a", "b"}},
+		"a pixel": {From: files{"a/1.png": grey(t, 2, 2, 1, 2, 3, 5), "b/1.png": source()["b/1.png"]}.folder(t)},
+		"a label": {From: files{"a/1.png": source()["a/1.png"], "a/2.png": source()["b/1.png"]}.folder(t),
+			Classes: []string{"a", "b"}},
 		"a class name":  {From: files{"a/1.png": source()["a/1.png"], "c/1.png": source()["b/1.png"]}.folder(t)},
 		"class order":   {From: source().folder(t), Classes: []string{"b", "a"}},
 		"more classes":  {From: source().folder(t), Classes: []string{"a", "b", "c"}},

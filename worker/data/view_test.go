@@ -43,7 +43,8 @@ func TestTrainViewIsGolden(t *testing.T) {
 		{math.MaxUint64, 5, 1<<40 + 3, view(2, 1, true), view(23, 20, true), view(-1, -1, true)},
 	} {
 		train := func(size, out, pad int) cudakern.View {
-			return TrainView(c.seed, c.epoch, c.sample, size, size, out, out, job.Augment{Crop: "random", Pad: pad, Flip: true})
+			a := job.Augment{Crop: "random", Pad: pad, Flip: true}
+			return TrainView(c.seed, c.epoch, c.sample, size, size, out, out, a)
 		}
 		got := []cudakern.View{train(32, 32, 4), train(256, 224, 0), train(28, 32, 2)}
 		if diff := cmp.Diff([]cudakern.View{c.pad, c.whole, c.small}, got); diff != "" {
