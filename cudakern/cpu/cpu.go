@@ -1,0 +1,223 @@
+//go:build cgo
+
+// Package cpu is the CPU device: float32, convolutions and dense layers by oneDNN's direct algorithms, the rest in C++
+// of its own, all on the calling thread. Maps whose channels divide into blocks are kept blocked (N x C/B x H x W x B)
+// from one op to the next; others are plain. Weights are in whatever layout oneDNN's primitives like.
+package cpu
+
+/*
+#cgo CXXFLAGS: -O3 -std=c++17 -Wno-psabi
+#cgo LDFLAGS: -ldnnl -lgomp
+#include "engine.h"
+*/
+import "C"
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"colonnade/cudakern"
+)
+
+// kernels is the version of this package's own arithmetic: part of the numerics id.
+const kernels = 1
+
+// device implements cudakern.Device.
+type device struct {
+	live    atomic.Int64
+	block   int // channels in a block of maps
+	blocked cudakern.Layout
+
+	mu      sync.Mutex
+	weights map[cudakern.Layout]*C.ck_layout // by name, once an op has asked for it
+}
+
+// New opens the processor.
+func New() (cudakern.Device, error) {
+	b := int(C.ck_block())
+	return &device{block: b, blocked: cudakern.Layout(fmt.Sprintf("nChw%dc", b)),
+		weights: map[cudakern.Layout]*C.ck_layout{}}, nil
+}
+
+func (d *device) Info() cudakern.Info {
+	return cudakern.Info{Name: "cpu", Model: model(), Memory: memory(),
+		Numerics: fmt.Sprintf("cpu/%d/%s/direct", kernels, C.GoString(C.ck_version()))}
+}
+
+// model and memory are what the kernel says of the machine, for people.
+func model() string {
+	if v := procField("/proc/cpuinfo", "model name"); v != "" {
+		return v
+	}
+	return "unknown processor"
+}
+
+func memory() int64 {
+	var kib int64
+	fmt.Sscan(procField("/proc/meminfo", "MemAvailable"), &kib)
+	return kib << 10
+}
+
+func procField(path, key string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if k, v, ok := strings.Cut(s.Text(), ":"); ok && strings.TrimSpace(k) == key {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+func (d *device) Live() int { return int(d.live.Load()) }
+
+func (d *device) Close() error {
+	if n := d.Live(); n != 0 {
+		return fmt.Errorf("close device cpu: %d buffers, streams and ops are still in use", n)
+	}
+	return nil
+}
+
+// buffer is C memory.
+type buffer struct {
+	d      *device
+	shape  cudakern.Shape
+	layout cudakern.Layout
+	p      unsafe.Pointer
+	bytes  int
+}
+
+func (b *buffer) Shape() cudakern.Shape   { return b.shape }
+func (b *buffer) Layout() cudakern.Layout { return b.layout }
+func (b *buffer) Bytes() int              { return b.bytes }
+func (b *buffer) Mapped() []byte          { return unsafe.Slice((*byte)(b.p), b.bytes) }
+
+func (b *buffer) Free() {
+	if b.p == nil {
+		panic(fmt.Sprintf("cpu: buffer %v freed twice", b.shape))
+	}
+	C.ck_free(b.p)
+	b.p = nil
+	b.d.live.Add(-1)
+}
+
+// floats is a buffer's memory as C takes it.
+func floats(b cudakern.Buffer) *C.float {
+	if b == nil {
+		return nil
+	}
+	return (*C.float)(b.(*buffer).p)
+}
+
+func (d *device) allocate(s cudakern.Shape, l cudakern.Layout, bytes int) (*buffer, error) {
+	p := C.ck_alloc(C.size_t(bytes))
+	if p == nil {
+		return nil, fmt.Errorf("alloc %v: %d bytes: %w", s, bytes, cudakern.ErrMemory)
+	}
+	d.live.Add(1)
+	return &buffer{d: d, shape: append(cudakern.Shape(nil), s...), layout: l, p: p, bytes: bytes}, nil
+}
+
+func (d *device) Alloc(s cudakern.Shape, l cudakern.Layout) (cudakern.Buffer, error) {
+	n, err := d.size(s, l)
+	if err != nil {
+		return nil, err
+	}
+	return d.allocate(s, l, n)
+}
+
+// size is the bytes a shape takes in a layout.
+func (d *device) size(s cudakern.Shape, l cudakern.Layout) (int, error) {
+	n := s.Len()
+	for _, v := range s {
+		if v < 1 {
+			n = 0
+		}
+	}
+	switch {
+	case n < 1 || len(s) == 0:
+	case l == cudakern.Plain:
+		return 4 * n, nil
+	case l == d.blocked:
+		if len(s) == 4 && s[1]%d.block == 0 {
+			return 4 * n, nil
+		}
+	default:
+		if w := d.weightLayout(l); w != nil && strings.Contains(string(l), dimensions(s)) {
+			return int(C.ck_layout_bytes(w)), nil
+		}
+	}
+	return 0, fmt.Errorf("alloc %v %s: %w", s, l, cudakern.ErrShape)
+}
+
+// dimensions is how a layout's name has its shape: see describe in dnnl_compat.h.
+func dimensions(s cudakern.Shape) string {
+	var b strings.Builder
+	b.WriteString("/d")
+	for _, v := range s {
+		fmt.Fprintf(&b, "%d,", v)
+	}
+	b.WriteString("/p")
+	return b.String()
+}
+
+func (d *device) weightLayout(l cudakern.Layout) *C.ck_layout {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.weights[l]
+}
+
+func (d *device) AllocBytes(n int) (cudakern.Buffer, error) {
+	if n < 1 {
+		return nil, fmt.Errorf("alloc %d bytes: %w", n, cudakern.ErrShape)
+	}
+	return d.allocate(cudakern.Shape{n}, cudakern.Plain, n)
+}
+
+// hostBuffer is C memory too: the device reads and writes it where it is.
+type hostBuffer struct{ *buffer }
+
+func (h hostBuffer) Bytes() []byte { return h.Mapped() }
+
+func (d *device) AllocHost(n int) (cudakern.HostBuffer, error) {
+	b, err := d.allocate(cudakern.Shape{n}, cudakern.Plain, max(n, 1))
+	if err != nil {
+		return nil, err
+	}
+	return hostBuffer{b}, nil
+}
+
+// stream does everything before it returns.
+type stream struct{ d *device }
+
+type event struct{}
+
+func (event) Done() (bool, error)                     { return true, nil }
+func (stream) Record() (cudakern.Event, error)        { return event{}, nil }
+func (stream) Wait(cudakern.Event) error              { return nil }
+func (stream) Sync() error                            { return nil }
+func (s stream) Close() error                         { s.d.live.Add(-1); return nil }
+func (d *device) NewStream() (cudakern.Stream, error) { d.live.Add(1); return stream{d}, nil }
+
+// op counts as one live thing until it is closed.
+type op struct{ d *device }
+
+func (d *device) newOp() op { d.live.Add(1); return op{d} }
+func (o op) Close()         { o.d.live.Add(-1) }
+
+// native runs a C function that may fail.
+func native(what string, f func(err *C.char) C.int) error {
+	var msg [C.ERR_BYTES]C.char
+	if f(&msg[0]) != 0 {
+		return fmt.Errorf("%s: %s", what, C.GoString(&msg[0]))
+	}
+	return nil
+}

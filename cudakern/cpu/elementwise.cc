@@ -1,0 +1,156 @@
+// Elementwise ops, dropout, softmax and the input, built like maps.cc: every clone gives the same bits.
+// cgo does not take these as flags.
+#pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "engine.h"
+
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+
+namespace {
+
+// Philox4x32-10, as in cudakern/philox.
+inline void philox(uint32_t c[4], uint32_t k0, uint32_t k1) {
+  for (int r = 0; r < 10; r++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+    uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
+    uint32_t n0 = (uint32_t)(b >> 32) ^ c[1] ^ k0, n2 = (uint32_t)(a >> 32) ^ c[3] ^ k1;
+    c[1] = (uint32_t)b;
+    c[3] = (uint32_t)a;
+    c[0] = n0;
+    c[2] = n2;
+  }
+}
+
+// exponential and logarithm in double, from +, *, / alone, so that no library's version reaches the bits. Relative
+// error below 1e-15 for arguments in (-700, 0], and for those in [1, 2^52].
+double exponential(double x) {
+  if (x < -700) return 0;
+  double k = std::nearbyint(x * 1.4426950408889634);
+  double r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+  double s = 1;
+  for (int i = 14; i > 0; i--) s = 1 + s * r / i; // Taylor, |r| <= 0.347
+  uint64_t bits = (uint64_t)(1023 + (int64_t)k) << 52;
+  double scale;
+  memcpy(&scale, &bits, 8);
+  return s * scale;
+}
+
+double logarithm(double x) {
+  uint64_t bits;
+  memcpy(&bits, &x, 8);
+  int64_t e = (int64_t)(bits >> 52) - 1023;
+  bits = (bits & 0xfffffffffffffULL) | 0x3ff0000000000000ULL;
+  double m;
+  memcpy(&m, &bits, 8);
+  if (m > 1.4142135623730951) {
+    m /= 2;
+    e++;
+  }
+  double s = (m - 1) / (m + 1), q = s * s, sum = 0;
+  for (int i = 23; i > 0; i -= 2) sum = sum * q + 1.0 / i; // atanh series, |s| <= 0.172
+  return (double)e * 0.69314718055994530942 + 2 * s * sum;
+}
+
+// row_sum is the greatest logit and the sum of exponentials below it, in class order.
+double row_sum(const float *z, int classes, float *top) {
+  float t = z[0];
+  for (int i = 1; i < classes; i++) t = z[i] > t ? z[i] : t;
+  double s = 0;
+  for (int i = 0; i < classes; i++) s += exponential((double)z[i] - t);
+  *top = t;
+  return s;
+}
+
+} // namespace
+
+extern "C" {
+
+CLONES void ck_relu_forward(size_t n, const float *x, float *y) {
+  for (size_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0.f : x[i]; // NaN stays
+}
+CLONES void ck_relu_backward(size_t n, const float *y, const float *dy, float *dx) {
+  for (size_t i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0.f;
+}
+CLONES void ck_scale(size_t n, float factor, const float *x, float *y) {
+  for (size_t i = 0; i < n; i++) y[i] = x[i] * factor;
+}
+CLONES void ck_add(size_t n, float *dst, const float *src) {
+  for (size_t i = 0; i < n; i++) dst[i] += src[i];
+}
+CLONES void ck_sgd(size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1, float momentum, float rate, float decay) {
+  float shrink = decay * rate;
+  for (size_t i = 0; i < n; i++) {
+    float w = w0[i];
+    float v = momentum * v0[i] - shrink * w - rate * g[i];
+    v1[i] = v;
+    w1[i] = w + v;
+  }
+}
+
+void ck_dropout(const ck_dropout_desc *d, uint64_t key, uint64_t step, const float *x, float *y) {
+  size_t units = (size_t)d->c * d->area;
+  for (int n = 0; n < d->n; n++, x += units, y += units)
+    for (size_t u = 0; u < units; u += 4) {
+      uint32_t c[4] = {(uint32_t)((d->first_unit + u) / 4), (uint32_t)(d->first_image + n), (uint32_t)step, (uint32_t)(step >> 32)};
+      philox(c, (uint32_t)key, (uint32_t)(key >> 32));
+      for (size_t i = u; i < u + 4 && i < units; i++) {
+        size_t m = i / d->area, p = i % d->area;
+        size_t at = (m / d->block) * d->area * d->block + p * d->block + m % d->block;
+        y[at] = c[i - u] < d->threshold ? x[at] * d->factor : 0.f;
+      }
+    }
+}
+
+void ck_softmax_forward(int n, int classes, int valid, const float *z, const int32_t *labels, float *loss, int32_t *rank, int32_t *ties) {
+  for (int i = 0; i < n; i++, z += classes) {
+    loss[i] = 0;
+    rank[i] = -1;
+    ties[i] = 0;
+    if (i >= valid) continue;
+    float top, t = z[labels[i]];
+    double sum = row_sum(z, classes, &top);
+    loss[i] = (float)(logarithm(sum) - ((double)t - top));
+    rank[i] = 0;
+    ties[i] = -1; // the label's own logit equals itself
+    for (int c = 0; c < classes; c++) {
+      rank[i] += z[c] > t;
+      ties[i] += z[c] == t;
+    }
+  }
+}
+
+void ck_softmax_backward(int n, int classes, int valid, const float *z, const int32_t *labels, float *dz) {
+  for (int i = 0; i < n; i++, z += classes, dz += classes) {
+    if (i >= valid) {
+      memset(dz, 0, sizeof(float) * classes);
+      continue;
+    }
+    float top;
+    double sum = row_sum(z, classes, &top);
+    for (int c = 0; c < classes; c++) dz[c] = (float)((exponential((double)z[c] - top) / sum - (c == labels[i])) / valid);
+  }
+}
+
+void ck_input(const ck_input_desc *d, const uint8_t *images, const ck_view *views, const float *mean, float scale, float *y) {
+  size_t plane = (size_t)d->h * d->w, out = (size_t)d->out_h * d->out_w;
+  for (int n = 0; n < d->n; n++) {
+    const ck_view *v = views + n;
+    for (int c = 0; c < d->c; c++) {
+      const uint8_t *src = images + ((size_t)n * d->c + c) * plane;
+      const float *m = mean + c * plane;
+      float shift = v->shift[c % 3];
+      float *dst = y + (size_t)n * d->c * out + (size_t)(c / d->block) * out * d->block + c % d->block;
+      for (int oy = 0; oy < d->out_h; oy++)
+        for (int ox = 0; ox < d->out_w; ox++, dst += d->block) {
+          int py = oy + v->y, px = (v->flip ? d->out_w - 1 - ox : ox) + v->x;
+          bool inside = py >= 0 && py < d->h && px >= 0 && px < d->w;
+          size_t at = inside ? (size_t)py * d->w + px : 0;
+          *dst = inside ? ((float)src[at] - m[at] + shift) * scale : 0.f;
+        }
+    }
+  }
+}
+
+} // extern "C"

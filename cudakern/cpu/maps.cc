@@ -1,0 +1,306 @@
+// Response normalisation and max-pooling over maps laid out n x c/block x h x w x block. Written for the compiler's
+// vectoriser: inner loops run over the channels of a block, or over a row of pixels. Built without contraction, so that
+// every clone below gives the same bits.
+// cgo does not take these as flags.
+#pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#ifdef __SSE2__
+#include <xmmintrin.h>
+#endif
+
+#include "engine.h"
+
+
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#define INLINE inline __attribute__((always_inline))
+
+namespace {
+
+// V is eight floats, whatever the instruction set makes of them. Every operation on it is elementwise.
+typedef float V __attribute__((vector_size(32)));
+constexpr int lanes = 8;
+
+INLINE V load(const float *p) {
+  V v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+INLINE void store(float *p, V v) { memcpy(p, &v, sizeof v); }
+
+// power is s^-beta; the paper's 0.75 needs only square roots, which are correctly rounded everywhere.
+INLINE float power(float s, float beta) {
+  if (beta == 0.75f) {
+    float r = std::sqrt(s);
+    return 1.0f / (r * std::sqrt(r));
+  }
+  return std::pow(s, -beta);
+}
+INLINE V roots(V s) {
+#ifdef __SSE2__ // the compiler keeps scalar roots for the sake of errno
+  __m128 h[2];
+  memcpy(h, &s, sizeof s);
+  h[0] = _mm_sqrt_ps(h[0]);
+  h[1] = _mm_sqrt_ps(h[1]);
+  memcpy(&s, h, sizeof s);
+#else
+  for (int i = 0; i < lanes; i++) s[i] = std::sqrt(s[i]);
+#endif
+  return s;
+}
+INLINE V powers(V s, float beta) {
+  if (__builtin_expect(beta == 0.75f, 1)) {
+    V r = roots(s);
+    return 1.0f / (r * roots(r));
+  }
+  float a[lanes];
+  store(a, s);
+  for (int i = 0; i < lanes; i++) a[i] = std::pow(a[i], -beta);
+  return load(a);
+}
+
+// Strip is what normalisation across maps works on: all channels of one pixel (blocked maps) or of eight neighbouring
+// pixels (plain maps), channel after channel, with zeros on both sides for the window. Strips come in groups: windows
+// of blocked maps load across the stores that filled the strip, which is slow as long as those are under way.
+struct Strips {
+  int n, pixels, size, group, stride;
+  std::vector<float> memory;
+  Strips(const ck_lrn_desc *d)
+      : n(d->c * (d->block == 1 ? lanes : 1)), pixels(d->block == 1 ? lanes : 1), size(d->size), group(d->block == 1 ? 1 : 16),
+        stride(n + 2 * size * pixels), memory((size_t)group * stride, 0.f) {}
+  float *row() { return memory.data() + size * pixels; }
+};
+
+// gather and scatter move a strip that begins at pixel p of image x; a strip of plain maps may end early.
+INLINE void gather(const ck_lrn_desc *d, const float *x, int p, float *row) {
+  int area = d->h * d->w;
+  if (d->block == 1) {
+    int n = area - p < lanes ? area - p : lanes;
+    for (int c = 0; c < d->c; c++)
+      for (int i = 0; i < n; i++) row[c * lanes + i] = x[(size_t)c * area + p + i];
+    return;
+  }
+  for (int c = 0; c < d->c; c += lanes) store(row + c, load(x + ((size_t)(c / d->block) * area + p) * d->block + c % d->block));
+}
+INLINE void scatter(const ck_lrn_desc *d, const float *row, int p, float *x) {
+  int area = d->h * d->w;
+  if (d->block == 1) {
+    int n = area - p < lanes ? area - p : lanes;
+    for (int c = 0; c < d->c; c++)
+      for (int i = 0; i < n; i++) x[(size_t)c * area + p + i] = row[c * lanes + i];
+    return;
+  }
+  for (int c = 0; c < d->c; c += lanes) store(x + ((size_t)(c / d->block) * area + p) * d->block + c % d->block, load(row + c));
+}
+
+// window sums `size` channels from the first-th neighbour on, in ascending order, at place i of a strip.
+INLINE V window(const float *row, int i, int first, int size, int pixels) {
+  V s = {};
+  for (int j = 0; j < size; j++) s += load(row + i + (first + j) * pixels);
+  return s;
+}
+
+} // namespace
+
+extern "C" {
+
+CLONES static void maps_forward(const ck_lrn_desc *desc, const float *x, float *y, float *v, float *sq, const Strips *strips) {
+  const ck_lrn_desc d = *desc;
+  const int n = strips->n, pixels = strips->pixels, stride = strips->stride, area = d.h * d.w;
+  for (int p = 0; p < area; p += pixels * strips->group) {
+    int left = (area - p + pixels - 1) / pixels, group = left < strips->group ? left : strips->group;
+    for (int k = 0; k < group; k++) {
+      gather(&d, x, p + k * pixels, v + k * stride);
+      for (int i = k * stride; i < k * stride + n; i += lanes) store(sq + i, load(v + i) * load(v + i));
+    }
+    for (int k = 0; k < group; k++) {
+      for (int i = k * stride; i < k * stride + n; i += lanes) {
+        V s = d.k + d.alpha * window(sq, i, -(d.size / 2), d.size, pixels);
+        store(v + i, load(v + i) * powers(s, d.beta));
+      }
+      scatter(&d, v + k * stride, p + k * pixels, y);
+    }
+  }
+}
+
+// dx_i = dy_i s_i^-b - 2 a b x_i sum_j dy_j x_j s_j^-b / s_j over the windows j that hold i: the mirrored window.
+CLONES static void maps_backward(const ck_lrn_desc *desc, const float *x, const float *dy, float *dx, float *v, float *t, float *g,
+                                 float *q, const Strips *strips) {
+  const ck_lrn_desc d = *desc;
+  const int n = strips->n, pixels = strips->pixels, stride = strips->stride, area = d.h * d.w;
+  const float f = 2 * d.alpha * d.beta;
+  const int mirrored = -(d.size - 1 - d.size / 2);
+  for (int p = 0; p < area; p += pixels * strips->group) {
+    int left = (area - p + pixels - 1) / pixels, group = left < strips->group ? left : strips->group;
+    for (int k = 0; k < group; k++) {
+      gather(&d, x, p + k * pixels, v + k * stride);
+      gather(&d, dy, p + k * pixels, g + k * stride);
+      for (int i = k * stride; i < k * stride + n; i += lanes) store(t + i, load(v + i) * load(v + i));
+    }
+    for (int k = 0; k < group; k++)
+      for (int i = k * stride; i < k * stride + n; i += lanes) {
+        V s = d.k + d.alpha * window(t, i, -(d.size / 2), d.size, pixels);
+        V w = powers(s, d.beta) * load(g + i);
+        store(g + i, w);
+        store(q + i, w * load(v + i) / s);
+      }
+    for (int k = 0; k < group; k++) {
+      for (int i = k * stride; i < k * stride + n; i += lanes)
+        store(v + i, load(g + i) - f * load(v + i) * window(q, i, mirrored, d.size, pixels));
+      scatter(&d, v + k * stride, p + k * pixels, dx);
+    }
+  }
+}
+
+// space_scale is k + a * sum of squares over the size x size places around (y, x) of one map of a block.
+static float space_scale(const ck_lrn_desc *d, const float *map, int y, int x, int i) {
+  int lo = d->size / 2;
+  float s = 0;
+  for (int yy = y - lo; yy < y - lo + d->size; yy++)
+    for (int xx = x - lo; xx < x - lo + d->size; xx++)
+      if (yy >= 0 && yy < d->h && xx >= 0 && xx < d->w) {
+        float v = map[((size_t)yy * d->w + xx) * d->block + i];
+        s += v * v;
+      }
+  return d->k + d->alpha * s;
+}
+
+static void space_forward(const ck_lrn_desc *d, const float *x, float *y) {
+  size_t plane = (size_t)d->h * d->w * d->block;
+  for (int m = 0; m < d->n * (d->c / d->block); m++)
+    for (int py = 0; py < d->h; py++)
+      for (int px = 0; px < d->w; px++)
+        for (int i = 0; i < d->block; i++) {
+          size_t at = m * plane + ((size_t)py * d->w + px) * d->block + i;
+          y[at] = x[at] * power(space_scale(d, x + m * plane, py, px, i), d->beta);
+        }
+}
+
+static void space_backward(const ck_lrn_desc *d, const float *x, const float *dy, float *dx) {
+  size_t plane = (size_t)d->h * d->w * d->block;
+  std::vector<float> t(plane), p(plane);
+  int lo = d->size - 1 - d->size / 2;
+  float f = 2 * d->alpha * d->beta;
+  for (int m = 0; m < d->n * (d->c / d->block); m++) {
+    const float *xm = x + m * plane, *gm = dy + m * plane;
+    for (size_t at = 0; at < plane; at++) {
+      int i = at % d->block, px = at / d->block % d->w, py = at / d->block / d->w;
+      float s = space_scale(d, xm, py, px, i);
+      p[at] = power(s, d->beta);
+      t[at] = gm[at] * xm[at] * p[at] / s;
+    }
+    for (size_t at = 0; at < plane; at++) {
+      int i = at % d->block, px = at / d->block % d->w, py = at / d->block / d->w;
+      float s = 0;
+      for (int yy = py - lo; yy < py - lo + d->size; yy++)
+        for (int xx = px - lo; xx < px - lo + d->size; xx++)
+          if (yy >= 0 && yy < d->h && xx >= 0 && xx < d->w) s += t[((size_t)yy * d->w + xx) * d->block + i];
+      dx[m * plane + at] = gm[at] * p[at] - f * xm[at] * s;
+    }
+  }
+}
+
+void ck_lrn_forward(const ck_lrn_desc *d, const float *x, float *y) {
+  if (d->space) return space_forward(d, x, y);
+  Strips v(d), sq(d);
+  size_t image = (size_t)d->c * d->h * d->w;
+  for (int n = 0; n < d->n; n++) maps_forward(d, x + n * image, y + n * image, v.row(), sq.row(), &v);
+}
+
+void ck_lrn_backward(const ck_lrn_desc *d, const float *x, const float *dy, float *dx) {
+  if (d->space) return space_backward(d, x, dy, dx);
+  Strips v(d), t(d), g(d), q(d);
+  size_t image = (size_t)d->c * d->h * d->w;
+  for (int n = 0; n < d->n; n++)
+    maps_backward(d, x + n * image, dy + n * image, dx + n * image, v.row(), t.row(), g.row(), q.row(), &v);
+}
+
+} // extern "C"
+
+namespace {
+
+// Clip is a window's part inside the image.
+struct Clip {
+  int y0, y1, x0, x1;
+  Clip(const ck_pool_desc *d, int oy, int ox) {
+    int y = oy * d->stride - d->pad_top, x = ox * d->stride - d->pad_left;
+    y0 = y < 0 ? 0 : y;
+    x0 = x < 0 ? 0 : x;
+    y1 = y + d->kernel > d->h ? d->h : y + d->kernel;
+    x1 = x + d->kernel > d->w ? d->w : x + d->kernel;
+  }
+};
+
+// Block is the channels of one pixel: B floats, 1, 8 or 16.
+template <int B> struct Block { typedef float V __attribute__((vector_size(4 * B))); };
+
+template <int B> INLINE void pool_forward(const ck_pool_desc *d, const float *x, float *y) {
+  typedef typename Block<B>::V V;
+  for (int m = 0; m < d->n * (d->c / B); m++, x += (size_t)d->h * d->w * B)
+    for (int oy = 0; oy < d->out_h; oy++)
+      for (int ox = 0; ox < d->out_w; ox++, y += B) {
+        Clip c(d, oy, ox);
+        V best = V{} - FLT_MAX;
+        for (int yy = c.y0; yy < c.y1; yy++)
+          for (int xx = c.x0; xx < c.x1; xx++) {
+            V v;
+            memcpy(&v, x + ((size_t)yy * d->w + xx) * B, sizeof v);
+            best = best >= v ? best : v; // what is no number stays in sight
+          }
+        memcpy(y, &best, sizeof best);
+      }
+}
+
+template <int B> INLINE void pool_backward(const ck_pool_desc *d, const float *x, const float *y, const float *dy, float *dx) {
+  typedef typename Block<B>::V V;
+  size_t plane = (size_t)d->h * d->w * B;
+  memset(dx, 0, sizeof(float) * plane * d->n * (d->c / B));
+  for (int m = 0; m < d->n * (d->c / B); m++, x += plane, dx += plane)
+    for (int oy = 0; oy < d->out_h; oy++)
+      for (int ox = 0; ox < d->out_w; ox++, y += B, dy += B) {
+        Clip c(d, oy, ox);
+        V top, left, none = {}; // left: the gradient still to be given away
+        memcpy(&top, y, sizeof top);
+        memcpy(&left, dy, sizeof left);
+        for (int yy = c.y0; yy < c.y1; yy++)
+          for (int xx = c.x0; xx < c.x1; xx++) {
+            size_t at = ((size_t)yy * d->w + xx) * B;
+            V v, g;
+            memcpy(&v, x + at, sizeof v);
+            memcpy(&g, dx + at, sizeof g);
+            g += v == top ? left : none;
+            memcpy(dx + at, &g, sizeof g);
+            if (!d->ties_all) left = v == top ? none : left;
+          }
+      }
+}
+
+} // namespace
+
+extern "C" {
+
+CLONES void ck_pool_forward(const ck_pool_desc *d, const float *x, float *y) {
+  if (d->block == 16) return pool_forward<16>(d, x, y);
+  if (d->block == 8) return pool_forward<8>(d, x, y);
+  pool_forward<1>(d, x, y);
+}
+
+CLONES void ck_pool_backward(const ck_pool_desc *d, const float *x, const float *y, const float *dy, float *dx) {
+  if (d->block == 16) return pool_backward<16>(d, x, y, dy, dx);
+  if (d->block == 8) return pool_backward<8>(d, x, y, dy, dx);
+  pool_backward<1>(d, x, y, dy, dx);
+}
+
+void ck_maps_reorder(int n, int c, int area, int from, int to, const float *src, float *dst) {
+  for (int i = 0; i < n; i++, src += (size_t)c * area, dst += (size_t)c * area)
+    for (int m = 0; m < c; m++) {
+      const float *s = src + (size_t)(m / from) * area * from + m % from;
+      float *t = dst + (size_t)(m / to) * area * to + m % to;
+      for (int p = 0; p < area; p++) t[(size_t)p * to] = s[(size_t)p * from];
+    }
+}
+
+} // extern "C"
