@@ -49,6 +49,7 @@ type Command struct {
 	//	*Command_CellFinished
 	//	*Command_CellStopped
 	//	*Command_FailJob
+	//	*Command_RecordEvent
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -247,6 +248,15 @@ func (x *Command) GetFailJob() *FailJob {
 	return nil
 }
 
+func (x *Command) GetRecordEvent() *RecordEvent {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RecordEvent); ok {
+			return x.RecordEvent
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -311,6 +321,10 @@ type Command_FailJob struct {
 	FailJob *FailJob `protobuf:"bytes,24,opt,name=fail_job,json=failJob,proto3,oneof"`
 }
 
+type Command_RecordEvent struct {
+	RecordEvent *RecordEvent `protobuf:"bytes,25,opt,name=record_event,json=recordEvent,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_RegisterWorker) isCommand_Kind() {}
@@ -340,6 +354,8 @@ func (*Command_CellFinished) isCommand_Kind() {}
 func (*Command_CellStopped) isCommand_Kind() {}
 
 func (*Command_FailJob) isCommand_Kind() {}
+
+func (*Command_RecordEvent) isCommand_Kind() {}
 
 type Cell struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1663,6 +1679,75 @@ func (x *FailJob) GetReason() string {
 	return ""
 }
 
+// RecordEvent keeps something worth knowing that changes nothing else.
+type RecordEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Job           string                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	Worker        string                 `protobuf:"bytes,3,opt,name=worker,proto3" json:"worker,omitempty"`
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordEvent) Reset() {
+	*x = RecordEvent{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordEvent) ProtoMessage() {}
+
+func (x *RecordEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordEvent.ProtoReflect.Descriptor instead.
+func (*RecordEvent) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RecordEvent) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RecordEvent) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *RecordEvent) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *RecordEvent) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -1677,7 +1762,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	mi := &file_proto_commandpb_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +1774,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	mi := &file_proto_commandpb_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +1787,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{20}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1760,7 +1845,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[21]
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +1857,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[21]
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +1870,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{21}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WorkerRecord) GetRegistered() *RegisterWorker {
@@ -1851,7 +1936,7 @@ type JobRecord struct {
 
 func (x *JobRecord) Reset() {
 	*x = JobRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +1948,7 @@ func (x *JobRecord) String() string {
 func (*JobRecord) ProtoMessage() {}
 
 func (x *JobRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +1961,7 @@ func (x *JobRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRecord.ProtoReflect.Descriptor instead.
 func (*JobRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *JobRecord) GetSubmitted() *SubmitJob {
@@ -2035,7 +2120,7 @@ type CheckpointRecord struct {
 
 func (x *CheckpointRecord) Reset() {
 	*x = CheckpointRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2132,7 @@ func (x *CheckpointRecord) String() string {
 func (*CheckpointRecord) ProtoMessage() {}
 
 func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2145,7 @@ func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRecord.ProtoReflect.Descriptor instead.
 func (*CheckpointRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CheckpointRecord) GetStep() uint64 {
@@ -2133,7 +2218,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +2230,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2158,7 +2243,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EventRecord) GetIndex() uint64 {
@@ -2207,7 +2292,8 @@ var File_proto_commandpb_command_proto protoreflect.FileDescriptor
 
 const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dproto/commandpb/command.proto\x12\x14colonnade.command.v1\"\xd1\t\n" +
+	"\x1dproto/commandpb/command.proto\x12\x14colonnade.command.v1\"\x99\n" +
+	"\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12&\n" +
 	"\x0fdecided_unix_ns\x18\x02 \x01(\x03R\rdecidedUnixNs\x12\x1c\n" +
@@ -2232,7 +2318,8 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\x11record_evaluation\x18\x15 \x01(\v2&.colonnade.command.v1.RecordEvaluationH\x00R\x10recordEvaluation\x12I\n" +
 	"\rcell_finished\x18\x16 \x01(\v2\".colonnade.command.v1.CellFinishedH\x00R\fcellFinished\x12F\n" +
 	"\fcell_stopped\x18\x17 \x01(\v2!.colonnade.command.v1.CellStoppedH\x00R\vcellStopped\x12:\n" +
-	"\bfail_job\x18\x18 \x01(\v2\x1d.colonnade.command.v1.FailJobH\x00R\afailJobB\x06\n" +
+	"\bfail_job\x18\x18 \x01(\v2\x1d.colonnade.command.v1.FailJobH\x00R\afailJob\x12F\n" +
+	"\frecord_event\x18\x19 \x01(\v2!.colonnade.command.v1.RecordEventH\x00R\vrecordEventB\x06\n" +
 	"\x04kind\"8\n" +
 	"\x04Cell\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x05R\areplica\x12\x16\n" +
@@ -2352,7 +2439,12 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x91\x02\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"_\n" +
+	"\vRecordEvent\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n" +
+	"\x03job\x18\x02 \x01(\tR\x03job\x12\x16\n" +
+	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"\x91\x02\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +
@@ -2429,7 +2521,7 @@ func file_proto_commandpb_command_proto_rawDescGZIP() []byte {
 	return file_proto_commandpb_command_proto_rawDescData
 }
 
-var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_proto_commandpb_command_proto_goTypes = []any{
 	(*Command)(nil),           // 0: colonnade.command.v1.Command
 	(*Cell)(nil),              // 1: colonnade.command.v1.Cell
@@ -2451,11 +2543,12 @@ var file_proto_commandpb_command_proto_goTypes = []any{
 	(*CellFinished)(nil),      // 17: colonnade.command.v1.CellFinished
 	(*CellStopped)(nil),       // 18: colonnade.command.v1.CellStopped
 	(*FailJob)(nil),           // 19: colonnade.command.v1.FailJob
-	(*Snapshot)(nil),          // 20: colonnade.command.v1.Snapshot
-	(*WorkerRecord)(nil),      // 21: colonnade.command.v1.WorkerRecord
-	(*JobRecord)(nil),         // 22: colonnade.command.v1.JobRecord
-	(*CheckpointRecord)(nil),  // 23: colonnade.command.v1.CheckpointRecord
-	(*EventRecord)(nil),       // 24: colonnade.command.v1.EventRecord
+	(*RecordEvent)(nil),       // 20: colonnade.command.v1.RecordEvent
+	(*Snapshot)(nil),          // 21: colonnade.command.v1.Snapshot
+	(*WorkerRecord)(nil),      // 22: colonnade.command.v1.WorkerRecord
+	(*JobRecord)(nil),         // 23: colonnade.command.v1.JobRecord
+	(*CheckpointRecord)(nil),  // 24: colonnade.command.v1.CheckpointRecord
+	(*EventRecord)(nil),       // 25: colonnade.command.v1.EventRecord
 }
 var file_proto_commandpb_command_proto_depIdxs = []int32{
 	2,  // 0: colonnade.command.v1.Command.init_cluster:type_name -> colonnade.command.v1.InitCluster
@@ -2473,30 +2566,31 @@ var file_proto_commandpb_command_proto_depIdxs = []int32{
 	17, // 12: colonnade.command.v1.Command.cell_finished:type_name -> colonnade.command.v1.CellFinished
 	18, // 13: colonnade.command.v1.Command.cell_stopped:type_name -> colonnade.command.v1.CellStopped
 	19, // 14: colonnade.command.v1.Command.fail_job:type_name -> colonnade.command.v1.FailJob
-	3,  // 15: colonnade.command.v1.RegisterWorker.device:type_name -> colonnade.command.v1.Device
-	8,  // 16: colonnade.command.v1.AssignJob.placement:type_name -> colonnade.command.v1.Placement
-	1,  // 17: colonnade.command.v1.Placement.cell:type_name -> colonnade.command.v1.Cell
-	13, // 18: colonnade.command.v1.CheckpointWritten.file:type_name -> colonnade.command.v1.CheckpointFile
-	1,  // 19: colonnade.command.v1.CheckpointFile.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 20: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 21: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 22: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
-	21, // 23: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
-	22, // 24: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
-	24, // 25: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
-	4,  // 26: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
-	6,  // 27: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
-	8,  // 28: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
-	23, // 29: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
-	16, // 30: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
-	17, // 31: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
-	18, // 32: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
-	13, // 33: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	20, // 15: colonnade.command.v1.Command.record_event:type_name -> colonnade.command.v1.RecordEvent
+	3,  // 16: colonnade.command.v1.RegisterWorker.device:type_name -> colonnade.command.v1.Device
+	8,  // 17: colonnade.command.v1.AssignJob.placement:type_name -> colonnade.command.v1.Placement
+	1,  // 18: colonnade.command.v1.Placement.cell:type_name -> colonnade.command.v1.Cell
+	13, // 19: colonnade.command.v1.CheckpointWritten.file:type_name -> colonnade.command.v1.CheckpointFile
+	1,  // 20: colonnade.command.v1.CheckpointFile.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 21: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 22: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 23: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
+	22, // 24: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
+	23, // 25: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
+	25, // 26: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
+	4,  // 27: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
+	6,  // 28: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
+	8,  // 29: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
+	24, // 30: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
+	16, // 31: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
+	17, // 32: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
+	18, // 33: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
+	13, // 34: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_proto_commandpb_command_proto_init() }
@@ -2520,6 +2614,7 @@ func file_proto_commandpb_command_proto_init() {
 		(*Command_CellFinished)(nil),
 		(*Command_CellStopped)(nil),
 		(*Command_FailJob)(nil),
+		(*Command_RecordEvent)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2527,7 +2622,7 @@ func file_proto_commandpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_commandpb_command_proto_rawDesc), len(file_proto_commandpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,253 @@
+package fsm
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"colonnade/proto/commandpb"
+)
+
+func (a *applier) submitJob(c *commandpb.SubmitJob) error {
+	if _, ok := a.s.v.Jobs[c.Job]; ok {
+		return fmt.Errorf("job %s: %w; go on with it: coordinator job resume %s, or choose another name", c.Job, ErrJobExists, c.Job)
+	}
+	if c.Job == "" || c.Steps == 0 || c.Replicas < 1 || c.Columns < 1 {
+		return fmt.Errorf("job %q without steps or cells: %w", c.Job, ErrInvalid)
+	}
+	j := &commandpb.JobRecord{Submitted: c, SubmittedUnixNs: a.now}
+	a.enter(j, Queued, "submitted")
+	a.keep(j)
+	a.event("job", c.Job, "", "job %s submitted, %d steps", c.Job, c.Steps)
+	return nil
+}
+
+// cells is the number of a job's cells.
+func cells(j *commandpb.JobRecord) int { return int(j.Submitted.Replicas) * int(j.Submitted.Columns) }
+
+// rank is a cell's place in (replica, column) order, or -1 if the job has no such cell.
+func rank(j *commandpb.JobRecord, c *commandpb.Cell) int {
+	r, k := c.GetReplica(), c.GetColumn()
+	if r < 0 || r >= j.Submitted.Replicas || k < 0 || k >= j.Submitted.Columns {
+		return -1
+	}
+	return int(r*j.Submitted.Columns + k)
+}
+
+func (a *applier) assignJob(c *commandpb.AssignJob) error {
+	j, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	switch {
+	case j.State != Queued && j.State != Recovering:
+		return fmt.Errorf("job %s is %s: %w", c.Job, j.State, ErrJobState)
+	case c.Generation != j.Generation+1:
+		return fmt.Errorf("job %s: generation %d does not follow %d: %w", c.Job, c.Generation, j.Generation, ErrStale)
+	case j.Numerics != "" && j.Numerics != c.Numerics:
+		return fmt.Errorf("job %s began under %s, not %s: %w", c.Job, j.Numerics, c.Numerics, ErrNumerics)
+	case c.HasRestore && usable(j, c.RestoreStep) == nil:
+		return fmt.Errorf("job %s, step %d: %w", c.Job, c.RestoreStep, ErrNoCheckpoint)
+	}
+	if err := a.checkPlacement(j, c); err != nil {
+		return err
+	}
+	j.Generation, j.Placement, j.Numerics = c.Generation, c.Placement, c.Numerics
+	j.RestoreStep, j.HasRestore = c.RestoreStep, c.HasRestore
+	j.Finished, j.Stopped = nil, nil
+	j.HasResumeStep, j.ResumeStep = false, 0
+	j.Checkpoints = slices.DeleteFunc(j.Checkpoints, func(r *commandpb.CheckpointRecord) bool { return !r.Committed })
+	a.enter(j, Running, c.Reason)
+	a.keep(j)
+	from := "the start"
+	if c.HasRestore {
+		from = fmt.Sprintf("step %d", c.RestoreStep)
+	}
+	a.event("generation", c.Job, "", "job %s: generation %d from %s on %d workers", c.Job, c.Generation, from, workersOf(c.Placement))
+	return nil
+}
+
+// checkPlacement wants every cell once, on workers that are there.
+func (a *applier) checkPlacement(j *commandpb.JobRecord, c *commandpb.AssignJob) error {
+	seen := make([]bool, cells(j))
+	for _, p := range c.Placement {
+		r := rank(j, p.Cell)
+		if r < 0 || seen[r] {
+			return fmt.Errorf("job %s: cell %v placed twice or not the job's: %w", c.Job, p.Cell, ErrInvalid)
+		}
+		seen[r] = true
+		w, ok := a.s.v.Workers[p.Worker]
+		if !ok || w.Lost {
+			return fmt.Errorf("job %s: worker %s: %w", c.Job, p.Worker, ErrNoWorker)
+		}
+	}
+	if slices.Contains(seen, false) {
+		return fmt.Errorf("job %s: not every cell is placed: %w", c.Job, ErrInvalid)
+	}
+	return nil
+}
+
+func workersOf(placement []*commandpb.Placement) int {
+	var ids []string
+	for _, p := range placement {
+		ids = append(ids, p.Worker)
+	}
+	slices.Sort(ids)
+	return len(slices.Compact(ids))
+}
+
+// releaseJob ends a generation that failed. A job whose generations keep failing without a new checkpoint fails.
+func (a *applier) releaseJob(c *commandpb.ReleaseJob) error {
+	j, err := a.current(c.Job, c.Generation)
+	if err != nil {
+		return err
+	}
+	j.Failures++
+	if j.Failures >= maxFailures && j.State == Running {
+		a.fail(j, fmt.Sprintf("%d generations failed without a new checkpoint; the last: %s", j.Failures, c.Reason))
+	} else {
+		a.end(j, c.Reason)
+	}
+	a.keep(j)
+	return nil
+}
+
+func (a *applier) failJob(c *commandpb.FailJob) error {
+	j, err := a.current(c.Job, c.Generation)
+	if err != nil {
+		return err
+	}
+	a.fail(j, c.Reason)
+	a.keep(j)
+	return nil
+}
+
+func (a *applier) fail(j *commandpb.JobRecord, reason string) {
+	a.enter(j, Failed, reason)
+	j.Placement = nil
+	a.event("job", j.Submitted.Job, "", "job %s failed: %s", j.Submitted.Job, reason)
+}
+
+func (a *applier) requestStop(c *commandpb.RequestStop) error {
+	j, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	switch {
+	case j.State == Running && !c.Now:
+		a.enter(j, Stopping, "asked to stop at a step boundary")
+	case j.State == Done || j.State == Failed || j.State == Stopped:
+		return fmt.Errorf("job %s is %s: %w", c.Job, j.State, ErrJobState)
+	case j.State == Stopping && !c.Now:
+		return nil
+	default:
+		a.enter(j, Stopped, "stopped by an operator")
+		j.Placement = nil
+	}
+	a.keep(j)
+	a.event("job", c.Job, "", "job %s: %s", c.Job, j.Reason)
+	return nil
+}
+
+func (a *applier) resumeJob(c *commandpb.ResumeJob) error {
+	j, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	if j.State != Stopped && j.State != Failed {
+		return fmt.Errorf("job %s is %s, only stopped and failed jobs are resumed: %w", c.Job, j.State, ErrJobState)
+	}
+	if c.FromStep {
+		if c.Step > 0 && usable(j, c.Step) == nil {
+			return fmt.Errorf("job %s, step %d: %w; see: coordinator checkpoint list %s", c.Job, c.Step, ErrNoCheckpoint, c.Job)
+		}
+		j.HasResumeStep, j.ResumeStep = true, c.Step
+		// What came after is computed anew, to the same bits.
+		j.Checkpoints = slices.DeleteFunc(j.Checkpoints, func(r *commandpb.CheckpointRecord) bool { return r.Step > c.Step })
+		j.Evaluations = slices.DeleteFunc(j.Evaluations, func(e *commandpb.RecordEvaluation) bool { return e.Step > c.Step })
+	}
+	j.Failures, j.EndedUnixNs, j.Digest = 0, 0, nil
+	a.enter(j, Queued, "resumed")
+	a.keep(j)
+	a.event("job", c.Job, "", "job %s resumed", c.Job)
+	return nil
+}
+
+func (a *applier) recordEvaluation(c *commandpb.RecordEvaluation) error {
+	j, err := a.current(c.Job, c.Generation)
+	if err != nil {
+		return err
+	}
+	i, found := slices.BinarySearchFunc(j.Evaluations, c.Step, func(e *commandpb.RecordEvaluation, step uint64) int {
+		return int(int64(e.Step) - int64(step))
+	})
+	if found {
+		j.Evaluations[i] = c
+	} else {
+		j.Evaluations = slices.Insert(j.Evaluations, i, c)
+		a.event("evaluation", c.Job, "", "job %s: epoch %d, test error %.2f %%", c.Job, c.Epoch,
+			100*c.Top1Errors/float64(max(c.Images, 1)))
+	}
+	a.keep(j)
+	return nil
+}
+
+// cellFinished ends the job with the last cell. Every cell's final checkpoint was committed before.
+func (a *applier) cellFinished(c *commandpb.CellFinished) error {
+	j, err := a.current(c.Job, c.Generation)
+	if err != nil {
+		return err
+	}
+	i := rank(j, c.Cell)
+	if i < 0 || len(c.Digest) != sha256.Size || c.Step != j.Submitted.Steps {
+		return fmt.Errorf("job %s: end of cell %v at step %d: %w", c.Job, c.Cell, c.Step, ErrInvalid)
+	}
+	j.Finished = insertCell(j, j.Finished, i, c)
+	if len(j.Finished) == cells(j) {
+		h := sha256.New()
+		for _, f := range j.Finished {
+			h.Write(f.Digest)
+		}
+		j.Digest = h.Sum(nil)
+		j.Placement = nil
+		a.enter(j, Done, "all steps are done")
+		a.event("job", c.Job, "", "job %s is done, digest %x", c.Job, j.Digest)
+	}
+	a.keep(j)
+	return nil
+}
+
+func (a *applier) cellStopped(c *commandpb.CellStopped) error {
+	j, err := a.current(c.Job, c.Generation)
+	if err != nil {
+		return err
+	}
+	i := rank(j, c.Cell)
+	if i < 0 {
+		return fmt.Errorf("job %s: stop of cell %v: %w", c.Job, c.Cell, ErrInvalid)
+	}
+	j.Stopped = insertCell(j, j.Stopped, i, c)
+	if len(j.Stopped) == cells(j) {
+		a.enter(j, Stopped, fmt.Sprintf("stopped after step %d", c.Step))
+		j.Placement = nil
+		a.event("job", c.Job, "", "job %s stopped after step %d", c.Job, c.Step)
+	}
+	a.keep(j)
+	return nil
+}
+
+// celled is a record of one cell.
+type celled interface {
+	comparable
+	GetCell() *commandpb.Cell
+}
+
+// insertCell puts a cell's record in its place, or replaces the one that is there.
+func insertCell[T celled](j *commandpb.JobRecord, list []T, at int, c T) []T {
+	i, found := slices.BinarySearchFunc(list, at, func(e T, at int) int { return rank(j, e.GetCell()) - at })
+	if found {
+		list[i] = c
+		return list
+	}
+	return slices.Insert(list, i, c)
+}

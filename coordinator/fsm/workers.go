@@ -1,0 +1,70 @@
+package fsm
+
+import (
+	"fmt"
+	"slices"
+
+	"colonnade/proto/commandpb"
+)
+
+// registerWorker makes a worker known. A worker that comes back as another process has lost what its cells had.
+func (a *applier) registerWorker(c *commandpb.RegisterWorker) error {
+	if c.Worker == "" || c.Device == nil {
+		return fmt.Errorf("worker without id or device: %w", ErrInvalid)
+	}
+	old := a.s.v.Workers[c.Worker]
+	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: c, RegisteredUnixNs: a.now}
+	switch {
+	case old == nil:
+		a.event("worker", "", c.Worker, "worker %s joined with %s", c.Name, c.Device.Model)
+	case old.Registered.Incarnation != c.Incarnation:
+		a.event("worker", "", c.Worker, "worker %s started again", c.Name)
+		a.abandon(c.Worker, fmt.Sprintf("worker %s started again", c.Name))
+	case old.Lost:
+		a.event("worker", "", c.Worker, "worker %s is back", c.Name)
+	default: // the same process on a new session: only where it is reached may have changed
+		a.s.v.Workers[c.Worker].RegisteredUnixNs = old.RegisteredUnixNs
+	}
+	return nil
+}
+
+func (a *applier) loseWorker(c *commandpb.LoseWorker) error {
+	w, ok := a.s.v.Workers[c.Worker]
+	if !ok {
+		return fmt.Errorf("worker %s: %w", c.Worker, ErrNoWorker)
+	}
+	if w.Lost {
+		return nil
+	}
+	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,
+		Lost: true, LostReason: c.Reason, LostUnixNs: a.now}
+	a.event("worker", "", c.Worker, "worker %s is lost: %s", w.Registered.Name, c.Reason)
+	a.abandon(c.Worker, fmt.Sprintf("worker %s is lost: %s", w.Registered.Name, c.Reason))
+	return nil
+}
+
+// abandon ends every generation that has a cell on a worker.
+func (a *applier) abandon(worker, reason string) {
+	for _, name := range a.s.v.JobNames() {
+		j := a.s.v.Jobs[name]
+		on := slices.ContainsFunc(j.Placement, func(p *commandpb.Placement) bool { return p.Worker == worker })
+		if !on || (j.State != Running && j.State != Stopping) {
+			continue
+		}
+		j, _ = a.job(name)
+		a.end(j, reason)
+		a.keep(j)
+	}
+}
+
+// end ends a generation: the job waits for workers, or, if it was asked to stop, is stopped where its newest checkpoint
+// is.
+func (a *applier) end(j *commandpb.JobRecord, reason string) {
+	if j.State == Stopping {
+		a.enter(j, Stopped, reason)
+		j.Placement = nil
+	} else {
+		a.enter(j, Recovering, reason)
+	}
+	a.event("generation", j.Submitted.Job, "", "job %s: generation %d ended: %s", j.Submitted.Job, j.Generation, reason)
+}
