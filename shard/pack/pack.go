@@ -11,7 +11,7 @@
 //	width     uint32
 //	classes   uint32
 //	names     for every class: uint16 length, UTF-8 bytes
-//	identity  32 bytes SHA-256, see Identity
+//	identity  32 bytes SHA-256, see NewIdentity
 //	checksum  uint32   CRC-32 (IEEE) of the header before it
 //	labels    uint16 x images
 //	mean      float32 x channels x height x width: the mean image, each value the exact mean rounded once

@@ -1,6 +1,7 @@
 package data
 
 import (
+	"bytes"
 	"fmt"
 	img "image"
 	"image/color"
@@ -16,23 +17,34 @@ type image struct {
 	pixels                  []byte // channels x height x width
 }
 
-// decodeImage reads a JPEG or PNG as 1 channel (luma) or 3 (RGB); 0 takes what the picture is.
-func decodeImage(r io.Reader, channels int) (image, error) {
-	src, _, err := img.Decode(r)
+// maxPixels is what a picture may claim to have. A file of a few bytes can claim more than there is memory.
+const maxPixels = 1 << 26
+
+// channelsOf reads from a picture's header whether it is grey (1) or has colour (3).
+func channelsOf(data []byte) (int, error) {
+	c, _, err := img.DecodeConfig(bytes.NewReader(data))
+	if err != nil {
+		return 0, fmt.Errorf("cannot be decoded: %w", err)
+	}
+	if c.Width < 1 || c.Height < 1 || c.Width > maxPixels/c.Height {
+		return 0, fmt.Errorf("claims %dx%d pixels", c.Width, c.Height)
+	}
+	if c.ColorModel == color.GrayModel || c.ColorModel == color.Gray16Model {
+		return 1, nil
+	}
+	return 3, nil
+}
+
+// decodeImage reads a JPEG or PNG as 1 channel (luma) or 3 (RGB).
+func decodeImage(data []byte, channels int) (image, error) {
+	if _, err := channelsOf(data); err != nil {
+		return image{}, err
+	}
+	src, _, err := img.Decode(bytes.NewReader(data))
 	if err != nil {
 		return image{}, fmt.Errorf("cannot be decoded: %w", err)
 	}
 	b := src.Bounds()
-	if b.Dx() < 1 || b.Dy() < 1 {
-		return image{}, fmt.Errorf("has %dx%d pixels", b.Dx(), b.Dy())
-	}
-	if channels == 0 {
-		channels = 3
-		switch src.ColorModel() {
-		case color.GrayModel, color.Gray16Model:
-			channels = 1
-		}
-	}
 	out := image{channels: channels, height: b.Dy(), width: b.Dx(), pixels: make([]byte, channels*b.Dx()*b.Dy())}
 	area := b.Dx() * b.Dy()
 	for y := range b.Dy() {

@@ -65,12 +65,17 @@ func idxPair(from, split string) (images, labels string, err error) {
 		return "", "", err
 	}
 	if !info.IsDir() {
-		labels = filepath.Join(filepath.Dir(from), strings.NewReplacer("images", "labels", "idx3", "idx1").Replace(filepath.Base(from)))
-		return from, labels, nil
+		name := strings.NewReplacer("images", "labels", "idx3", "idx1").Replace(filepath.Base(from))
+		if name == filepath.Base(from) {
+			return "", "", errors.New("neither a .tar nor an IDX file with images in its name; " +
+				"give one, or a folder CLASS/IMAGE")
+		}
+		return from, filepath.Join(filepath.Dir(from), name), nil
 	}
 	prefix := map[string]string{"train": "train", "test": "t10k"}[split]
 	if prefix == "" {
-		return "", "", fmt.Errorf("split %q: a directory of IDX files has train and test; use --split train or --split test", split)
+		return "", "", fmt.Errorf("split %q: a directory of IDX files has train and test; "+
+			"use --split train or --split test", split)
 	}
 	for _, suffix := range []string{"", ".gz"} {
 		images = filepath.Join(from, prefix+"-images-idx3-ubyte"+suffix)
@@ -80,6 +85,17 @@ func idxPair(from, split string) (images, labels string, err error) {
 		}
 	}
 	return "", "", fmt.Errorf("%s has no %s-images-idx3-ubyte[.gz]", from, prefix)
+}
+
+// atEnd wants nothing more of an IDX file. Only at its end does a gzip file prove to be whole.
+func atEnd(path string, r io.Reader) error {
+	switch _, err := io.CopyN(io.Discard, r, 1); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	return fmt.Errorf("%s goes on after what its header says it has", path)
 }
 
 // importIDX feeds every image of an IDX pair to w.
@@ -113,6 +129,9 @@ func importIDX(from, split string, classes []string, w *writer, each func() erro
 	if _, err := io.ReadFull(lr, all); err != nil {
 		return fmt.Errorf("%s is truncated: %w", labels, err)
 	}
+	if err := atEnd(labels, lr); err != nil {
+		return err
+	}
 	if w.h.Classes = classes; classes == nil {
 		top := 0
 		for _, l := range all {
@@ -127,12 +146,15 @@ func importIDX(from, split string, classes []string, w *writer, each func() erro
 		if _, err := io.ReadFull(ir, img.pixels); err != nil {
 			return fmt.Errorf("%s is truncated at image %d: %w", images, i, err)
 		}
-		if err := w.add(img, int(l)); err != nil {
+		if err := w.fits(img, int(l)); err != nil {
 			return fmt.Errorf("%s: image %d %w", images, i, err)
+		}
+		if err := w.add(img, int(l)); err != nil {
+			return err
 		}
 		if err := each(); err != nil {
 			return err
 		}
 	}
-	return nil
+	return atEnd(images, ir)
 }

@@ -2,7 +2,6 @@ package data
 
 import (
 	"archive/tar"
-	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -22,9 +21,9 @@ import (
 type PackOptions struct {
 	From     string   // IDX file or directory, folder CLASS/IMAGE, or tar (plain, gzip, zstd) of such a folder
 	Out      string   // pack file
-	Split    string   // train or test: of an IDX directory; of others the subtree of that name, if there is one
+	Split    string   // train or test: of an IDX directory; of others the subtree of that name, if it has splits
 	Classes  []string // names by label; nil takes the folder's own, sorted
-	Channels int      // 1 or 3; 0 takes what the first image has
+	Channels int      // 1 or 3; 0 takes 1 if all images are grey, else 3
 	MaxBad   int      // broken images to skip; one more fails
 	Progress func(images int)
 }
@@ -47,6 +46,9 @@ type Skipped struct {
 // MakePack packs a dataset. The same source gives the same file. On an error nothing is left under Out but what was
 // there before.
 func MakePack(ctx context.Context, o PackOptions) (s Summary, err error) {
+	if err := o.check(); err != nil {
+		return Summary{}, fmt.Errorf("pack %s: %w", o.From, err)
+	}
 	w, err := newWriter(o.Out)
 	if err != nil {
 		return Summary{}, err
@@ -66,6 +68,8 @@ func MakePack(ctx context.Context, o PackOptions) (s Summary, err error) {
 	switch kind, kindErr := sourceKind(o.From); {
 	case kindErr != nil:
 		return Summary{}, kindErr
+	case kind == "idx" && o.Channels > 1:
+		err = errors.New("IDX images are grey; leave out --channels")
 	case kind == "idx":
 		err = importIDX(o.From, o.Split, o.Classes, w, each)
 	default:
@@ -80,6 +84,32 @@ func MakePack(ctx context.Context, o PackOptions) (s Summary, err error) {
 	}
 	s.Path, s.ID, s.Images, s.Classes = o.Out, fmt.Sprintf("%x", h.ID), h.Images, h.Classes
 	return s, nil
+}
+
+// check refuses what cannot be, before anything is read or written.
+func (o PackOptions) check() error {
+	if o.Channels != 0 && o.Channels != 1 && o.Channels != 3 {
+		return fmt.Errorf("%d channels; use --channels 1 or --channels 3", o.Channels)
+	}
+	seen := make(map[string]bool)
+	for _, c := range o.Classes {
+		if seen[c] {
+			return fmt.Errorf("class %q is given twice; name each class once", c)
+		}
+		seen[c] = true
+	}
+	from, err := os.Stat(o.From)
+	if err != nil {
+		return err
+	}
+	switch out, err := os.Stat(o.Out); {
+	case err != nil: // not there yet; what else is wrong with it shows when it is made
+	case out.IsDir():
+		return fmt.Errorf("%s is a directory; give a file with --out", o.Out)
+	case os.SameFile(from, out):
+		return errors.New("the pack would replace its own source; give another file with --out")
+	}
+	return nil
 }
 
 // sourceKind tells idx, folder and tar apart by looking.
@@ -130,13 +160,19 @@ func importPictures(ctx context.Context, o PackOptions, kind string, w *writer, 
 		slices.Sort(w.h.Classes)
 		w.h.Classes = slices.Compact(w.h.Classes)
 	}
+	if o.Channels == 0 {
+		o.Channels = commonChannels(pictures)
+	}
 	var skipped []Skipped
 	for _, p := range pictures {
-		if err := addPicture(o, w, p); err != nil {
+		img, label, err := readPicture(o, w, p)
+		if err != nil {
 			skipped = append(skipped, Skipped{p.name, err.Error()})
 			if len(skipped) > o.MaxBad {
 				return skipped, fmt.Errorf("%s %w; mend or remove it, or allow broken images with --max-bad N", p.name, err)
 			}
+		} else if err := w.add(img, label); err != nil {
+			return skipped, err
 		}
 		if err := each(); err != nil {
 			return skipped, err
@@ -145,20 +181,27 @@ func importPictures(ctx context.Context, o PackOptions, kind string, w *writer, 
 	return skipped, nil
 }
 
-func addPicture(o PackOptions, w *writer, p picture) error {
+// commonChannels is 1 if all pictures that can be read are grey, else 3: colour is not thrown away unasked.
+func commonChannels(pictures []picture) int {
+	for _, p := range pictures {
+		if n, err := channelsOf(p.data); err == nil && n == 3 {
+			return 3
+		}
+	}
+	return 1
+}
+
+// readPicture decodes a picture; an error says what is wrong with that picture.
+func readPicture(o PackOptions, w *writer, p picture) (image, int, error) {
 	label := slices.Index(w.h.Classes, p.class)
 	if label < 0 {
-		return fmt.Errorf("is of class %q, which is not among the given classes", p.class)
+		return image{}, 0, fmt.Errorf("is of class %q, which is not among the given classes", p.class)
 	}
-	channels := o.Channels
-	if channels == 0 {
-		channels = w.h.Channels // of the first image, once there is one
-	}
-	img, err := decodeImage(bytes.NewReader(p.data), channels)
+	img, err := decodeImage(p.data, o.Channels)
 	if err != nil {
-		return err
+		return image{}, 0, err
 	}
-	return w.add(img, label)
+	return img, label, w.fits(img, label)
 }
 
 // isPicture goes by the name.
@@ -170,21 +213,21 @@ func isPicture(name string) bool {
 	return false
 }
 
-// takeSplit keeps the pictures below the split's directory, if there is one, and cuts the path down to CLASS/FILE.
+// takeSplit keeps the pictures below the split's directory and cuts their names down to what follows it. A source
+// without splits is taken whole.
 func takeSplit(all []picture, split string) ([]picture, error) {
-	inSplit := func(name string) bool {
-		return split != "" && slices.Contains(strings.Split(path.Dir(name), "/"), split)
+	depth, err := splitDepth(all, split)
+	if err != nil {
+		return nil, err
 	}
-	any := slices.ContainsFunc(all, func(p picture) bool { return inSplit(p.name) })
 	var out []picture
 	for _, p := range all {
 		parts := strings.Split(p.name, "/")
-		if any {
-			at := slices.Index(parts[:len(parts)-1], split)
-			if at < 0 {
+		if depth >= 0 {
+			if depth >= len(parts)-1 || parts[depth] != split {
 				continue
 			}
-			parts = parts[at+1:]
+			parts = parts[depth+1:]
 		}
 		if len(parts) < 2 {
 			return nil, fmt.Errorf("%s lies in no class directory; use CLASS/IMAGE", p.name)
@@ -198,9 +241,34 @@ func takeSplit(all []picture, split string) ([]picture, error) {
 	return out, nil
 }
 
+// splitDepth is how many directories lie above the split's, -1 for a source without splits. The outermost directory of
+// that name counts: a set may have a class called train.
+func splitDepth(all []picture, split string) (int, error) {
+	depth, other := -1, ""
+	for _, p := range all {
+		dirs := strings.Split(path.Dir(p.name), "/")
+		if at := slices.Index(dirs, split); split != "" && at >= 0 && (depth < 0 || at < depth) {
+			depth = at
+		}
+		for _, s := range []string{"train", "test"} {
+			if slices.Contains(dirs, s) {
+				other = s
+			}
+		}
+	}
+	if split != "" && depth < 0 && other != "" {
+		return 0, fmt.Errorf("no directory %s in it, but there is %s; choose another --split", split, other)
+	}
+	return depth, nil
+}
+
 func readFolder(ctx context.Context, from string) ([]picture, error) {
+	from, err := filepath.EvalSymlinks(from) // a walk does not follow a link it begins at
+	if err != nil {
+		return nil, err
+	}
 	var out []picture
-	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -233,7 +301,11 @@ func readTar(ctx context.Context, from string) ([]picture, error) {
 	for t := tar.NewReader(r); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			return out, nil
+			_, err = io.Copy(io.Discard, r) // only at its end does a compressed file prove to be whole
+			if err != nil {
+				err = fmt.Errorf("read archive: %w", err)
+			}
+			return out, err
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read archive: %w", err)

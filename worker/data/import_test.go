@@ -168,7 +168,7 @@ func TestPNGKinds(t *testing.T) {
 		"16 bit grey": {set(img.NewGray16(at), color.Gray16{0xabcd}), []byte{0xab}},
 		"half opaque": {set(img.NewNRGBA(at), color.NRGBA{200, 100, 50, 128}), []byte{100, 50, 25}}, // over black
 	} {
-		got, err := decodeImage(bytes.NewReader(c.picture), 0)
+		got, err := decodeImage(c.picture, len(c.want))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,7 +192,7 @@ func TestJPEG(t *testing.T) {
 	if err := jpeg.Encode(&b, m, &jpeg.Options{Quality: 95}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := decodeImage(&b, 0)
+	got, err := decodeImage(b.Bytes(), 3)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,8 @@ func Info(path string) (Facts, error) {
 		return Facts{}, err
 	}
 	defer p.Close()
-	f := Facts{Path: path, ID: fmt.Sprintf("%x", p.ID), Images: p.Images, Channels: p.Channels, Height: p.Height, Width: p.Width}
+	f := Facts{Path: path, ID: fmt.Sprintf("%x", p.ID), Images: p.Images, Channels: p.Channels, Height: p.Height,
+		Width: p.Width}
 	for _, c := range p.Classes {
 		f.Classes = append(f.Classes, Class{Name: c})
 	}

@@ -76,7 +76,9 @@ func (l *Loader) put(p *Pack, place, sample int) {
 }
 
 // Shape is that of the stored images.
-func (l *Loader) Shape() (channels, height, width int) { return l.train.Channels, l.train.Height, l.train.Width }
+func (l *Loader) Shape() (channels, height, width int) {
+	return l.train.Channels, l.train.Height, l.train.Width
+}
 
 // Mean is the training set's mean image, channels x height x width.
 func (l *Loader) Mean() []float32 { return l.train.Mean() }

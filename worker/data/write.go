@@ -34,18 +34,26 @@ func newWriter(path string) (*writer, error) {
 	return &writer{path: path, side: side, buf: bufio.NewWriterSize(side, 1<<20)}, nil
 }
 
-// add appends an image. The first one decides the shape.
-func (w *writer) add(img image, label int) error {
+// fits says why an image does not go with those before it. The first one decides the shape.
+func (w *writer) fits(img image, label int) error {
+	if label < 0 || label >= len(w.h.Classes) {
+		return fmt.Errorf("has label %d, but there are %d classes", label, len(w.h.Classes))
+	}
 	if w.h.Images == 0 {
-		w.h.Channels, w.h.Height, w.h.Width = img.channels, img.height, img.width
-		w.sums = make([]uint64, len(img.pixels))
+		return nil
 	}
 	if img.channels != w.h.Channels || img.height != w.h.Height || img.width != w.h.Width {
 		return fmt.Errorf("is %dx%dx%d, others are %dx%dx%d (channels x height x width)", img.channels, img.height,
 			img.width, w.h.Channels, w.h.Height, w.h.Width)
 	}
-	if label < 0 || label >= len(w.h.Classes) {
-		return fmt.Errorf("has label %d, but there are %d classes", label, len(w.h.Classes))
+	return nil
+}
+
+// add appends an image that fits. An error is that of the file written.
+func (w *writer) add(img image, label int) error {
+	if w.h.Images == 0 {
+		w.h.Channels, w.h.Height, w.h.Width = img.channels, img.height, img.width
+		w.sums = make([]uint64, len(img.pixels))
 	}
 	for i, p := range img.pixels {
 		w.sums[i] += uint64(p)

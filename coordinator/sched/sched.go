@@ -1,0 +1,256 @@
+// Package sched decides which worker runs which cell. Decide is a pure function of the time, the coordinator's state and
+// what is known of the workers' sessions; it returns actions and, for every job, the reason in words that status prints.
+package sched
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/proto/commandpb"
+)
+
+// Rules are the times decisions go by.
+type Rules struct {
+	Lease  time.Duration // a worker not heard of for so long is lost
+	Grace  time.Duration // a worker whose session broke may come back for so long
+	Settle time.Duration // how long after a change to wait for more workers before cells have to share one
+}
+
+// DefaultRules suit machines on one network.
+var DefaultRules = Rules{Lease: 3 * time.Second, Grace: time.Second, Settle: 2 * time.Second}
+
+// Liveness is what the leader knows of a worker's session.
+type Liveness struct {
+	Connected bool
+	Heard     time.Time // the last message
+	Broken    time.Time // when the session broke, if it is not connected
+}
+
+// Input is all that a decision depends on.
+type Input struct {
+	View     fsm.View
+	Sessions map[string]Liveness // by worker; a worker without one has not been heard of by this leader
+	Leader   time.Time           // since when this node leads: it judges nobody before one lease has passed
+	Rules    Rules
+}
+
+// Action is something to write into the log.
+type Action interface{ action() }
+
+// Lose takes a worker out.
+type Lose struct{ Worker, Reason string }
+
+// Assign starts a generation.
+type Assign struct {
+	Job        string
+	Generation uint64
+	Placement  []*commandpb.Placement
+	Restore    uint64
+	HasRestore bool
+	Numerics   string
+	Reason     string
+}
+
+func (Lose) action()   {}
+func (Assign) action() {}
+
+// Decision is what to do now, why jobs are as they are, and when time alone will change the decision.
+type Decision struct {
+	Actions []Action
+	Reasons map[string]string // by job, for those that wait
+	Next    time.Time         // zero: only a change of the input will
+}
+
+// wakeAt notes a time at which to decide again.
+func (d *Decision) wakeAt(t time.Time) {
+	if d.Next.IsZero() || t.Before(d.Next) {
+		d.Next = t
+	}
+}
+
+// Decide decides. Lost workers come first: placing waits until they are out of the state.
+func Decide(now time.Time, in Input) Decision {
+	d := Decision{Reasons: map[string]string{}}
+	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
+		if reason := lost(now, in, id, &d); reason != "" {
+			d.Actions = append(d.Actions, Lose{id, reason})
+		}
+	}
+	if len(d.Actions) > 0 {
+		return d
+	}
+	busy := busyWorkers(in.View)
+	for _, name := range in.View.JobNames() {
+		j := in.View.Jobs[name]
+		if j.State != fsm.Queued && j.State != fsm.Recovering {
+			continue
+		}
+		a, reason := place(now, in, j, busy, &d)
+		if a == nil {
+			d.Reasons[name] = reason
+			continue
+		}
+		d.Actions = append(d.Actions, *a)
+		for _, p := range a.Placement {
+			busy[p.Worker] = name
+		}
+	}
+	return d
+}
+
+// lost says why a worker must be given up, or nothing.
+func lost(now time.Time, in Input, id string, d *Decision) string {
+	if in.View.Workers[id].Lost {
+		return ""
+	}
+	s, known := in.Sessions[id]
+	var deadline time.Time
+	var reason string
+	switch {
+	case !known:
+		deadline, reason = in.Leader.Add(in.Rules.Lease), fmt.Sprintf("not heard of within %v of this leader's start", in.Rules.Lease)
+	case !s.Connected:
+		deadline, reason = s.Broken.Add(in.Rules.Grace), fmt.Sprintf("its session broke and it did not come back within %v", in.Rules.Grace)
+	default:
+		deadline, reason = s.Heard.Add(in.Rules.Lease), fmt.Sprintf("silent for %v", in.Rules.Lease)
+	}
+	if earliest := in.Leader.Add(in.Rules.Lease); deadline.Before(earliest) && s.Broken.Before(in.Leader) {
+		deadline = earliest
+	}
+	if now.Before(deadline) {
+		d.wakeAt(deadline)
+		return ""
+	}
+	return reason
+}
+
+// busyWorkers says which worker runs which job.
+func busyWorkers(v fsm.View) map[string]string {
+	busy := map[string]string{}
+	for _, name := range v.JobNames() {
+		j := v.Jobs[name]
+		if j.State != fsm.Running && j.State != fsm.Stopping {
+			continue
+		}
+		for _, p := range j.Placement {
+			busy[p.Worker] = name
+		}
+	}
+	return busy
+}
+
+// place finds workers for a job's cells, or says what it waits for.
+func place(now time.Time, in Input, j *commandpb.JobRecord, busy map[string]string, d *Decision) (*Assign, string) {
+	workers, numerics, why := candidates(in, j, busy)
+	if len(workers) == 0 {
+		return nil, why
+	}
+	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
+	if ready := settled(in, j); len(workers) < cells && now.Before(ready) {
+		d.wakeAt(ready)
+		return nil, fmt.Sprintf("%d cells, %d workers: waits %v for more before cells share a worker", cells, len(workers), in.Rules.Settle)
+	}
+	a := &Assign{Job: j.Submitted.Job, Generation: j.Generation + 1, Numerics: numerics, Placement: spread(j, workers)}
+	a.Restore, a.HasRestore = restore(j)
+	a.Reason = fmt.Sprintf("%d cells on %d workers", cells, min(cells, len(workers)))
+	return a, ""
+}
+
+// candidates are the workers that could take the job's cells, in order of id, all of one numerics: the job's, or, for a
+// job that has none yet, the one most workers have.
+func candidates(in Input, j *commandpb.JobRecord, busy map[string]string) (ids []string, numerics, why string) {
+	by := map[string][]string{}
+	connected, occupied := 0, 0
+	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
+		w := in.View.Workers[id]
+		if w.Lost || !in.Sessions[id].Connected {
+			continue
+		}
+		connected++
+		if busy[id] != "" {
+			occupied++
+			continue
+		}
+		n := w.Registered.Device.GetNumerics()
+		by[n] = append(by[n], id)
+	}
+	numerics = j.Numerics
+	if numerics == "" && len(by) > 0 {
+		numerics = slices.MaxFunc(slices.Sorted(maps.Keys(by)), func(a, b string) int {
+			return cmp.Or(cmp.Compare(len(by[a]), len(by[b])), cmp.Compare(b, a))
+		})
+	}
+	if ids = by[numerics]; len(ids) > 0 {
+		return ids, numerics, ""
+	}
+	switch {
+	case connected == 0:
+		why = "waits for a worker; start one with: worker run --coordinator ADDR --data DIR"
+	case occupied == connected:
+		why = fmt.Sprintf("waits for workers: all %d run other jobs", connected)
+	default:
+		why = fmt.Sprintf("waits for a worker with numerics %s, under which the job began", numerics)
+	}
+	return nil, numerics, why
+}
+
+// settled is when to stop waiting for more workers: a while after the last change in who is there, of the job, or of
+// the leader.
+func settled(in Input, j *commandpb.JobRecord) time.Time {
+	last := in.Leader
+	note := func(ns int64) {
+		if t := time.Unix(0, ns); t.After(last) {
+			last = t
+		}
+	}
+	note(j.StateUnixNs)
+	for _, w := range in.View.Workers {
+		note(w.RegisteredUnixNs)
+		note(w.LostUnixNs)
+	}
+	return last.Add(in.Rules.Settle)
+}
+
+// spread places every cell: where it was, if that worker is there and not full, else on the worker with fewest cells,
+// the first by id.
+func spread(j *commandpb.JobRecord, workers []string) []*commandpb.Placement {
+	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
+	full := (cells + len(workers) - 1) / len(workers)
+	load := map[string]int{}
+	out := make([]*commandpb.Placement, cells)
+	cell := func(i int) *commandpb.Cell {
+		return &commandpb.Cell{Replica: int32(i) / j.Submitted.Columns, Column: int32(i) % j.Submitted.Columns}
+	}
+	for _, p := range j.Placement {
+		i := int(p.Cell.GetReplica()*j.Submitted.Columns + p.Cell.GetColumn())
+		if i < cells && out[i] == nil && slices.Contains(workers, p.Worker) && load[p.Worker] < full {
+			out[i] = &commandpb.Placement{Cell: cell(i), Worker: p.Worker}
+			load[p.Worker]++
+		}
+	}
+	for i := range out {
+		if out[i] != nil {
+			continue
+		}
+		w := slices.MinFunc(workers, func(a, b string) int { return cmp.Compare(load[a], load[b]) })
+		out[i] = &commandpb.Placement{Cell: cell(i), Worker: w}
+		load[w]++
+	}
+	return out
+}
+
+// restore is the step to go on from: the one an operator named, else the newest good checkpoint.
+func restore(j *commandpb.JobRecord) (uint64, bool) {
+	if j.HasResumeStep {
+		return j.ResumeStep, j.ResumeStep > 0
+	}
+	good := fsm.Usable(j)
+	if len(good) == 0 {
+		return 0, false
+	}
+	return good[len(good)-1].Step, true
+}
