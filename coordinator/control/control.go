@@ -1,0 +1,218 @@
+// Package control is the leader's loop: it knows the workers' sessions, has the scheduler decide, writes the decisions
+// into the log, and brings every worker's session into line with what the log says. It also writes down what workers
+// report and keeps what is not worth a log entry: how far each cell is.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/coordinator/sched"
+	"colonnade/proto/clusterpb"
+	"colonnade/proto/commandpb"
+)
+
+// Node is the part of a coordinator node this package needs.
+type Node interface {
+	Apply(ctx context.Context, c *commandpb.Command) (fsm.Result, error)
+	View() (fsm.View, <-chan struct{})
+	Barrier(ctx context.Context) error
+	Leadership() <-chan bool
+}
+
+// Config is what a control loop is made of.
+type Config struct {
+	Node  Node
+	Rules sched.Rules
+	Now   func() time.Time
+	Log   *slog.Logger
+}
+
+// ErrNotLeading means that another node leads, or none does yet.
+var ErrNotLeading = errors.New("this coordinator does not lead")
+
+// Control is one node's loop. Make it with New, then Run it.
+type Control struct {
+	cfg  Config
+	wake chan struct{}
+
+	mu       sync.Mutex
+	leading  bool
+	since    time.Time // since when
+	sessions map[string]*Session
+	broken   map[string]time.Time             // when workers without a session lost it
+	cells    map[string]map[cellKey]*cellNote // by job: the newest generation's cells
+	reasons  map[string]string                // by job, from the last decision
+	changed  chan struct{}                    // closed and replaced when something to watch has changed
+}
+
+type cellKey struct{ replica, column int32 }
+
+type cellNote struct {
+	worker string
+	status *clusterpb.CellStatus
+}
+
+// New makes a control loop.
+func New(cfg Config) *Control {
+	return &Control{cfg: cfg, wake: make(chan struct{}, 1), sessions: map[string]*Session{}, broken: map[string]time.Time{},
+		cells: map[string]map[cellKey]*cellNote{}, reasons: map[string]string{}, changed: make(chan struct{})}
+}
+
+// Run leads whenever its node does, until ctx ends.
+func (c *Control) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			c.follow()
+			return context.Cause(ctx)
+		case leads := <-c.cfg.Node.Leadership():
+			if !leads {
+				continue
+			}
+			if err := c.lead(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// lead decides until leadership or ctx ends.
+func (c *Control) lead(ctx context.Context) error {
+	defer c.follow()
+	if err := c.cfg.Node.Barrier(ctx); err != nil {
+		c.cfg.Log.Warn("lost the lead before it began", "err", err)
+		return nil
+	}
+	if view, _ := c.cfg.Node.View(); view.Cluster == "" {
+		id := fmt.Sprintf("cluster-%x", c.cfg.Now().UnixNano())
+		_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_InitCluster{
+			InitCluster: &commandpb.InitCluster{Cluster: id}}})
+		if err != nil {
+			return nil // no longer leading: whoever does will do it
+		}
+	}
+	c.mu.Lock()
+	c.leading, c.since = true, c.cfg.Now()
+	c.mu.Unlock()
+	c.cfg.Log.Info("leading")
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		_, changed := c.cfg.Node.View()
+		next := c.decide(ctx)
+		timer.Reset(next)
+		select {
+		case <-ctx.Done():
+			return nil
+		case leads := <-c.cfg.Node.Leadership():
+			if !leads {
+				return nil
+			}
+		case <-changed:
+		case <-c.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// follow forgets what only a leader knows; workers find the new leader by themselves.
+func (c *Control) follow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leading = false
+	for _, s := range c.sessions {
+		s.end()
+	}
+	clear(c.sessions)
+	clear(c.broken)
+	clear(c.cells)
+}
+
+// idle is how long to sleep when nothing but a change can matter.
+const idle = time.Second
+
+// decide has the scheduler decide, writes its actions into the log, and returns when to decide again.
+func (c *Control) decide(ctx context.Context) time.Duration {
+	view, _ := c.cfg.Node.View()
+	now := c.cfg.Now()
+	d := sched.Decide(now, c.input(view))
+	for _, a := range d.Actions {
+		if _, err := c.cfg.Node.Apply(ctx, command(a)); err != nil {
+			c.cfg.Log.Warn("decision was not written", "action", fmt.Sprintf("%+v", a), "err", err)
+			break
+		}
+	}
+	c.mu.Lock()
+	c.reasons = d.Reasons
+	c.mu.Unlock()
+	c.reconcile()
+	c.notify()
+	switch {
+	case len(d.Actions) > 0:
+		return 0 // the state has changed
+	case d.Next.IsZero():
+		return idle
+	}
+	return min(max(d.Next.Sub(now), time.Millisecond), idle)
+}
+
+// input is what the scheduler is told.
+func (c *Control) input(view fsm.View) sched.Input {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in := sched.Input{View: view, Sessions: map[string]sched.Liveness{}, Leader: c.since, Rules: c.cfg.Rules}
+	for id, t := range c.broken {
+		in.Sessions[id] = sched.Liveness{Broken: t}
+	}
+	for id, s := range c.sessions {
+		in.Sessions[id] = sched.Liveness{Connected: true, Heard: s.heard}
+	}
+	return in
+}
+
+// command is an action as the log has it.
+func command(a sched.Action) *commandpb.Command {
+	switch a := a.(type) {
+	case sched.Lose:
+		return &commandpb.Command{Kind: &commandpb.Command_LoseWorker{
+			LoseWorker: &commandpb.LoseWorker{Worker: a.Worker, Reason: a.Reason}}}
+	case sched.Assign:
+		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
+			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
+			Numerics: a.Numerics, Reason: a.Reason}}}
+	}
+	panic(fmt.Sprintf("control: unknown action %T", a))
+}
+
+// kick has the loop look again.
+func (c *Control) kick() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// notify tells watchers that something has changed.
+func (c *Control) notify() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notifyLocked()
+}
+
+func (c *Control) notifyLocked() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// Changed returns a channel that is closed at the next change worth showing.
+func (c *Control) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}

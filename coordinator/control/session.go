@@ -1,0 +1,229 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/proto/clusterpb"
+	"colonnade/proto/commandpb"
+)
+
+// Protocol is the version of the wire contract this coordinator speaks.
+const Protocol = 1
+
+// Session is one worker's stream. The rpc layer feeds it and sends what Out says.
+type Session struct {
+	c      *Control
+	worker string
+	heard  time.Time // under c.mu
+
+	mu    sync.Mutex
+	queue []*clusterpb.CoordinatorMessage
+	ready chan struct{} // holds a token while queue may have something
+	done  chan struct{} // closed when the session is over
+	once  sync.Once
+
+	// What the worker was told to run, by job; under c.mu.
+	told    map[string]uint64
+	stopped map[string]uint64
+}
+
+// outLimit bounds what waits to be sent; a worker that far behind is as good as gone.
+const outLimit = 10_000
+
+// Attach begins a worker's session; an earlier one of the same worker ends. The worker is told what to run, unless it
+// says it runs that already.
+func (c *Control) Attach(ctx context.Context, r *clusterpb.Register) (*Session, error) {
+	if err := checkRegister(r); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	leading := c.leading
+	c.mu.Unlock()
+	if !leading {
+		return nil, ErrNotLeading
+	}
+	d := r.Device
+	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_RegisterWorker{
+		RegisterWorker: &commandpb.RegisterWorker{Worker: r.Worker, Name: r.Name, Host: r.Host, Address: r.Address,
+			Device: &commandpb.Device{Name: d.Name, Model: d.Model, Numerics: d.Numerics, MemoryBytes: d.MemoryBytes},
+			Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation}}})
+	if err != nil {
+		return nil, fmt.Errorf("register worker %s: %w", r.Name, err)
+	}
+	s := &Session{c: c, worker: r.Worker, heard: c.cfg.Now(), ready: make(chan struct{}, 1), done: make(chan struct{}),
+		told: map[string]uint64{}, stopped: map[string]uint64{}}
+	view, _ := c.cfg.Node.View()
+	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Welcome{Welcome: &clusterpb.Welcome{
+		Cluster: view.Cluster, LeaseMs: uint64(c.cfg.Rules.Lease.Milliseconds()),
+		HeartbeatMs: uint64(max(c.cfg.Rules.Lease.Milliseconds()/6, 1))}}})
+	for _, run := range r.Running {
+		s.told[run.Job] = run.Generation
+	}
+	c.mu.Lock()
+	if old := c.sessions[r.Worker]; old != nil {
+		old.end()
+	}
+	c.sessions[r.Worker] = s
+	delete(c.broken, r.Worker)
+	c.mu.Unlock()
+	c.kick()
+	return s, nil
+}
+
+// ErrRegister is a registration that can never be accepted.
+var ErrRegister = fmt.Errorf("registration refused")
+
+func checkRegister(r *clusterpb.Register) error {
+	switch {
+	case r.Protocol != Protocol:
+		return fmt.Errorf("%w: worker speaks protocol %d, this coordinator %d; run the same version on all machines",
+			ErrRegister, r.Protocol, Protocol)
+	case r.Worker == "" || r.Incarnation == "" || r.Address == "" || r.Device.GetNumerics() == "":
+		return fmt.Errorf("%w: id, incarnation, address or device is missing", ErrRegister)
+	}
+	return nil
+}
+
+// send queues a message for the worker.
+func (s *Session) send(m *clusterpb.CoordinatorMessage) {
+	s.mu.Lock()
+	s.queue = append(s.queue, m)
+	full := len(s.queue) > outLimit
+	s.mu.Unlock()
+	if full {
+		s.end()
+		return
+	}
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Next returns the next message for the worker, or nil when the session is over.
+func (s *Session) Next(ctx context.Context) *clusterpb.CoordinatorMessage {
+	for {
+		s.mu.Lock()
+		if len(s.queue) > 0 {
+			m := s.queue[0]
+			s.queue = s.queue[1:]
+			s.mu.Unlock()
+			return m
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.ready:
+		case <-s.done:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Done is closed when the session is over.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+func (s *Session) end() { s.once.Do(func() { close(s.done) }) }
+
+// Detach ends the session from the worker's side: its stream broke.
+func (s *Session) Detach() {
+	s.end()
+	c := s.c
+	c.mu.Lock()
+	if c.sessions[s.worker] == s {
+		delete(c.sessions, s.worker)
+		c.broken[s.worker] = c.cfg.Now()
+	}
+	c.mu.Unlock()
+	c.kick()
+}
+
+// Heartbeat keeps the lease and notes how far the worker's cells are.
+func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
+	c := s.c
+	view, _ := c.cfg.Node.View()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.heard = c.cfg.Now()
+	for _, st := range h.Cells {
+		j := view.Jobs[st.Job]
+		if j == nil || st.Cell == nil || j.Generation != st.Generation {
+			continue
+		}
+		if c.cells[st.Job] == nil {
+			c.cells[st.Job] = map[cellKey]*cellNote{}
+		}
+		c.cells[st.Job][cellKey{st.Cell.Replica, st.Cell.Column}] = &cellNote{s.worker, st}
+	}
+	c.notifyLocked()
+}
+
+// reconcile brings what every worker was told into line with the state.
+func (c *Control) reconcile() {
+	view, _ := c.cfg.Node.View()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, s := range c.sessions {
+		s.align(view, id, c)
+	}
+}
+
+// align tells one worker what has changed for it: new generations, ended ones, stops.
+func (s *Session) align(view fsm.View, id string, c *Control) {
+	for _, name := range view.JobNames() {
+		j := view.Jobs[name]
+		mine := cellsOn(j, id)
+		active := (j.State == fsm.Running || j.State == fsm.Stopping) && len(mine) > 0
+		told, ok := s.told[name]
+		if ok && (!active || told != j.Generation) {
+			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Revoke{Revoke: &clusterpb.Revoke{
+				Job: name, Generation: told, Reason: fmt.Sprintf("job is %s, generation %d: %s", j.State, j.Generation, j.Reason)}}})
+			delete(s.told, name)
+			ok = false
+		}
+		if active && !ok {
+			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Assign{Assign: c.assign(view, j, mine)}})
+			s.told[name] = j.Generation
+		}
+		if active && j.State == fsm.Stopping && s.stopped[name] != j.Generation {
+			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Stop{Stop: &clusterpb.Stop{
+				Job: name, Generation: j.Generation}}})
+			s.stopped[name] = j.Generation
+		}
+	}
+}
+
+func cellsOn(j *commandpb.JobRecord, worker string) []*clusterpb.Cell {
+	var out []*clusterpb.Cell
+	for _, p := range j.Placement {
+		if p.Worker == worker {
+			out = append(out, cellPB(p.Cell))
+		}
+	}
+	return out
+}
+
+// assign is a worker's part of a generation.
+func (c *Control) assign(view fsm.View, j *commandpb.JobRecord, mine []*clusterpb.Cell) *clusterpb.Assign {
+	a := &clusterpb.Assign{Job: j.Submitted.Job, Generation: j.Generation, Spec: j.Submitted.Spec, Cells: mine,
+		Placement: placementPB(view, j)}
+	if j.HasRestore {
+		for _, r := range j.Checkpoints {
+			if r.Step == j.RestoreStep && r.Committed {
+				m := ManifestPB(j, r)
+				for _, f := range m.Files {
+					if c.sessions[f.Worker] != nil {
+						f.Address = view.Workers[f.Worker].Registered.Address
+					}
+				}
+				a.Restore = append(a.Restore, m)
+			}
+		}
+	}
+	return a
+}

@@ -1,0 +1,192 @@
+package control
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/proto/clusterpb"
+	"colonnade/proto/commandpb"
+	"colonnade/shard/job"
+)
+
+// Job returns a job as operators see it.
+func (c *Control) Job(name string) (*clusterpb.Job, error) {
+	view, _ := c.cfg.Node.View()
+	j := view.Jobs[name]
+	if j == nil {
+		return nil, fmt.Errorf("job %s: %w; see: coordinator job list", name, fsm.ErrNoJob)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.jobPB(view, j), nil
+}
+
+// Jobs returns all jobs in the order they were submitted.
+func (c *Control) Jobs() []*clusterpb.Job {
+	view, _ := c.cfg.Node.View()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []*clusterpb.Job
+	for _, name := range view.JobNames() {
+		out = append(out, c.jobPB(view, view.Jobs[name]))
+	}
+	return out
+}
+
+// jobPB puts together what the log and the heartbeats say. c.mu is held.
+func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord) *clusterpb.Job {
+	name := j.Submitted.Job
+	out := &clusterpb.Job{Name: name, State: j.State, Reason: j.Reason, Generation: j.Generation, Steps: j.Submitted.Steps,
+		Spec: j.Submitted.Spec, Placement: placementPB(view, j), Cells: c.cellStatuses(name, j.Generation), Digest: j.Digest,
+		Submitted: timestamp(j.SubmittedUnixNs), Ended: timestamp(j.EndedUnixNs)}
+	if r := c.reasons[name]; r != "" && (j.State == fsm.Queued || j.State == fsm.Recovering) {
+		out.Reason = r
+		if j.State == fsm.Recovering {
+			out.Reason = j.Reason + "; " + r
+		}
+	}
+	if good := fsm.Usable(j); len(good) > 0 {
+		out.CommittedStep = good[len(good)-1].Step
+	}
+	out.Step = out.CommittedStep
+	for _, s := range out.Cells {
+		out.Step = max(out.Step, s.Step)
+		if s.Loss != 0 {
+			out.Loss = s.Loss
+		}
+		out.ImagesPerSecond = max(out.ImagesPerSecond, s.ImagesPerSecond)
+	}
+	for _, e := range j.Evaluations {
+		out.Evaluations = append(out.Evaluations, &clusterpb.Evaluation{Step: e.Step, Epoch: e.Epoch, Images: e.Images,
+			Top1Errors: e.Top1Errors, Top5Errors: e.Top5Errors, Loss: e.Loss, TrainLoss: e.TrainLoss})
+	}
+	if spec, err := job.Decode(j.Submitted.Spec); err == nil { // it was when it was submitted
+		out.Epochs, out.StepsPerEpoch, out.Batch = spec.Epochs(), uint64(spec.StepsPerEpoch()), uint64(spec.Recipe.Batch)
+	}
+	return out
+}
+
+// Status fills in what this package knows of the cluster.
+func (c *Control) Status(s *clusterpb.StatusReply) {
+	view, _ := c.cfg.Node.View()
+	s.Cluster, s.AppliedIndex, s.Events = view.Cluster, view.Index, EventsPB(view.Events)
+	s.Jobs = c.Jobs()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.cfg.Now()
+	for _, id := range slices.Sorted(maps.Keys(view.Workers)) {
+		w := view.Workers[id]
+		r := w.Registered
+		out := &clusterpb.Worker{Id: id, Name: r.Name, Host: r.Host, Address: r.Address, Checkpoints: r.Checkpoints,
+			State: "silent", Device: &clusterpb.Device{Name: r.Device.Name, Model: r.Device.Model,
+				Numerics: r.Device.Numerics, MemoryBytes: r.Device.MemoryBytes}}
+		switch session := c.sessions[id]; {
+		case session != nil:
+			out.State = "connected"
+			out.LeaseLeftMs = uint64(max(c.cfg.Rules.Lease-now.Sub(session.heard), 0) / time.Millisecond)
+		case w.Lost:
+			out.State = "gone"
+		}
+		for _, name := range view.JobNames() {
+			for _, cell := range cellsOn(view.Jobs[name], id) {
+				out.Cells = append(out.Cells, &clusterpb.JobCell{Job: name, Cell: cell})
+			}
+		}
+		s.Workers = append(s.Workers, out)
+	}
+}
+
+// Checkpoints returns a job's committed checkpoints, by step, and the directories their files may lie in.
+func (c *Control) Checkpoints(name string) (*clusterpb.ListCheckpointsReply, error) {
+	view, _ := c.cfg.Node.View()
+	j := view.Jobs[name]
+	if j == nil {
+		return nil, fmt.Errorf("job %s: %w; see: coordinator job list", name, fsm.ErrNoJob)
+	}
+	out := &clusterpb.ListCheckpointsReply{}
+	for _, r := range j.Checkpoints {
+		if r.Committed {
+			out.Checkpoints = append(out.Checkpoints, ManifestPB(j, r))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(view.Workers)) {
+		out.Directories = append(out.Directories, view.Workers[id].Registered.Checkpoints)
+	}
+	slices.Sort(out.Directories)
+	out.Directories = slices.Compact(out.Directories)
+	return out, nil
+}
+
+// Events returns the events behind an index.
+func (c *Control) Events(after uint64) []*clusterpb.LogEvent {
+	view, _ := c.cfg.Node.View()
+	i := len(view.Events)
+	for i > 0 && view.Events[i-1].Index > after {
+		i--
+	}
+	return EventsPB(view.Events[i:])
+}
+
+// ManifestPB is a checkpoint as workers and operators see it. Its digest is the whole state's: SHA-256 over the cells'
+// digests in (replica, column) order, as a finished job's is.
+func ManifestPB(j *commandpb.JobRecord, r *commandpb.CheckpointRecord) *clusterpb.Manifest {
+	m := &clusterpb.Manifest{Job: j.Submitted.Job, Step: r.Step, Generation: r.Generation, PlanDigest: r.PlanDigest,
+		Numerics: r.Numerics, Committed: timestamp(r.CommittedUnixNs), Bad: r.Bad}
+	h := sha256.New()
+	for _, f := range r.Files {
+		m.Files = append(m.Files, &clusterpb.CheckpointFile{Cell: cellPB(f.Cell), Worker: f.Worker, Path: f.Path,
+			Bytes: f.Bytes, Sha256: f.Sha256, Digest: f.Digest})
+		h.Write(f.Digest)
+	}
+	m.Digest = h.Sum(nil)
+	return m
+}
+
+// EventsPB are events as operators see them.
+func EventsPB(events []*commandpb.EventRecord) []*clusterpb.LogEvent {
+	var out []*clusterpb.LogEvent
+	for _, e := range events {
+		out = append(out, &clusterpb.LogEvent{Index: e.Index, At: timestamp(e.AtUnixNs), Kind: e.Kind, Job: e.Job,
+			Worker: e.Worker, Text: e.Text})
+	}
+	return out
+}
+
+func placementPB(view fsm.View, j *commandpb.JobRecord) []*clusterpb.Placement {
+	var out []*clusterpb.Placement
+	for _, p := range j.Placement {
+		q := &clusterpb.Placement{Cell: cellPB(p.Cell), Worker: p.Worker}
+		if w := view.Workers[p.Worker]; w != nil {
+			q.WorkerName, q.Address = w.Registered.Name, w.Registered.Address
+		}
+		out = append(out, q)
+	}
+	return out
+}
+
+func cellPB(c *commandpb.Cell) *clusterpb.Cell {
+	return &clusterpb.Cell{Replica: c.GetReplica(), Column: c.GetColumn()}
+}
+
+func cellCommand(c *clusterpb.Cell) *commandpb.Cell {
+	return &commandpb.Cell{Replica: c.GetReplica(), Column: c.GetColumn()}
+}
+
+func filePB(f *clusterpb.CheckpointFile) *commandpb.CheckpointFile {
+	return &commandpb.CheckpointFile{Cell: cellCommand(f.GetCell()), Worker: f.GetWorker(), Path: f.GetPath(),
+		Bytes: f.GetBytes(), Sha256: f.GetSha256(), Digest: f.GetDigest()}
+}
+
+// timestamp is a time of the log; 0 is none.
+func timestamp(ns int64) *timestamppb.Timestamp {
+	if ns == 0 {
+		return nil
+	}
+	return timestamppb.New(time.Unix(0, ns))
+}

@@ -1,0 +1,212 @@
+// Package rpc is the coordinator's gRPC face: it checks what comes in, calls control, and maps errors. Nothing else.
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"colonnade/coordinator/control"
+	"colonnade/proto/clusterpb"
+	"colonnade/proto/commandpb"
+)
+
+// Node is what status says of the node itself.
+type Node interface {
+	ID() string
+	Leader() string
+	Term() uint64
+}
+
+// Server implements the Session and Operator services.
+type Server struct {
+	clusterpb.UnimplementedSessionServer
+	clusterpb.UnimplementedOperatorServer
+	Control *control.Control
+	Node    Node
+	Version string
+	Log     *slog.Logger
+}
+
+// Register adds both services to a gRPC server.
+func (s *Server) Register(g *grpc.Server) {
+	clusterpb.RegisterSessionServer(g, s)
+	clusterpb.RegisterOperatorServer(g, s)
+}
+
+// Attach is a worker's session.
+func (s *Server) Attach(stream grpc.BidiStreamingServer[clusterpb.WorkerMessage, clusterpb.CoordinatorMessage]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	r := first.GetRegister()
+	if r == nil {
+		return status.Error(codes.InvalidArgument, "a session begins with a registration")
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	session, err := s.Control.Attach(ctx, r)
+	if errors.Is(err, control.ErrRegister) {
+		return stream.Send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Goodbye{
+			Goodbye: &clusterpb.Goodbye{Reason: err.Error()}}})
+	}
+	if err != nil {
+		return toStatus(err)
+	}
+	defer session.Detach()
+	received := make(chan error, 1)
+	go func() { // ends when this handler has returned, if not before
+		received <- s.receive(ctx, stream, session)
+		cancel()
+	}()
+	for m := session.Next(ctx); m != nil; m = session.Next(ctx) {
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+	select {
+	case err := <-received:
+		return toStatus(err)
+	default:
+		return status.Error(codes.Unavailable, "this coordinator has ended the session; register again")
+	}
+}
+
+// receive takes a worker's messages until its stream ends.
+func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, session *control.Session) error {
+	for {
+		var m clusterpb.WorkerMessage
+		if err := stream.RecvMsg(&m); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		switch k := m.Kind.(type) {
+		case *clusterpb.WorkerMessage_Heartbeat:
+			session.Heartbeat(k.Heartbeat)
+		case *clusterpb.WorkerMessage_Report:
+			if err := session.Report(ctx, k.Report); err != nil {
+				return err
+			}
+		default:
+			return status.Errorf(codes.InvalidArgument, "message of kind %T within a session", m.Kind)
+		}
+	}
+}
+
+// Status implements the Operator service.
+func (s *Server) Status(context.Context, *clusterpb.StatusRequest) (*clusterpb.StatusReply, error) {
+	out := &clusterpb.StatusReply{Node: s.Node.ID(), Leader: s.Node.Leader(), Term: s.Node.Term(), Version: s.Version}
+	s.Control.Status(out)
+	return out, nil
+}
+
+// SubmitJob implements the Operator service.
+func (s *Server) SubmitJob(ctx context.Context, r *clusterpb.SubmitJobRequest) (*clusterpb.Job, error) {
+	name, err := s.Control.Submit(ctx, r.Spec, r.Resume)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return s.job(name)
+}
+
+// ListJobs implements the Operator service.
+func (s *Server) ListJobs(context.Context, *clusterpb.ListJobsRequest) (*clusterpb.ListJobsReply, error) {
+	return &clusterpb.ListJobsReply{Jobs: s.Control.Jobs()}, nil
+}
+
+// GetJob implements the Operator service.
+func (s *Server) GetJob(_ context.Context, r *clusterpb.GetJobRequest) (*clusterpb.Job, error) {
+	return s.job(r.Name)
+}
+
+func (s *Server) job(name string) (*clusterpb.Job, error) {
+	j, err := s.Control.Job(name)
+	return j, toStatus(err)
+}
+
+// StopJob implements the Operator service.
+func (s *Server) StopJob(ctx context.Context, r *clusterpb.StopJobRequest) (*clusterpb.Job, error) {
+	if err := s.Control.Stop(ctx, r.Name, r.Now); err != nil {
+		return nil, toStatus(err)
+	}
+	return s.job(r.Name)
+}
+
+// ResumeJob implements the Operator service.
+func (s *Server) ResumeJob(ctx context.Context, r *clusterpb.ResumeJobRequest) (*clusterpb.Job, error) {
+	err := s.Control.Resume(ctx, &commandpb.ResumeJob{Job: r.Name, Step: r.Step, FromStep: r.FromStep})
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return s.job(r.Name)
+}
+
+// ListCheckpoints implements the Operator service.
+func (s *Server) ListCheckpoints(_ context.Context, r *clusterpb.GetJobRequest) (*clusterpb.ListCheckpointsReply, error) {
+	out, err := s.Control.Checkpoints(r.Name)
+	return out, toStatus(err)
+}
+
+// watchEvery is the least time between two updates of one watch.
+const watchEvery = 200 * time.Millisecond
+
+// WatchJob implements the Operator service.
+func (s *Server) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamingServer[clusterpb.JobUpdate]) error {
+	ctx := stream.Context()
+	var seen uint64
+	for {
+		changed := s.Control.Changed()
+		j, err := s.Control.Job(r.Name)
+		if err != nil {
+			return toStatus(err)
+		}
+		u := &clusterpb.JobUpdate{Job: j}
+		for _, e := range s.Control.Events(seen) {
+			seen = max(seen, e.Index)
+			if e.Job == "" || e.Job == r.Name {
+				u.Events = append(u.Events, e)
+			}
+		}
+		if err := stream.Send(u); err != nil {
+			return err
+		}
+		if j.State == "done" || j.State == "failed" || j.State == "stopped" {
+			return nil
+		}
+		pause := time.NewTimer(watchEvery)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return toStatus(ctx.Err())
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return toStatus(ctx.Err())
+		}
+	}
+}
+
+// Recover turns a panic of a handler into an error of that one call.
+func Recover(log *slog.Logger) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (out any, err error) {
+		defer func() {
+			if r := recover(); r != nil {
+				log.Error("handler panicked", "method", info.FullMethod, "panic", r)
+				err = status.Error(codes.Internal, fmt.Sprintf("internal error in %s; see the coordinator's log", info.FullMethod))
+			}
+		}()
+		return next(ctx, req)
+	}
+}
