@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	"colonnade/proto/clusterpb"
+	"colonnade/shard"
 	"colonnade/shard/job"
 	"colonnade/shard/pack"
 )
@@ -63,10 +64,10 @@ func readJob(path string) (*job.Job, error) {
 		return nil, err
 	}
 	base := filepath.Dir(path)
-	_, network, err := loadNetwork(relative(base, j.Network))
-	if errors.Is(err, fs.ErrNotExist) || err != nil && relative(base, j.Network) != j.Network {
-		_, network, err = loadNetwork(j.Network)
+	if _, err := shard.EmbeddedText(j.Network); err != nil { // else it is a file
+		j.Network = relative(base, j.Network)
 	}
+	_, network, err := loadNetwork(j.Network)
 	if err != nil {
 		return nil, fmt.Errorf("%s: network: %w", path, err)
 	}

@@ -33,8 +33,11 @@ func (h *host) run(ctx context.Context, run *assignment, a *clusterpb.Assign) er
 	if err != nil {
 		return permanentError{err}
 	}
-	defer packs.close()
-
+	defer func() {
+		if err := packs.close(); err != nil {
+			h.log.Warn("close packs", "job", a.Job, "err", err)
+		}
+	}()
 	group, cells := h.group(j, plan, a)
 	members, err := h.mesh.Join(ctx, group)
 	if err != nil {
@@ -55,7 +58,7 @@ func (h *host) run(ctx context.Context, run *assignment, a *clusterpb.Assign) er
 // group is the exchange of one generation: our cells, everyone else's, and all of them.
 func (h *host) group(j *job.Job, plan *shard.Plan, a *clusterpb.Assign) (exchange.Group, []exchange.Cell) {
 	g := exchange.Group{Job: a.Job, Generation: a.Generation, PlanDigest: plan.Digest(),
-		Numerics: h.device.Info().Numerics, Carrier: h.carrier}
+		Numerics: h.device.Info().Numerics, Carrier: h.carrier, Address: h.address}
 	for _, c := range a.Cells {
 		g.Local = append(g.Local, cellOf(c))
 	}
@@ -85,10 +88,8 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 	steps := j.StepsPerEpoch()
 	for _, pc := range a.Cells {
 		id := cellOf(pc)
-		source := packs.source(j, plan)
-		defer source.Close()
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
-			Device: h.device, Exchanger: members.Exchanger(id), Source: source, Directory: h.root,
+			Device: h.device, Exchanger: members.Exchanger(id), Source: packs.source(j, plan), Directory: h.root,
 			Report: func(e train.Event) { h.report(h.eventReport(run, steps, e)) }, Now: time.Now, Log: h.log})
 		if err != nil {
 			return fmt.Errorf("build: %w", err)

@@ -31,6 +31,7 @@ type host struct {
 	root    string // checkpoint directory
 	packs   string // directory of packs known by identity
 	worker  string
+	address string // of the exchange, for carriers that go through it even within this worker
 	carrier exchange.Carrier
 	log     *slog.Logger
 	report  func(*clusterpb.Report)

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"colonnade/shard"
+	"colonnade/shard/job"
+	"colonnade/shard/pack"
+	"colonnade/worker/data"
+)
+
+// packs are a job's datasets, open and known to be the ones the job was submitted with.
+type packs struct {
+	train *data.Pack
+	test  *data.Pack // nil: the job has none
+}
+
+// errWrongPack means that a file is a sound pack, but not the job's.
+var errWrongPack = errors.New("wrong pack")
+
+// openPacks opens a job's packs: each at the job's own path or, where that has no such file, by identity in directory.
+func openPacks(j *job.Job, directory string) (*packs, error) {
+	p := &packs{}
+	var err error
+	if p.train, err = openPack(j.Train, directory); err != nil {
+		return nil, fmt.Errorf("training data: %w", err)
+	}
+	if j.Test == nil {
+		return p, nil
+	}
+	if p.test, err = openPack(j.Test, directory); err != nil {
+		return nil, errors.Join(fmt.Errorf("test data: %w", err), p.close())
+	}
+	return p, nil
+}
+
+// openPack opens one pack and checks that its contents are what the job names.
+func openPack(want *job.Pack, directory string) (*data.Pack, error) {
+	path, err := findPack(want, directory)
+	if err != nil {
+		return nil, err
+	}
+	p, err := data.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if id := fmt.Sprintf("%x", p.ID); id != want.ID {
+		return nil, errors.Join(fmt.Errorf("%w: %s has identity %.12s, the job was submitted with %.12s; "+
+			"put that pack back, or submit a job under another name", errWrongPack, path, id, want.ID), p.Close())
+	}
+	return p, nil
+}
+
+// findPack says where a pack lies on this machine.
+func findPack(want *job.Pack, directory string) (string, error) {
+	_, err := pack.ReadFile(want.Path)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return want.Path, nil // opening it says what is wrong
+	}
+	files, err := filepath.Glob(filepath.Join(directory, "*.pack"))
+	if err != nil {
+		return "", fmt.Errorf("look for packs in %s: %w", directory, err)
+	}
+	for _, f := range files {
+		if h, err := pack.ReadFile(f); err == nil && fmt.Sprintf("%x", h.ID) == want.ID {
+			return f, nil
+		}
+	}
+	return "", fmt.Errorf("no pack at %s, and none of identity %.12s in %s; copy it to either place and resume the job",
+		want.Path, want.ID, directory)
+}
+
+// source gives one cell its batches.
+func (p *packs) source(j *job.Job, plan *shard.Plan) *data.Loader {
+	in := plan.Network.Input
+	return data.NewLoader(j, p.train, p.test, in.Height, in.Width)
+}
+
+func (p *packs) close() error {
+	err := p.train.Close()
+	if p.test != nil {
+		err = errors.Join(err, p.test.Close())
+	}
+	return err
+}
