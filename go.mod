@@ -2,6 +2,8 @@ module colonnade
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/alecthomas/kong v1.17.0 // indirect
 	github.com/fatih/color v1.13.0 // indirect

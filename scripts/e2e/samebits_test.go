@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"colonnade/proto/clusterpb"
+)
+
+// run is one way for a job to come to its end.
+type run struct {
+	name    string
+	workers int
+	carrier string
+	disturb func(t testing.TB, c *cluster, at func() uint64)
+}
+
+// runs are what the digest must not depend on.
+var runs = []run{
+	{name: "one worker", workers: 1},
+	{name: "two workers", workers: 2},
+	{name: "three workers", workers: 3},
+	{name: "one worker, over gRPC", workers: 1, carrier: "grpc"},
+	{name: "worker killed and started again", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
+		c.watch("blobs", past(at()))
+		c.workers[2].kill()
+		c.startWorker(2)
+	}},
+	{name: "worker killed for good", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
+		c.watch("blobs", past(at()))
+		c.workers[1].kill()
+	}},
+	{name: "coordinator killed", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
+		c.watch("blobs", past(at()))
+		c.coordinator.kill()
+		c.startCoordinator()
+	}},
+	{name: "everything killed twice", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
+		for range 2 {
+			c.watch("blobs", past(at()))
+			c.killAll()
+			c.startCoordinator()
+			c.startWorkers(2)
+		}
+	}},
+	{name: "stopped and resumed", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
+		c.stop(at())
+		must(t, coordinatorProgram, "job", "resume", "blobs", "--coordinator", c.address)
+	}},
+	{name: "resumed from an older step", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
+		c.stop(25 + at())
+		oldest := c.checkpoints()[0].Step
+		must(t, coordinatorProgram, "job", "resume", "blobs", "--step", fmt.Sprint(oldest), "--coordinator", c.address)
+	}},
+	{name: "newest checkpoint has a flipped byte", workers: 2, disturb: damaged(func(t testing.TB, path string) {
+		b := read(t, path)
+		b[len(b)/2] ^= 1
+		write(t, path, b)
+	})},
+	{name: "newest checkpoint is truncated", workers: 2, disturb: damaged(func(t testing.TB, path string) {
+		b := read(t, path)
+		write(t, path, b[:len(b)/2])
+	})},
+	{name: "newest checkpoint is missing", workers: 2, disturb: damaged(func(t testing.TB, path string) {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	})},
+	{name: "newest checkpoint is of another step", workers: 2, disturb: damaged(func(t testing.TB, path string) {
+		older, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(path)), "*", filepath.Base(path)))
+		if err != nil || len(older) < 2 {
+			t.Fatalf("checkpoint files %v: %v", older, err)
+		}
+		write(t, path, read(t, older[0]))
+	})},
+}
+
+// stop stops the job once it is past a step, which leaves a checkpoint of the step it stopped at.
+func (c *cluster) stop(after uint64) {
+	c.t.Helper()
+	c.watch("blobs", past(after))
+	must(c.t, coordinatorProgram, "job", "stop", "blobs", "--coordinator", c.address)
+	j := c.watch("blobs", func(j *clusterpb.Job) bool { return j.State == "stopped" })
+	if j.CommittedStep < after {
+		c.t.Errorf("stopped after step %d with a checkpoint of step %d", after, j.CommittedStep)
+	}
+}
+
+// checkpoints are the job's, by step.
+func (c *cluster) checkpoints() []*clusterpb.Manifest {
+	c.t.Helper()
+	reply, err := c.client.ListCheckpoints(context.Background(), &clusterpb.GetJobRequest{Name: "blobs"})
+	if err != nil || len(reply.Checkpoints) == 0 {
+		c.t.Fatalf("list checkpoints: %v: %v", reply, err)
+	}
+	return reply.Checkpoints
+}
+
+// damaged stops the job, does something to a file of its newest checkpoint and resumes: the loss must be told, with the
+// file's name, and an older checkpoint used.
+func damaged(do func(t testing.TB, path string)) func(testing.TB, *cluster, func() uint64) {
+	return func(t testing.TB, c *cluster, at func() uint64) {
+		c.stop(25 + at()) // so that there are older ones
+		all := c.checkpoints()
+		newest := all[len(all)-1]
+		file := newest.Files[1]
+		found, err := filepath.Glob(filepath.Join(c.dir, "worker-*", "checkpoints", filepath.FromSlash(file.Path)))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("file %s is at %v: %v", file.Path, found, err)
+		}
+		do(t, found[0])
+		if o := call(t, coordinatorProgram, "checkpoint", "verify", "blobs", "--coordinator", c.address); o.code == 0 {
+			t.Errorf("verify finds nothing wrong:\n%s", o.stdout)
+		}
+		must(t, coordinatorProgram, "job", "resume", "blobs", "--coordinator", c.address)
+		c.ended("blobs")
+		events := c.status().Events
+		if !slices.ContainsFunc(events, func(e *clusterpb.LogEvent) bool { return strings.Contains(e.Text, file.Path) }) {
+			t.Errorf("no event names %s: %v", file.Path, events)
+		}
+	}
+}
+
+func (c *cluster) status() *clusterpb.StatusReply {
+	c.t.Helper()
+	s, err := c.client.Status(context.Background(), &clusterpb.StatusRequest{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return s
+}
+
+// TestSameBits trains one job in many ways, with processes killed at random steps, and wants one digest.
+func TestSameBits(t *testing.T) {
+	job := jobFile(t, idx(t, "train", 1000), idx(t, "test", 200))
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("random steps from seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	at := func() uint64 { return 5 + random.Uint64N(jobSteps-60) }
+	want := ""
+	for _, r := range runs {
+		t.Run(r.name, func(t *testing.T) {
+			c := newCluster(t)
+			if r.carrier != "" {
+				c.carrier = r.carrier
+			}
+			c.startWorkers(r.workers)
+			must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
+			if r.disturb != nil {
+				r.disturb(t, c, at)
+			}
+			got := c.ended("blobs")
+			if want == "" {
+				want = got
+			}
+			if got != want {
+				t.Errorf("digest %s, with one worker it is %s", got, want)
+			}
+			if n := len(c.checkpoints()); n < 3 {
+				t.Errorf("%d checkpoints are left, want 3", n)
+			}
+		})
+	}
+}
+
+func read(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
