@@ -107,3 +107,6 @@ type Device interface {
 // HostMapped is implemented by buffers whose memory the host can address (CPU devices). Mapped returns that memory as
 // it lies; it is valid until Free, and the same stream rules hold for it as for any op on the buffer.
 type HostMapped interface{ Mapped() []byte }
+
+// Guarded is implemented by buffers that notice when something is written past their ends.
+type Guarded interface{ Intact() error }

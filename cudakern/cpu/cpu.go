@@ -86,6 +86,13 @@ func (d *device) Close() error {
 	return nil
 }
 
+// guardBytes of guardByte lie on both sides of every buffer: an op that writes past an end is found at the latest when
+// the buffer is freed. 64 keeps the buffer on a cache line.
+const (
+	guardBytes = 64
+	guardByte  = 0xC5
+)
+
 // buffer is C memory.
 type buffer struct {
 	d      *device
@@ -104,9 +111,29 @@ func (b *buffer) Free() {
 	if b.p == nil {
 		panic(fmt.Sprintf("cpu: buffer %v freed twice", b.shape))
 	}
-	C.ck_free(b.p)
+	if err := b.Intact(); err != nil {
+		panic(err.Error()) // memory is corrupt: nothing computed since can be trusted
+	}
+	C.ck_free(unsafe.Add(b.p, -guardBytes))
 	b.p = nil
 	b.d.live.Add(-1)
+}
+
+// guards are the bytes before and behind the buffer.
+func (b *buffer) guards() (before, behind []byte) {
+	return unsafe.Slice((*byte)(unsafe.Add(b.p, -guardBytes)), guardBytes),
+		unsafe.Slice((*byte)(unsafe.Add(b.p, b.bytes)), guardBytes)
+}
+
+// Intact says whether nothing has written past the buffer's ends.
+func (b *buffer) Intact() error {
+	before, behind := b.guards()
+	for i := range guardBytes {
+		if before[i] != guardByte || behind[i] != guardByte {
+			return fmt.Errorf("cpu: something has written past the ends of buffer %v %s", b.shape, b.layout)
+		}
+	}
+	return nil
 }
 
 // floats is a buffer's memory as C takes it.
@@ -118,12 +145,17 @@ func floats(b cudakern.Buffer) *C.float {
 }
 
 func (d *device) allocate(s cudakern.Shape, l cudakern.Layout, bytes int) (*buffer, error) {
-	p := C.ck_alloc(C.size_t(bytes))
+	p := C.ck_alloc(C.size_t(bytes + 2*guardBytes))
 	if p == nil {
 		return nil, fmt.Errorf("alloc %v: %d bytes: %w", s, bytes, cudakern.ErrMemory)
 	}
 	d.live.Add(1)
-	return &buffer{d: d, shape: append(cudakern.Shape(nil), s...), layout: l, p: p, bytes: bytes}, nil
+	b := &buffer{d: d, shape: append(cudakern.Shape(nil), s...), layout: l, p: unsafe.Add(p, guardBytes), bytes: bytes}
+	before, behind := b.guards()
+	for i := range guardBytes {
+		before[i], behind[i] = guardByte, guardByte
+	}
+	return b, nil
 }
 
 func (d *device) Alloc(s cudakern.Shape, l cudakern.Layout) (cudakern.Buffer, error) {
