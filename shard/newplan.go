@@ -96,6 +96,9 @@ func (p *planner) share(l *Layer, column int) (Span, error) {
 			}
 			return Span{}, nil
 		}
+		if p.n.isLast(l) && l.Maps >= k { // classes come as the data has them: the first columns take one more
+			return Span{column*(l.Maps/k) + min(column, l.Maps%k), l.Maps/k + min(1, max(0, l.Maps%k-column))}, nil
+		}
 		if l.Maps%k != 0 {
 			return Span{}, p.n.errorAt(l, "%d maps do not divide into %d columns; use %s columns, or another number of maps",
 				l.Maps, k, p.n.divisors())
@@ -108,13 +111,18 @@ func (p *planner) share(l *Layer, column int) (Span, error) {
 	return p.owned[column], nil
 }
 
+// isLast says whether a layer is the one whose maps are the classes.
+func (n *Network) isLast(l *Layer) bool { return l == &n.Layers[len(n.Layers)-2] }
+
 // divisors lists the numbers of columns that the network's maps divide into, up to 8.
 func (n *Network) divisors() string {
 	var out []string
 	for k := 1; k <= 8; k++ {
 		ok := true
-		for _, l := range n.Layers {
-			ok = ok && ((l.Kind != Conv && l.Kind != Dense) || l.On == OnFirst || l.Maps%k == 0)
+		for i := range n.Layers {
+			l := &n.Layers[i]
+			weighted := l.Kind == Conv || l.Kind == Dense
+			ok = ok && (!weighted || l.On == OnFirst || l.Maps%k == 0 || n.isLast(l) && l.Maps >= k)
 		}
 		if ok {
 			out = append(out, fmt.Sprint(k))

@@ -1,0 +1,199 @@
+package shard
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// resolved is an embedded network for an input of so many channels.
+func resolved(t testing.TB, name string, channels int) *Network {
+	t.Helper()
+	n, err := Embedded(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err = n.Resolve(channels, 0); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func plan(t testing.TB, name string, channels, columns int) *Plan {
+	t.Helper()
+	p, err := NewPlan(resolved(t, name, channels), columns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestCounts holds the embedded networks against counts made by hand from the paper (sections 3.2, 3.5) and the source.
+func TestCounts(t *testing.T) {
+	for _, c := range []struct {
+		network           string
+		channels, columns int
+		params, macs      []int64
+		crossing          [][2]int64 // from 0 to 1 and back: activations; activations and logits
+	}{
+		{"alexnet", 3, 2, []int64{30_482_612, 30_482_612}, []int64{362_203_408, 362_203_408}, [][2]int64{{30_336, 30_336}, {30_836, 30_836}}},
+		{"alexnet", 3, 1, []int64{62_378_344}, []int64{1_135_256_096}, nil},
+		{"alexnet-source", 3, 2, []int64{32_531_112, 28_434_112}, []int64{364_251_408, 360_155_408},
+			[][2]int64{{28_288, 30_336}, {28_288, 30_336}}},
+	} {
+		p := plan(t, c.network, c.channels, c.columns)
+		for k := range c.columns {
+			if got := p.Parameters(k); got != c.params[k] {
+				t.Errorf("%s in %d columns: column %d has %d parameters, want %d", c.network, c.columns, k, got, c.params[k])
+			}
+			if got := p.MACs(k); got != c.macs[k] {
+				t.Errorf("%s in %d columns: column %d has %d multiply-adds, want %d", c.network, c.columns, k, got, c.macs[k])
+			}
+		}
+		for i, want := range c.crossing {
+			if got := [2]int64{p.Crossing(0, 1, i == 1), p.Crossing(1, 0, i == 1)}; got != want {
+				t.Errorf("%s: %v floats cross (logits: %v), want %v", c.network, got, i == 1, want)
+			}
+		}
+	}
+	p := plan(t, "alexnet", 3, 2)
+	if got := p.Parameters(0) + p.Parameters(1); got != 60_965_224 {
+		t.Errorf("alexnet has %d parameters", got)
+	}
+	if got := p.MACs(0) + p.MACs(1); got != 724_406_816 {
+		t.Errorf("alexnet has %d multiply-adds", got)
+	}
+	s := plan(t, "alexnet-source", 3, 2)
+	if got := s.Crossing(0, 1, false) + s.Crossing(1, 0, false); got != 58_624 {
+		t.Errorf("%d floats an image cross in alexnet-source", got)
+	}
+}
+
+// TestLayerShapes is AlexNet layer by layer: 55, 27, 13, 13, 13, 6.
+func TestLayerShapes(t *testing.T) {
+	want := map[string]Shape{"conv1": {96, 55, 55}, "pool1": {96, 27, 27}, "conv2": {256, 27, 27}, "pool2": {256, 13, 13},
+		"conv3": {384, 13, 13}, "conv4": {384, 13, 13}, "conv5": {256, 13, 13}, "pool5": {256, 6, 6}, "fc6": {4096, 1, 1},
+		"fc7": {4096, 1, 1}, "fc8": {1000, 1, 1}}
+	params := map[string]int{"conv1": 34_944, "conv2": 307_456, "conv3": 885_120, "conv4": 663_936, "conv5": 442_624,
+		"fc6": 37_752_832, "fc7": 16_781_312, "fc8": 4_097_000}
+	p := plan(t, "alexnet", 3, 2)
+	for _, l := range p.Layers {
+		if w, ok := want[l.Layer.Name]; ok && l.Out != w {
+			t.Errorf("%s is %v, want %v", l.Layer.Name, l.Out, w)
+		}
+		delete(want, l.Layer.Name)
+	}
+	if len(want) > 0 {
+		t.Errorf("alexnet lacks %v", want)
+	}
+	got := map[string]int{}
+	for _, column := range p.Params {
+		for _, q := range column {
+			got[q.Layer] += q.Len()
+		}
+	}
+	if diff := cmp.Diff(params, got); diff != "" {
+		t.Errorf("parameters by layer (-want +got):\n%s", diff)
+	}
+}
+
+// TestSameTopology holds alexnet-32 against alexnet: the same layers with weights, and exchanges before the same ones.
+func TestSameTopology(t *testing.T) {
+	outline := func(p *Plan) (out []string) {
+		for _, l := range p.Layers {
+			if l.Layer.Kind == Conv || l.Layer.Kind == Dense || l.Layer.Kind == Softmax {
+				out = append(out, fmt.Sprint(l.Layer.Name, l.Layer.Kind, l.Exchange >= 0))
+			}
+		}
+		return out
+	}
+	want := outline(plan(t, "alexnet", 3, 2))
+	for _, channels := range []int{1, 3} {
+		if diff := cmp.Diff(want, outline(plan(t, "alexnet-32", channels, 2))); diff != "" {
+			t.Errorf("alexnet-32 with %d channels (-alexnet +got):\n%s", channels, diff)
+		}
+	}
+}
+
+// digests pin what a plan means. One that changes makes checkpoints of before unusable: raise planVersion with it.
+var digests = map[string]string{
+	"alexnet-32-1ch-1col":     "3167fd00bf9b6aa2",
+	"alexnet-32-1ch-2col":     "7af2ca871772584d",
+	"alexnet-32-1ch-4col":     "21d39da866563279",
+	"alexnet-32-3ch-1col":     "53bd2b05e40c6120",
+	"alexnet-32-3ch-2col":     "35101f3cfefa17a7",
+	"alexnet-32-3ch-4col":     "f467a6dd63bfb931",
+	"alexnet-3ch-1col":        "ee53e48fb4c4cc86",
+	"alexnet-3ch-2col":        "14766af0c985389c",
+	"alexnet-3ch-4col":        "405b4893171533db",
+	"alexnet-source-3ch-1col": "a37d342720389fde",
+	"alexnet-source-3ch-2col": "8acee733ac7b0b8f",
+	"alexnet-source-3ch-4col": "e9a4e391558c6d24",
+	"tiny-1ch-1col":           "ded868efff25f4d5",
+	"tiny-1ch-2col":           "473f31b046f0deaa",
+	"tiny-1ch-4col":           "c579cdeba325260b",
+	"tiny-3ch-1col":           "7a754712a18544ac",
+	"tiny-3ch-2col":           "f347292596c2d66f",
+	"tiny-3ch-4col":           "e24d66374c7b1277",
+}
+
+// each calls f for every plan of an embedded network that exists.
+func each(t *testing.T, f func(t *testing.T, name string, p *Plan)) {
+	for _, network := range EmbeddedNames() {
+		n, err := Embedded(network)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, channels := range n.Input.Channels {
+			for _, k := range []int{1, 2, 4} {
+				r, err := n.Resolve(channels, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				p, err := NewPlan(r, k)
+				if err != nil {
+					t.Errorf("%s in %d columns: %v", network, k, err)
+					continue
+				}
+				f(t, fmt.Sprintf("%s-%dch-%dcol", network, channels, k), p)
+			}
+		}
+	}
+}
+
+func TestDigestsArePinned(t *testing.T) {
+	got := map[string]string{}
+	each(t, func(t *testing.T, name string, p *Plan) { got[name] = fmt.Sprintf("%x", p.Digest())[:16] })
+	if diff := cmp.Diff(digests, got); diff != "" {
+		t.Errorf("plans mean something else (-want +got):\n%s", diff)
+	}
+}
+
+func TestText(t *testing.T) {
+	each(t, func(t *testing.T, name string, p *Plan) {
+		var b bytes.Buffer
+		if err := p.Text(&b); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join("testdata", name+".golden")
+		if *update {
+			if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), b.String()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	})
+}
