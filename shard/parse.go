@@ -56,32 +56,32 @@ func Load(path string) (*Network, error) {
 
 // fileLayer is a layer as a file has it; which keys a kind allows and needs is in kinds.
 type fileLayer struct {
-	Name          string    `yaml:"name"`
-	Kind          Kind      `yaml:"kind"`
-	Maps          int       `yaml:"maps"`
-	Connect       Connect   `yaml:"connect"`
-	On            Placement `yaml:"on"`
-	Kernel        int       `yaml:"kernel"`
-	Stride        int       `yaml:"stride"`
-	Pad           filePad   `yaml:"pad"`
-	Round         Rounding  `yaml:"round"`
-	Init          Init      `yaml:"init"`
-	Factors       struct {
+	Name    string    `yaml:"name"`
+	Kind    Kind      `yaml:"kind"`
+	Maps    int       `yaml:"maps"`
+	Connect Connect   `yaml:"connect"`
+	On      Placement `yaml:"on"`
+	Kernel  int       `yaml:"kernel"`
+	Stride  int       `yaml:"stride"`
+	Pad     filePad   `yaml:"pad"`
+	Round   Rounding  `yaml:"round"`
+	Init    Init      `yaml:"init"`
+	Factors struct {
 		Rate      *float64 `yaml:"rate"`
 		BiasRate  *float64 `yaml:"bias_rate"`
 		Decay     *float64 `yaml:"decay"`
 		BiasDecay *float64 `yaml:"bias_decay"`
 	} `yaml:"factors"`
-	Ties          Ties      `yaml:"ties"`
-	Size          int       `yaml:"size"`
-	Alpha         float64   `yaml:"alpha"`
-	Beta          float64   `yaml:"beta"`
-	K             float64   `yaml:"k"`
-	AlphaOverSize bool      `yaml:"alpha_over_size"`
-	Across        Across    `yaml:"across"`
-	Scope         Scope     `yaml:"scope"`
-	Keep          float64   `yaml:"keep"`
-	Scaling       Scaling   `yaml:"scaling"`
+	Ties          Ties    `yaml:"ties"`
+	Size          int     `yaml:"size"`
+	Alpha         float64 `yaml:"alpha"`
+	Beta          float64 `yaml:"beta"`
+	K             float64 `yaml:"k"`
+	AlphaOverSize bool    `yaml:"alpha_over_size"`
+	Across        Across  `yaml:"across"`
+	Scope         Scope   `yaml:"scope"`
+	Keep          float64 `yaml:"keep"`
+	Scaling       Scaling `yaml:"scaling"`
 }
 
 // filePad is one number for all sides or [top, left, bottom, right].
@@ -99,7 +99,7 @@ func (p *filePad) UnmarshalYAML(n *yaml.Node) error {
 	}
 	var four []int
 	if err := n.Decode(&four); err != nil || len(four) != 4 {
-		return fmt.Errorf("line %d: pad must be a number or [top, left, bottom, right]", n.Line)
+		return errors.New("pad must be a number or [top, left, bottom, right]")
 	}
 	p.Pad = Pad{four[0], four[1], four[2], four[3]}
 	return nil
