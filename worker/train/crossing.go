@@ -94,17 +94,20 @@ func (b *builder) newCrossing(lp *shard.LayerPlan, cur *value) (*crossing, error
 			if m.From == b.column && m.To == other {
 				x.to = append(x.to, other)
 			}
-			if m.To == b.column && m.From == other {
-				x.from = append(x.from, other)
+			if m.To != b.column || m.From != other {
+				continue
 			}
+			x.from = append(x.from, other)
+			shape := cur.buf.Shape()
+			if x.ex.Logits { // classes may divide unevenly
+				shape = cudakern.Shape{b.batch, m.Shape.C}
+			}
+			v, err := b.newValue(shape, cur.buf.Layout())
+			if err != nil {
+				return nil, err
+			}
+			x.remote[other] = v
 		}
-	}
-	for _, other := range x.from {
-		v, err := b.newValue(cur.buf.Shape(), cur.buf.Layout())
-		if err != nil {
-			return nil, err
-		}
-		x.remote[other] = v
 	}
 	if len(x.to) == 0 || x.ex.Logits {
 		return x, nil

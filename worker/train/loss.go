@@ -51,7 +51,7 @@ func (b *builder) buildLoss(lp *shard.LayerPlan, cur *value) error {
 	parts := make([]cudakern.Buffer, b.plan.Columns)
 	widths := make([]int, b.plan.Columns)
 	for c := range parts {
-		widths[c] = cur.buf.Shape()[1]
+		widths[c] = lp.Columns[c].Own.Count
 		if c != b.column && x.remote[c] != nil {
 			parts[c] = x.remote[c].buf
 			if err := x.wait(c); err != nil {

@@ -198,10 +198,13 @@ func runLocal(t testing.TB, dev cudakern.Device, j *job.Job, root string, from u
 
 func TestTinyLearnsAndResumes(t *testing.T) {
 	trainPack, testPack := makePack(t, 64, 1, 12, 8, 1), makePack(t, 21, 1, 12, 8, 2)
-	for _, columns := range []int{1, 2, 4} {
-		t.Run(fmt.Sprintf("columns %d", columns), func(t *testing.T) {
+	for _, split := range []struct{ columns, classes int }{{1, 8}, {2, 8}, {4, 8}, {4, 11}} {
+		columns := split.columns
+		t.Run(fmt.Sprintf("%d columns, %d classes", columns, split.classes), func(t *testing.T) {
 			dev := ref.New()
-			j := makeJob(t, "tiny", columns, trainPack, testPack, func(j *job.Job) { j.Recipe.Epochs = 4 })
+			j := makeJob(t, "tiny", columns, trainPack, testPack, func(j *job.Job) {
+				j.Recipe.Epochs, j.Classes = 4, split.classes
+			})
 			root := t.TempDir()
 			whole := runLocal(t, dev, j, root, 0, nil)
 			if len(whole.digest) != columns || len(whole.evals) != 4 {
