@@ -44,10 +44,16 @@ func makePack(t testing.TB, images, channels, size, classes int, seed uint64) st
 			idx = append(idx, byte(180*math.Exp(-d/6))+byte(noise))
 		}
 	}
+	return packIDX(t, dir, idx, labels)
+}
+
+// packIDX writes an IDX dataset and packs it.
+func packIDX(t testing.TB, dir string, images, labels []byte) string {
+	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, b := range map[string][]byte{"train-images-idx3-ubyte": idx, "train-labels-idx1-ubyte": labels} {
+	for name, b := range map[string][]byte{"train-images-idx3-ubyte": images, "train-labels-idx1-ubyte": labels} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
 			t.Fatal(err)
 		}

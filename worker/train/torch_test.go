@@ -1,0 +1,148 @@
+package train
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"colonnade/cudakern"
+	"colonnade/cudakern/cpu"
+	"colonnade/cudakern/ref"
+	"colonnade/shard/job"
+	"colonnade/worker/data"
+	"colonnade/worker/exchange"
+)
+
+// torchJob is a job that PyTorch has trained; scripts/fixtures/steps.py wrote it.
+type torchJob struct {
+	Network             string
+	Columns, Classes    int
+	Images, Size, Batch int
+	Pad                 int
+	Rate                float64
+	Seed                uint64
+	Flip                bool
+	Losses              []float64
+}
+
+// formulaPack writes the dataset of the fixtures, which is a closed formula of image and pixel.
+func formulaPack(t testing.TB, images, size, classes int) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "formula")
+	pixels := binary.BigEndian.AppendUint32([]byte{0, 0, 8, 3}, uint32(images))
+	pixels = append(pixels, 0, 0, 0, byte(size), 0, 0, 0, byte(size))
+	labels := binary.BigEndian.AppendUint32([]byte{0, 0, 8, 1}, uint32(images))
+	for i := range images {
+		labels = append(labels, byte(i%classes))
+		for p := range size * size {
+			pixels = append(pixels, byte((i*7919+p*104729+i*p%8191*31)>>5))
+		}
+	}
+	return packIDX(t, dir, pixels, labels)
+}
+
+// losses trains ten steps with all columns in this process and returns the mean loss of each.
+func losses(t *testing.T, dev cudakern.Device, f torchJob) []float64 {
+	t.Helper()
+	path := formulaPack(t, f.Images, f.Size, f.Classes)
+	j := makeJob(t, f.Network, f.Columns, path, path, func(j *job.Job) {
+		j.Seed, j.Classes, j.Recipe.Batch, j.Recipe.Rate = f.Seed, f.Classes, f.Batch, f.Rate
+		j.Augment.Pad, j.Augment.Flip = f.Pad, f.Flip
+	})
+	plan, err := j.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mesh := exchange.New(exchange.Config{Worker: "w", Log: slog.New(slog.DiscardHandler)})
+	defer mesh.Close()
+	var ids []exchange.Cell
+	for k := range f.Columns {
+		ids = append(ids, exchange.Cell{Column: k})
+	}
+	members, err := mesh.Join(context.Background(), exchange.Group{Job: j.Name, Generation: 1, Local: ids})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer members.Close()
+	images, err := data.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer images.Close()
+	var out []float64
+	var wait sync.WaitGroup
+	for _, id := range ids {
+		in := plan.Network.Input
+		c, err := New(Config{Job: j, Plan: plan, Cell: id, Cells: ids, Generation: 1, Device: dev, Exchanger: members.Exchanger(id),
+			Source: data.NewLoader(j, images, nil, in.Height, in.Width), Directory: t.TempDir(), Report: func(Event) {}, Now: time.Now,
+			Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.Initialise(); err != nil {
+			t.Fatal(err)
+		}
+		wait.Go(func() {
+			for range len(f.Losses) {
+				if _, err := c.oneStep(context.Background()); err != nil {
+					t.Error(err)
+					members.Abort(err.Error())
+					return
+				}
+				if id.Column == 0 {
+					out = append(out, c.Status().Loss)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	return out
+}
+
+// TestPyTorchAgrees trains ten steps from the same initial weights on the same images as PyTorch did in float64, and
+// wants every loss within 1e-5.
+func TestPyTorchAgrees(t *testing.T) {
+	raw, err := os.ReadFile("testdata/torch.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Jobs []torchJob }
+	if err := json.Unmarshal(raw, &file); err != nil || len(file.Jobs) < 5 {
+		t.Fatalf("%d jobs: %v", len(file.Jobs), err)
+	}
+	native, err := cpu.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices := map[string]cudakern.Device{"ref": ref.New(), "cpu": native}
+	for name, dev := range devices {
+		for _, f := range file.Jobs {
+			if name == "ref" && f.Network != "tiny" {
+				continue // minutes
+			}
+			t.Run(fmt.Sprintf("%s %s in %d columns", name, f.Network, f.Columns), func(t *testing.T) {
+				got := losses(t, dev, f)
+				worst := 0.0
+				for i, want := range f.Losses {
+					off := math.Abs(got[i]-want) / want
+					if worst = max(worst, off); off > 1e-5 {
+						t.Errorf("step %d: loss %.9g, PyTorch has %.9g: %.1g off", i+1, got[i], want, off)
+					}
+				}
+				t.Logf("largest relative difference of ten losses: %.2g", worst)
+			})
+		}
+		if err := dev.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
