@@ -295,8 +295,8 @@ func TestJoinRefusals(t *testing.T) {
 		change func(worker int, g *Group)
 		want   error
 	}{
-		"stale": {func(w int, g *Group) { g.Generation += uint64(w) }, ErrStale},
-		"plan":  {func(w int, g *Group) { g.PlanDigest[0] = byte(w) }, ErrDisagree},
+		"stale":    {func(w int, g *Group) { g.Generation += uint64(w) }, ErrStale},
+		"plan":     {func(w int, g *Group) { g.PlanDigest[0] = byte(w) }, ErrDisagree},
 		"numerics": {func(w int, g *Group) { g.Numerics = fmt.Sprint(w) }, ErrDisagree},
 	} {
 		t.Run(name, func(t *testing.T) {
