@@ -1,0 +1,147 @@
+package tidy
+
+// An importRule says what a package may import besides the standard library. The rule with the longest matching path
+// holds. Paths of ours are relative to the module; "shard" is that package alone, "shard/..." the packages below it too.
+type importRule struct {
+	path  string
+	ours  []string
+	third []string // by prefix: a module or one of its packages
+	tests []string // what test files may import on top, ours and third parties alike
+	why   string
+}
+
+const (
+	grpc     = "google.golang.org/grpc"
+	protobuf = "google.golang.org/protobuf"
+	rpcs     = "google.golang.org/genproto/googleapis/rpc" // details of gRPC errors
+	yaml     = "go.yaml.in/yaml"
+	bbolt    = "go.etcd.io/bbolt"
+	xxh3     = "github.com/zeebo/xxh3"
+	raft     = "github.com/hashicorp/raft"
+	hclog    = "github.com/hashicorp/go-hclog"
+	kong     = "github.com/alecthomas/kong"
+	bar      = "github.com/schollz/progressbar"
+	metrics  = "github.com/prometheus"
+	zstd     = "github.com/klauspost/compress"
+	errgroup = "golang.org/x/sync/errgroup"
+	unix     = "golang.org/x/sys/unix"
+	term     = "golang.org/x/term"
+)
+
+// testing libraries are for every package's tests.
+var testLibraries = []string{
+	"github.com/google/go-cmp", "pgregory.net/rapid", "go.uber.org/goleak", "github.com/anishathalye/porcupine",
+}
+
+// importTable covers every package of the repository. Programs have a line of their own and not one for all that is
+// below them, so that a new package of a program is asked what it needs; below a leaf the leaf's line holds.
+var importTable = []importRule{
+	// Leaves: they import nothing of ours, so that both programs, tests and tools can stand on them.
+	{path: "proto/...", third: []string{grpc, protobuf},
+		why: "contracts are read by every version of both programs: they know of nothing but their encoding"},
+	{path: "shard/...", third: []string{yaml},
+		why: "networks and plans are data; what depends on a machine, a device or a cluster is not theirs to know"},
+	{path: "shard/job", ours: []string{"shard"}, third: []string{yaml},
+		why: "a job names a network and is checked against it; the coordinator and the workers read it alike"},
+	{path: "shard/pack",
+		why: "the header of a pack: a job is resolved against it without the machinery that reads images"},
+	{path: "cudakern/...",
+		why: "the Device interface and its descriptors are shapes and numbers: a device needs nothing from above"},
+	{path: "cudakern/ref", ours: []string{"cudakern", "cudakern/philox"}, tests: []string{"cudakern/kerntest"},
+		why: "the oracle stands alone: a library it shared with a device would hide that library's faults"},
+	{path: "cudakern/kerntest", ours: []string{"cudakern", "cudakern/philox", "cudakern/ref"},
+		why: "the suite compares any device with the oracle and knows no device of its own"},
+	{path: "cudakern/cpu", ours: []string{"cudakern", "cudakern/philox"},
+		tests: []string{"cudakern/kerntest", "cudakern/ref"},
+		why:   "C++ and its oneDNN stay behind the Device interface"},
+	{path: "cudakern/cuda", ours: []string{"cudakern", "cudakern/philox"},
+		third: []string{"gorgonia.org/cu", "github.com/NVIDIA/go-nvml", unix},
+		tests: []string{"cudakern/kerntest", "cudakern/ref", "cudakern/cudaemu"},
+		why:   "the driver stays behind the Device interface"},
+	{path: "checkpoint", ours: []string{"shard"}, third: []string{bbolt, xxh3, unix},
+		why: "a file format with its verification; of ours it may know the names of parameters only"},
+
+	// The coordinator: decides and keeps the truth. It never computes, so no cudakern, and never imports the worker.
+	{path: "coordinator", ours: []string{"coordinator/...", "proto/...", "shard/...", "checkpoint"},
+		third: []string{kong, bar, errgroup, term, unix, grpc, protobuf, rpcs},
+		why:   "the program: reads the configuration, wires its packages, is the command line; checks checkpoint files"},
+	{path: "coordinator/fsm", ours: []string{"proto/commandpb"}, third: []string{protobuf},
+		why: "the replicated state is the same on every node, so it depends on commands only; raft is an adapter's matter"},
+	{path: "coordinator/sched", ours: []string{"coordinator/fsm", "proto/commandpb"},
+		why: "a decision is a function of the state and of sessions; it neither commits nor sends"},
+	{path: "coordinator/control", ours: []string{"coordinator/fsm", "coordinator/sched", "proto/...", "shard/..."},
+		third: []string{protobuf},
+		why:   "the leader's loop turns decisions into commands through an interface: it runs without raft and gRPC in tests"},
+	{path: "coordinator/raftnode", ours: []string{"coordinator/fsm", "proto/commandpb"},
+		third: []string{raft, hclog, bbolt, xxh3, unix, protobuf},
+		why:   "the only package that knows raft and its files"},
+	{path: "coordinator/rpc", ours: []string{"coordinator/control", "coordinator/fsm", "coordinator/raftnode", "proto/...",
+		"shard/..."},
+		third: []string{grpc, protobuf, rpcs},
+		why:   "validates, calls, maps errors; the wire's types end here"},
+	{path: "coordinator/web", ours: []string{"coordinator/control", "coordinator/fsm", "proto/...", "shard/..."},
+		third: []string{metrics, protobuf}, tests: []string{"github.com/chromedp/chromedp"},
+		why: "shows the state to people and to monitoring; it changes nothing"},
+	{path: "coordinator/simtest/...", ours: []string{"checkpoint", "coordinator/...", "cudakern/...", "proto/...", "shard/...",
+		"worker/..."},
+		third: []string{raft, hclog, bbolt, grpc, protobuf, rpcs},
+		why:   "tests only: a whole simulated cluster has both sides in it"},
+
+	// The worker: computes. It meets the coordinator in proto only, so a cluster can be upgraded one program at a time.
+	{path: "worker", ours: []string{"worker/...", "proto/...", "shard/...", "cudakern/...", "checkpoint"},
+		third: []string{kong, errgroup, unix, grpc, protobuf},
+		why:   "the program: opens devices, wires cells to sessions and exchanges, is the command line"},
+	{path: "worker/session", ours: []string{"proto/clusterpb"}, third: []string{grpc, protobuf},
+		why: "keeps the lease and carries messages; what they mean is the program's matter"},
+	{path: "worker/train", ours: []string{"cudakern", "cudakern/philox", "shard/...", "checkpoint", "worker/data",
+		"worker/exchange"},
+		tests: []string{"cudakern/cpu", "cudakern/ref"},
+		why:   "a cell trains on any Device and over any Exchanger: it neither opens devices nor speaks to the coordinator"},
+	{path: "worker/exchange", ours: []string{"proto/exchangepb"}, third: []string{grpc, protobuf, xxh3, unix},
+		why: "moves bytes between cells, fenced; it knows neither networks nor devices"},
+	{path: "worker/data", ours: []string{"cudakern", "cudakern/philox", "shard", "shard/job", "shard/pack"},
+		third: []string{zstd, unix},
+		why:   "from images to packs to a step's batch: needs the order's random numbers and the device's view of an image"},
+	{path: "worker/data/libjpeg", why: "a JPEG decoder is called with bytes and gives pixels"},
+
+	// Scripts: tools and tests from outside.
+	{path: "scripts/...", ours: []string{"checkpoint", "coordinator/...", "cudakern/...", "proto/...", "shard/...", "worker/..."},
+		third: []string{grpc, protobuf, bbolt, xxh3},
+		why:   "tests of the whole system and tools see both sides; nothing imports them"},
+	{path: "scripts/tidy", why: "judges the tree from outside: it reads files and links none of them"},
+}
+
+// A cgoRule allows C++ in a package. Files with cgo must be left out of builds without the tag, if one is named.
+type cgoRule struct{ path, tag, why string }
+
+var cgoTable = []cgoRule{
+	{"cudakern/cpu", "cgo", "oneDNN and kernels of our own are C++; without cgo a stub says how to build"},
+	{"cudakern/cuda", "cuda", "the driver is a C library, and its headers are not everywhere"},
+	{"worker/data/libjpeg", "libjpeg", "decoding is what loading photographs waits for; plain Go stays the default"},
+}
+
+// ownTags are the build tags of this repository. Everything must be in order with and without each.
+var ownTags = map[string]string{
+	"cuda":    "builds the CUDA device",
+	"libjpeg": "builds the JPEG decoder of a C library",
+}
+
+// givenTags are the toolchain's tags that files may ask for.
+var givenTags = []string{"cgo", "linux", "unix", "amd64", "arm64", "race"}
+
+// A pureRule names a tree without clock, randomness and goroutines.
+type pureRule struct{ path, why string }
+
+var pureTable = []pureRule{
+	{"coordinator/fsm", "every node applies the same commands and must end with the same bytes"},
+	{"coordinator/sched", "a decision can be tried on any state, at any time, and gives its reason again"},
+	{"shard", "coordinator and workers make the same plan of the same job on their own"},
+}
+
+const (
+	maxFunction = 70  // lines, from func to the closing brace
+	maxColumns  = 120 // characters; a tab counts one
+)
+
+// vagueNames are no package's name: they say nothing of what is inside and so gather everything.
+var vagueNames = []string{"util", "utils", "common", "types", "misc", "helper", "helpers", "lib", "base", "shared"}

@@ -1,0 +1,22 @@
+package tidy
+
+// A rule is one thing the tree must keep to.
+type rule struct {
+	name  string
+	check func(*tree) []breach
+}
+
+var rules = []rule{
+	{"imports", checkImports},
+	{"covered", checkCovered},
+	{"comments", checkComments},
+	{"names", checkNames},
+	{"cgo", checkCgo},
+	{"tags", checkTags},
+	{"pure", checkPure},
+	{"functions", checkFunctions},
+	{"columns", checkColumns},
+	{"sleep", checkSleep},
+	{"generated", checkGenerated},
+	{"hosts", checkHosts},
+}
