@@ -19,7 +19,8 @@ func checkCgo(t *tree) (out []breach) {
 		}
 		i := slices.IndexFunc(cgoTable, func(r cgoRule) bool { return r.path == f.dir() })
 		if i < 0 {
-			out = append(out, t.at(f, s, "cgo is for %s only: builds, races and crashes of the rest stay plain Go's", cgoPlaces()))
+			out = append(out, t.at(f, s, "cgo is for %s only: builds, races and crashes of the rest stay plain Go's",
+				cgoPlaces()))
 			continue
 		}
 		if r := cgoTable[i]; !asksFor(f, r.tag) {
@@ -170,7 +171,8 @@ func checkSleep(t *tree) (out []breach) {
 		}
 		ast.Inspect(f.ast, func(n ast.Node) bool {
 			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Sleep" && calledBy(f, s, "time") {
-				out = append(out, t.at(f, n, "a test that sleeps is slow or wrong; wait for what it waits for, or use testing/synctest"))
+				out = append(out, t.at(f, n,
+					"a test that sleeps is slow or wrong; wait for what it waits for, or use testing/synctest"))
 			}
 			return true
 		})

@@ -9,11 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-// checkColumns bounds the lines people read. Not theirs: generated files, test data, checksums. Not to be wrapped: struct
-// tags and the rows of a Markdown table.
+// checkColumns bounds the lines people read. Not to be wrapped: struct tags and the rows of a Markdown table.
 func checkColumns(t *tree) (out []breach) {
 	for _, f := range t.files {
-		if t.generated(f) || inTestdata(f.path) || path.Base(f.path) == "go.sum" || strings.ContainsRune(f.text, 0) {
+		if !t.read(f) {
 			continue
 		}
 		var tags map[int]bool
@@ -28,6 +27,12 @@ func checkColumns(t *tree) (out []breach) {
 		}
 	}
 	return out
+}
+
+// read says whether people read a file line by line: not what is generated, test data, checksums, binary or wideData.
+func (t *tree) read(f *file) bool {
+	return !t.generated(f) && !inTestdata(f.path) && wideData[f.dir()] == "" && path.Base(f.path) != "go.sum" &&
+		!strings.ContainsRune(f.text, 0)
 }
 
 // header is how tools recognise generated Go.
