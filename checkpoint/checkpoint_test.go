@@ -13,7 +13,8 @@ import (
 
 // sample is a small state with values on both sides of a chunk's end.
 func sample() (Meta, []Tensor) {
-	m := Meta{Job: "job-1", Generation: 4, Step: 120, Replica: 0, Column: 1, PlanDigest: [32]byte{1, 2, 3}, Numerics: "test/1"}
+	m := Meta{Job: "job-1", Generation: 4, Step: 120, Replica: 0, Column: 1, PlanDigest: [32]byte{1, 2, 3},
+		Numerics: "test/1"}
 	var out []Tensor
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, shape := range [][]int{{1}, {3, 5}, {7, 3, 2, 2}, {chunkBytes/4 - 1}, {chunkBytes / 4}, {chunkBytes/4 + 1}} {
@@ -222,7 +223,8 @@ func TestSweepAndRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	left, _ := filepath.Glob(filepath.Join(root, m.Job, "*", "*"))
-	want := []string{filepath.Join(root, m.Job, "000000000003", "r0c1.ckpt"), filepath.Join(root, m.Job, "000000000004", "r0c1.ckpt")}
+	want := []string{filepath.Join(root, m.Job, "000000000003", "r0c1.ckpt"),
+		filepath.Join(root, m.Job, "000000000004", "r0c1.ckpt")}
 	if fmt.Sprint(left) != fmt.Sprint(want) {
 		t.Fatalf("left %v, want %v", left, want)
 	}

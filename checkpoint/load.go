@@ -27,7 +27,8 @@ type Want struct {
 // Load reads a checkpoint file into the tensors that `into` returns for each name and shape, and verifies all of it:
 // size and SHA-256 first, since a damaged database may crash its reader, then what it is of, every chunk, and the
 // digest of the whole. After an error the tensors hold anything. The error names the file, the reason and what to do.
-func Load(ctx context.Context, path string, want Want, into func(name string, shape []int) ([]float32, error)) (Meta, error) {
+func Load(ctx context.Context, path string, want Want,
+	into func(name string, shape []int) ([]float32, error)) (Meta, error) {
 	m, _, err := load(ctx, path, want, into)
 	return m, err
 }
@@ -43,7 +44,8 @@ func Verify(ctx context.Context, path string, want Want) (Meta, Info, error) {
 	})
 }
 
-func load(ctx context.Context, path string, want Want, into func(string, []int) ([]float32, error)) (m Meta, info Info, err error) {
+func load(ctx context.Context, path string, want Want,
+	into func(string, []int) ([]float32, error)) (m Meta, info Info, err error) {
 	defer func() {
 		if err != nil && ctx.Err() == nil {
 			err = fmt.Errorf("checkpoint file %s: %w; resume from another step, see: coordinator checkpoint list JOB", path, err)

@@ -21,7 +21,8 @@ type checkpointCmd struct {
 }
 
 // manifests asks for a job's committed checkpoints, by step.
-func manifests(ctx context.Context, client clusterpb.OperatorClient, name string) (*clusterpb.ListCheckpointsReply, error) {
+func manifests(ctx context.Context, client clusterpb.OperatorClient,
+	name string) (*clusterpb.ListCheckpointsReply, error) {
 	reply, err := client.ListCheckpoints(ctx, &clusterpb.GetJobRequest{Name: name})
 	if err != nil {
 		return nil, err
@@ -130,7 +131,8 @@ func (c *checkpointVerifyCmd) Run(con console) error {
 		return err
 	}
 	if bad > 0 {
-		return fmt.Errorf("%d of %d files cannot be used; resuming falls back to the newest checkpoint whose files are all good",
+		return fmt.Errorf("%d of %d files cannot be used; "+
+			"resuming falls back to the newest checkpoint whose files are all good",
 			bad, len(results))
 	}
 	return nil

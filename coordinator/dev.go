@@ -126,8 +126,8 @@ const startLimit = 60 * time.Second
 
 // train starts the workers, submits the job and follows it to its end; the workers have ended when it returns.
 func (d *dev) train(ctx context.Context, address string) (*clusterpb.Job, error) {
-	starting, started := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("not everything has started within %v; see %s",
-		startLimit, filepath.Join(d.Data, "logs")))
+	starting, started := context.WithTimeoutCause(ctx, startLimit,
+		fmt.Errorf("not everything has started within %v; see %s", startLimit, filepath.Join(d.Data, "logs")))
 	defer started()
 	if err := d.node.control.Ready(starting); err != nil {
 		return nil, err
@@ -210,7 +210,8 @@ func (d *dev) follow(ctx context.Context, address string) (last *clusterpb.Job, 
 }
 
 // onInterrupt stops the job at the first interrupt and everything at the second.
-func (d *dev) onInterrupt(ctx context.Context, interrupts <-chan os.Signal, name string, cancel context.CancelCauseFunc) {
+func (d *dev) onInterrupt(ctx context.Context, interrupts <-chan os.Signal, name string,
+	cancel context.CancelCauseFunc) {
 	select {
 	case <-ctx.Done():
 		return

@@ -51,7 +51,8 @@ func (d *dev) runWorker(ctx context.Context, number int, address string) error {
 	defer log.Close()
 	// The worker reads its standard input to notice that we are gone: the pipe breaks however we end.
 	cmd := exec.CommandContext(ctx, d.workers, "run", "--coordinator", address, "--device", d.Device,
-		"--data", filepath.Join(d.Data, "worker-"+strconv.Itoa(number)), "--checkpoints", filepath.Join(d.Data, "checkpoints"),
+		"--data", filepath.Join(d.Data, "worker-"+strconv.Itoa(number)),
+		"--checkpoints", filepath.Join(d.Data, "checkpoints"),
 		"--name", "worker-"+strconv.Itoa(number), "--carrier", d.Carrier, "--with-parent")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

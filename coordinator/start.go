@@ -58,7 +58,8 @@ func listen(flag, address string, insecure bool) (net.Listener, error) {
 	}
 	ip := net.ParseIP(host)
 	if !insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("%s %s is open to the network without encryption; use 127.0.0.1, or add --insecure", flag, address)
+		return nil, fmt.Errorf("%s %s is open to the network without encryption; use 127.0.0.1, or add --insecure",
+			flag, address)
 	}
 	l, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {

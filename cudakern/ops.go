@@ -23,9 +23,10 @@ type ConvDesc struct {
 type Conv interface {
 	// Layouts wanted for x and dx, w and dw, y and dy. Bias and its gradient are Plain.
 	Layouts() (x, w, y Layout)
-	Forward(st Stream, x, w, b, y Buffer) error            // b is nil without Bias
-	BackwardData(st Stream, dy, w, dx Buffer) error        // dx = w^T * dy
-	BackwardWeights(st Stream, x, dy, dw, db Buffer) error // dw = dy * x summed over images, not averaged; db nil without Bias
+	Forward(st Stream, x, w, b, y Buffer) error     // b is nil without Bias
+	BackwardData(st Stream, dy, w, dx Buffer) error // dx = w^T * dy
+	// dw = dy * x summed over images, not averaged; db nil without Bias
+	BackwardWeights(st Stream, x, dy, dw, db Buffer) error
 	Close()
 }
 
@@ -132,8 +133,9 @@ type SoftmaxDesc struct {
 // (layer_kernels.cu:96-118 of the source). Images from index `valid` on are padding: loss, dlogits 0, rank -1.
 // Sums run in float64 in class order. Plain layouts.
 type Softmax interface {
-	Forward(st Stream, logits, labels Buffer, valid int, loss, rank, ties Buffer) error // loss {N} float32; labels, rank, ties int32
-	Backward(st Stream, logits, labels Buffer, valid int, dlogits Buffer) error         // divides by valid, not N
+	// loss {N} float32; labels, rank, ties int32
+	Forward(st Stream, logits, labels Buffer, valid int, loss, rank, ties Buffer) error
+	Backward(st Stream, logits, labels Buffer, valid int, dlogits Buffer) error // divides by valid, not N
 	Close()
 }
 

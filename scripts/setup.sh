@@ -54,7 +54,8 @@ find_go() {
 	return 1
 }
 
-# bookworm's own Go is older than toolchain switching; its backports have one. They come from where bookworm itself does.
+# bookworm's own Go is older than toolchain switching; its backports have one. They come from where bookworm itself
+# does.
 install_backports_go() {
 	local sudo=() uri list=/etc/apt/sources.list.d/colonnade-backports.list
 	[ "$(id -u)" -eq 0 ] || sudo=(sudo)

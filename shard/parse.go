@@ -120,9 +120,10 @@ type fileNetwork struct {
 var kinds = map[Kind]map[string]bool{
 	Conv: {"maps": true, "kernel": true, "connect": false, "on": false, "stride": false, "pad": false, "round": false,
 		"init": true, "factors": false},
-	Dense:   {"maps": true, "connect": false, "on": false, "init": true, "factors": false},
-	ReLU:    {},
-	LRN:     {"size": true, "alpha": true, "beta": true, "k": true, "alpha_over_size": false, "across": false, "scope": false},
+	Dense: {"maps": true, "connect": false, "on": false, "init": true, "factors": false},
+	ReLU:  {},
+	LRN: {"size": true, "alpha": true, "beta": true, "k": true, "alpha_over_size": false, "across": false,
+		"scope": false},
 	Pool:    {"kernel": true, "stride": true, "pad": false, "round": false, "ties": false},
 	Dropout: {"keep": true, "scaling": false},
 	Softmax: {},

@@ -48,10 +48,12 @@ func TestRefusals(t *testing.T) {
 		{"std: 0.1}}\n  - {name: lrn1", "std: -1}}\n  - {name: lrn1", `layer "conv1": init.std is -1`},
 		{"name: lrn1", "name: conv1", `small.yaml:5: layer "conv1": another layer has this name`},
 		{"  - {name: softmax, kind: softmax}\n", "", "softmax must be the last layer"},
-		{"  - {name: drop, kind: dropout", "  - {name: s2, kind: softmax}\n  - {name: drop, kind: dropout", "softmax must be the last layer"},
+		{"  - {name: drop, kind: dropout", "  - {name: s2, kind: softmax}\n  - {name: drop, kind: dropout",
+			"softmax must be the last layer"},
 		{"pad: 1, init", "pad: 1, connect: all, init", `layer "conv1": every column holds the whole input`},
 		{"kernel: 3, connect: all", "kernel: 3, connect: some", `connect "some" is unknown`},
-		{"kernel: 3, connect: all", "kernel: 3, on: first, connect: all", `layer "conv2": on: first is for the last dense layer`},
+		{"kernel: 3, connect: all", "kernel: 3, on: first, connect: all",
+			`layer "conv2": on: first is for the last dense layer`},
 		{"maps: 4, connect: all", "maps: 4, on: first", `layer "fc": on: first leaves`},
 		{"maps: 4, kernel: 3, connect", "maps: 99999999999999999999, kernel: 3, connect", `layer "conv2": `},
 		{"  - {name: drop, kind: dropout, keep: 0.5}", "  - drop", "small.yaml:8: a layer must be a mapping"},
@@ -88,7 +90,8 @@ func TestSplitRefusals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err = NewPlan(n, c.columns); err == nil || !strings.Contains(err.Error(), c.want) || !errors.Is(err, ErrNetwork) {
+		if _, err = NewPlan(n, c.columns); err == nil || !strings.Contains(err.Error(), c.want) ||
+			!errors.Is(err, ErrNetwork) {
 			t.Errorf("%s in %d columns: error %v, want %q", c.new, c.columns, err, c.want)
 		}
 	}

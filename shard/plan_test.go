@@ -91,7 +91,8 @@ func checkBlocks(t interface {
 			t.Errorf("%s: column %d: block from %d has weights %+v", l.Layer.Name, column, b.From, q)
 		}
 		if before != nil && b.In.C != before[b.From].Count {
-			t.Errorf("%s: column %d: block from %d takes %v of %d maps", l.Layer.Name, column, b.From, b.In, before[b.From].Count)
+			t.Errorf("%s: column %d: block from %d takes %v of %d maps",
+				l.Layer.Name, column, b.From, b.In, before[b.From].Count)
 		}
 	}
 	if !slices.Equal(got, want) {
@@ -202,7 +203,8 @@ func TestDigestSeesArithmetic(t *testing.T) {
 	for i, change := range []func(*Network){
 		func(n *Network) { n.Layers[0].Init.Std *= 2 }, func(n *Network) { n.Layers[0].Pad.Left++ },
 		func(n *Network) { n.Layers[1].Alpha *= 2 }, func(n *Network) { n.Layers[1].AlphaOverSize = false },
-		func(n *Network) { n.Layers[2].Ties = TiesFirst }, func(n *Network) { n.Layers[2].Round = RoundFloor; n.Layers[2].Pad.Right++ },
+		func(n *Network) { n.Layers[2].Ties = TiesFirst },
+		func(n *Network) { n.Layers[2].Round = RoundFloor; n.Layers[2].Pad.Right++ },
 		func(n *Network) { n.Layers[4].Factors.BiasRate = 3 }, func(n *Network) { n.Layers[12].Keep = 0.5 },
 		func(n *Network) { n.Layers[12].Scaling = ScaleTrain },
 	} {

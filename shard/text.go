@@ -42,7 +42,8 @@ func (d *drawing) heading() {
 	if p.Columns > 1 {
 		columns = fmt.Sprintf("%d columns", p.Columns)
 	}
-	fmt.Fprintf(&d.b, "%s in %s: %s parameters, %s multiply-adds an image forward\n", p.Network.Name, columns, commas(params),
+	fmt.Fprintf(&d.b, "%s in %s: %s parameters, %s multiply-adds an image forward\n",
+		p.Network.Name, columns, commas(params),
 		commas(macs))
 	if p.Columns > 1 {
 		var floats, logits int64
@@ -55,7 +56,8 @@ func (d *drawing) heading() {
 				}
 			}
 		}
-		fmt.Fprintf(&d.b, "crossing an image: %s floats (%s) of activations forward, as many gradients back", commas(floats), kib(floats))
+		fmt.Fprintf(&d.b, "crossing an image: %s floats (%s) of activations forward, as many gradients back",
+			commas(floats), kib(floats))
 		if logits > 0 {
 			fmt.Fprintf(&d.b, ", %s logits", commas(logits))
 		}

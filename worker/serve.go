@@ -95,7 +95,8 @@ func (c *runCmd) serve(ctx context.Context, con console, log *slog.Logger, id st
 	exchange.RegisterFiles(server, c.Checkpoints)
 
 	h := &host{ctx: ctx, device: device, mesh: mesh, root: c.Checkpoints, packs: c.Packs, worker: id,
-		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log, runs: map[string]*assignment{}, ended: map[string]uint64{}}
+		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log, runs: map[string]*assignment{},
+		ended: map[string]uint64{}}
 	s := session.New(session.Config{Coordinators: c.Coordinator, FirstTimeout: c.Wait, Log: log, Handler: h,
 		Register: c.registration(id, device)})
 	h.report = s.Report

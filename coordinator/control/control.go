@@ -60,8 +60,9 @@ type cellNote struct {
 
 // New makes a control loop.
 func New(cfg Config) *Control {
-	return &Control{cfg: cfg, wake: make(chan struct{}, 1), sessions: map[string]*Session{}, broken: map[string]time.Time{},
-		cells: map[string]map[cellKey]*cellNote{}, reasons: map[string]string{}, changed: make(chan struct{})}
+	return &Control{cfg: cfg, wake: make(chan struct{}, 1), sessions: map[string]*Session{},
+		broken: map[string]time.Time{}, cells: map[string]map[cellKey]*cellNote{},
+		reasons: map[string]string{}, changed: make(chan struct{})}
 }
 
 // Run leads whenever its node does, until ctx ends.

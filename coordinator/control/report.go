@@ -155,7 +155,8 @@ func (c *Control) Submit(ctx context.Context, spec []byte, resume bool) (name st
 			return "", err
 		}
 		if before.Identity() != j.Identity() {
-			return "", fmt.Errorf("job %s: %w, and it is another one: its network, data or recipe differ; give this one another name",
+			return "", fmt.Errorf("job %s: %w, and it is another one: "+
+				"its network, data or recipe differ; give this one another name",
 				j.Name, fsm.ErrJobExists)
 		}
 		if old.State != fsm.Stopped && old.State != fsm.Failed {

@@ -182,7 +182,8 @@ func (s *Session) align(view fsm.View, id string, c *Control) {
 		told, ok := s.told[name]
 		if ok && (!active || told != j.Generation) {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Revoke{Revoke: &clusterpb.Revoke{
-				Job: name, Generation: told, Reason: fmt.Sprintf("job is %s, generation %d: %s", j.State, j.Generation, j.Reason)}}})
+				Job: name, Generation: told,
+				Reason: fmt.Sprintf("job is %s, generation %d: %s", j.State, j.Generation, j.Reason)}}})
 			delete(s.told, name)
 			ok = false
 		}

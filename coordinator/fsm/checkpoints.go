@@ -53,7 +53,8 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 	f := c.File
 	place := rank(j, f.GetCell())
 	switch {
-	case f == nil || place < 0 || len(f.Sha256) != sha256.Size || len(f.Digest) != sha256.Size || c.Step > j.Submitted.Steps:
+	case f == nil || place < 0 || len(f.Sha256) != sha256.Size || len(f.Digest) != sha256.Size ||
+		c.Step > j.Submitted.Steps:
 		return fmt.Errorf("job %s: checkpoint file of step %d: %w", c.Job, c.Step, ErrInvalid)
 	case c.Numerics != j.Numerics:
 		return fmt.Errorf("job %s: checkpoint under %s instead of %s: %w", c.Job, c.Numerics, j.Numerics, ErrNumerics)
@@ -61,7 +62,8 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 	i, r := find(j, c.Step)
 	if r == nil || r.Generation != c.Generation {
 		// A step that is done again replaces what an earlier generation wrote: the files lie under the same names.
-		fresh := &commandpb.CheckpointRecord{Step: c.Step, Generation: c.Generation, PlanDigest: c.PlanDigest, Numerics: c.Numerics}
+		fresh := &commandpb.CheckpointRecord{Step: c.Step, Generation: c.Generation, PlanDigest: c.PlanDigest,
+			Numerics: c.Numerics}
 		if r == nil {
 			j.Checkpoints = slices.Insert(j.Checkpoints, i, fresh)
 		} else {

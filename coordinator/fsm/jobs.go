@@ -10,7 +10,8 @@ import (
 
 func (a *applier) submitJob(c *commandpb.SubmitJob) error {
 	if _, ok := a.s.v.Jobs[c.Job]; ok {
-		return fmt.Errorf("job %s: %w; go on with it: coordinator job resume %s, or choose another name", c.Job, ErrJobExists, c.Job)
+		return fmt.Errorf("job %s: %w; go on with it: coordinator job resume %s, or choose another name",
+			c.Job, ErrJobExists, c.Job)
 	}
 	if c.Job == "" || c.Steps == 0 || c.Replicas < 1 || c.Columns < 1 {
 		return fmt.Errorf("job %q without steps or cells: %w", c.Job, ErrInvalid)
@@ -63,7 +64,8 @@ func (a *applier) assignJob(c *commandpb.AssignJob) error {
 	if c.HasRestore {
 		from = fmt.Sprintf("step %d", c.RestoreStep)
 	}
-	a.event("generation", c.Job, "", "job %s: generation %d from %s on %d workers", c.Job, c.Generation, from, workersOf(c.Placement))
+	a.event("generation", c.Job, "", "job %s: generation %d from %s on %d workers", c.Job, c.Generation, from,
+		workersOf(c.Placement))
 	return nil
 }
 

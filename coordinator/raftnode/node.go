@@ -86,7 +86,8 @@ func New(cfg Config) (n *Node, err error) {
 		Timeout: time.Second, Logger: n.logger()})
 	rc := raft.DefaultConfig()
 	rc.LocalID, rc.Logger = raft.ServerID(n.id), n.logger()
-	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout, rc.CommitTimeout = heartbeatTimeout, electionTimeout, leaderLease, commitTimeout
+	rc.HeartbeatTimeout, rc.ElectionTimeout = heartbeatTimeout, electionTimeout
+	rc.LeaderLeaseTimeout, rc.CommitTimeout = leaderLease, commitTimeout
 	known, err := raft.HasExistingState(n.store, n.store, snapshots)
 	if err != nil {
 		return n, fmt.Errorf("read raft state in %s: %w", cfg.Directory, err)
@@ -192,7 +193,8 @@ func (n *Node) wait(ctx context.Context, f raft.Future) error {
 	go func() { done <- f.Error() }() // ends with the future, which raft always answers
 	select {
 	case err := <-done:
-		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) || errors.Is(err, raft.ErrRaftShutdown) {
+		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) ||
+			errors.Is(err, raft.ErrRaftShutdown) {
 			return fmt.Errorf("%w: %w", ErrNotLeader, err)
 		}
 		return err
@@ -224,7 +226,8 @@ func (n *Node) Close() error {
 
 // logger passes raft's own log on. Its everyday messages are for debugging.
 func (n *Node) logger() hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Info, DisableTime: true, Output: logWriter{n.cfg.Log}})
+	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Info, DisableTime: true,
+		Output: logWriter{n.cfg.Log}})
 }
 
 // logWriter turns hclog's lines into slog's records.

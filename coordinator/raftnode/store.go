@@ -33,7 +33,8 @@ var (
 const logHeader = 8 + 8 + 1 + 8 + 4
 
 func openStore(path string) (*store, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{FreelistType: bolt.FreelistMapType, NoFreelistSync: true, Timeout: time.Second})
+	db, err := bolt.Open(path, 0o600, &bolt.Options{FreelistType: bolt.FreelistMapType, NoFreelistSync: true,
+		Timeout: time.Second})
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
@@ -90,14 +91,16 @@ func logSum(index uint64, b []byte) uint64 { return xxh3.HashSeed(b, index) }
 func decodeLog(index uint64, b []byte, l *raft.Log) error {
 	le := binary.LittleEndian
 	if len(b) < logHeader || le.Uint64(b) != logSum(index, b[8:]) {
-		return fmt.Errorf("%w: entry %d: checksum does not match; restore this node's data directory from a backup", ErrCorruptLog, index)
+		return fmt.Errorf("%w: entry %d: checksum does not match; restore this node's data directory from a backup",
+			ErrCorruptLog, index)
 	}
 	n := int(le.Uint32(b[25:]))
 	if n > len(b)-logHeader {
 		return fmt.Errorf("%w: entry %d: %d bytes of data in %d", ErrCorruptLog, index, n, len(b))
 	}
-	*l = raft.Log{Index: index, Term: le.Uint64(b[8:]), Type: raft.LogType(b[16]), AppendedAt: time.Unix(0, int64(le.Uint64(b[17:]))),
-		Data: append([]byte(nil), b[logHeader:logHeader+n]...)}
+	*l = raft.Log{Index: index, Term: le.Uint64(b[8:]), Type: raft.LogType(b[16]),
+		AppendedAt: time.Unix(0, int64(le.Uint64(b[17:]))),
+		Data:       append([]byte(nil), b[logHeader:logHeader+n]...)}
 	if rest := b[logHeader+n:]; len(rest) > 0 {
 		l.Extensions = append([]byte(nil), rest...)
 	}

@@ -152,7 +152,8 @@ func (s *Server) ResumeJob(ctx context.Context, r *clusterpb.ResumeJobRequest) (
 }
 
 // ListCheckpoints implements the Operator service.
-func (s *Server) ListCheckpoints(_ context.Context, r *clusterpb.GetJobRequest) (*clusterpb.ListCheckpointsReply, error) {
+func (s *Server) ListCheckpoints(_ context.Context,
+	r *clusterpb.GetJobRequest) (*clusterpb.ListCheckpointsReply, error) {
 	out, err := s.Control.Checkpoints(r.Name)
 	return out, toStatus(err)
 }

@@ -1,5 +1,6 @@
-// Package sched decides which worker runs which cell. Decide is a pure function of the time, the coordinator's state and
-// what is known of the workers' sessions; it returns actions and, for every job, the reason in words that status prints.
+// Package sched decides which worker runs which cell. Decide is a pure function of the time, the coordinator's state
+// and what is known of the workers' sessions; it returns actions and, for every job, the reason in words that status
+// prints.
 package sched
 
 import (
@@ -112,9 +113,11 @@ func lost(now time.Time, in Input, id string, d *Decision) string {
 	var reason string
 	switch {
 	case !known:
-		deadline, reason = in.Leader.Add(in.Rules.Lease), fmt.Sprintf("not heard of within %v of this leader's start", in.Rules.Lease)
+		deadline = in.Leader.Add(in.Rules.Lease)
+		reason = fmt.Sprintf("not heard of within %v of this leader's start", in.Rules.Lease)
 	case !s.Connected:
-		deadline, reason = s.Broken.Add(in.Rules.Grace), fmt.Sprintf("its session broke and it did not come back within %v", in.Rules.Grace)
+		deadline = s.Broken.Add(in.Rules.Grace)
+		reason = fmt.Sprintf("its session broke and it did not come back within %v", in.Rules.Grace)
 	default:
 		deadline, reason = s.Heard.Add(in.Rules.Lease), fmt.Sprintf("silent for %v", in.Rules.Lease)
 	}
@@ -152,7 +155,8 @@ func place(now time.Time, in Input, j *commandpb.JobRecord, busy map[string]stri
 	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
 	if ready := settled(in, j); len(workers) < cells && now.Before(ready) {
 		d.wakeAt(ready)
-		return nil, fmt.Sprintf("%d cells, %d workers: waits %v for more before cells share a worker", cells, len(workers), in.Rules.Settle)
+		return nil, fmt.Sprintf("%d cells, %d workers: waits %v for more before cells share a worker",
+			cells, len(workers), in.Rules.Settle)
 	}
 	a := &Assign{Job: j.Submitted.Job, Generation: j.Generation + 1, Numerics: numerics, Placement: spread(j, workers)}
 	a.Restore, a.HasRestore = restore(j)

@@ -14,7 +14,8 @@ using dims = memory::dims;
 
 #if DNNL_VERSION_MAJOR >= 3
 inline convolution_forward::primitive_desc conv_fwd(const engine &e, const md &x, const md &w, const md *b, const md &y,
-                                                    const dims &st, const dims &pl, const dims &pr, const primitive_attr &a) {
+                                                    const dims &st, const dims &pl, const dims &pr,
+                                                    const primitive_attr &a) {
   auto pk = prop_kind::forward_training;
   auto al = algorithm::convolution_direct;
   return b ? convolution_forward::primitive_desc(e, pk, al, x, w, *b, y, st, pl, pr, a)
@@ -22,26 +23,34 @@ inline convolution_forward::primitive_desc conv_fwd(const engine &e, const md &x
 }
 inline convolution_backward_data::primitive_desc conv_bwd_data(const engine &e, const md &dx, const md &w, const md &dy,
                                                                const dims &st, const dims &pl, const dims &pr,
-                                                               const convolution_forward::primitive_desc &h, const primitive_attr &a) {
+                                                               const convolution_forward::primitive_desc &h,
+                                                               const primitive_attr &a) {
   return {e, algorithm::convolution_direct, dx, w, dy, st, pl, pr, h, a};
 }
-inline convolution_backward_weights::primitive_desc conv_bwd_weights(const engine &e, const md &x, const md &dw, const md *db, const md &dy,
+inline convolution_backward_weights::primitive_desc conv_bwd_weights(const engine &e, const md &x, const md &dw,
+                                                                     const md *db, const md &dy,
                                                                      const dims &st, const dims &pl, const dims &pr,
-                                                                     const convolution_forward::primitive_desc &h, const primitive_attr &a) {
+                                                                     const convolution_forward::primitive_desc &h,
+                                                                     const primitive_attr &a) {
   auto al = algorithm::convolution_direct;
   return db ? convolution_backward_weights::primitive_desc(e, al, x, dw, *db, dy, st, pl, pr, h, a)
             : convolution_backward_weights::primitive_desc(e, al, x, dw, dy, st, pl, pr, h, a);
 }
-inline inner_product_forward::primitive_desc ip_fwd(const engine &e, const md &x, const md &w, const md *b, const md &y, const primitive_attr &a) {
+inline inner_product_forward::primitive_desc ip_fwd(const engine &e, const md &x, const md &w, const md *b, const md &y,
+                                                    const primitive_attr &a) {
   auto pk = prop_kind::forward_training;
-  return b ? inner_product_forward::primitive_desc(e, pk, x, w, *b, y, a) : inner_product_forward::primitive_desc(e, pk, x, w, y, a);
+  return b ? inner_product_forward::primitive_desc(e, pk, x, w, *b, y, a)
+           : inner_product_forward::primitive_desc(e, pk, x, w, y, a);
 }
 inline inner_product_backward_data::primitive_desc ip_bwd_data(const engine &e, const md &dx, const md &w, const md &dy,
-                                                               const inner_product_forward::primitive_desc &h, const primitive_attr &a) {
+                                                               const inner_product_forward::primitive_desc &h,
+                                                               const primitive_attr &a) {
   return {e, dx, w, dy, h, a};
 }
-inline inner_product_backward_weights::primitive_desc ip_bwd_weights(const engine &e, const md &x, const md &dw, const md *db, const md &dy,
-                                                                     const inner_product_forward::primitive_desc &h, const primitive_attr &a) {
+inline inner_product_backward_weights::primitive_desc ip_bwd_weights(const engine &e, const md &x, const md &dw,
+                                                                     const md *db, const md &dy,
+                                                                     const inner_product_forward::primitive_desc &h,
+                                                                     const primitive_attr &a) {
   return db ? inner_product_backward_weights::primitive_desc(e, x, dw, *db, dy, h, a)
             : inner_product_backward_weights::primitive_desc(e, x, dw, dy, h, a);
 }
@@ -63,7 +72,8 @@ inline std::string describe(const md &m) {
 }
 #else
 inline convolution_forward::primitive_desc conv_fwd(const engine &e, const md &x, const md &w, const md *b, const md &y,
-                                                    const dims &st, const dims &pl, const dims &pr, const primitive_attr &a) {
+                                                    const dims &st, const dims &pl, const dims &pr,
+                                                    const primitive_attr &a) {
   auto pk = prop_kind::forward_training;
   auto al = algorithm::convolution_direct;
   using D = convolution_forward::desc;
@@ -71,27 +81,34 @@ inline convolution_forward::primitive_desc conv_fwd(const engine &e, const md &x
 }
 inline convolution_backward_data::primitive_desc conv_bwd_data(const engine &e, const md &dx, const md &w, const md &dy,
                                                                const dims &st, const dims &pl, const dims &pr,
-                                                               const convolution_forward::primitive_desc &h, const primitive_attr &a) {
+                                                               const convolution_forward::primitive_desc &h,
+                                                               const primitive_attr &a) {
   return {convolution_backward_data::desc(algorithm::convolution_direct, dx, w, dy, st, pl, pr), a, e, h};
 }
-inline convolution_backward_weights::primitive_desc conv_bwd_weights(const engine &e, const md &x, const md &dw, const md *db, const md &dy,
+inline convolution_backward_weights::primitive_desc conv_bwd_weights(const engine &e, const md &x, const md &dw,
+                                                                     const md *db, const md &dy,
                                                                      const dims &st, const dims &pl, const dims &pr,
-                                                                     const convolution_forward::primitive_desc &h, const primitive_attr &a) {
+                                                                     const convolution_forward::primitive_desc &h,
+                                                                     const primitive_attr &a) {
   auto al = algorithm::convolution_direct;
   using D = convolution_backward_weights::desc;
   return {db ? D(al, x, dw, *db, dy, st, pl, pr) : D(al, x, dw, dy, st, pl, pr), a, e, h};
 }
-inline inner_product_forward::primitive_desc ip_fwd(const engine &e, const md &x, const md &w, const md *b, const md &y, const primitive_attr &a) {
+inline inner_product_forward::primitive_desc ip_fwd(const engine &e, const md &x, const md &w, const md *b, const md &y,
+                                                    const primitive_attr &a) {
   auto pk = prop_kind::forward_training;
   using D = inner_product_forward::desc;
   return {b ? D(pk, x, w, *b, y) : D(pk, x, w, y), a, e};
 }
 inline inner_product_backward_data::primitive_desc ip_bwd_data(const engine &e, const md &dx, const md &w, const md &dy,
-                                                               const inner_product_forward::primitive_desc &h, const primitive_attr &a) {
+                                                               const inner_product_forward::primitive_desc &h,
+                                                               const primitive_attr &a) {
   return {inner_product_backward_data::desc(dx, w, dy), a, e, h};
 }
-inline inner_product_backward_weights::primitive_desc ip_bwd_weights(const engine &e, const md &x, const md &dw, const md *db, const md &dy,
-                                                                     const inner_product_forward::primitive_desc &h, const primitive_attr &a) {
+inline inner_product_backward_weights::primitive_desc ip_bwd_weights(const engine &e, const md &x, const md &dw,
+                                                                     const md *db, const md &dy,
+                                                                     const inner_product_forward::primitive_desc &h,
+                                                                     const primitive_attr &a) {
   using D = inner_product_backward_weights::desc;
   return {db ? D(x, dw, *db, dy) : D(x, dw, dy), a, e, h};
 }

@@ -79,7 +79,8 @@ CLONES void ck_scale(size_t n, float factor, const float *x, float *y) {
 CLONES void ck_add(size_t n, float *dst, const float *src) {
   for (size_t i = 0; i < n; i++) dst[i] += src[i];
 }
-CLONES void ck_sgd(size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1, float momentum, float rate, float decay) {
+CLONES void ck_sgd(size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1, float momentum,
+    float rate, float decay) {
   float shrink = decay * rate;
   for (size_t i = 0; i < n; i++) {
     float w = w0[i];
@@ -93,7 +94,8 @@ void ck_dropout(const ck_dropout_desc *d, uint64_t key, uint64_t step, const flo
   size_t units = (size_t)d->c * d->area;
   for (int n = 0; n < d->n; n++, x += units, y += units)
     for (size_t u = 0; u < units; u += 4) {
-      uint32_t c[4] = {(uint32_t)((d->first_unit + u) / 4), (uint32_t)(d->first_image + n), (uint32_t)step, (uint32_t)(step >> 32)};
+      uint32_t c[4] = {(uint32_t)((d->first_unit + u) / 4), (uint32_t)(d->first_image + n), (uint32_t)step,
+          (uint32_t)(step >> 32)};
       philox(c, (uint32_t)key, (uint32_t)(key >> 32));
       for (size_t i = u; i < u + 4 && i < units; i++) {
         size_t m = i / d->area, p = i % d->area;
@@ -103,7 +105,8 @@ void ck_dropout(const ck_dropout_desc *d, uint64_t key, uint64_t step, const flo
     }
 }
 
-void ck_softmax_forward(int n, int classes, int valid, const float *z, const int32_t *labels, float *loss, int32_t *rank, int32_t *ties) {
+void ck_softmax_forward(int n, int classes, int valid, const float *z, const int32_t *labels, float *loss,
+    int32_t *rank, int32_t *ties) {
   for (int i = 0; i < n; i++, z += classes) {
     loss[i] = 0;
     rank[i] = -1;
@@ -129,11 +132,13 @@ void ck_softmax_backward(int n, int classes, int valid, const float *z, const in
     }
     float top;
     double sum = row_sum(z, classes, &top);
-    for (int c = 0; c < classes; c++) dz[c] = (float)((exponential((double)z[c] - top) / sum - (c == labels[i])) / valid);
+    for (int c = 0; c < classes; c++)
+      dz[c] = (float)((exponential((double)z[c] - top) / sum - (c == labels[i])) / valid);
   }
 }
 
-void ck_input(const ck_input_desc *d, const uint8_t *images, const ck_view *views, const float *mean, float scale, float *y) {
+void ck_input(const ck_input_desc *d, const uint8_t *images, const ck_view *views, const float *mean, float scale,
+    float *y) {
   size_t plane = (size_t)d->h * d->w, out = (size_t)d->out_h * d->out_w;
   for (int n = 0; n < d->n; n++) {
     const ck_view *v = views + n;

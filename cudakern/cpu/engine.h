@@ -63,8 +63,10 @@ typedef struct {
 void ck_dropout(const ck_dropout_desc *d, uint64_t key, uint64_t step, const float *x, float *y);
 void ck_scale(size_t n, float factor, const float *x, float *y);
 void ck_add(size_t n, float *dst, const float *src);
-void ck_sgd(size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1, float momentum, float rate, float decay);
-void ck_softmax_forward(int n, int classes, int valid, const float *z, const int32_t *labels, float *loss, int32_t *rank, int32_t *ties);
+void ck_sgd(size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1, float momentum,
+    float rate, float decay);
+void ck_softmax_forward(int n, int classes, int valid, const float *z, const int32_t *labels, float *loss,
+    int32_t *rank, int32_t *ties);
 void ck_softmax_backward(int n, int classes, int valid, const float *z, const int32_t *labels, float *dz);
 typedef struct {
   int n, c, h, w, out_h, out_w, block;
@@ -74,7 +76,8 @@ typedef struct {
   uint8_t flip, pad[3];
   float shift[3];
 } ck_view;
-void ck_input(const ck_input_desc *d, const uint8_t *images, const ck_view *views, const float *mean, float scale, float *y);
+void ck_input(const ck_input_desc *d, const uint8_t *images, const ck_view *views, const float *mean, float scale,
+    float *y);
 
 #ifdef __cplusplus
 }

@@ -69,7 +69,8 @@ struct Strips {
   int n, pixels, size, group, stride;
   std::vector<float> memory;
   Strips(const ck_lrn_desc *d)
-      : n(d->c * (d->block == 1 ? lanes : 1)), pixels(d->block == 1 ? lanes : 1), size(d->size), group(d->block == 1 ? 1 : 16),
+      : n(d->c * (d->block == 1 ? lanes : 1)), pixels(d->block == 1 ? lanes : 1), size(d->size),
+        group(d->block == 1 ? 1 : 16),
         stride(n + 2 * size * pixels), memory((size_t)group * stride, 0.f) {}
   float *row() { return memory.data() + size * pixels; }
 };
@@ -83,7 +84,8 @@ INLINE void gather(const ck_lrn_desc *d, const float *x, int p, float *row) {
       for (int i = 0; i < n; i++) row[c * lanes + i] = x[(size_t)c * area + p + i];
     return;
   }
-  for (int c = 0; c < d->c; c += lanes) store(row + c, load(x + ((size_t)(c / d->block) * area + p) * d->block + c % d->block));
+  for (int c = 0; c < d->c; c += lanes)
+    store(row + c, load(x + ((size_t)(c / d->block) * area + p) * d->block + c % d->block));
 }
 INLINE void scatter(const ck_lrn_desc *d, const float *row, int p, float *x) {
   int area = d->h * d->w;
@@ -93,7 +95,8 @@ INLINE void scatter(const ck_lrn_desc *d, const float *row, int p, float *x) {
       for (int i = 0; i < n; i++) x[(size_t)c * area + p + i] = row[c * lanes + i];
     return;
   }
-  for (int c = 0; c < d->c; c += lanes) store(x + ((size_t)(c / d->block) * area + p) * d->block + c % d->block, load(row + c));
+  for (int c = 0; c < d->c; c += lanes)
+    store(x + ((size_t)(c / d->block) * area + p) * d->block + c % d->block, load(row + c));
 }
 
 // window sums `size` channels from the first-th neighbour on, in ascending order, at place i of a strip.
@@ -107,7 +110,8 @@ INLINE V window(const float *row, int i, int first, int size, int pixels) {
 
 extern "C" {
 
-CLONES static void maps_forward(const ck_lrn_desc *desc, const float *x, float *y, float *v, float *sq, const Strips *strips) {
+CLONES static void maps_forward(const ck_lrn_desc *desc, const float *x, float *y, float *v, float *sq,
+    const Strips *strips) {
   const ck_lrn_desc d = *desc;
   const int n = strips->n, pixels = strips->pixels, stride = strips->stride, area = d.h * d.w;
   for (int p = 0; p < area; p += pixels * strips->group) {
@@ -127,7 +131,8 @@ CLONES static void maps_forward(const ck_lrn_desc *desc, const float *x, float *
 }
 
 // dx_i = dy_i s_i^-b - 2 a b x_i sum_j dy_j x_j s_j^-b / s_j over the windows j that hold i: the mirrored window.
-CLONES static void maps_backward(const ck_lrn_desc *desc, const float *x, const float *dy, float *dx, float *v, float *t, float *g,
+CLONES static void maps_backward(const ck_lrn_desc *desc, const float *x, const float *dy, float *dx, float *v,
+    float *t, float *g,
                                  float *q, const Strips *strips) {
   const ck_lrn_desc d = *desc;
   const int n = strips->n, pixels = strips->pixels, stride = strips->stride, area = d.h * d.w;
@@ -254,7 +259,8 @@ template <int B> INLINE void pool_forward(const ck_pool_desc *d, const float *x,
       }
 }
 
-template <int B> INLINE void pool_backward(const ck_pool_desc *d, const float *x, const float *y, const float *dy, float *dx) {
+template <int B> INLINE void pool_backward(const ck_pool_desc *d, const float *x, const float *y, const float *dy,
+    float *dx) {
   typedef typename Block<B>::V V;
   size_t plane = (size_t)d->h * d->w * B;
   memset(dx, 0, sizeof(float) * plane * d->n * (d->c / B));

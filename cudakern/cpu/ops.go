@@ -172,7 +172,8 @@ func (c sgd) Update(_ cudakern.Stream, w0, v0, grad, w1, v1 cudakern.Buffer, mom
 	if err := c.check(w0, v0, grad, w1, v1); err != nil {
 		return err
 	}
-	C.ck_sgd(c.n, floats(w0), floats(v0), floats(grad), floats(w1), floats(v1), C.float(momentum), C.float(rate), C.float(decay))
+	C.ck_sgd(c.n, floats(w0), floats(v0), floats(grad), floats(w1), floats(v1), C.float(momentum), C.float(rate),
+		C.float(decay))
 	return nil
 }
 
@@ -261,18 +262,21 @@ func (c *softmax) check(logits, labels cudakern.Buffer, valid int) error {
 	return nil
 }
 
-func (c *softmax) Forward(_ cudakern.Stream, logits, labels cudakern.Buffer, valid int, loss, rank, ties cudakern.Buffer) error {
+func (c *softmax) Forward(_ cudakern.Stream, logits, labels cudakern.Buffer, valid int,
+	loss, rank, ties cudakern.Buffer) error {
 	err := first(c.check(logits, labels, valid),
 		cudakern.Check("softmax", "loss", loss, cudakern.Shape{c.N}, cudakern.Plain),
 		cudakern.CheckBytes("softmax", "rank", rank, 4*c.N), cudakern.CheckBytes("softmax", "ties", ties, 4*c.N))
 	if err != nil {
 		return err
 	}
-	C.ck_softmax_forward(C.int(c.N), C.int(c.Classes), C.int(valid), floats(logits), ints(labels), floats(loss), ints(rank), ints(ties))
+	C.ck_softmax_forward(C.int(c.N), C.int(c.Classes), C.int(valid), floats(logits), ints(labels), floats(loss),
+		ints(rank), ints(ties))
 	return nil
 }
 
-func (c *softmax) Backward(_ cudakern.Stream, logits, labels cudakern.Buffer, valid int, dlogits cudakern.Buffer) error {
+func (c *softmax) Backward(_ cudakern.Stream, logits, labels cudakern.Buffer, valid int,
+	dlogits cudakern.Buffer) error {
 	err := first(c.check(logits, labels, valid),
 		cudakern.Check("softmax", "dlogits", dlogits, cudakern.Shape{c.N, c.Classes}, cudakern.Plain))
 	if err != nil {
@@ -302,7 +306,8 @@ func (d *device) NewInput(c cudakern.InputDesc) (cudakern.Input, error) {
 
 func (c *input) Layouts() cudakern.Layout { return c.layout }
 
-func (c *input) Forward(_ cudakern.Stream, images cudakern.Buffer, views []cudakern.View, mean cudakern.Buffer, scale float32, y cudakern.Buffer) error {
+func (c *input) Forward(_ cudakern.Stream, images cudakern.Buffer, views []cudakern.View, mean cudakern.Buffer,
+	scale float32, y cudakern.Buffer) error {
 	err := first(cudakern.CheckBytes("input", "images", images, c.N*c.C*c.H*c.W),
 		cudakern.Check("input", "mean", mean, cudakern.Shape{1, c.C, c.H, c.W}, cudakern.Plain),
 		cudakern.Check("input", "y", y, c.YShape(), c.layout))

@@ -24,8 +24,8 @@ extern "C" void omp_set_num_threads(int);
 
 namespace {
 
-// one_thread keeps OpenMP from ever making a team: oneDNN asks for as many threads as the calling thread's setting says,
-// and every OS thread that asked for more would keep a pool of its own.
+// one_thread keeps OpenMP from ever making a team: oneDNN asks for as many threads as the calling thread's setting
+// says, and every OS thread that asked for more would keep a pool of its own.
 void one_thread() { omp_set_num_threads(1); }
 
 const engine &cpu() {
@@ -83,7 +83,8 @@ const ck_layout *intern(const md &d, const dims &shape) {
 struct Reorder {
   reorder prim;
   memory from, to;
-  Reorder(const md &f, const md &t) : prim(reorder::primitive_desc(cpu(), f, cpu(), t)), from(f, cpu(), nullptr), to(t, cpu(), nullptr) {}
+  Reorder(const md &f, const md &t)
+      : prim(reorder::primitive_desc(cpu(), f, cpu(), t)), from(f, cpu(), nullptr), to(t, cpu(), nullptr) {}
   void run(const void *src, void *dst) {
     stream s(cpu());
     from.set_data_handle(const_cast<void *>(src));
@@ -198,7 +199,8 @@ ck_product *conv(const ck_conv_desc &d) {
   md w(shape, f32, tag::any), b({d.out}, f32, tag::x);
   dims st{d.stride, d.stride}, pl{d.pad_top, d.pad_left};
   // What the last window needs beyond the image; negative where it ends before it.
-  dims pr{(d.out_h - 1) * d.stride + d.kernel - d.pad_top - d.h, (d.out_w - 1) * d.stride + d.kernel - d.pad_left - d.w};
+  dims pr{(d.out_h - 1) * d.stride + d.kernel - d.pad_top - d.h,
+          (d.out_w - 1) * d.stride + d.kernel - d.pad_left - d.w};
   const md *bp = d.bias ? &b : nullptr;
   // Operands as they lie first; where oneDNN has only plain loops for that, as it likes them, through copies.
   auto fwd = conv_fwd(cpu(), x, w, bp, y, st, pl, pr, attributes(d.accumulate, d.relu));
@@ -254,7 +256,8 @@ extern "C" {
 const char *ck_version(void) {
   static const std::string v = [] {
     auto n = dnnl_version();
-    std::string s = "onednn-" + std::to_string(n->major) + "." + std::to_string(n->minor) + "." + std::to_string(n->patch) + "/";
+    std::string s = "onednn-" + std::to_string(n->major) + "." + std::to_string(n->minor) + "." +
+        std::to_string(n->patch) + "/";
     const char *isa = isa_name();
     s += isa ? isa : "isa" + std::to_string((int)dnnl_get_effective_cpu_isa());
     return s + "/glibc-" + gnu_get_libc_version(); // pow, for exponents of lrn other than 0.75
@@ -262,7 +265,11 @@ const char *ck_version(void) {
   return v.c_str();
 }
 
-int ck_block(void) { return __builtin_cpu_supports("avx512f") && (int)dnnl_get_effective_cpu_isa() >= (int)dnnl_cpu_isa_avx512_core ? 16 : 8; }
+int ck_block(void) {
+  bool wide = __builtin_cpu_supports("avx512f") &&
+              (int)dnnl_get_effective_cpu_isa() >= (int)dnnl_cpu_isa_avx512_core;
+  return wide ? 16 : 8;
+}
 
 // Buffers of 2 MiB and more are laid on huge pages: far fewer of them have to be found in a step.
 void *ck_alloc(size_t bytes) {

@@ -21,7 +21,8 @@ func elementTests() []test {
 			}
 		}
 	}
-	for _, d := range []cudakern.SoftmaxDesc{{N: 1, Classes: 1}, {N: 7, Classes: 10}, {N: 128, Classes: 10}, {N: 5, Classes: 1000}} {
+	for _, d := range []cudakern.SoftmaxDesc{{N: 1, Classes: 1}, {N: 7, Classes: 10}, {N: 128, Classes: 10},
+		{N: 5, Classes: 1000}} {
 		out = append(out, softmaxTest(d, d.N), softmaxTest(d, (d.N+1)/2))
 	}
 	return out
@@ -32,7 +33,8 @@ func (e *env) layoutOf(s cudakern.Shape) cudakern.Layout {
 	if len(s) != 4 || e.err != nil {
 		return cudakern.Plain
 	}
-	p, err := e.dev.NewPool(cudakern.PoolDesc{N: s[0], C: s[1], H: s[2], W: s[3], OutH: s[2], OutW: s[3], Kernel: 1, Stride: 1})
+	p, err := e.dev.NewPool(cudakern.PoolDesc{N: s[0], C: s[1], H: s[2], W: s[3], OutH: s[2], OutW: s[3], Kernel: 1,
+		Stride: 1})
 	if err != nil {
 		e.err = err
 		return cudakern.Plain
@@ -113,7 +115,8 @@ func dropoutTest(d cudakern.DropoutDesc) test {
 		e.closing(p.Close)
 		const key, step = 0x0123456789abcdef, 1<<33 + 5
 		x, dy := e.in("x", d.Shape, d.Layout), e.in("dy", d.Shape, d.Layout)
-		y, dx, test := e.out("y", d.Shape, d.Layout, 0), e.out("dx", d.Shape, d.Layout, 0), e.out("infer", d.Shape, d.Layout, 0)
+		y, dx, test := e.out("y", d.Shape, d.Layout, 0), e.out("dx", d.Shape, d.Layout, 0),
+			e.out("infer", d.Shape, d.Layout, 0)
 		if e.err != nil {
 			return e.err
 		}

@@ -217,7 +217,8 @@ func faults() map[string]struct {
 		f  faulty
 	}
 	calls := float32(0)
-	dense := func(make func(dev cudakern.Device, d cudakern.Dense) denseThat) func(cudakern.Device, cudakern.Dense) cudakern.Dense {
+	dense := func(make func(dev cudakern.Device, d cudakern.Dense) denseThat) func(
+		cudakern.Device, cudakern.Dense) cudakern.Dense {
 		return func(dev cudakern.Device, d cudakern.Dense) cudakern.Dense { return make(dev, d) }
 	}
 	return map[string]fault{
@@ -230,7 +231,8 @@ func faults() map[string]struct {
 		"adds instead of overwriting":  {"conv", faulty{conv: func(d *cudakern.ConvDesc) { d.Accumulate = true }}},
 		"rectifier left out":           {"conv", faulty{conv: func(d *cudakern.ConvDesc) { d.ReLU = false }}},
 		"bias left out":                {"conv", faulty{conv: func(d *cudakern.ConvDesc) { d.Bias = false }}},
-		"output not written":           {"dense", faulty{dense: dense(func(_ cudakern.Device, d cudakern.Dense) denseThat { return denseThat{Dense: d, noData: true} })}},
+		"output not written": {"dense", faulty{
+			dense: dense(func(_ cudakern.Device, d cudakern.Dense) denseThat { return denseThat{Dense: d, noData: true} })}},
 		"another result every time": {"dense", faulty{dense: dense(func(dev cudakern.Device, d cudakern.Dense) denseThat {
 			return denseThat{Dense: d, dev: dev, after: func(d denseThat, st cudakern.Stream, _, y cudakern.Buffer) error {
 				calls++
@@ -242,21 +244,28 @@ func faults() map[string]struct {
 				return poke(d.dev, st, x, func(v float32) float32 { return -v })
 			}}
 		})}},
-		"ties shared wrongly":     {"pool", faulty{pool: func(d *cudakern.PoolDesc) { d.TiesAll = !d.TiesAll }}},
-		"pool window off by one":  {"pool", faulty{pool: func(d *cudakern.PoolDesc) { d.Pad.Top = min(d.Pad.Top+1, d.Kernel-1) }}},
-		"lrn window too wide":     {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Size++ }}},
-		"alpha over size":         {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Alpha /= float64(d.Size) }}},
-		"beta a hair off":         {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Beta += 1e-4 }}},
-		"mask of another unit":    {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) { d.FirstUnit += 4 }}},
-		"mask of another image":   {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) { d.FirstImage++ }}},
-		"dropout scaled wrongly":  {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) { d.ScaleTrain = !d.ScaleTrain }}},
-		"padding counts":          {"softmax", faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax { return softmaxOfAll{s, 1} }}},
+		"ties shared wrongly": {"pool", faulty{pool: func(d *cudakern.PoolDesc) { d.TiesAll = !d.TiesAll }}},
+		"pool window off by one": {"pool",
+			faulty{pool: func(d *cudakern.PoolDesc) { d.Pad.Top = min(d.Pad.Top+1, d.Kernel-1) }}},
+		"lrn window too wide":   {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Size++ }}},
+		"alpha over size":       {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Alpha /= float64(d.Size) }}},
+		"beta a hair off":       {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Beta += 1e-4 }}},
+		"mask of another unit":  {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) { d.FirstUnit += 4 }}},
+		"mask of another image": {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) { d.FirstImage++ }}},
+		"dropout scaled wrongly": {"dropout",
+			faulty{dropout: func(d *cudakern.DropoutDesc) { d.ScaleTrain = !d.ScaleTrain }}},
+		"padding counts": {"softmax",
+			faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax { return softmaxOfAll{s, 1} }}},
 		"decay left out":          {"sgd", faulty{sgd: func(s cudakern.SGD) cudakern.SGD { return sgdWithout{s} }}},
 		"gradient past rectifier": {"relu", faulty{relu: func(r cudakern.ReLU) cudakern.ReLU { return reluThrough{r} }}},
-		"add overwrites":          {"add", faulty{add: func(dev cudakern.Device, a cudakern.Add) cudakern.Add { return addOver{a, dev} }}},
-		"always the first part":   {"concat", faulty{concat: func(c cudakern.Concat) cudakern.Concat { return concatReversed{c} }}},
-		"image not mirrored":      {"input", faulty{input: func(i cudakern.Input) cudakern.Input { return inputUnflipped{i} }}},
-		"memory not given back":   {"reorder", faulty{reorder: func(dev cudakern.Device, r cudakern.Reorder) cudakern.Reorder { return leaking{r, dev} }}},
+		"add overwrites": {"add",
+			faulty{add: func(dev cudakern.Device, a cudakern.Add) cudakern.Add { return addOver{a, dev} }}},
+		"always the first part": {"concat",
+			faulty{concat: func(c cudakern.Concat) cudakern.Concat { return concatReversed{c} }}},
+		"image not mirrored": {"input",
+			faulty{input: func(i cudakern.Input) cudakern.Input { return inputUnflipped{i} }}},
+		"memory not given back": {"reorder",
+			faulty{reorder: func(dev cudakern.Device, r cudakern.Reorder) cudakern.Reorder { return leaking{r, dev} }}},
 	}
 }
 

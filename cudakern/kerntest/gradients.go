@@ -97,20 +97,25 @@ func run(t *testing.T, dev cudakern.Device, f func(*session) []float32) []float3
 // slopes are the differentiable ops. Linear ones take a large step, which rounds less; where a maximum is taken, values
 // lie further apart than the step reaches.
 func slopes(t *testing.T, dev cudakern.Device) []slope {
-	conv := cudakern.ConvDesc{N: 2, In: 3, H: 7, W: 6, Out: 4, OutH: 4, OutW: 3, Kernel: 3, Stride: 2, Pad: cudakern.Pad{Top: 1, Left: 1}}
+	conv := cudakern.ConvDesc{N: 2, In: 3, H: 7, W: 6, Out: 4, OutH: 4, OutW: 3, Kernel: 3, Stride: 2,
+		Pad: cudakern.Pad{Top: 1, Left: 1}}
 	dense := cudakern.DenseDesc{N: 3, In: 11, Out: 5}
 	var out []slope
-	out = append(out, productSlopes(t, dev, "conv", conv.XShape(), conv.WShape(), conv.YShape(), func() (product, error) { return dev.NewConv(conv) })...)
-	out = append(out, productSlopes(t, dev, "dense", dense.XShape(), dense.WShape(), dense.YShape(), func() (product, error) { return dev.NewDense(dense) })...)
+	out = append(out, productSlopes(t, dev, "conv", conv.XShape(), conv.WShape(), conv.YShape(),
+		func() (product, error) { return dev.NewConv(conv) })...)
+	out = append(out, productSlopes(t, dev, "dense", dense.XShape(), dense.WShape(), dense.YShape(),
+		func() (product, error) { return dev.NewDense(dense) })...)
 	for _, d := range []cudakern.LRNDesc{{N: 2, C: 7, H: 3, W: 3, Size: 5, K: 1, Alpha: 0.5, Beta: 0.75},
-		{N: 2, C: 8, H: 3, W: 2, Size: 4, K: 2, Alpha: 0.3, Beta: 0.5}, {N: 1, C: 2, H: 6, W: 5, Size: 3, K: 1, Alpha: 0.4, Beta: 0.75, Space: true}} {
+		{N: 2, C: 8, H: 3, W: 2, Size: 4, K: 2, Alpha: 0.3, Beta: 0.5},
+		{N: 1, C: 2, H: 6, W: 5, Size: 3, K: 1, Alpha: 0.4, Beta: 0.75, Space: true}} {
 		out = append(out, lrnSlope(t, dev, d))
 	}
 	out = append(out, poolSlope(t, dev), softmaxSlope(t, dev))
 	return out
 }
 
-func productSlopes(t *testing.T, dev cudakern.Device, name string, xs, ws, ys cudakern.Shape, open func() (product, error)) []slope {
+func productSlopes(t *testing.T, dev cudakern.Device, name string, xs, ws, ys cudakern.Shape,
+	open func() (product, error)) []slope {
 	x0, w0 := draw(1, xs.Len()), draw(2, ws.Len())
 	with := func(f func(s *session, p product, lx, lw, ly cudakern.Layout) cudakern.Buffer) []float32 {
 		return run(t, dev, func(s *session) []float32 {
@@ -129,20 +134,22 @@ func productSlopes(t *testing.T, dev cudakern.Device, name string, xs, ws, ys cu
 		})
 	}
 	return []slope{
-		{name + " by data", xs, ys, 0.25, x0, func(x []float32) []float32 { return forward(x, w0) }, func(_, dy []float32) []float32 {
-			return with(func(s *session, p product, lx, lw, ly cudakern.Layout) cudakern.Buffer {
-				dx := s.buffer(xs, lx, nil)
-				s.must(p.BackwardData(s.st, s.buffer(ys, ly, dy), s.buffer(ws, lw, w0), dx))
-				return dx
-			})
-		}},
-		{name + " by weights", ws, ys, 0.25, w0, func(w []float32) []float32 { return forward(x0, w) }, func(_, dy []float32) []float32 {
-			return with(func(s *session, p product, lx, lw, ly cudakern.Layout) cudakern.Buffer {
-				dw := s.buffer(ws, lw, nil)
-				s.must(p.BackwardWeights(s.st, s.buffer(xs, lx, x0), s.buffer(ys, ly, dy), dw, nil))
-				return dw
-			})
-		}},
+		{name + " by data", xs, ys, 0.25, x0, func(x []float32) []float32 { return forward(x, w0) },
+			func(_, dy []float32) []float32 {
+				return with(func(s *session, p product, lx, lw, ly cudakern.Layout) cudakern.Buffer {
+					dx := s.buffer(xs, lx, nil)
+					s.must(p.BackwardData(s.st, s.buffer(ys, ly, dy), s.buffer(ws, lw, w0), dx))
+					return dx
+				})
+			}},
+		{name + " by weights", ws, ys, 0.25, w0, func(w []float32) []float32 { return forward(x0, w) },
+			func(_, dy []float32) []float32 {
+				return with(func(s *session, p product, lx, lw, ly cudakern.Layout) cudakern.Buffer {
+					dw := s.buffer(ws, lw, nil)
+					s.must(p.BackwardWeights(s.st, s.buffer(xs, lx, x0), s.buffer(ys, ly, dy), dw, nil))
+					return dw
+				})
+			}},
 	}
 }
 
@@ -229,7 +236,8 @@ func softmaxSlope(t *testing.T, dev cudakern.Device) slope {
 			return []float32{sum}
 		})
 	}
-	return slope{"softmax", shape, cudakern.Shape{1}, 1.0 / 64, draw(5, shape.Len()), func(x []float32) []float32 { return pass(x, nil) }, pass}
+	return slope{"softmax", shape, cudakern.Shape{1}, 1.0 / 64, draw(5, shape.Len()),
+		func(x []float32) []float32 { return pass(x, nil) }, pass}
 }
 
 // refusals wants buffers of the wrong shape, missing ones and senseless descriptors refused as errors.
@@ -245,8 +253,14 @@ func refusals(t *testing.T, dev cudakern.Device) {
 		},
 		"dense of nothing": func() error { _, err := dev.NewDense(cudakern.DenseDesc{N: 1}); return err },
 		"pool of nothing":  func() error { _, err := dev.NewPool(cudakern.PoolDesc{}); return err },
-		"lrn without k":    func() error { _, err := dev.NewLRN(cudakern.LRNDesc{N: 1, C: 1, H: 1, W: 1, Size: 3}); return err },
-		"dropout of all":   func() error { _, err := dev.NewDropout(cudakern.DropoutDesc{Shape: cudakern.Shape{1, 4}}); return err },
+		"lrn without k": func() error {
+			_, err := dev.NewLRN(cudakern.LRNDesc{N: 1, C: 1, H: 1, W: 1, Size: 3})
+			return err
+		},
+		"dropout of all": func() error {
+			_, err := dev.NewDropout(cudakern.DropoutDesc{Shape: cudakern.Shape{1, 4}})
+			return err
+		},
 		"reorder of two": func() error {
 			_, err := dev.NewReorder(cudakern.ReorderDesc{FromShape: cudakern.Shape{2}, ToShape: cudakern.Shape{3}})
 			return err
@@ -261,7 +275,8 @@ func refusals(t *testing.T, dev cudakern.Device) {
 		s.must(err)
 		defer p.Close()
 		lx, lw, ly := p.Layouts()
-		x, w, y := s.buffer(cudakern.Shape{2, 3}, lx, nil), s.buffer(cudakern.Shape{4, 3}, lw, nil), s.buffer(cudakern.Shape{2, 4}, ly, nil)
+		x, w, y := s.buffer(cudakern.Shape{2, 3}, lx, nil), s.buffer(cudakern.Shape{4, 3}, lw, nil),
+			s.buffer(cudakern.Shape{2, 4}, ly, nil)
 		if err := p.Forward(s.st, y, w, nil, x); err == nil {
 			t.Error("dense takes buffers of the wrong shape")
 		}

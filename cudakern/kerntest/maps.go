@@ -46,7 +46,8 @@ func coarse(seed uint64, n int) []float32 {
 }
 
 func poolTest(d cudakern.PoolDesc) test {
-	name := fmt.Sprintf("%dx%dx%dx%d, %d windows of %d, stride %d, all ties %v", d.N, d.C, d.H, d.W, d.OutH*d.OutW, d.Kernel,
+	name := fmt.Sprintf("%dx%dx%dx%d, %d windows of %d, stride %d, all ties %v",
+		d.N, d.C, d.H, d.W, d.OutH*d.OutW, d.Kernel,
 		d.Stride, d.TiesAll)
 	return test{"pool", name, func(e *env) error {
 		p, err := e.dev.NewPool(d)
@@ -71,7 +72,8 @@ func poolTest(d cudakern.PoolDesc) test {
 }
 
 func lrnTest(d cudakern.LRNDesc) test {
-	name := fmt.Sprintf("%dx%dx%dx%d size %d, across space %v, k %g alpha %g beta %g", d.N, d.C, d.H, d.W, d.Size, d.Space, d.K,
+	name := fmt.Sprintf("%dx%dx%dx%d size %d, across space %v, k %g alpha %g beta %g",
+		d.N, d.C, d.H, d.W, d.Size, d.Space, d.K,
 		d.Alpha, d.Beta)
 	terms := d.Size
 	if d.Space {

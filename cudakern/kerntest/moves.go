@@ -12,11 +12,13 @@ func dataTests() []test {
 	for _, s := range []cudakern.Shape{{2, 3, 5, 7}, {3, 16, 4, 4}, {1, 48, 6, 6}, {2, 8, 1, 1}} {
 		out = append(out, reorderTest(s))
 	}
-	for _, d := range []cudakern.ConcatDesc{{N: 1, Parts: []int{1}}, {N: 5, Parts: []int{3, 7}}, {N: 128, Parts: []int{5, 5}},
+	for _, d := range []cudakern.ConcatDesc{{N: 1, Parts: []int{1}}, {N: 5, Parts: []int{3, 7}},
+		{N: 128, Parts: []int{5, 5}},
 		{N: 2, Parts: []int{1, 2, 3, 4}}} {
 		out = append(out, concatTest(d))
 	}
-	for _, d := range []cudakern.InputDesc{{N: 2, C: 1, H: 28, W: 28, OutH: 32, OutW: 32}, {N: 3, C: 3, H: 32, W: 32, OutH: 32, OutW: 32},
+	for _, d := range []cudakern.InputDesc{{N: 2, C: 1, H: 28, W: 28, OutH: 32, OutW: 32},
+		{N: 3, C: 3, H: 32, W: 32, OutH: 32, OutW: 32},
 		{N: 2, C: 3, H: 17, W: 13, OutH: 11, OutW: 7}, {N: 1, C: 3, H: 64, W: 64, OutH: 57, OutW: 57}} {
 		out = append(out, inputTest(d))
 	}
@@ -26,7 +28,8 @@ func dataTests() []test {
 // reorderTest flattens maps out of the layout a convolution likes, and back.
 func reorderTest(s cudakern.Shape) test {
 	return test{"reorder", fmt.Sprint(s), func(e *env) error {
-		conv, err := e.dev.NewConv(cudakern.ConvDesc{N: s[0], In: s[1], H: s[2], W: s[3], Out: 16, OutH: s[2], OutW: s[3], Kernel: 1, Stride: 1})
+		conv, err := e.dev.NewConv(cudakern.ConvDesc{N: s[0], In: s[1], H: s[2], W: s[3], Out: 16, OutH: s[2], OutW: s[3],
+			Kernel: 1, Stride: 1})
 		if err != nil {
 			return err
 		}
@@ -100,7 +103,8 @@ func inputTest(d cudakern.InputDesc) test {
 		}
 		var views []cudakern.View
 		for n := range d.N {
-			views = append(views, cudakern.View{Y: int32(n*3 - 2), X: int32(1 - n*2), Flip: n%2 == 0, Shift: [3]float32{float32(n), -2, 0.5}})
+			views = append(views, cudakern.View{Y: int32(n*3 - 2), X: int32(1 - n*2), Flip: n%2 == 0,
+				Shift: [3]float32{float32(n), -2, 0.5}})
 		}
 		images := e.bytes("images", pixels, false)
 		m := e.with("mean", cudakern.Shape{1, d.C, d.H, d.W}, cudakern.Plain, mean)

@@ -29,7 +29,8 @@ func convs() []cudakern.ConvDesc {
 		{N: 1, In: 1, H: 1, W: 1, Out: 1, OutH: 1, OutW: 1, Kernel: 1, Stride: 1},
 		{N: 2, In: 3, H: 7, W: 5, Out: 5, OutH: 5, OutW: 3, Kernel: 3, Stride: 1},
 		{N: 3, In: 7, H: 13, W: 11, Out: 13, OutH: 13, OutW: 11, Kernel: 5, Stride: 1, Pad: same(5)},
-		{N: 2, In: 2, H: 9, W: 9, Out: 3, OutH: 4, OutW: 4, Kernel: 4, Stride: 2, Pad: cudakern.Pad{Top: 1, Left: 0, Bottom: 0, Right: 1}},
+		{N: 2, In: 2, H: 9, W: 9, Out: 3, OutH: 4, OutW: 4, Kernel: 4, Stride: 2,
+			Pad: cudakern.Pad{Top: 1, Left: 0, Bottom: 0, Right: 1}},
 		{N: 1, In: 3, H: 8, W: 8, Out: 4, OutH: 4, OutW: 4, Kernel: 3, Stride: 2}, // the last window overhangs by one
 		{N: 2, In: 3, H: 43, W: 43, Out: 48, OutH: 9, OutW: 9, Kernel: 11, Stride: 4},
 		{N: 2, In: 48, H: 9, W: 9, Out: 64, OutH: 9, OutW: 9, Kernel: 5, Stride: 1, Pad: same(5)},

@@ -41,7 +41,8 @@ func (c *rectifier) Forward(_ cudakern.Stream, x, y cudakern.Buffer) error {
 }
 
 func (c *rectifier) Backward(_ cudakern.Stream, y, dy, dx cudakern.Buffer) error {
-	if err := checkAll("relu backward", operand{"y", y, c.Shape}, operand{"dy", dy, c.Shape}, operand{"dx", dx, c.Shape}); err != nil {
+	if err := checkAll("relu backward", operand{"y", y, c.Shape}, operand{"dy", dy, c.Shape},
+		operand{"dx", dx, c.Shape}); err != nil {
 		return err
 	}
 	for i, v := range vals(y) {
@@ -223,7 +224,8 @@ func (c *concat) Cut(_ cudakern.Stream, part cudakern.Buffer, index int, src cud
 		return fmt.Errorf("concat cut: part %d of %d: %w", index, len(c.Parts), cudakern.ErrShape)
 	}
 	w := c.Parts[index]
-	if err := checkAll("concat cut", operand{"src", src, cudakern.Shape{c.N, c.Total()}}, operand{"part", part, cudakern.Shape{c.N, w}}); err != nil {
+	if err := checkAll("concat cut", operand{"src", src, cudakern.Shape{c.N, c.Total()}},
+		operand{"part", part, cudakern.Shape{c.N, w}}); err != nil {
 		return err
 	}
 	at := 0
@@ -279,7 +281,8 @@ func (c *softmax) check(logits, labels cudakern.Buffer, valid int) error {
 	return nil
 }
 
-func (c *softmax) Forward(_ cudakern.Stream, logits, labels cudakern.Buffer, valid int, loss, rank, ties cudakern.Buffer) error {
+func (c *softmax) Forward(_ cudakern.Stream, logits, labels cudakern.Buffer, valid int,
+	loss, rank, ties cudakern.Buffer) error {
 	err := c.check(logits, labels, valid)
 	if err == nil {
 		err = checkAll("softmax", operand{"loss", loss, cudakern.Shape{c.N}})
@@ -318,7 +321,8 @@ func (c *softmax) Forward(_ cudakern.Stream, logits, labels cudakern.Buffer, val
 	return nil
 }
 
-func (c *softmax) Backward(_ cudakern.Stream, logits, labels cudakern.Buffer, valid int, dlogits cudakern.Buffer) error {
+func (c *softmax) Backward(_ cudakern.Stream, logits, labels cudakern.Buffer, valid int,
+	dlogits cudakern.Buffer) error {
 	err := c.check(logits, labels, valid)
 	if err == nil {
 		err = checkAll("softmax", operand{"dlogits", dlogits, cudakern.Shape{c.N, c.Classes}})
@@ -358,7 +362,8 @@ func (d *device) NewInput(c cudakern.InputDesc) (cudakern.Input, error) {
 
 func (c *input) Layouts() cudakern.Layout { return cudakern.Plain }
 
-func (c *input) Forward(_ cudakern.Stream, images cudakern.Buffer, views []cudakern.View, mean cudakern.Buffer, scale float32, y cudakern.Buffer) error {
+func (c *input) Forward(_ cudakern.Stream, images cudakern.Buffer, views []cudakern.View, mean cudakern.Buffer,
+	scale float32, y cudakern.Buffer) error {
 	err := cudakern.CheckBytes("input", "images", images, c.N*c.C*c.H*c.W)
 	if err == nil {
 		err = checkAll("input", operand{"mean", mean, cudakern.Shape{1, c.C, c.H, c.W}}, operand{"y", y, c.YShape()})

@@ -71,7 +71,8 @@ func (c *lrn) Forward(_ cudakern.Stream, x, y cudakern.Buffer) error {
 // Backward differentiates y_i = x_i s_i^-beta: dx_i = dy_i s_i^-beta, and for every j whose window holds i,
 // dx_i -= 2 alpha beta x_i dy_j y_j / s_j.
 func (c *lrn) Backward(_ cudakern.Stream, x, y, dy, dx cudakern.Buffer) error {
-	err := checkAll("lrn backward", operand{"x", x, c.Shape()}, operand{"y", y, c.Shape()}, operand{"dy", dy, c.Shape()}, operand{"dx", dx, c.Shape()})
+	err := checkAll("lrn backward", operand{"x", x, c.Shape()}, operand{"y", y, c.Shape()}, operand{"dy", dy, c.Shape()},
+		operand{"dx", dx, c.Shape()})
 	if err != nil {
 		return err
 	}
@@ -135,7 +136,8 @@ func (c *pool) Forward(_ cudakern.Stream, x, y cudakern.Buffer) error {
 }
 
 func (c *pool) Backward(_ cudakern.Stream, x, y, dy, dx cudakern.Buffer) error {
-	err := checkAll("pool backward", operand{"x", x, c.XShape()}, operand{"y", y, c.YShape()}, operand{"dy", dy, c.YShape()}, operand{"dx", dx, c.XShape()})
+	err := checkAll("pool backward", operand{"x", x, c.XShape()}, operand{"y", y, c.YShape()},
+		operand{"dy", dy, c.YShape()}, operand{"dx", dx, c.XShape()})
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,8 @@ func finish(y []float64, rectify bool) {
 }
 
 func (c *conv) BackwardData(_ cudakern.Stream, dy, w, dx cudakern.Buffer) error {
-	err := checkAll("conv backward data", operand{"dy", dy, c.YShape()}, operand{"w", w, c.WShape()}, operand{"dx", dx, c.XShape()})
+	err := checkAll("conv backward data", operand{"dy", dy, c.YShape()}, operand{"w", w, c.WShape()},
+		operand{"dx", dx, c.XShape()})
 	if err != nil {
 		return err
 	}
@@ -98,7 +99,8 @@ func (c *conv) BackwardData(_ cudakern.Stream, dy, w, dx cudakern.Buffer) error 
 }
 
 func (c *conv) BackwardWeights(_ cudakern.Stream, x, dy, dw, db cudakern.Buffer) error {
-	err := checkAll("conv backward weights", operand{"x", x, c.XShape()}, operand{"dy", dy, c.YShape()}, operand{"dw", dw, c.WShape()})
+	err := checkAll("conv backward weights", operand{"x", x, c.XShape()}, operand{"dy", dy, c.YShape()},
+		operand{"dw", dw, c.WShape()})
 	if err == nil && c.Bias {
 		err = checkAll("conv backward weights", operand{"db", db, cudakern.Shape{c.Out}})
 	}
@@ -166,7 +168,8 @@ func (c *dense) Forward(_ cudakern.Stream, x, w, b, y cudakern.Buffer) error {
 }
 
 func (c *dense) BackwardData(_ cudakern.Stream, dy, w, dx cudakern.Buffer) error {
-	err := checkAll("dense backward data", operand{"dy", dy, c.YShape()}, operand{"w", w, c.WShape()}, operand{"dx", dx, c.XShape()})
+	err := checkAll("dense backward data", operand{"dy", dy, c.YShape()}, operand{"w", w, c.WShape()},
+		operand{"dx", dx, c.XShape()})
 	if err != nil {
 		return err
 	}
@@ -177,7 +180,8 @@ func (c *dense) BackwardData(_ cudakern.Stream, dy, w, dx cudakern.Buffer) error
 }
 
 func (c *dense) BackwardWeights(_ cudakern.Stream, x, dy, dw, db cudakern.Buffer) error {
-	err := checkAll("dense backward weights", operand{"x", x, c.XShape()}, operand{"dy", dy, c.YShape()}, operand{"dw", dw, c.WShape()})
+	err := checkAll("dense backward weights", operand{"x", x, c.XShape()}, operand{"dy", dy, c.YShape()},
+		operand{"dw", dw, c.WShape()})
 	if err == nil && c.Bias {
 		err = checkAll("dense backward weights", operand{"db", db, cudakern.Shape{c.Out}})
 	}

@@ -50,7 +50,8 @@ type Recipe struct {
 	Schedule []Drop  `yaml:"schedule"`
 }
 
-// Drop sets another rate from the start of an epoch on (counted from 1, so the first possible drop is at 2), or from a step on.
+// Drop sets another rate from the start of an epoch on (counted from 1, so the first possible drop is at 2), or from a
+// step on.
 type Drop struct {
 	Epoch int     `yaml:"epoch"`
 	Step  int     `yaml:"step"`

@@ -32,7 +32,8 @@ checkpoint: {every: 25, keep: 2}
 `
 
 func packs() (train, test *Pack) {
-	return &Pack{Path: "/data/a.pack", ID: strings.Repeat("ab", 32), Images: 105, Channels: 3, Height: 14, Width: 15, Classes: 8},
+	return &Pack{Path: "/data/a.pack", ID: strings.Repeat("ab", 32), Images: 105, Channels: 3, Height: 14, Width: 15,
+			Classes: 8},
 		&Pack{Path: "/data/b.pack", ID: strings.Repeat("cd", 32), Images: 31, Channels: 3, Height: 14, Width: 15, Classes: 8}
 }
 
@@ -59,7 +60,8 @@ func TestRefusals(t *testing.T) {
 		{"columns: 2", "colums: 2", "job.yaml:3: "},
 		{"columns: 2", "columns: two", "job.yaml:3: "},
 		{"columns: 2", "columns: 0", "columns: 0; use 1, 2 or 4"},
-		{"columns: 2", "columns: 2\nreplicas: 2", "replicas: 2: summing gradients over replicas is not there yet; use replicas: 1"},
+		{"columns: 2", "columns: 2\nreplicas: 2",
+			"replicas: 2: summing gradients over replicas is not there yet; use replicas: 1"},
 		{"job: sample", "job: ../x", "is no name"},
 		{"job: sample\n", "", "is no name"},
 		{"network: tiny\n", "", "network: missing"},
@@ -86,7 +88,8 @@ func TestRefusals(t *testing.T) {
 	} {
 		text := strings.Replace(sample, c.old, c.new, 1)
 		_, err := Parse("job.yaml", []byte(text))
-		if text == sample || err == nil || !strings.Contains(err.Error(), c.want) || strings.ContainsRune(err.Error(), '\n') ||
+		if text == sample || err == nil || !strings.Contains(err.Error(), c.want) ||
+			strings.ContainsRune(err.Error(), '\n') ||
 			!errors.Is(err, ErrJob) || !strings.HasPrefix(err.Error(), "job.yaml") {
 			t.Errorf("%s instead of %s: error %v, want one line with %q", c.new, c.old, err, c.want)
 		}
@@ -159,8 +162,9 @@ func TestEncodingIsPinned(t *testing.T) {
 func TestIdentity(t *testing.T) {
 	base := made(t, sample).Identity()
 	for name, change := range map[string]func(*Job){
-		"seed": func(j *Job) { j.Seed++ }, "columns": func(j *Job) { j.Columns = 1 }, "batch": func(j *Job) { j.Recipe.Batch++ },
-		"rate": func(j *Job) { j.Recipe.Rate *= 2 }, "momentum": func(j *Job) { j.Recipe.Momentum = 0.5 },
+		"seed": func(j *Job) { j.Seed++ }, "columns": func(j *Job) { j.Columns = 1 },
+		"batch": func(j *Job) { j.Recipe.Batch++ },
+		"rate":  func(j *Job) { j.Recipe.Rate *= 2 }, "momentum": func(j *Job) { j.Recipe.Momentum = 0.5 },
 		"decay": func(j *Job) { j.Recipe.Decay = 0 }, "schedule": func(j *Job) { j.Recipe.Schedule[0].Rate = 1 },
 		"crop": func(j *Job) { j.Augment.Crop = "centre" }, "flip": func(j *Job) { j.Augment.Flip = false },
 		"pad": func(j *Job) { j.Augment.Pad++ }, "scale": func(j *Job) { j.Augment.Scale = 1 },
@@ -175,7 +179,8 @@ func TestIdentity(t *testing.T) {
 	}
 	for name, change := range map[string]func(*Job){
 		"name": func(j *Job) { j.Name = "other" }, "path": func(j *Job) { j.Train.Path, j.Data.Train = "/x", "x" },
-		"checkpoints": func(j *Job) { j.Checkpoint = Checkpoint{7, 7} }, "network's path": func(j *Job) { j.Network = "x.yaml" },
+		"checkpoints":    func(j *Job) { j.Checkpoint = Checkpoint{7, 7} },
+		"network's path": func(j *Job) { j.Network = "x.yaml" },
 	} {
 		j := made(t, sample)
 		change(j)
@@ -208,7 +213,8 @@ func TestSchedule(t *testing.T) {
 		t.Errorf("checkpoints after %v, evaluations after %v", saved, evaluated)
 	}
 	j.Checkpoint.Every, j.Evaluate.Every, j.Recipe.Epochs, j.Recipe.Steps = 0, 0, 0, 23
-	if !j.CheckpointAfter(10) || j.CheckpointAfter(0) || !j.CheckpointAfter(23) || j.EvaluateAfter(10) || !j.EvaluateAfter(23) || j.Epochs() != 3 {
+	if !j.CheckpointAfter(10) || j.CheckpointAfter(0) || !j.CheckpointAfter(23) || j.EvaluateAfter(10) ||
+		!j.EvaluateAfter(23) || j.Epochs() != 3 {
 		t.Error("without every: checkpoints belong to the end of every epoch, evaluations to the end of the job")
 	}
 }

@@ -46,7 +46,8 @@ func Parse(file string, text []byte) (*Job, error) {
 		return nil, err
 	}
 	if j.NetworkText != "" || j.Train != nil || j.Test != nil {
-		return nil, errorf("%s: network_text, train_pack and test_pack are filled in when the job is submitted; remove them", file)
+		return nil, errorf("%s: network_text, train_pack and test_pack are filled in when the job is submitted; remove them",
+			file)
 	}
 	if err := j.check(); err != nil {
 		return nil, errorf("%s: %v", file, err)
@@ -97,7 +98,8 @@ func (j *Job) check() error {
 	finite := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 	switch {
 	case !jobName.MatchString(j.Name):
-		return errorf("job: %q is no name; use letters, digits, '-', '_' and '.', at most 63, beginning with a letter or digit", j.Name)
+		return errorf("job: %q is no name; use letters, digits, '-', '_' and '.', at most 63, "+
+			"beginning with a letter or digit", j.Name)
 	case j.Network == "":
 		return errorf("network: missing; name one, e.g. network: alexnet-32")
 	case j.Classes < 0:

@@ -28,13 +28,15 @@ func (j *Job) checkResolved() error {
 	switch {
 	case j.NetworkText == "" || j.Train == nil:
 		return errorf("the job is not resolved: network text or training pack is missing")
-	case j.Train.Images < 1 || j.Train.Images > maxSteps || j.Train.Channels < 1 || j.Train.Height < 1 || j.Train.Width < 1:
+	case j.Train.Images < 1 || j.Train.Images > maxSteps || j.Train.Channels < 1 || j.Train.Height < 1 ||
+		j.Train.Width < 1:
 		return errorf("data.train: the pack has %d images of %dx%dx%d; make another", j.Train.Images, j.Train.Channels,
 			j.Train.Height, j.Train.Width)
 	case j.Classes < j.Train.Classes:
 		return errorf("classes: %d, but the training pack has %d; leave classes out", j.Classes, j.Train.Classes)
 	case j.Recipe.Batch > j.Train.Images:
-		return errorf("recipe.batch: %d, but the training pack has only %d images; use a smaller batch", j.Recipe.Batch, j.Train.Images)
+		return errorf("recipe.batch: %d, but the training pack has only %d images; use a smaller batch",
+			j.Recipe.Batch, j.Train.Images)
 	}
 	if t := j.Test; t != nil {
 		if t.Images < 1 || t.Channels != j.Train.Channels || t.Height != j.Train.Height || t.Width != j.Train.Width {
@@ -42,7 +44,8 @@ func (j *Job) checkResolved() error {
 				t.Images, t.Channels, t.Height, t.Width, j.Train.Channels, j.Train.Height, j.Train.Width)
 		}
 		if t.Classes > j.Classes {
-			return errorf("data.test: the pack has %d classes, the job %d; pack both with the same classes", t.Classes, j.Classes)
+			return errorf("data.test: the pack has %d classes, the job %d; pack both with the same classes",
+				t.Classes, j.Classes)
 		}
 	}
 	_, err := j.Plan()

@@ -1,8 +1,8 @@
 // Package exchange carries activations, gradients and verdicts between cells.
 //
-// A Mesh is a worker's end of all of it. For one generation of a job, Join links the worker's cells with all others and
-// returns a Membership; each local cell has an Exchanger there. Two carriers stand behind that interface: local
-// hand-over for two cells of one worker, gRPC streams of raw frames for cells of two workers. Links are one-way: one for
-// every ordered pair of cells. On a link, messages arrive in the order they were sent, and the receiver says which one
-// it expects; anything else (another job, generation, step, exchange, chunk, length or checksum) breaks the link.
+// A Mesh is a worker's end of all of it. For one generation of a job, Join links the worker's cells with all others
+// and returns a Membership; each local cell has an Exchanger there. Two carriers stand behind that interface: local
+// hand-over for two cells of one worker, gRPC streams of raw frames for cells of two workers. Links are one-way: one
+// for every ordered pair of cells. On a link, messages arrive in the order they were sent, and the receiver says which
+// one it expects; anything else (another job, generation, step, exchange, chunk, length or checksum) breaks the link.
 package exchange

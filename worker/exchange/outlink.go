@@ -17,7 +17,8 @@ import (
 )
 
 // connectBackoff is how connections to workers are tried again: they may start after us.
-var connectBackoff = backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}
+var connectBackoff = backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2,
+	MaxDelay: 500 * time.Millisecond}
 
 // helloBackoff is how long to wait before knocking again at a worker that has not joined yet.
 const helloBackoff = 20 * time.Millisecond

@@ -46,7 +46,8 @@ func (m *Mesh) Open(stream grpc.BidiStreamingServer[exchangepb.Frame, exchangepb
 	if err != nil {
 		return err
 	}
-	answer := &outgoing{header: header{kind: kindHello, job: first.job, generation: first.generation, from: first.to, to: first.from}}
+	answer := &outgoing{header: header{kind: kindHello, job: first.job, generation: first.generation,
+		from: first.to, to: first.from}}
 	if err := stream.SendMsg(answer); err != nil {
 		mem.tasks.Done()
 		in.end(err)
@@ -84,7 +85,8 @@ func (m *Mesh) welcome(f *incoming) (*Membership, *inbox, error) {
 		return nil, nil, status.Errorf(codes.FailedPrecondition, "job %s is at generation %d, not %d", hello.Job,
 			mem.group.Generation, hello.Generation)
 	case string(hello.PlanDigest) != string(mem.group.PlanDigest[:]):
-		return nil, nil, status.Errorf(codes.InvalidArgument, "plans differ: %x here, %x there; run the same version on all workers",
+		return nil, nil, status.Errorf(codes.InvalidArgument,
+			"plans differ: %x here, %x there; run the same version on all workers",
 			mem.group.PlanDigest[:6], hello.PlanDigest[:min(6, len(hello.PlanDigest))])
 	case hello.Numerics != mem.group.Numerics:
 		return nil, nil, status.Errorf(codes.InvalidArgument, "numerics differ: %s here, %s there; use workers of one kind",

@@ -32,7 +32,8 @@ func startNode(t *testing.T, id string, cfg Config) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{mesh: New(cfg), server: grpc.NewServer(ServerOptions()...), address: l.Addr().String(), served: make(chan struct{})}
+	n := &node{mesh: New(cfg), server: grpc.NewServer(ServerOptions()...), address: l.Addr().String(),
+		served: make(chan struct{})}
 	n.mesh.Register(n.server)
 	go func() {
 		defer close(n.served)
@@ -74,7 +75,8 @@ func cellsOf(n int) []Cell {
 }
 
 // joinAll joins `cells` cells, cell i on worker at[i].
-func joinAll(t *testing.T, ctx context.Context, at []int, cfg Config, change func(worker int, g *Group)) ([]Exchanger, []*Membership) {
+func joinAll(t *testing.T, ctx context.Context, at []int, cfg Config,
+	change func(worker int, g *Group)) ([]Exchanger, []*Membership) {
 	t.Helper()
 	workers := 0
 	for _, w := range at {
@@ -269,7 +271,8 @@ func TestWhatWasSentArrivesThoughTheSenderHasLeft(t *testing.T) {
 	members[0].Close()
 	got := make([]byte, 1000)
 	for i := range 40 {
-		if err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: uint64(i)}, got); err != nil || !bytes.Equal(got, payload(1000, byte(i))) {
+		if err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: uint64(i)}, got); err != nil ||
+			!bytes.Equal(got, payload(1000, byte(i))) {
 			t.Fatalf("message %d: %v", i, err)
 		}
 	}

@@ -81,9 +81,9 @@ func losses(t *testing.T, dev cudakern.Device, f torchJob) []float64 {
 	var wait sync.WaitGroup
 	for _, id := range ids {
 		in := plan.Network.Input
-		c, err := New(Config{Job: j, Plan: plan, Cell: id, Cells: ids, Generation: 1, Device: dev, Exchanger: members.Exchanger(id),
-			Source: data.NewLoader(j, images, nil, in.Height, in.Width), Directory: t.TempDir(), Report: func(Event) {}, Now: time.Now,
-			Log: slog.New(slog.DiscardHandler)})
+		c, err := New(Config{Job: j, Plan: plan, Cell: id, Cells: ids, Generation: 1, Device: dev,
+			Exchanger: members.Exchanger(id), Source: data.NewLoader(j, images, nil, in.Height, in.Width),
+			Directory: t.TempDir(), Report: func(Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,8 @@ func makePack(t testing.TB, images, channels, size, classes int, seed uint64) st
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "src")
 	w, h := size, size
-	idx := []byte{0, 0, 8, 3, byte(images >> 24), byte(images >> 16), byte(images >> 8), byte(images), 0, 0, 0, byte(h), 0, 0, 0, byte(w)}
+	idx := []byte{0, 0, 8, 3, byte(images >> 24), byte(images >> 16), byte(images >> 8), byte(images),
+		0, 0, 0, byte(h), 0, 0, 0, byte(w)}
 	labels := []byte{0, 0, 8, 1, byte(images >> 24), byte(images >> 16), byte(images >> 8), byte(images)}
 	for i := range images {
 		c := i % classes
@@ -163,9 +164,9 @@ func runLocal(t testing.TB, dev cudakern.Device, j *job.Job, root string, from u
 	var built []*Cell
 	for _, id := range cells {
 		in := plan.Network.Input
-		c, err := New(Config{Job: j, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: dev, Exchanger: members.Exchanger(id),
-			Source: data.NewLoader(j, training, test, in.Height, in.Width), Directory: root, Report: out.report, Now: time.Now,
-			Log: slog.New(slog.DiscardHandler)})
+		c, err := New(Config{Job: j, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: dev,
+			Exchanger: members.Exchanger(id), Source: data.NewLoader(j, training, test, in.Height, in.Width),
+			Directory: root, Report: out.report, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
