@@ -1,0 +1,174 @@
+package commandpb
+
+import (
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+var update = flag.Bool("update", false, "append samples that testdata does not have; never changes one it has")
+
+const goldenFile = "testdata/golden.txt"
+
+// samples are one command of every kind and a snapshot, every field set. A field added to the contract gets a sample of
+// its own (submit_job_2) and leaves the old ones as they are: their bytes are in logs, without the field.
+func samples() map[string]proto.Message {
+	cell := &Cell{Replica: 1, Column: 3}
+	register := &RegisterWorker{Worker: "w-1", Name: "host/7", Host: "host", Address: "127.0.0.1:7410",
+		Device:  &Device{Name: "cpu", Model: "some model", Numerics: "cpu/1", MemoryBytes: 1 << 33},
+		Version: "0.1", Checkpoints: "/data/checkpoints", Incarnation: "i-9"}
+	submit := &SubmitJob{Job: "job", Spec: []byte("name: job\n"), Steps: 4690, Replicas: 2, Columns: 4, Keep: 3}
+	placement := []*Placement{{Cell: cell, Worker: "w-1"}, {Cell: &Cell{Replica: 1, Column: 2}, Worker: "w-2"}}
+	file := &CheckpointFile{Cell: cell, Worker: "w-1", Path: "job/000000000400/r1c3.ckpt", Bytes: 1 << 31,
+		Sha256: []byte(strings.Repeat("\xa5", 32)), Digest: []byte(strings.Repeat("\x5a", 32))}
+	evaluation := &RecordEvaluation{Job: "job", Generation: 2, Step: 469, Epoch: 1, Images: 10000,
+		Top1Errors: 1200.5, Top5Errors: 33.25, Loss: 0.4375, TrainLoss: 0.75}
+	finished := &CellFinished{Job: "job", Generation: 2, Cell: cell, Step: 4690, Digest: []byte{1, 2, 3}}
+	stopped := &CellStopped{Job: "job", Generation: 2, Cell: cell, Step: 470}
+	command := func(k isCommand_Kind) *Command {
+		return &Command{Version: 1, DecidedUnixNs: 1_700_000_000_123_456_789, Ignorable: true, Kind: k}
+	}
+	return map[string]proto.Message{
+		"init_cluster":    command(&Command_InitCluster{&InitCluster{Cluster: "c-1"}}),
+		"register_worker": command(&Command_RegisterWorker{register}),
+		"lose_worker":     command(&Command_LoseWorker{&LoseWorker{Worker: "w-1", Reason: "silent for 5s"}}),
+		"submit_job":      command(&Command_SubmitJob{submit}),
+		"assign_job": command(&Command_AssignJob{&AssignJob{Job: "job", Generation: 2, Placement: placement,
+			RestoreStep: 400, HasRestore: true, Numerics: "cpu/1", Reason: "two workers"}}),
+		"release_job":  command(&Command_ReleaseJob{&ReleaseJob{Job: "job", Generation: 2, Reason: "w-1 lost"}}),
+		"request_stop": command(&Command_RequestStop{&RequestStop{Job: "job", Now: true}}),
+		"resume_job":   command(&Command_ResumeJob{&ResumeJob{Job: "job", Step: 400, FromStep: true}}),
+		"checkpoint_written": command(&Command_CheckpointWritten{&CheckpointWritten{Job: "job", Generation: 2, Step: 400,
+			File: file, PlanDigest: []byte{7, 8}, Numerics: "cpu/1"}}),
+		"mark_checkpoint_bad": command(&Command_MarkCheckpointBad{&MarkCheckpointBad{Job: "job", Step: 400, Cell: cell,
+			Reason: "chunk 3 is damaged"}}),
+		"drop_checkpoints":  command(&Command_DropCheckpoints{&DropCheckpoints{Job: "job", Steps: []uint64{100, 200}}}),
+		"record_evaluation": command(&Command_RecordEvaluation{evaluation}),
+		"cell_finished":     command(&Command_CellFinished{finished}),
+		"cell_stopped":      command(&Command_CellStopped{stopped}),
+		"fail_job":          command(&Command_FailJob{&FailJob{Job: "job", Generation: 2, Reason: "loss is NaN"}}),
+		"record_event": command(&Command_RecordEvent{&RecordEvent{Kind: "note", Job: "job", Worker: "w-1",
+			Text: "a line"}}),
+		"snapshot": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 77,
+			Workers: []*WorkerRecord{{Registered: register, RegisteredUnixNs: 11, Lost: true, LostReason: "silent",
+				LostUnixNs: 12}},
+			Jobs: []*JobRecord{{Submitted: submit, SubmittedUnixNs: 13, State: "running", Reason: "two workers", Generation: 2,
+				Placement: placement, RestoreStep: 400, HasRestore: true, Numerics: "cpu/1",
+				Checkpoints: []*CheckpointRecord{{Step: 400, Generation: 1, Files: []*CheckpointFile{file},
+					PlanDigest: []byte{7, 8}, Numerics: "cpu/1", Committed: true, CommittedUnixNs: 14, Bad: "damaged"}},
+				Evaluations: []*RecordEvaluation{evaluation}, Finished: []*CellFinished{finished}, Stopped: []*CellStopped{stopped},
+				StopNow: true, Digest: []byte{9}, EndedUnixNs: 15, ResumeStep: 400, HasResumeStep: true, StateUnixNs: 16,
+				Failures: 17}},
+			Events: []*EventRecord{{Index: 5, AtUnixNs: 18, Kind: "note", Job: "job", Worker: "w-1", Text: "a line"}}},
+	}
+}
+
+// golden reads the pinned bytes by name of the sample.
+func golden(t *testing.T) map[string][]byte {
+	t.Helper()
+	text, err := os.ReadFile(goldenFile)
+	if err != nil && !(*update && os.IsNotExist(err)) {
+		t.Fatal(err)
+	}
+	all := map[string][]byte{}
+	for l := range strings.Lines(string(text)) {
+		name, digits, _ := strings.Cut(strings.TrimSpace(l), " ")
+		b, err := hex.DecodeString(digits)
+		if err != nil || all[name] != nil {
+			t.Fatalf("%s: line of %q: twice, or no hexadecimal digits: %v", goldenFile, name, err)
+		}
+		all[name] = b
+	}
+	return all
+}
+
+// TestGolden: bytes written once decode to what they meant, and the same is written today.
+func TestGolden(t *testing.T) {
+	pinned, now := golden(t), samples()
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(now[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pinned[name] == nil && *update {
+			appendGolden(t, name, b)
+			continue
+		}
+		if pinned[name] == nil {
+			t.Errorf("%s has no bytes of %s; if the sample is right, go test ./proto/commandpb -update", goldenFile, name)
+			continue
+		}
+		if got, want := hex.EncodeToString(b), hex.EncodeToString(pinned[name]); got != want {
+			t.Errorf("%s is encoded otherwise than it was:\ngot  %s\nwant %s\nthe contract must not change", name, got, want)
+		}
+		back := now[name].ProtoReflect().New().Interface()
+		if err := proto.Unmarshal(pinned[name], back); err != nil {
+			t.Errorf("%s can no longer be read: %v", name, err)
+		} else if !proto.Equal(back, now[name]) {
+			t.Errorf("%s reads as %v, it was %v", name, back, now[name])
+		}
+	}
+	for name := range pinned {
+		if now[name] == nil {
+			t.Errorf("the sample of %s is gone; its bytes are still in logs", name)
+		}
+	}
+}
+
+func appendGolden(t *testing.T, name string, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(goldenFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(f, "%s %x\n", name, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSamplesAreWhole: every kind of command has a sample, and every field of every message is set in one, so that no
+// part of the contract is without its pinned bytes.
+func TestSamplesAreWhole(t *testing.T) {
+	set := map[protoreflect.FullName]bool{}
+	for _, m := range samples() {
+		note(m.ProtoReflect(), set)
+	}
+	messages := File_proto_commandpb_command_proto.Messages()
+	for i := range messages.Len() {
+		fields := messages.Get(i).Fields()
+		for j := range fields.Len() {
+			if f := fields.Get(j); !set[f.FullName()] {
+				t.Errorf("no sample sets %s", f.FullName())
+			}
+		}
+	}
+}
+
+// note marks the fields set in a message and in those inside it.
+func note(m protoreflect.Message, set map[protoreflect.FullName]bool) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		set[f.FullName()] = true
+		if f.Kind() != protoreflect.MessageKind {
+			return true
+		}
+		if !f.IsList() {
+			note(v.Message(), set)
+			return true
+		}
+		for i := range v.List().Len() {
+			note(v.List().Get(i).Message(), set)
+		}
+		return true
+	})
+}
