@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -126,7 +127,7 @@ func TestRefusals(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Fatalf("got %v, want %v", err, c.want)
 			}
-			if !bytes.Contains([]byte(err.Error()), []byte(c.path)) || bytes.ContainsRune([]byte(err.Error()), '\n') {
+			if !strings.Contains(err.Error(), c.path) || strings.ContainsRune(err.Error(), '\n') {
 				t.Fatalf("%q does not name the file in one line", err)
 			}
 		})

@@ -104,7 +104,7 @@ func (v *view) draw(j *clusterpb.Job) {
 	}
 	v.bar.Describe(fmt.Sprintf("%s step %d/%d loss %.4f %.0f images/s %s left",
 		j.State, j.Step, j.Steps, j.Loss, j.ImagesPerSecond, left(j)))
-	v.bar.Set64(int64(min(j.Step, j.Steps)))
+	_ = v.bar.Set64(int64(min(j.Step, j.Steps)))
 }
 
 // line prints a line above the bar.
@@ -115,7 +115,7 @@ func (v *view) line(format string, args ...any) {
 
 func (v *view) clear() {
 	if v.bar != nil {
-		v.bar.Clear()
+		_ = v.bar.Clear()
 	}
 }
 

@@ -114,7 +114,7 @@ func (n *node) handler() http.Handler {
 			var b []byte
 			if b, err = (protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}).Marshal(s); err == nil {
 				w.Header().Set("Content-Type", "application/json")
-				w.Write(b)
+				_, _ = w.Write(b) // the client has gone
 				return
 			}
 		}

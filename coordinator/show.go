@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -114,7 +115,7 @@ func cellName(c *clusterpb.Cell) string { return fmt.Sprintf("r%dc%d", c.GetRepl
 func watchJSON(out io.Writer, stream updates) error {
 	for {
 		u, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

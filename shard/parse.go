@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 
 	yaml "go.yaml.in/yaml/v4"
 )
@@ -188,7 +189,7 @@ func yamlError(file string, base int, layer string, err error) error {
 		fmt.Sscan(text[m[2]:m[3]], &line)
 		text = text[m[1]:]
 	}
-	if i := bytes.IndexByte([]byte(text), '\n'); i >= 0 {
+	if i := strings.IndexByte(text, '\n'); i >= 0 {
 		text = text[:i]
 	}
 	return &networkError{file, line, layer, text + "; see the networks under shard/networks for the form"}

@@ -46,8 +46,7 @@ func failureReport(run *assignment, err error) *clusterpb.Report {
 	if len(run.local) > 0 {
 		f.Cell = run.local[0]
 	}
-	var peer *exchange.PeerError
-	if errors.As(err, &peer) {
+	if peer, ok := errors.AsType[*exchange.PeerError](err); ok {
 		f.Suspect = peer.Worker
 	}
 	var permanent permanentError

@@ -84,7 +84,7 @@ func (c *runCmd) serve(ctx context.Context, con console, log *slog.Logger, id st
 	defer cancel(nil)
 	if c.WithParent {
 		go func() { // ends with the process: reading standard input cannot be interrupted
-			io.Copy(io.Discard, con.in)
+			_, _ = io.Copy(io.Discard, con.in)
 			cancel(errParentGone)
 		}()
 	}

@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -80,8 +81,7 @@ func (s snapshot) Persist(sink raft.SnapshotSink) error {
 		_, err = sink.Write(b)
 	}
 	if err != nil {
-		sink.Cancel()
-		return fmt.Errorf("write snapshot: %w", err)
+		return fmt.Errorf("write snapshot: %w", errors.Join(err, sink.Cancel()))
 	}
 	return sink.Close()
 }

@@ -127,7 +127,6 @@ type denseThat struct {
 	dev     cudakern.Device
 	after   func(d denseThat, st cudakern.Stream, x, y cudakern.Buffer) error
 	noData  bool
-	swapped bool
 }
 
 func (d denseThat) Forward(st cudakern.Stream, x, w, b, y cudakern.Buffer) error {

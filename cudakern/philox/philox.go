@@ -23,7 +23,7 @@ const (
 
 // Block is the Philox4x32-10 bijection.
 func Block(c [4]uint32, k [2]uint32) [4]uint32 {
-	for r := 0; r < 10; r++ {
+	for r := range 10 {
 		if r > 0 {
 			k[0] += weylA
 			k[1] += weylB

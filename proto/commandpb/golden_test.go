@@ -75,7 +75,7 @@ func samples() map[string]proto.Message {
 func golden(t *testing.T) map[string][]byte {
 	t.Helper()
 	text, err := os.ReadFile(goldenFile)
-	if err != nil && !(*update && os.IsNotExist(err)) {
+	if err != nil && (!*update || !os.IsNotExist(err)) {
 		t.Fatal(err)
 	}
 	all := map[string][]byte{}

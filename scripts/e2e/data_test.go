@@ -1,11 +1,8 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
-	"image"
-	"image/png"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -35,30 +32,6 @@ func idx(t testing.TB, name string, images int) (packed string) {
 	write(t, filepath.Join(dir, "train-labels-idx1-ubyte"), labels)
 	packed = filepath.Join(dir, name+".pack")
 	must(t, workerProgram, "data", "pack", "--from", dir, "--split", "train", "--out", packed)
-	return packed
-}
-
-// pictures writes a folder of random colour images, CLASS/NNN.png, and packs it.
-func pictures(t testing.TB, images, classes, size int) (packed string) {
-	t.Helper()
-	dir := t.TempDir()
-	r := rand.New(rand.NewPCG(3, 4))
-	for i := range images {
-		m := image.NewNRGBA(image.Rect(0, 0, size, size))
-		for p := range m.Pix {
-			m.Pix[p] = byte(r.Uint32())
-			if p%4 == 3 {
-				m.Pix[p] = 255
-			}
-		}
-		var b bytes.Buffer
-		if err := (&png.Encoder{CompressionLevel: png.NoCompression}).Encode(&b, m); err != nil {
-			t.Fatal(err)
-		}
-		write(t, filepath.Join(dir, fmt.Sprintf("src/class-%02d/%03d.png", i%classes, i)), b.Bytes())
-	}
-	packed = filepath.Join(dir, "random.pack")
-	must(t, workerProgram, "data", "pack", "--from", filepath.Join(dir, "src"), "--out", packed)
 	return packed
 }
 

@@ -64,7 +64,7 @@ func launch(t testing.TB, log, program string, args ...string) *process {
 		t.Fatal(err)
 	}
 	go func() {
-		p.cmd.Wait()
+		_ = p.cmd.Wait() // how it ended is in ProcessState
 		close(p.done)
 	}()
 	t.Cleanup(p.kill)

@@ -145,7 +145,7 @@ func checkFunctions(t *tree) (out []breach) {
 			continue
 		}
 		ast.Inspect(f.ast, func(n ast.Node) bool {
-			what := ""
+			var what string
 			switch n := n.(type) {
 			case *ast.FuncDecl:
 				what = n.Name.Name

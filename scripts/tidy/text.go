@@ -99,8 +99,8 @@ func occurrences(text, host string) iter.Seq[int] {
 				return
 			}
 			from, to := at+i, at+i+len(host)
-			before := from > 0 && label(text[from-1])
-			if !before && !(to < len(text) && label(text[to])) && !yield(from) {
+			part := from > 0 && label(text[from-1]) || to < len(text) && label(text[to])
+			if !part && !yield(from) {
 				return
 			}
 			at = to

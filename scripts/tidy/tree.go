@@ -73,7 +73,7 @@ func newTree(files map[string]string) (*tree, error) {
 		return nil, fmt.Errorf("no go.mod that names a module")
 	}
 	t.module = m[1]
-	for _, l := range strings.Split(files[".gitattributes"], "\n") {
+	for l := range strings.SplitSeq(files[".gitattributes"], "\n") {
 		if words := strings.Fields(l); slices.Contains(words, "linguist-generated=true") {
 			t.marks = append(t.marks, words[0])
 		}

@@ -108,12 +108,12 @@ func importIDX(from, split string, classes []string, w *writer, each func() erro
 	if err != nil {
 		return err
 	}
-	defer iclose()
+	defer func() { _ = iclose() }() // only read
 	lr, lclose, err := openMaybeGzip(labels)
 	if err != nil {
 		return err
 	}
-	defer lclose()
+	defer func() { _ = lclose() }()
 	size, err := idxHeader(ir, 3)
 	if err != nil {
 		return fmt.Errorf("%s %w", images, err)

@@ -223,7 +223,7 @@ func (o *outLink) close(ctx context.Context, stream grpc.ClientStream, broken <-
 		return nil
 	}
 	select {
-	case <-broken:
+	case <-broken: //nolint:errcheck // the link ends here, however its stream did
 	case <-ctx.Done():
 	}
 	return nil

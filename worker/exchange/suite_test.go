@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,7 +38,9 @@ func startNode(t *testing.T, id string, cfg Config) *node {
 	n.mesh.Register(n.server)
 	go func() {
 		defer close(n.served)
-		n.server.Serve(l)
+		if err := n.server.Serve(l); err != nil {
+			t.Errorf("serve: %v", err)
+		}
 	}()
 	t.Cleanup(func() {
 		n.server.Stop()
@@ -288,7 +291,7 @@ func TestAbortSaysWhy(t *testing.T) {
 	ex, members := joinAll(t, ctx, []int{0, 1}, Config{}, nil)
 	members[0].Abort("device on fire")
 	err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{}, make([]byte, 1))
-	if !errors.Is(err, ErrPeerLost) || !bytes.Contains([]byte(err.Error()), []byte("device on fire")) {
+	if !errors.Is(err, ErrPeerLost) || !strings.Contains(err.Error(), "device on fire") {
 		t.Fatalf("got %v, want the peer's reason", err)
 	}
 }
