@@ -139,6 +139,7 @@ func calledBy(f *file, s *ast.SelectorExpr, p string) bool {
 	return ok && x.Name == importedAs(f, p)
 }
 
+// checkFunctions bounds what must be understood at once. A table of cases in a test is data and does not count.
 func checkFunctions(t *tree) (out []breach) {
 	for _, f := range t.goFiles() {
 		if t.generated(f) {
@@ -154,13 +155,29 @@ func checkFunctions(t *tree) (out []breach) {
 			default:
 				return true
 			}
-			if lines := t.fset.Position(n.End()).Line - t.line(n) + 1; lines > maxFunction {
+			lines := t.last(n) - t.line(n) + 1
+			if f.test() {
+				lines -= t.tableLines(n)
+			}
+			if lines > maxFunction {
 				out = append(out, t.at(f, n, "%s has %d lines, at most %d: give its parts names", what, lines, maxFunction))
 			}
 			return true
 		})
 	}
 	return out
+}
+
+// tableLines counts the lines inside a function's tables: composite literals, without their first and last line.
+func (t *tree) tableLines(function ast.Node) (lines int) {
+	ast.Inspect(function, func(n ast.Node) bool {
+		if _, ok := n.(*ast.CompositeLit); !ok {
+			return true
+		}
+		lines += max(0, t.last(n)-t.line(n)-1)
+		return false
+	})
+	return lines
 }
 
 // checkSleep finds tests that sleep. A file that runs under testing/synctest may: its clock is a fake one.

@@ -51,6 +51,8 @@ var sound = map[string]string{
 		"type C struct {\n\tA int `help:\"" + strings.Repeat("long ", 30) + "\"`\n}\n\nfunc Wait() { time.Sleep(1) }\n",
 	"worker/train/fake_test.go": "package train\n\nimport (\n\t\"testing/synctest\"\n\t\"time\"\n)\n\n" +
 		"var _ = synctest.Wait\n\nfunc wait() { time.Sleep(1) }\n",
+	"worker/train/table_test.go": "package train\n\nfunc table() {\n\t_ = []int{\n" + strings.Repeat("\t\t1,\n", 200) +
+		"\t}\n}\n",
 	"worker/train/long.go": "package train\n\nfunc Long() {\n" + strings.Repeat("\t_ = 1\n", maxFunction-2) + "}\n",
 }
 
@@ -141,6 +143,12 @@ var plants = []plant{
 		"shard/x.go": "//go:build cuda\n\npackage shard\n\nfunc F() { go F() }\n"}, "go is a goroutine"},
 	{"a long function", "functions", map[string]string{
 		"shard/x.go": "package shard\n\nfunc F() {\n" + strings.Repeat("\t_ = 1\n", maxFunction-1) + "}\n"},
+		"F has 71 lines"},
+	{"a long function beside a table", "functions", map[string]string{
+		"shard/x_test.go": "package shard\n\nfunc F() {\n\t_ = []int{\n" + strings.Repeat("\t\t1,\n", 50) + "\t}\n" +
+			strings.Repeat("\t_ = 1\n", maxFunction-3) + "}\n"}, "F has 71 lines"},
+	{"a table in the product", "functions", map[string]string{
+		"shard/x.go": "package shard\n\nfunc F() {\n\t_ = []int{\n" + strings.Repeat("\t\t1,\n", 67) + "\t}\n}\n"},
 		"F has 71 lines"},
 	{"a long literal", "functions", map[string]string{
 		"shard/x_test.go": "package shard\n\nvar f = func() {\n" + strings.Repeat("\t_ = 1\n", maxFunction-1) + "}\n"},

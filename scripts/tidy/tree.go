@@ -168,6 +168,8 @@ func (t *tree) generated(f *file) bool {
 
 func (t *tree) line(n ast.Node) int { return t.fset.Position(n.Pos()).Line }
 
+func (t *tree) last(n ast.Node) int { return t.fset.Position(n.End()).Line }
+
 // at makes a breach of a node.
 func (t *tree) at(f *file, n ast.Node, format string, args ...any) breach {
 	return breach{f.path, t.line(n), fmt.Sprintf(format, args...)}
