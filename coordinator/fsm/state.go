@@ -168,7 +168,7 @@ func (a *applier) event(kind, job, worker, format string, args ...any) {
 	if len(events) >= maxEvents {
 		events = slices.Clone(events[len(events)-maxEvents+1:])
 	}
-	a.s.v.Events = append(events[:len(events):len(events)], e)
+	a.s.v.Events = append(slices.Clip(events), e)
 }
 
 // job returns a copy of a job's record that the command may change and then keep.

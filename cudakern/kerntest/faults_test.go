@@ -124,9 +124,9 @@ func poke(dev cudakern.Device, st cudakern.Stream, b cudakern.Buffer, f func(flo
 
 type denseThat struct {
 	cudakern.Dense
-	dev     cudakern.Device
-	after   func(d denseThat, st cudakern.Stream, x, y cudakern.Buffer) error
-	noData  bool
+	dev    cudakern.Device
+	after  func(d denseThat, st cudakern.Stream, x, y cudakern.Buffer) error
+	noData bool
 }
 
 func (d denseThat) Forward(st cudakern.Stream, x, w, b, y cudakern.Buffer) error {

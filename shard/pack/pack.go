@@ -28,6 +28,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -143,7 +144,7 @@ func Read(r io.Reader) (*Header, error) {
 	if _, err := io.ReadFull(r, rest); err != nil {
 		return nil, fmt.Errorf("%w with a truncated header", ErrPack)
 	}
-	all := append(fixed, rest...)
+	all := slices.Concat(fixed, rest)
 	if crc32.ChecksumIEEE(all[:len(all)-4]) != le.Uint32(all[len(all)-4:]) {
 		return nil, fmt.Errorf("%w with a damaged header (checksum)", ErrPack)
 	}
