@@ -120,7 +120,7 @@ func (c *Control) retain(ctx context.Context, name string) ([]*clusterpb.Manifes
 		return nil, nil
 	}
 	good := fsm.Usable(j)
-	keep := max(int(j.Submitted.Keep), 1)
+	keep := fsm.Keep(j)
 	if len(good) <= keep {
 		return nil, nil
 	}
@@ -137,6 +137,9 @@ func (c *Control) retain(ctx context.Context, name string) ([]*clusterpb.Manifes
 		DropCheckpoints: &commandpb.DropCheckpoints{Job: name, Steps: steps}}})
 	if err != nil && res.Refused == nil {
 		return nil, fmt.Errorf("drop checkpoints: %w", err)
+	}
+	if err != nil { // one of those that stay was found bad meanwhile: what is still in the state keeps its files
+		return nil, nil
 	}
 	return out, nil
 }

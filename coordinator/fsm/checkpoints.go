@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -11,13 +12,7 @@ import (
 // find returns a job's checkpoint record of a step and its place, or where it would go.
 func find(j *commandpb.JobRecord, step uint64) (int, *commandpb.CheckpointRecord) {
 	i, ok := slices.BinarySearchFunc(j.Checkpoints, step, func(r *commandpb.CheckpointRecord, step uint64) int {
-		switch {
-		case r.Step < step:
-			return -1
-		case r.Step > step:
-			return 1
-		}
-		return 0
+		return cmp.Compare(r.Step, step)
 	})
 	if !ok {
 		return i, nil
@@ -44,6 +39,12 @@ func Usable(j *commandpb.JobRecord) []*commandpb.CheckpointRecord {
 	return out
 }
 
+// Keep is how many good checkpoints of a job retention leaves: at least one.
+func Keep(j *commandpb.JobRecord) int { return int(min(max(j.Submitted.Keep, 1), maxKeep)) }
+
+// maxKeep is more checkpoints than anybody keeps.
+const maxKeep = 1 << 30
+
 // checkpointWritten adds a cell's file; the last one commits the checkpoint.
 func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 	j, err := a.current(c.Job, c.Generation)
@@ -59,24 +60,17 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 	case c.Numerics != j.Numerics:
 		return fmt.Errorf("job %s: checkpoint under %s instead of %s: %w", c.Job, c.Numerics, j.Numerics, ErrNumerics)
 	}
-	i, r := find(j, c.Step)
-	if r == nil || r.Generation != c.Generation {
-		// A step that is done again replaces what an earlier generation wrote: the files lie under the same names.
-		fresh := &commandpb.CheckpointRecord{Step: c.Step, Generation: c.Generation, PlanDigest: c.PlanDigest,
-			Numerics: c.Numerics}
-		if r == nil {
-			j.Checkpoints = slices.Insert(j.Checkpoints, i, fresh)
-		} else {
-			j.Checkpoints[i] = fresh
-		}
-		r = fresh
-	}
+	r := record(j, c)
 	if string(r.PlanDigest) != string(c.PlanDigest) {
 		return fmt.Errorf("job %s: checkpoint of step %d: plans of its cells differ: %w", c.Job, c.Step, ErrInvalid)
 	}
 	at, found := slices.BinarySearchFunc(r.Files, place, func(f *commandpb.CheckpointFile, place int) int {
 		return rank(j, f.Cell) - place
 	})
+	if found && r.Committed && string(r.Files[at].Digest) != string(f.Digest) {
+		return fmt.Errorf("job %s: checkpoint of step %d: cell %s has another state than the committed one: %w", c.Job, c.Step,
+			cellName(f.Cell), ErrInvalid)
+	}
 	if found {
 		r.Files[at] = f
 	} else {
@@ -90,6 +84,23 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 	return nil
 }
 
+// record returns the record that a cell's file belongs to, made if need be. A step that is done again replaces what an
+// earlier generation began or what could not be used, but joins a good checkpoint: the files lie under the same names
+// and hold the same state, and what is committed is not given up for what may never be complete.
+func record(j *commandpb.JobRecord, c *commandpb.CheckpointWritten) *commandpb.CheckpointRecord {
+	i, r := find(j, c.Step)
+	if r != nil && (r.Generation == c.Generation || (r.Committed && r.Bad == "")) {
+		return r
+	}
+	fresh := &commandpb.CheckpointRecord{Step: c.Step, Generation: c.Generation, PlanDigest: c.PlanDigest, Numerics: c.Numerics}
+	if r == nil {
+		j.Checkpoints = slices.Insert(j.Checkpoints, i, fresh)
+	} else {
+		j.Checkpoints[i] = fresh
+	}
+	return fresh
+}
+
 func (a *applier) markCheckpointBad(c *commandpb.MarkCheckpointBad) error {
 	j, err := a.job(c.Job)
 	if err != nil {
@@ -99,16 +110,30 @@ func (a *applier) markCheckpointBad(c *commandpb.MarkCheckpointBad) error {
 	if r == nil || !r.Committed {
 		return fmt.Errorf("job %s, step %d: %w", c.Job, c.Step, ErrNoCheckpoint)
 	}
+	if c.Reason == "" {
+		return fmt.Errorf("job %s, step %d: bad checkpoint without a reason: %w", c.Job, c.Step, ErrInvalid)
+	}
+	if r.Bad == "" {
+		j.Failures = 0 // the next generation tries an older one, which is no repetition
+	}
 	r.Bad = c.Reason
 	a.keep(j)
 	a.event("checkpoint-bad", c.Job, "", "job %s: checkpoint of step %d cannot be used: %s", c.Job, c.Step, c.Reason)
 	return nil
 }
 
+// dropCheckpoints forgets checkpoints, but never one of the newest good ones that the job is to keep: what was decided
+// when there were more may come after one of them was found bad.
 func (a *applier) dropCheckpoints(c *commandpb.DropCheckpoints) error {
 	j, err := a.job(c.Job)
 	if err != nil {
 		return err
+	}
+	good := Usable(j)
+	for _, r := range good[max(len(good)-Keep(j), 0):] {
+		if slices.Contains(c.Steps, r.Step) {
+			return fmt.Errorf("job %s: checkpoint of step %d is one of the %d to keep: %w", c.Job, r.Step, Keep(j), ErrInvalid)
+		}
 	}
 	j.Checkpoints = slices.DeleteFunc(j.Checkpoints, func(r *commandpb.CheckpointRecord) bool {
 		return slices.Contains(c.Steps, r.Step)

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -8,13 +9,20 @@ import (
 	"colonnade/proto/commandpb"
 )
 
+// maxCells bounds a job: more cells than any cluster has workers.
+const maxCells = 1 << 16
+
+func validCells(c *commandpb.SubmitJob) bool {
+	return c.Replicas >= 1 && c.Columns >= 1 && int64(c.Replicas)*int64(c.Columns) <= maxCells
+}
+
 func (a *applier) submitJob(c *commandpb.SubmitJob) error {
 	if _, ok := a.s.v.Jobs[c.Job]; ok {
 		return fmt.Errorf("job %s: %w; go on with it: coordinator job resume %s, or choose another name",
 			c.Job, ErrJobExists, c.Job)
 	}
-	if c.Job == "" || c.Steps == 0 || c.Replicas < 1 || c.Columns < 1 {
-		return fmt.Errorf("job %q without steps or cells: %w", c.Job, ErrInvalid)
+	if c.Job == "" || c.Steps == 0 || !validCells(c) {
+		return fmt.Errorf("job %q of %d steps, %d replicas, %d columns: %w", c.Job, c.Steps, c.Replicas, c.Columns, ErrInvalid)
 	}
 	j := &commandpb.JobRecord{Submitted: c, SubmittedUnixNs: a.now}
 	a.enter(j, Queued, "submitted")
@@ -34,6 +42,9 @@ func rank(j *commandpb.JobRecord, c *commandpb.Cell) int {
 	}
 	return int(r*j.Submitted.Columns + k)
 }
+
+// cellName is a cell as workers name it too.
+func cellName(c *commandpb.Cell) string { return fmt.Sprintf("r%dc%d", c.GetReplica(), c.GetColumn()) }
 
 func (a *applier) assignJob(c *commandpb.AssignJob) error {
 	j, err := a.job(c.Job)
@@ -75,7 +86,7 @@ func (a *applier) checkPlacement(j *commandpb.JobRecord, c *commandpb.AssignJob)
 	for _, p := range c.Placement {
 		r := rank(j, p.Cell)
 		if r < 0 || seen[r] {
-			return fmt.Errorf("job %s: cell %v placed twice or not the job's: %w", c.Job, p.Cell, ErrInvalid)
+			return fmt.Errorf("job %s: cell %s placed twice or not the job's: %w", c.Job, cellName(p.Cell), ErrInvalid)
 		}
 		seen[r] = true
 		w, ok := a.s.v.Workers[p.Worker]
@@ -180,8 +191,11 @@ func (a *applier) recordEvaluation(c *commandpb.RecordEvaluation) error {
 	if err != nil {
 		return err
 	}
+	if c.Step > j.Submitted.Steps {
+		return fmt.Errorf("job %s: evaluation after step %d: %w", c.Job, c.Step, ErrInvalid)
+	}
 	i, found := slices.BinarySearchFunc(j.Evaluations, c.Step, func(e *commandpb.RecordEvaluation, step uint64) int {
-		return int(int64(e.Step) - int64(step))
+		return cmp.Compare(e.Step, step)
 	})
 	if found {
 		j.Evaluations[i] = c
@@ -202,7 +216,7 @@ func (a *applier) cellFinished(c *commandpb.CellFinished) error {
 	}
 	i := rank(j, c.Cell)
 	if i < 0 || len(c.Digest) != sha256.Size || c.Step != j.Submitted.Steps {
-		return fmt.Errorf("job %s: end of cell %v at step %d: %w", c.Job, c.Cell, c.Step, ErrInvalid)
+		return fmt.Errorf("job %s: end of cell %s at step %d: %w", c.Job, cellName(c.Cell), c.Step, ErrInvalid)
 	}
 	j.Finished = insertCell(j, j.Finished, i, c)
 	if len(j.Finished) == cells(j) {
@@ -225,8 +239,8 @@ func (a *applier) cellStopped(c *commandpb.CellStopped) error {
 		return err
 	}
 	i := rank(j, c.Cell)
-	if i < 0 {
-		return fmt.Errorf("job %s: stop of cell %v: %w", c.Job, c.Cell, ErrInvalid)
+	if i < 0 || c.Step > j.Submitted.Steps {
+		return fmt.Errorf("job %s: stop of cell %s at step %d: %w", c.Job, cellName(c.Cell), c.Step, ErrInvalid)
 	}
 	j.Stopped = insertCell(j, j.Stopped, i, c)
 	if len(j.Stopped) == cells(j) {

@@ -1,0 +1,366 @@
+package fsm
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"colonnade/proto/commandpb"
+)
+
+// drawCommands draws a command that has a fair chance to take effect on a state, and a fair chance not to, or the same
+// of every cell of a job.
+func drawCommands(t *rapid.T, v View) []*commandpb.Command {
+	job := rapid.SampledFrom([]string{"j0", "j1"}).Draw(t, "job")
+	worker := rapid.SampledFrom([]string{"w0", "w1", "w2"}).Draw(t, "worker")
+	j := v.Jobs[job]
+	if j == nil {
+		j = &commandpb.JobRecord{Submitted: submit(job, 1, 2, 6, 2).GetSubmitJob()}
+	}
+	generation := j.Generation
+	if rarely(t, "another generation") {
+		generation += uint64(rapid.IntRange(-2, 2).Draw(t, "by"))
+	}
+	step := rapid.Uint64Range(1, 6).Draw(t, "step")
+	c := cell(rapid.Int32Range(0, j.Submitted.Replicas-1).Draw(t, "replica"), rapid.Int32Range(0, 1).Draw(t, "column"))
+	if rarely(t, "out of range") {
+		c.Column, step = 2, 7
+	}
+	every := func(one func(*commandpb.Cell) *commandpb.Command) (out []*commandpb.Command) {
+		for i := range cells(j) {
+			out = append(out, one(cell(int32(i)/j.Submitted.Columns, int32(i)%j.Submitted.Columns)))
+		}
+		return out
+	}
+	kind := rapid.SampledFrom(kinds).Draw(t, "kind")
+	switch kind {
+	case "all written":
+		return every(func(c *commandpb.Cell) *commandpb.Command { return written(job, generation, step, c) })
+	case "all finished":
+		return every(func(c *commandpb.Cell) *commandpb.Command { return finished(job, generation, 6, c) })
+	case "all stopped":
+		return every(func(c *commandpb.Cell) *commandpb.Command { return stopped(job, generation, step, c) })
+	}
+	return []*commandpb.Command{drawCommand(t, v, j, kind, worker, generation, step, c)}
+}
+
+// rarely is true once in a dozen; rapid draws small numbers more often.
+func rarely(t *rapid.T, what string) bool { return rapid.IntRange(0, 11).Draw(t, what) == 7 }
+
+func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string, generation, step uint64,
+	c *commandpb.Cell) *commandpb.Command {
+	job := j.Submitted.Job
+	switch kind {
+	case "init":
+		return initCluster(rapid.SampledFrom([]string{"c", "d"}).Draw(t, "cluster"))
+	case "register":
+		return register(worker, rapid.SampledFrom([]string{"a", "a", "a", "b"}).Draw(t, "incarnation"))
+	case "lose":
+		return lose(worker, "silent")
+	case "submit":
+		return submit(job, rapid.Int32Range(0, 2).Draw(t, "replicas"), 2, 6, rapid.Uint64Range(0, 3).Draw(t, "keep"))
+	case "assign":
+		return drawAssign(t, v, j, generation)
+	case "release":
+		return release(job, generation, "failed")
+	case "stop":
+		return stop(job, rapid.Bool().Draw(t, "now"))
+	case "resume":
+		return resume(job, rapid.IntRange(-1, 6).Draw(t, "from"))
+	case "written":
+		return written(job, generation, step, c)
+	case "bad":
+		return bad(job, step, "rot")
+	case "drop":
+		return drop(job, rapid.SliceOfN(rapid.Uint64Range(1, 6), 0, 3).Draw(t, "steps")...)
+	case "evaluation":
+		return evaluation(job, generation, step, 10)
+	case "finished":
+		return finished(job, generation, 6, c)
+	case "stopped":
+		return stopped(job, generation, step, c)
+	case "fail":
+		return failJob(job, generation, "cannot")
+	}
+	return event("note")
+}
+
+// kinds are drawn in these proportions.
+var kinds = slices.Concat(slices.Repeat([]string{"assign"}, 10), slices.Repeat([]string{"all written"}, 6),
+	slices.Repeat([]string{"written", "finished", "register", "resume"}, 2), []string{"init", "lose", "submit", "release", "stop",
+		"bad", "drop", "evaluation", "all finished", "stopped", "all stopped", "fail", "event"})
+
+// drawAssign draws a generation that would be right if its workers are there, and then sometimes spoils it.
+func drawAssign(t *rapid.T, v View, j *commandpb.JobRecord, generation uint64) *commandpb.Command {
+	restore := -1
+	if good := Usable(j); len(good) > 0 {
+		restore = int(rapid.SampledFrom(good).Draw(t, "good").Step)
+	}
+	present := slices.DeleteFunc(slices.Sorted(maps.Keys(v.Workers)), func(id string) bool { return v.Workers[id].Lost })
+	workers := make([]string, cells(j))
+	for i := range workers {
+		workers[i] = "w0"
+		if len(present) > 0 {
+			workers[i] = rapid.SampledFrom(present).Draw(t, "on")
+		}
+	}
+	c := assign(j.Submitted.Job, generation+1, restore, place(j.Submitted.Columns, workers...)...)
+	a := c.GetAssignJob()
+	if !rarely(t, "spoil") {
+		return c
+	}
+	switch rapid.IntRange(0, 4).Draw(t, "how") {
+	case 0:
+		a.Placement = a.Placement[1:]
+	case 1:
+		a.Placement[0].Cell = a.Placement[len(a.Placement)-1].Cell
+	case 2:
+		a.Placement[0].Worker = "w9"
+	case 3:
+		a.RestoreStep, a.HasRestore = 5, true
+	case 4:
+		a.Numerics = "n1"
+	}
+	return c
+}
+
+// TestProperties applies random commands and holds every step against rules that are written here anew.
+func TestProperties(t *testing.T) {
+	seen := map[string]int{} // how often rules were put to the test
+	rapid.Check(t, func(t *rapid.T) {
+		l, twin := &tlog{t: t, State: New()}, &tlog{t: t, State: New()}
+		var kept []keptView
+		dones := map[string][]byte{}
+		run := func(c *commandpb.Command) {
+			if rapid.IntRange(0, 3).Draw(t, "keep a view") == 3 && len(kept) < 12 {
+				kept = append(kept, keptView{l.View(), encodeT(t, l.View())})
+			}
+			if rapid.IntRange(0, 7).Draw(t, "restore") == 7 {
+				twin.State = decodeT(t, encodeT(t, twin.View()))
+			}
+			refused := both(t, l, twin, c, seen)
+			seen[fmt.Sprintf("%T %t", c.Kind, refused == nil)]++
+			for _, k := range kept {
+				if !bytes.Equal(encodeT(t, k.view), k.bytes) {
+					t.Fatalf("entry %d, %v has changed a view of index %d", l.index, c, k.view.Index)
+				}
+			}
+			checkState(t, l.View(), dones)
+		}
+		for _, c := range begun(t) {
+			run(c)
+		}
+		for range rapid.IntRange(10, 100).Draw(t, "length") {
+			for _, c := range drawCommands(t, l.View()) {
+				run(c)
+			}
+		}
+		for _, j := range l.View().Jobs {
+			seen["job "+j.State]++
+		}
+	})
+	for _, state := range []string{Queued, Running, Recovering, Stopping, Stopped, Done, Failed} {
+		if seen["job "+state] == 0 {
+			t.Errorf("no run has left a job %s: the commands are drawn badly", state)
+		}
+	}
+	t.Log(seen)
+}
+
+// begun is how a run begins: mostly with workers and jobs.
+func begun(t *rapid.T) []*commandpb.Command {
+	if rarely(t, "begin with nothing") {
+		return nil
+	}
+	return []*commandpb.Command{register("w0", "a"), register("w1", "a"), register("w2", "a"),
+		submit("j0", rapid.Int32Range(1, 2).Draw(t, "replicas"), 2, 6, rapid.Uint64Range(0, 3).Draw(t, "keep")),
+		submit("j1", 1, 1, 6, 1)}
+}
+
+// both applies a command to two states, of which one is restored from its snapshot now and then, and holds them against
+// each other and the step against the rules.
+func both(t *rapid.T, l, twin *tlog, c *commandpb.Command, seen map[string]int) error {
+	before := l.View()
+	beforeBytes := encodeNoIndex(t, before)
+	refused, twinRefused := l.apply(c), twin.apply(c)
+	after := l.View()
+	if fmt.Sprint(refused) != fmt.Sprint(twinRefused) {
+		t.Fatalf("refused with %v here, %v there", refused, twinRefused)
+	}
+	if !bytes.Equal(encodeT(t, after), encodeT(t, twin.View())) {
+		t.Fatalf("entry %d, %v: two states that applied the same log differ", l.index, c)
+	}
+	if refused != nil && !bytes.Equal(encodeNoIndex(t, after), beforeBytes) {
+		t.Fatalf("refused with %v, %v has changed the state", refused, c)
+	}
+	checkStep(t, before, after, c, refused, seen)
+	return refused
+}
+
+type keptView struct {
+	view  View
+	bytes []byte
+}
+
+// tlog is log for rapid's T.
+type tlog struct {
+	t *rapid.T
+	*State
+	index uint64
+}
+
+func (l *tlog) apply(c *commandpb.Command) error {
+	l.index++
+	c.Version, c.DecidedUnixNs = Version, int64(l.index)*1e9
+	r, err := l.Apply(l.index, proto.CloneOf(c))
+	if err != nil {
+		l.t.Fatalf("%v stops the node: %v", c, err)
+	}
+	return r.Refused
+}
+
+func encodeT(t *rapid.T, v View) []byte {
+	b, err := v.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func encodeNoIndex(t *rapid.T, v View) []byte {
+	v.Index = 0
+	return encodeT(t, v)
+}
+
+func decodeT(t *rapid.T, b []byte) *State {
+	s, err := Decode(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// transitions are the states a job may go to from each.
+var transitions = map[string][]string{
+	Queued:     {Running, Stopped},
+	Running:    {Recovering, Stopping, Stopped, Done, Failed},
+	Recovering: {Running, Stopped},
+	Stopping:   {Stopped, Done, Failed},
+	Stopped:    {Queued},
+	Failed:     {Queued},
+	Done:       {},
+}
+
+// generationOf is the generation and job of a command that belongs to one.
+func generationOf(c *commandpb.Command) (generation uint64, job string, ok bool) {
+	switch k := c.Kind.(type) {
+	case *commandpb.Command_CheckpointWritten:
+		return k.CheckpointWritten.Generation, k.CheckpointWritten.Job, true
+	case *commandpb.Command_RecordEvaluation:
+		return k.RecordEvaluation.Generation, k.RecordEvaluation.Job, true
+	case *commandpb.Command_CellFinished:
+		return k.CellFinished.Generation, k.CellFinished.Job, true
+	case *commandpb.Command_CellStopped:
+		return k.CellStopped.Generation, k.CellStopped.Job, true
+	case *commandpb.Command_ReleaseJob:
+		return k.ReleaseJob.Generation, k.ReleaseJob.Job, true
+	case *commandpb.Command_FailJob:
+		return k.FailJob.Generation, k.FailJob.Job, true
+	}
+	return 0, "", false
+}
+
+// checkStep holds what one command did against the rules.
+func checkStep(t *rapid.T, before, after View, c *commandpb.Command, refused error, seen map[string]int) {
+	if g, job, ok := generationOf(c); ok && refused == nil && before.Jobs[job].Generation != g {
+		t.Fatalf("%v was accepted at generation %d", c, before.Jobs[job].Generation)
+	}
+	for name, old := range before.Jobs {
+		now := after.Jobs[name]
+		if now == nil {
+			t.Fatalf("job %s is gone", name)
+		}
+		if now.Generation < old.Generation || now.Generation > old.Generation+1 {
+			t.Fatalf("job %s went from generation %d to %d", name, old.Generation, now.Generation)
+		}
+		if now.Generation != old.Generation && c.GetAssignJob().GetJob() != name {
+			t.Fatalf("%v has begun a generation of job %s", c, name)
+		}
+		if now.State != old.State && !slices.Contains(transitions[old.State], now.State) {
+			t.Fatalf("%v took job %s from %s to %s", c, name, old.State, now.State)
+		}
+		if old.State == Done && !bytes.Equal(old.Digest, now.Digest) {
+			t.Fatalf("%v changed the digest of job %s, which is done", c, name)
+		}
+		for _, r := range old.Checkpoints {
+			if r.Committed && r.Bad == "" {
+				checkKept(t, name, r, now, c, seen)
+			}
+		}
+		if c.GetDropCheckpoints().GetJob() == name && len(Usable(now)) < min(len(Usable(old)), max(int(old.Submitted.Keep), 1)) {
+			t.Fatalf("%v left %d good checkpoints", c, len(Usable(now)))
+		}
+	}
+}
+
+// checkKept wants a good checkpoint to be there still, unless the command is one that may take it away.
+func checkKept(t *rapid.T, job string, r *commandpb.CheckpointRecord, now *commandpb.JobRecord, c *commandpb.Command, seen map[string]int) {
+	m, d, res := c.GetMarkCheckpointBad(), c.GetDropCheckpoints(), c.GetResumeJob()
+	marked := m.GetJob() == job && m.GetStep() == r.Step
+	dropped := d.GetJob() == job && slices.Contains(d.GetSteps(), r.Step)
+	rewound := res.GetJob() == job && res.GetFromStep() && res.GetStep() < r.Step
+	i := slices.IndexFunc(now.Checkpoints, func(x *commandpb.CheckpointRecord) bool { return x.Step == r.Step })
+	if i < 0 || !now.Checkpoints[i].Committed || now.Checkpoints[i].Bad != "" {
+		if !marked && !dropped && !rewound {
+			t.Fatalf("%v has taken the committed checkpoint of step %d of job %s", c, r.Step, job)
+		}
+		seen["checkpoint taken"]++
+		return
+	}
+	for k, f := range now.Checkpoints[i].Files {
+		if !bytes.Equal(f.Digest, r.Files[k].Digest) {
+			t.Fatalf("%v has changed the state of the committed checkpoint of step %d", c, r.Step)
+		}
+	}
+}
+
+// checkState holds one state against the rules.
+func checkState(t *rapid.T, v View, dones map[string][]byte) {
+	if len(v.Events) > maxEvents {
+		t.Fatalf("%d events", len(v.Events))
+	}
+	for name, j := range v.Jobs {
+		n := int(j.Submitted.Replicas * j.Submitted.Columns)
+		if j.State == Running || j.State == Stopping {
+			placed := map[[2]int32]bool{}
+			for _, p := range j.Placement {
+				placed[[2]int32{p.Cell.GetReplica(), p.Cell.GetColumn()}] = true
+				if w := v.Workers[p.Worker]; w == nil || w.Lost {
+					t.Fatalf("job %s is %s with a cell on worker %s, which is not there", name, j.State, p.Worker)
+				}
+			}
+			if len(placed) != n || len(j.Placement) != n {
+				t.Fatalf("job %s of %d cells is %s with placement %v", name, n, j.State, j.Placement)
+			}
+		}
+		if old, ok := dones[name]; ok && (j.State != Done || !bytes.Equal(old, j.Digest)) {
+			t.Fatalf("job %s was done with %x and is now %s with %x", name, old, j.State, j.Digest)
+		}
+		if j.State == Done {
+			if len(j.Digest) != 32 {
+				t.Fatalf("job %s is done with digest %x", name, j.Digest)
+			}
+			dones[name] = j.Digest
+		}
+		for _, r := range j.Checkpoints {
+			if r.Committed && len(r.Files) != n {
+				t.Fatalf("job %s, step %d: committed with %d files of %d", name, r.Step, len(r.Files), n)
+			}
+		}
+	}
+}
