@@ -3,6 +3,7 @@ package fsm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -360,6 +361,22 @@ func TestWorkers(t *testing.T) {
 	l.must(t, register("w0", "a"))
 	if w := l.View().Workers["w0"]; w.Lost || w.RegisteredUnixNs == first {
 		t.Errorf("worker that is back is %v", w)
+	}
+}
+
+// The order of jobs that one worker takes down with it is that of their submission, not that of a map.
+func TestLosingManyJobsIsInOrder(t *testing.T) {
+	l := newLog(t, register("w0", "a"))
+	const n = 20
+	for i := range n {
+		l.must(t, submit(fmt.Sprintf("j%d", i), 1, 1, 10, 1))
+		l.must(t, assign(fmt.Sprintf("j%d", i), 1, -1, place(1, "w0")...))
+	}
+	l.must(t, lose("w0", "x"))
+	for i, e := range l.View().Events[len(l.View().Events)-n:] {
+		if e.Job != fmt.Sprintf("j%d", i) {
+			t.Fatalf("generation %d ended is job %s's", i, e.Job)
+		}
 	}
 }
 

@@ -120,7 +120,7 @@ func drawAssign(t *rapid.T, v View, j *commandpb.JobRecord, generation uint64) *
 	case 1:
 		a.Placement[0].Cell = a.Placement[len(a.Placement)-1].Cell
 	case 2:
-		a.Placement[0].Worker = "w9"
+		a.Placement[0].Worker = rapid.SampledFrom([]string{"w0", "w1", "w2", "w9"}).Draw(t, "anywhere")
 	case 3:
 		a.RestoreStep, a.HasRestore = 5, true
 	case 4:
