@@ -75,8 +75,7 @@ func (a *applier) assignJob(c *commandpb.AssignJob) error {
 	if c.HasRestore {
 		from = fmt.Sprintf("step %d", c.RestoreStep)
 	}
-	a.event("generation", c.Job, "", "job %s: generation %d from %s on %d workers", c.Job, c.Generation, from,
-		workersOf(c.Placement))
+	a.event("generation", c.Job, "", "job %s: generation %d from %s on %s", c.Job, c.Generation, from, workersOf(c.Placement))
 	return nil
 }
 
@@ -100,13 +99,17 @@ func (a *applier) checkPlacement(j *commandpb.JobRecord, c *commandpb.AssignJob)
 	return nil
 }
 
-func workersOf(placement []*commandpb.Placement) int {
+// workersOf is how many workers a placement is on, in words.
+func workersOf(placement []*commandpb.Placement) string {
 	var ids []string
 	for _, p := range placement {
 		ids = append(ids, p.Worker)
 	}
 	slices.Sort(ids)
-	return len(slices.Compact(ids))
+	if n := len(slices.Compact(ids)); n != 1 {
+		return fmt.Sprintf("%d workers", n)
+	}
+	return "1 worker"
 }
 
 // releaseJob ends a generation that failed. A job whose generations keep failing without a new checkpoint fails.

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -121,14 +122,19 @@ func lost(now time.Time, in Input, id string, d *Decision) string {
 	default:
 		deadline, reason = s.Heard.Add(in.Rules.Lease), fmt.Sprintf("silent for %v", in.Rules.Lease)
 	}
-	if earliest := in.Leader.Add(in.Rules.Lease); deadline.Before(earliest) && s.Broken.Before(in.Leader) {
-		deadline = earliest
-	}
+	deadline = later(deadline, in.Leader.Add(in.Rules.Lease))
 	if now.Before(deadline) {
 		d.wakeAt(deadline)
 		return ""
 	}
 	return reason
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // busyWorkers says which worker runs which job.
@@ -146,22 +152,38 @@ func busyWorkers(v fsm.View) map[string]string {
 	return busy
 }
 
-// place finds workers for a job's cells, or says what it waits for.
+// place finds workers for a job's cells, or says what it waits for. While it waits for more workers, those that are
+// there are kept for it: a smaller job that came later must not take them each time.
 func place(now time.Time, in Input, j *commandpb.JobRecord, busy map[string]string, d *Decision) (*Assign, string) {
 	workers, numerics, why := candidates(in, j, busy)
 	if len(workers) == 0 {
 		return nil, why
 	}
 	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
-	if ready := settled(in, j); len(workers) < cells && now.Before(ready) {
+	if ready := settled(now, in, j, workers); len(workers) < cells && now.Before(ready) {
 		d.wakeAt(ready)
-		return nil, fmt.Sprintf("%d cells, %d workers: waits %v for more before cells share a worker",
-			cells, len(workers), in.Rules.Settle)
+		for _, id := range workers {
+			busy[id] = j.Submitted.Job
+		}
+		return nil, fmt.Sprintf("%s, %s: waits %v for more before cells share a worker", count(cells, "cell"),
+			count(len(workers), "worker"), in.Rules.Settle)
 	}
 	a := &Assign{Job: j.Submitted.Job, Generation: j.Generation + 1, Numerics: numerics, Placement: spread(j, workers)}
 	a.Restore, a.HasRestore = restore(j)
-	a.Reason = fmt.Sprintf("%d cells on %d workers", cells, min(cells, len(workers)))
+	used := map[string]bool{}
+	for _, p := range a.Placement {
+		used[p.Worker] = true
+	}
+	a.Reason = count(cells, "cell") + " on " + count(len(used), "worker")
 	return a, ""
+}
+
+// count is a number of things, in words.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // candidates are the workers that could take the job's cells, in order of id, all of one numerics: the job's, or, for a
@@ -195,28 +217,40 @@ func candidates(in Input, j *commandpb.JobRecord, busy map[string]string) (ids [
 	case connected == 0:
 		why = "waits for a worker; start one with: worker run --coordinator ADDR --data DIR"
 	case occupied == connected:
-		why = fmt.Sprintf("waits for workers: all %d run other jobs", connected)
+		why = fmt.Sprintf("waits for workers: other jobs have all there are (%d)", connected)
 	default:
 		why = fmt.Sprintf("waits for a worker with numerics %s, under which the job began", numerics)
 	}
 	return nil, numerics, why
 }
 
-// settled is when to stop waiting for more workers: a while after the last change in who is there, of the job, or of
-// the leader.
-func settled(in Input, j *commandpb.JobRecord) time.Time {
-	last := in.Leader
-	note := func(ns int64) {
-		if t := time.Unix(0, ns); t.After(last) {
-			last = t
+// patience is how many times Settle a job waits in all, however often workers come and go.
+const patience = 5
+
+// settled is when to stop waiting for more workers than the given ones: a while after the last change in who is there,
+// of the job, or of the leader, but not for ever: one worker that starts over and over must not hold up the others. A
+// stamp from the future is another leader's, whose clock is ahead: it says nothing.
+func settled(now time.Time, in Input, j *commandpb.JobRecord, workers []string) time.Time {
+	after := func(t time.Time, ns int64) time.Time {
+		if s := time.Unix(0, ns); !s.After(now) {
+			return later(t, s)
 		}
+		return t
 	}
-	note(j.StateUnixNs)
+	began := after(in.Leader, j.StateUnixNs)
+	last := began
 	for _, w := range in.View.Workers {
-		note(w.RegisteredUnixNs)
-		note(w.LostUnixNs)
+		last = after(after(last, w.RegisteredUnixNs), w.LostUnixNs)
 	}
-	return last.Add(in.Rules.Settle)
+	first := int64(math.MaxInt64) // since when there is somebody to place on
+	for _, id := range workers {
+		first = min(first, in.View.Workers[id].RegisteredUnixNs)
+	}
+	ready, limit := last.Add(in.Rules.Settle), after(began, first).Add(patience*in.Rules.Settle)
+	if limit.Before(ready) {
+		return limit
+	}
+	return ready
 }
 
 // spread places every cell: where it was, if that worker is there and not full, else on the worker with fewest cells,
@@ -247,13 +281,11 @@ func spread(j *commandpb.JobRecord, workers []string) []*commandpb.Placement {
 	return out
 }
 
-// restore is the step to go on from: the one an operator named, else the newest good checkpoint.
+// restore is the step to go on from: the start if an operator wants that, else the newest good checkpoint, which is the
+// one an operator named unless that has turned out bad since: resuming forgets what came after it.
 func restore(j *commandpb.JobRecord) (uint64, bool) {
-	if j.HasResumeStep {
-		return j.ResumeStep, j.ResumeStep > 0
-	}
 	good := fsm.Usable(j)
-	if len(good) == 0 {
+	if len(good) == 0 || (j.HasResumeStep && j.ResumeStep == 0) {
 		return 0, false
 	}
 	return good[len(good)-1].Step, true

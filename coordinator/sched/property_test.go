@@ -1,0 +1,363 @@
+package sched
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/proto/commandpb"
+)
+
+// drawWorld draws a world as a leader may find it, and the time. Times are in tenths of a second so that coincidences
+// happen.
+func drawWorld(t *rapid.T) (*world, time.Time) {
+	now := rapid.IntRange(0, 150).Draw(t, "now")
+	past := func(what string) float64 { return float64(rapid.IntRange(min(0, now-40), now).Draw(t, what)) / 10 }
+	w := newWorld()
+	for i := range rapid.IntRange(0, 6).Draw(t, "workers") {
+		id := fmt.Sprintf("w%d", i)
+		w.worker(id, rapid.SampledFrom([]string{"n0", "n0", "n0", "n1"}).Draw(t, "numerics"), past("registered"))
+		switch rapid.IntRange(0, 7).Draw(t, "session") {
+		case 0:
+			w.lost(id, past("lost"))
+		case 1:
+			w.unheard(id)
+		case 2:
+			w.broken(id, max(past("broken"), 0))
+		case 3:
+			w.heard(id, max(past("heard"), 0))
+		default:
+			w.heard(id, float64(now)/10)
+		}
+	}
+	free := slices.Sorted(maps.Keys(w.View.Workers))
+	for i := range rapid.IntRange(0, 4).Draw(t, "jobs") {
+		drawJob(t, w, fmt.Sprintf("j%d", i), past("since"), &free)
+	}
+	return w, at(float64(now) / 10)
+}
+
+// drawJob adds a job; one that runs takes workers for itself, as the state has it.
+func drawJob(t *rapid.T, w *world, name string, since float64, free *[]string) {
+	cells := rapid.SampledFrom([]int32{1, 2, 4}).Draw(t, "cells")
+	state := rapid.SampledFrom([]string{fsm.Queued, fsm.Queued, fsm.Recovering, fsm.Recovering, fsm.Running, fsm.Stopping, fsm.Stopped,
+		fsm.Done, fsm.Failed}).Draw(t, "state")
+	var on []string
+	switch state {
+	case fsm.Recovering:
+		for range cells {
+			on = append(on, fmt.Sprintf("w%d", rapid.IntRange(0, 6).Draw(t, "was on")))
+		}
+	case fsm.Running, fsm.Stopping:
+		there := slices.DeleteFunc(slices.Clone(*free), func(id string) bool {
+			r := w.View.Workers[id]
+			return r.Lost || r.Registered.Device.Numerics != "n0"
+		})
+		if len(there) == 0 {
+			state = fsm.Queued
+			break
+		}
+		for range cells {
+			on = append(on, rapid.SampledFrom(there).Draw(t, "is on"))
+		}
+		*free = slices.DeleteFunc(*free, func(id string) bool { return slices.Contains(on, id) })
+	}
+	w.job(name, state, cells, since, on...)
+	for s := range rapid.IntRange(0, 3).Draw(t, "checkpoints") {
+		w.checkpoints(name, rapid.SampledFrom([]int{1, -1}).Draw(t, "good")*(s+1))
+	}
+	if state == fsm.Queued {
+		w.View.Jobs[name].Generation = rapid.Uint64Range(0, 3).Draw(t, "generation")
+	}
+}
+
+func TestDecideProperties(t *testing.T) {
+	seen := map[string]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		w, now := drawWorld(t)
+		before := encode(t, w.View)
+		d := Decide(now, w.Input)
+		if again := Decide(now, w.Input); !reflect.DeepEqual(render(d), render(again)) {
+			t.Fatalf("decided twice:\n%s\n%s", render(d), render(again))
+		}
+		if !bytes.Equal(encode(t, w.View), before) {
+			t.Fatal("deciding has changed the input")
+		}
+		lost := checkLost(t, w.Input, now, d)
+		if lost == 0 {
+			checkPlaced(t, w.Input, now, d)
+		} else if len(d.Actions) != lost {
+			t.Fatalf("places before lost workers are out:\n%s", render(d))
+		}
+		checkNext(t, w.Input, now, d)
+		for _, a := range d.Actions {
+			seen[fmt.Sprintf("%T", a)]++
+		}
+		seen["waits"] += len(d.Reasons)
+	})
+	for _, k := range []string{"sched.Lose", "sched.Assign", "waits"} {
+		if seen[k] == 0 {
+			t.Errorf("no run has shown %s: worlds are drawn badly", k)
+		}
+	}
+	t.Log(seen)
+}
+
+func encode(t *rapid.T, v fsm.View) []byte {
+	b, err := v.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// render is a decision with all of its reasons, to compare.
+func render(d Decision) string {
+	var b strings.Builder
+	b.WriteString(text(d))
+	for _, name := range slices.Sorted(maps.Keys(d.Reasons)) {
+		fmt.Fprintf(&b, "  %s waits: %s\n", name, d.Reasons[name])
+	}
+	return b.String()
+}
+
+// checkLost holds the lost workers against the rules, written here anew, and returns how many there are.
+func checkLost(t *rapid.T, in Input, now time.Time, d Decision) int {
+	lost := map[string]bool{}
+	for _, a := range d.Actions {
+		if l, ok := a.(Lose); ok {
+			if l.Reason == "" || lost[l.Worker] {
+				t.Fatalf("worker %s is lost twice or without a reason", l.Worker)
+			}
+			lost[l.Worker] = true
+		}
+	}
+	for id, w := range in.View.Workers {
+		s, known := in.Sessions[id]
+		alive := now.Sub(in.Leader) < in.Rules.Lease || // the leader is new
+			(known && s.Connected && now.Sub(s.Heard) < in.Rules.Lease) ||
+			(known && !s.Connected && now.Sub(s.Broken) < in.Rules.Grace)
+		if want := !w.Lost && !alive; want != lost[id] {
+			t.Fatalf("worker %s (%+v, lost before %v) given up: %v, want %v", id, s, w.Lost, lost[id], want)
+		}
+		delete(lost, id)
+	}
+	if len(lost) > 0 {
+		t.Fatalf("unknown workers are lost: %v", lost)
+	}
+	n := 0
+	for _, a := range d.Actions {
+		if _, ok := a.(Lose); ok {
+			n++
+		}
+	}
+	return n
+}
+
+// checkPlaced holds placements and reasons against the rules.
+func checkPlaced(t *rapid.T, in Input, now time.Time, d Decision) {
+	assigned := map[string]Assign{}
+	for _, a := range d.Actions {
+		x := a.(Assign)
+		if _, twice := assigned[x.Job]; twice {
+			t.Fatalf("job %s is assigned twice", x.Job)
+		}
+		assigned[x.Job] = x
+	}
+	taken := map[string]string{}
+	for name, j := range in.View.Jobs {
+		for _, p := range j.Placement {
+			if j.State == fsm.Running || j.State == fsm.Stopping {
+				taken[p.Worker] = name
+			}
+		}
+	}
+	for _, name := range in.View.JobNames() {
+		j := in.View.Jobs[name]
+		a, ok := assigned[name]
+		waits := j.State == fsm.Queued || j.State == fsm.Recovering
+		if (ok && !waits) || (waits && ok == (d.Reasons[name] != "")) || (!waits && d.Reasons[name] != "") ||
+			strings.Contains(d.Reasons[name], "\n") {
+			t.Fatalf("job %s is %s; assigned %v, reason %q", name, j.State, ok, d.Reasons[name])
+		}
+		if ok {
+			checkAssign(t, in, j, a, taken)
+		} else if waits {
+			checkWaits(t, in, now, j, taken)
+		}
+	}
+}
+
+// candidatesOf are the workers that could take a job: there, and of no other job.
+func candidatesOf(in Input, numerics string, taken map[string]string) (out []string) {
+	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
+		w := in.View.Workers[id]
+		if !w.Lost && in.Sessions[id].Connected && taken[id] == "" && (numerics == "" || w.Registered.Device.Numerics == numerics) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+func checkAssign(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, taken map[string]string) {
+	if a.Generation != j.Generation+1 || a.Reason == "" || (j.Numerics != "" && a.Numerics != j.Numerics) {
+		t.Fatalf("job at generation %d under %q assigned %+v", j.Generation, j.Numerics, a)
+	}
+	could := candidatesOf(in, a.Numerics, taken)
+	n := int(j.Submitted.Replicas * j.Submitted.Columns)
+	full := (n + len(could) - 1) / max(len(could), 1)
+	load, was := map[string]int{}, map[string]int{}
+	for i, p := range a.Placement {
+		if !slices.Contains(could, p.Worker) {
+			t.Fatalf("cell on worker %s, which is not there, runs another job or has other numerics; could be on %v", p.Worker, could)
+		}
+		if p.Cell.Replica != int32(i)/j.Submitted.Columns || p.Cell.Column != int32(i)%j.Submitted.Columns {
+			t.Fatalf("place %d is of cell %v", i, p.Cell)
+		}
+		load[p.Worker]++
+	}
+	if len(a.Placement) != n {
+		t.Fatalf("%d cells of %d are placed", len(a.Placement), n)
+	}
+	for id, l := range load {
+		if l > full {
+			t.Fatalf("%d cells on worker %s, %d workers for %d", l, id, len(could), n)
+		}
+	}
+	for i, p := range j.Placement { // sticky, in the order of cells, until the worker is full
+		if was[p.Worker]++; slices.Contains(could, p.Worker) && was[p.Worker] <= full && a.Placement[i].Worker != p.Worker {
+			t.Fatalf("cell %d was on worker %s, which is there, and is now on %s", i, p.Worker, a.Placement[i].Worker)
+		}
+	}
+	var best uint64
+	for _, r := range j.Checkpoints {
+		if r.Committed && r.Bad == "" {
+			best = max(best, r.Step)
+		}
+	}
+	if a.Restore != best || a.HasRestore != (best > 0) {
+		t.Fatalf("restores step %d (%v), the newest good one is %d", a.Restore, a.HasRestore, best)
+	}
+	for id := range load {
+		taken[id] = j.Submitted.Job
+	}
+}
+
+// checkWaits wants a job that waits to have no worker, or too few and not to have waited for long.
+func checkWaits(t *rapid.T, in Input, now time.Time, j *commandpb.JobRecord, taken map[string]string) {
+	could := candidatesOf(in, j.Numerics, taken)
+	if len(could) == 0 {
+		return
+	}
+	if j.Numerics == "" { // the ones most have
+		by := map[string][]string{}
+		for _, id := range could {
+			n := in.View.Workers[id].Registered.Device.Numerics
+			by[n] = append(by[n], id)
+		}
+		could = by["n0"]
+		if len(by["n1"]) > len(by["n0"]) {
+			could = by["n1"]
+		}
+	}
+	newest, first := max(j.StateUnixNs, in.Leader.UnixNano()), now.UnixNano()
+	for _, w := range in.View.Workers {
+		newest = max(newest, w.RegisteredUnixNs, w.LostUnixNs)
+	}
+	for _, id := range could {
+		first = min(first, in.View.Workers[id].RegisteredUnixNs)
+	}
+	first = max(first, j.StateUnixNs, in.Leader.UnixNano())
+	quiet, all := now.Sub(time.Unix(0, newest)), now.Sub(time.Unix(0, first))
+	if n := int(j.Submitted.Replicas * j.Submitted.Columns); len(could) >= n || quiet >= in.Rules.Settle || all >= 5*in.Rules.Settle {
+		t.Fatalf("job %s of %d cells waits %v after the last change, %v in all, though workers %v are there",
+			j.Submitted.Job, n, quiet, all, could)
+	}
+	for _, id := range could {
+		taken[id] = j.Submitted.Job
+	}
+}
+
+// checkNext wants the decision to stay the same until Next, and time to get on at Next.
+func checkNext(t *rapid.T, in Input, now time.Time, d Decision) {
+	if len(d.Actions) > 0 {
+		return // the input is about to change
+	}
+	horizon := now.Add(time.Minute)
+	if !d.Next.IsZero() {
+		if !d.Next.After(now) {
+			t.Fatalf("next is %v, now is %v: the loop would spin", d.Next, now)
+		}
+		horizon = d.Next
+		if then := Decide(d.Next, in); len(then.Actions) == 0 && !then.Next.IsZero() && !then.Next.After(d.Next) {
+			t.Fatalf("at next, nothing is decided and next stays %v", then.Next)
+		}
+	}
+	for _, part := range []time.Duration{2, 10, 100} {
+		mid := now.Add(horizon.Sub(now) * (part - 1) / part)
+		if then := Decide(mid, in); render(then) != render(d) {
+			t.Fatalf("before next the decision has changed from\n%s to\n%s", render(d), render(then))
+		}
+	}
+}
+
+// TestDecisionsHold has the state apply what is decided until nothing is: none is refused, and it ends soon.
+func TestDecisionsHold(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w, now := drawWorld(t)
+		state, err := fsm.Decode(bytes.NewReader(encode(t, w.View)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for round := 0; ; round++ {
+			in := w.Input
+			in.View = state.View()
+			d := Decide(now, in)
+			if len(d.Actions) == 0 {
+				break
+			}
+			if round == 2 { // lost workers, then placements
+				t.Fatalf("still deciding in round %d:\n%s", round, render(d))
+			}
+			for i, a := range d.Actions {
+				r, err := state.Apply(in.View.Index+uint64(i)+1, command(a, now))
+				if err != nil || r.Refused != nil {
+					t.Fatalf("%+v: %v, %v", a, r.Refused, err)
+				}
+			}
+		}
+		runs := map[string]string{}
+		for name, j := range state.View().Jobs {
+			for _, p := range j.Placement {
+				if j.State != fsm.Running && j.State != fsm.Stopping {
+					continue
+				}
+				if other := runs[p.Worker]; other != "" && other != name {
+					t.Fatalf("jobs %s and %s both run on worker %s", name, other, p.Worker)
+				}
+				runs[p.Worker] = name
+			}
+		}
+	})
+}
+
+func command(a Action, now time.Time) *commandpb.Command {
+	c := &commandpb.Command{Version: fsm.Version, DecidedUnixNs: now.UnixNano()}
+	switch a := a.(type) {
+	case Lose:
+		c.Kind = &commandpb.Command_LoseWorker{LoseWorker: &commandpb.LoseWorker{Worker: a.Worker, Reason: a.Reason}}
+	case Assign:
+		c.Kind = &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job, Generation: a.Generation,
+			Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore, Numerics: a.Numerics, Reason: a.Reason}}
+	}
+	return proto.CloneOf(c)
+}

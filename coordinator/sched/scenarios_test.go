@@ -1,0 +1,191 @@
+package sched
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/proto/commandpb"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// The scenarios' leader begins at t0.
+var t0 = time.Unix(1_000_000, 0)
+
+func at(seconds float64) time.Time { return t0.Add(time.Duration(seconds * float64(time.Second))) }
+
+// world is an Input under construction.
+type world struct{ Input }
+
+func newWorld() *world {
+	return &world{Input{Leader: t0, Rules: DefaultRules, Sessions: map[string]Liveness{},
+		View: fsm.View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}}}
+}
+
+// worker adds a worker that registered when it was last heard of, and is connected.
+func (w *world) worker(id, numerics string, registered float64) *world {
+	w.View.Workers[id] = &commandpb.WorkerRecord{RegisteredUnixNs: at(registered).UnixNano(), Registered: &commandpb.RegisterWorker{
+		Worker: id, Name: id, Device: &commandpb.Device{Numerics: numerics}}}
+	w.Sessions[id] = Liveness{Connected: true, Heard: at(registered)}
+	return w
+}
+
+func (w *world) heard(id string, when float64) *world {
+	w.Sessions[id] = Liveness{Connected: true, Heard: at(when)}
+	return w
+}
+
+func (w *world) broken(id string, when float64) *world {
+	w.Sessions[id] = Liveness{Broken: at(when)}
+	return w
+}
+
+func (w *world) unheard(id string) *world {
+	delete(w.Sessions, id)
+	return w
+}
+
+func (w *world) lost(id string, when float64) *world {
+	w.View.Workers[id].Lost, w.View.Workers[id].LostUnixNs = true, at(when).UnixNano()
+	return w.unheard(id)
+}
+
+// job adds a job of some cells, two columns a replica where there are two or more, on workers in the order of cells.
+func (w *world) job(name, state string, cells int32, since float64, workers ...string) *world {
+	columns := min(cells, 2)
+	j := &commandpb.JobRecord{State: state, StateUnixNs: at(since).UnixNano(), SubmittedUnixNs: int64(len(w.View.Jobs)),
+		Submitted: &commandpb.SubmitJob{Job: name, Replicas: cells / columns, Columns: columns, Steps: 100, Keep: 3}}
+	for i, id := range workers {
+		j.Placement = append(j.Placement, &commandpb.Placement{Worker: id,
+			Cell: &commandpb.Cell{Replica: int32(i) / columns, Column: int32(i) % columns}})
+	}
+	if state != fsm.Queued || len(workers) > 0 {
+		j.Generation, j.Numerics = 1, "n0"
+	}
+	w.View.Jobs[name] = j
+	return w
+}
+
+// checkpoints gives a job committed checkpoints; a negative step is a bad one.
+func (w *world) checkpoints(name string, steps ...int) *world {
+	for _, s := range steps {
+		r := &commandpb.CheckpointRecord{Step: uint64(max(s, -s)), Committed: true}
+		if s < 0 {
+			r.Bad = "rot"
+		}
+		w.View.Jobs[name].Checkpoints = append(w.View.Jobs[name].Checkpoints, r)
+	}
+	return w
+}
+
+func (w *world) resumeFrom(name string, step uint64) *world {
+	w.View.Jobs[name].HasResumeStep, w.View.Jobs[name].ResumeStep = true, step
+	return w
+}
+
+// text is a decision in words.
+func text(d Decision) string {
+	var b strings.Builder
+	for _, a := range d.Actions {
+		switch a := a.(type) {
+		case Lose:
+			fmt.Fprintf(&b, "  lose %s: %s\n", a.Worker, a.Reason)
+		case Assign:
+			from := "the start"
+			if a.HasRestore {
+				from = fmt.Sprintf("step %d", a.Restore)
+			}
+			fmt.Fprintf(&b, "  assign %s, generation %d, from %s, under %s, %s:", a.Job, a.Generation, from, a.Numerics, a.Reason)
+			for _, p := range a.Placement {
+				fmt.Fprintf(&b, " r%dc%d on %s", p.Cell.Replica, p.Cell.Column, p.Worker)
+			}
+			b.WriteString("\n")
+		}
+	}
+	for _, name := range []string{"a", "b", "c", "j"} {
+		if r := d.Reasons[name]; r != "" {
+			fmt.Fprintf(&b, "  %s: %s\n", name, r)
+		}
+	}
+	if !d.Next.IsZero() {
+		fmt.Fprintf(&b, "  again at %v\n", d.Next.Sub(t0))
+	}
+	return b.String()
+}
+
+// Every kind of decision there is, with its reason word for word: users read these.
+func TestGoldenScenarios(t *testing.T) {
+	two := func() *world { return newWorld().worker("w0", "n0", 1).worker("w1", "n0", 1) }
+	var b strings.Builder
+	for _, s := range []struct {
+		name string
+		now  float64
+		in   *world
+	}{
+		{"nothing to do", 1, newWorld()},
+		{"no worker", 1, newWorld().job("j", fsm.Queued, 2, 0)},
+		{"two workers for two cells", 1.5, two().job("j", fsm.Queued, 2, 1)},
+		{"more workers than cells", 1.5, two().worker("w2", "n0", 1).job("j", fsm.Queued, 2, 1)},
+		{"one worker: wait for another", 1.5, newWorld().worker("w0", "n0", 1).job("j", fsm.Queued, 2, 0)},
+		{"one worker: wait no longer", 3, newWorld().worker("w0", "n0", 1).job("j", fsm.Queued, 2, 0)},
+		{"one cell needs no second worker", 1, newWorld().worker("w0", "n0", 1).job("j", fsm.Queued, 1, 1)},
+		{"four cells on three workers", 4, two().worker("w2", "n0", 1).heard("w0", 4).heard("w1", 4).heard("w2", 4).job("j", fsm.Queued, 4, 1)},
+		{"a worker that starts over and over holds nobody up", 11, newWorld().worker("w0", "n0", 1).heard("w0", 11).worker("w9", "n1", 10.5).
+			job("j", fsm.Queued, 2, 0)},
+		{"a clock that is ahead holds nobody up", 4, newWorld().worker("w0", "n0", 1).heard("w0", 4).worker("w9", "n1", 3600).heard("w9", 4).
+			job("j", fsm.Queued, 2, 3600)},
+		{"a waiting job keeps its workers from a later one", 1.5, newWorld().worker("w0", "n0", 1).job("a", fsm.Queued, 2, 1).
+			job("b", fsm.Queued, 1, 1)},
+		{"the earlier job first", 1.5, two().job("a", fsm.Queued, 2, 1).job("b", fsm.Queued, 1, 1)},
+		{"two jobs side by side", 1.5, two().job("a", fsm.Queued, 1, 1).job("b", fsm.Queued, 1, 1)},
+		{"all workers are taken", 1.5, two().job("a", fsm.Running, 2, 1, "w0", "w1").job("b", fsm.Queued, 1, 1)},
+		{"a stopping job still has its workers", 1.5, two().job("a", fsm.Stopping, 2, 1, "w0", "w1").job("b", fsm.Queued, 1, 1)},
+		{"a stopped job has none", 1.5, two().job("a", fsm.Stopped, 2, 1).job("b", fsm.Queued, 1, 1)},
+		{"the numerics most workers have", 1.5, newWorld().worker("w0", "n1", 1).worker("w1", "n0", 1).worker("w2", "n0", 1).
+			job("j", fsm.Queued, 2, 1)},
+		{"as many of each: the first by name", 3.5, newWorld().worker("w0", "n1", 1).worker("w1", "n0", 1).heard("w0", 3).heard("w1", 3).
+			job("j", fsm.Queued, 2, 1)},
+		{"no worker of the job's numerics", 1.5, newWorld().worker("w0", "n1", 1).job("j", fsm.Recovering, 2, 1, "w1", "w1")},
+		{"recovered where it was", 1.5, two().worker("w2", "n0", 1).job("j", fsm.Recovering, 2, 1, "w2", "w0").checkpoints("j", 10, 20)},
+		{"recovered on the one that is left, and a spare", 1.5, two().worker("w2", "n0", 1).lost("w1", 1.2).
+			job("j", fsm.Recovering, 2, 1.2, "w0", "w1").checkpoints("j", 10, 20)},
+		{"past a bad checkpoint", 1.5, two().job("j", fsm.Recovering, 2, 1, "w0", "w1").checkpoints("j", 10, -20)},
+		{"from the start if all are bad", 1.5, two().job("j", fsm.Recovering, 2, 1, "w0", "w1").checkpoints("j", -10, -20)},
+		{"from the step an operator named", 1.5, two().job("j", fsm.Queued, 2, 1, "w0", "w1").checkpoints("j", 10).resumeFrom("j", 10)},
+		{"the step an operator named is bad", 1.5, two().job("j", fsm.Queued, 2, 1, "w0", "w1").checkpoints("j", 5, -10).resumeFrom("j", 10)},
+		{"from the start, as an operator wants", 1.5, two().job("j", fsm.Queued, 2, 1, "w0", "w1").resumeFrom("j", 0)},
+		{"a broken session within its grace", 5.5, two().heard("w0", 5).broken("w1", 5).job("a", fsm.Running, 1, 1, "w1")},
+		{"a broken session beyond it", 6, two().heard("w0", 5).broken("w1", 5).job("a", fsm.Running, 1, 1, "w1")},
+		{"a silent worker", 6, two().heard("w0", 5).heard("w1", 3).job("a", fsm.Running, 1, 1, "w1")},
+		{"a worker this leader has not heard of", 2.9, two().unheard("w1").job("j", fsm.Recovering, 2, 1, "w0", "w1")},
+		{"a worker this leader never hears of", 3, two().unheard("w1").job("j", fsm.Recovering, 2, 1, "w0", "w1")},
+		{"a session that broke before a new leader's lease is over", 2.9, two().broken("w1", 1)},
+		{"two lost at once, and no placing until they are out", 7, two().broken("w0", 5).heard("w1", 1).worker("w2", "n0", 6).
+			job("j", fsm.Queued, 1, 1)},
+		{"jobs that have ended want nothing", 1.5, two().job("a", fsm.Done, 2, 1).job("b", fsm.Failed, 2, 1).job("c", fsm.Stopped, 2, 1)},
+	} {
+		fmt.Fprintf(&b, "%s, at %v\n%s\n", s.name, at(s.now).Sub(t0), text(Decide(at(s.now), s.in.Input)))
+	}
+	path := filepath.Join("testdata", "scenarios.txt")
+	if *update {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, w := strings.Split(b.String(), "\n\n"), strings.Split(string(want), "\n\n")
+	for i := range max(len(g), len(w)) {
+		if i >= len(g) || i >= len(w) || g[i] != w[i] {
+			t.Fatalf("scenario %d differs from %s (%d scenarios, %d there):\n%s", i, path, len(g), len(w), strings.Join(g[i:min(i+1, len(g))], ""))
+		}
+	}
+}
