@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -27,6 +28,8 @@ import (
 
 // Errors that a caller decides on.
 var (
+	// ErrNotLeader means that this node does not lead, or has lost the lead before it knew what came of a command: that
+	// one may take effect yet. Send it again to the leader; commands are made so that the second does no harm.
 	ErrNotLeader = errors.New("not the leader")
 	ErrInUse     = errors.New("data directory is in use")
 )
@@ -38,6 +41,8 @@ type Config struct {
 	Streams   raft.StreamLayer   // connections between nodes; closed with the node
 	Log       *slog.Logger
 	Now       func() time.Time // stamps commands
+	Join      bool             // a new directory waits until the leader of a cluster adds this node
+	Trailing  uint64           // log entries kept behind a snapshot for nodes that lag; 0: raft's 10,240
 }
 
 // Times of the raft protocol, as measured best for nodes on one network: a lost leader is replaced in a third of a
@@ -50,6 +55,9 @@ const (
 	keepSnapshots    = 2
 )
 
+// logFile is the name of the log in the data directory.
+const logFile = "raft.db"
+
 // Node is a running node. Make it with New, Close it at the end.
 type Node struct {
 	cfg   Config
@@ -59,11 +67,18 @@ type Node struct {
 	fsm   *adapter
 	trans *raft.NetworkTransport
 	raft  *raft.Raft
+
+	mu      sync.Mutex
+	closing bool
+	waits   sync.WaitGroup // for raft's answers; none begins once closing is set
+	closed  func() error
 }
 
-// New opens or makes a node in its directory and starts it. A new directory becomes a cluster of this one node.
+// New opens or makes a node in its directory and starts it. A new directory becomes a cluster of this one node, or waits
+// to be added to one.
 func New(cfg Config) (n *Node, err error) {
 	n = &Node{cfg: cfg, fsm: newAdapter()}
+	n.closed = sync.OnceValue(n.shutdown)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -72,11 +87,8 @@ func New(cfg Config) (n *Node, err error) {
 	if err := n.claim(); err != nil {
 		return n, err
 	}
-	if n.store, err = openStore(filepath.Join(cfg.Directory, "raft.db")); err != nil {
+	if n.store, err = openStore(filepath.Join(cfg.Directory, logFile)); err != nil {
 		return n, err
-	}
-	if err := n.store.check(); err != nil {
-		return n, fmt.Errorf("%s: %w", cfg.Directory, err)
 	}
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(cfg.Directory, keepSnapshots, n.logger())
 	if err != nil {
@@ -86,16 +98,18 @@ func New(cfg Config) (n *Node, err error) {
 		Timeout: time.Second, Logger: n.logger()})
 	rc := raft.DefaultConfig()
 	rc.LocalID, rc.Logger = raft.ServerID(n.id), n.logger()
-	rc.HeartbeatTimeout, rc.ElectionTimeout = heartbeatTimeout, electionTimeout
-	rc.LeaderLeaseTimeout, rc.CommitTimeout = leaderLease, commitTimeout
+	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout, rc.CommitTimeout = heartbeatTimeout, electionTimeout, leaderLease, commitTimeout
+	if cfg.Trailing > 0 {
+		rc.TrailingLogs = cfg.Trailing
+	}
 	known, err := raft.HasExistingState(n.store, n.store, snapshots)
 	if err != nil {
 		return n, fmt.Errorf("read raft state in %s: %w", cfg.Directory, err)
 	}
-	if n.raft, err = raft.NewRaft(rc, n.fsm, n.store, n.store, snapshots, n.trans); err != nil {
+	if err := n.start(rc, snapshots); err != nil {
 		return n, fmt.Errorf("start raft in %s: %w", cfg.Directory, err)
 	}
-	if !known {
+	if !known && !cfg.Join {
 		alone := raft.Configuration{Servers: []raft.Server{{ID: rc.LocalID, Address: cfg.Address}}}
 		if err := n.raft.BootstrapCluster(alone).Error(); err != nil {
 			return n, fmt.Errorf("make cluster: %w", err)
@@ -116,23 +130,57 @@ func (n *Node) claim() (err error) {
 	if err := unix.Flock(int(n.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("%w: another coordinator uses %s; stop it or choose another --data", ErrInUse, dir)
 	}
+	n.id, err = nodeID(dir)
+	return err
+}
+
+// nodeID reads a directory's node id, or makes one in a new directory. A directory that has a log but no id is refused:
+// under another id the node would not be of its own cluster.
+func nodeID(dir string) (string, error) {
 	path := filepath.Join(dir, "node.id")
 	b, err := os.ReadFile(path)
-	if err == nil && strings.TrimSpace(string(b)) != "" {
-		n.id = strings.TrimSpace(string(b))
-		return nil
-	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("read node id: %w", err)
+		return "", fmt.Errorf("read node id: %w", err)
 	}
-	n.id = NewID()
-	if err := os.WriteFile(path+".tmp", []byte(n.id+"\n"), 0o644); err != nil {
-		return fmt.Errorf("write node id: %w", err)
+	if id := strings.TrimSpace(string(b)); id != "" {
+		return id, nil
+	}
+	if fileSize(filepath.Join(dir, logFile)) > 0 {
+		return "", fmt.Errorf("%w: %s is missing or empty, but there is a log; put it back from a backup, or choose another --data",
+			ErrCorruptLog, path)
+	}
+	id := NewID()
+	if err := writeFile(path, id+"\n"); err != nil {
+		return "", fmt.Errorf("write node id: %w; choose another --data", err)
+	}
+	return id, nil
+}
+
+// writeFile makes a file that is there as a whole or not at all, also after the power fails.
+func writeFile(path, text string) error {
+	f, err := os.Create(path + ".tmp")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
 	}
 	if err := os.Rename(path+".tmp", path); err != nil {
-		return fmt.Errorf("write node id: %w", err)
+		return err
 	}
-	return nil
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// start starts raft, which panics over a log with a gap behind its newest snapshot.
+func (n *Node) start(rc *raft.Config, snapshots raft.SnapshotStore) (err error) {
+	defer caught(&err)()
+	n.raft, err = raft.NewRaft(rc, n.fsm, n.store, n.store, snapshots, n.trans)
+	return err
 }
 
 // NewID makes an id nobody else has.
@@ -165,7 +213,7 @@ func (n *Node) View() (fsm.View, <-chan struct{}) { return n.fsm.view() }
 
 // Barrier waits until everything committed before is applied here: a new leader's view is whole after it.
 func (n *Node) Barrier(ctx context.Context) error {
-	return n.wait(ctx, n.raft.Barrier(applyTimeout))
+	return n.wait(ctx, func() raft.Future { return n.raft.Barrier(applyTimeout) })
 }
 
 // applyTimeout bounds how long a command waits to be accepted.
@@ -179,18 +227,32 @@ func (n *Node) Apply(ctx context.Context, c *commandpb.Command) (fsm.Result, err
 	if err != nil {
 		return fsm.Result{}, fmt.Errorf("encode command: %w", err)
 	}
-	f := n.raft.Apply(b, applyTimeout)
-	if err := n.wait(ctx, f); err != nil {
+	var f raft.ApplyFuture
+	if err := n.wait(ctx, func() raft.Future { f = n.raft.Apply(b, applyTimeout); return f }); err != nil {
 		return fsm.Result{}, err
 	}
 	r := f.Response().(fsm.Result)
 	return r, r.Refused
 }
 
-// wait waits for a raft future, or ctx.
-func (n *Node) wait(ctx context.Context, f raft.Future) error {
+// wait asks raft for something and waits for the answer, or ctx. A command that has been asked for when ctx ends may
+// take effect yet.
+func (n *Node) wait(ctx context.Context, ask func() raft.Future) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	n.mu.Lock()
+	if n.closing {
+		n.mu.Unlock()
+		return fmt.Errorf("%w: this node is closed", ErrNotLeader)
+	}
+	n.waits.Add(1)
+	n.mu.Unlock()
 	done := make(chan error, 1)
-	go func() { done <- f.Error() }() // ends with the future, which raft always answers
+	go func() { // ends with raft's answer, for which Close waits
+		defer n.waits.Done()
+		done <- ask().Error()
+	}()
 	select {
 	case err := <-done:
 		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) ||
@@ -203,16 +265,49 @@ func (n *Node) wait(ctx context.Context, f raft.Future) error {
 	}
 }
 
-// Snapshot compacts the log now.
-func (n *Node) Snapshot() error { return n.raft.Snapshot().Error() }
+// AddVoter adds a node to the cluster, or tells it that a node is reached at another address. Only the leader can.
+func (n *Node) AddVoter(ctx context.Context, id string, address raft.ServerAddress) error {
+	return n.wait(ctx, func() raft.Future { return n.raft.AddVoter(raft.ServerID(id), address, 0, applyTimeout) })
+}
+
+// RemoveNode takes a node out of the cluster. Only the leader can.
+func (n *Node) RemoveNode(ctx context.Context, id string) error {
+	return n.wait(ctx, func() raft.Future { return n.raft.RemoveServer(raft.ServerID(id), 0, applyTimeout) })
+}
+
+// Nodes are the cluster's nodes as this one knows them.
+func (n *Node) Nodes() ([]raft.Server, error) {
+	f := n.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return f.Configuration().Servers, nil
+}
+
+// Snapshot compacts the log now. A log with nothing new in it is left alone.
+func (n *Node) Snapshot(ctx context.Context) error {
+	err := n.wait(ctx, func() raft.Future { return n.raft.Snapshot() })
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	return err
+}
 
 // Close stops the node and gives its directory back.
-func (n *Node) Close() error {
+func (n *Node) Close() error { return n.closed() }
+
+func (n *Node) shutdown() error {
+	n.mu.Lock()
+	n.closing = true
+	n.mu.Unlock()
+	// Raft answers everything while it runs, if only because it has lost the lead, but not all that it is shut down under.
+	n.waits.Wait()
 	var errs []error
 	if n.raft != nil {
 		errs = append(errs, n.raft.Shutdown().Error())
 	}
 	if n.trans != nil {
+		n.trans.CloseStreams() // our connections; the others' end with them
 		errs = append(errs, n.trans.Close())
 	}
 	if n.store != nil {

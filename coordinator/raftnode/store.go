@@ -4,15 +4,18 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/zeebo/xxh3"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// ErrCorruptLog means that an entry of the log is not what was written. The node must stop: it cannot know what it has
-// acknowledged.
+// ErrCorruptLog means that the log is not what was written. The node must stop: it cannot know what it has acknowledged,
+// or for whom it has voted.
 var ErrCorruptLog = errors.New("corrupt raft log")
 
 // errNotFound has the text hashicorp/raft looks for when a stable key has never been set.
@@ -22,7 +25,12 @@ var errNotFound = errors.New("not found")
 //
 //	logs    index, uint64 big-endian -> checksum uint64 | term uint64 | type uint8 | appended int64 ns |
 //	        length uint32 | data | extensions (little-endian; the checksum is xxh3 of all behind it and of the index)
-//	stable  key -> value, as raft gives them
+//	stable  key -> checksum uint64 | value (little-endian; the checksum is xxh3 of the key and the value)
+//
+// One kind of damage cannot be told from a crash: bbolt's two meta pages are written in turns, and when the newer one is
+// damaged the last transaction is undone.
+//
+// Indices need not follow each other: a node that was sent a snapshot goes on behind it, and keeps what it had before.
 type store struct{ db *bolt.DB }
 
 var (
@@ -32,11 +40,30 @@ var (
 
 const logHeader = 8 + 8 + 1 + 8 + 4
 
-func openStore(path string) (*store, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{FreelistType: bolt.FreelistMapType, NoFreelistSync: true,
-		Timeout: time.Second})
+// openStore opens or makes a store, and reads all of one that is there, so that damage is found at the start and not in
+// the middle of something.
+func openStore(path string) (_ *store, err error) {
+	defer func() {
+		if err != nil {
+			next := "choose another --data"
+			if errors.Is(err, ErrCorruptLog) {
+				next = "put the data directory back from a backup, or " + next
+			}
+			err = fmt.Errorf("raft log %s: %w; %s", path, err, next)
+		}
+	}()
+	made, err := checkFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("open raft log %s: %w", path, err)
+		return nil, err
+	}
+	defer caught(&err)()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{FreelistType: bolt.FreelistMapType, Timeout: time.Second})
+	if err != nil {
+		return nil, err
+	}
+	s := &store{db}
+	if made {
+		return s, nil
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, b := range [][]byte{bucketLogs, bucketStable} {
@@ -47,9 +74,114 @@ func openStore(path string) (*store, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open raft log %s: %w", path, err), db.Close())
+		return nil, errors.Join(err, db.Close())
 	}
-	return &store{db}, nil
+	return s, nil
+}
+
+// caught turns panics and faults of code that reads a damaged database into errors: bbolt checks little of what it maps.
+//
+//	defer caught(&err)()
+func caught(err *error) func() {
+	before := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(before)
+		if r := recover(); r != nil {
+			*err = fmt.Errorf("%w: its database cannot be read: %v", ErrCorruptLog, r)
+		}
+	}
+}
+
+// checkFile reads all of a store through a handle that can change nothing, and then has bbolt check that no page of it
+// is used twice: what is written next would destroy something. In this order, since bbolt checks on a goroutine of its
+// own, whose faults nobody can catch. (For the same reason the list of free pages is kept in the file: without it, bbolt
+// walks the file that way whenever it is opened.)
+//
+// made is false of a file that is not there, is empty, or was left by a process that ended before it had its buckets.
+func checkFile(path string) (made bool, err error) {
+	if info, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || (err == nil && info.Size() == 0) {
+		return false, nil
+	}
+	defer caught(&err)()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, PreLoadFreelist: true, Timeout: time.Second})
+	var pathError *os.PathError
+	if errors.As(err, &pathError) || errors.Is(err, bolterrors.ErrTimeout) {
+		return false, err
+	}
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", ErrCorruptLog, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }() // also when the view panics
+	err = db.View(func(tx *bolt.Tx) error {
+		if made = tx.ID() > 1; !made { // as bbolt makes it
+			return nil
+		}
+		if size := tx.Size(); size > fileSize(path) {
+			return fmt.Errorf("%w: %d bytes of %d are there", ErrCorruptLog, fileSize(path), size)
+		}
+		if err := checkAll(tx); err != nil {
+			return err
+		}
+		if err := checkPages(tx); err != nil {
+			return err
+		}
+		var first error
+		for err := range tx.Check() { // to its end, which ends its goroutine
+			if first == nil {
+				first = fmt.Errorf("%w: %w", ErrCorruptLog, err)
+			}
+		}
+		return first
+	})
+	return made, err
+}
+
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// checkPages wants every page to end before the file does: bbolt counts from a page to its end without looking.
+func checkPages(tx *bolt.Tx) error {
+	end := int(tx.Size()) / tx.DB().Info().PageSize
+	for id := 0; ; {
+		p, err := tx.Page(id)
+		if err != nil || p == nil {
+			return err
+		}
+		if id++; p.Type == "free" {
+			continue
+		}
+		if id += p.OverflowCount; id > end {
+			return fmt.Errorf("%w: page %d goes on beyond the end", ErrCorruptLog, p.ID)
+		}
+	}
+}
+
+// checkAll reads every entry and value.
+func checkAll(tx *bolt.Tx) error {
+	logs, stable := tx.Bucket(bucketLogs), tx.Bucket(bucketStable)
+	if logs == nil || stable == nil {
+		return fmt.Errorf("%w: a bucket is missing", ErrCorruptLog)
+	}
+	last := uint64(0)
+	err := logs.ForEach(func(k, v []byte) error {
+		if len(k) != 8 || binary.BigEndian.Uint64(k) <= last {
+			return fmt.Errorf("%w: key %x after entry %d", ErrCorruptLog, k, last)
+		}
+		last = binary.BigEndian.Uint64(k)
+		return decodeLog(last, v, &raft.Log{})
+	})
+	if err != nil {
+		return err
+	}
+	return stable.ForEach(func(k, v []byte) error {
+		_, err := decodeStable(k, v)
+		return err
+	})
 }
 
 func (s *store) Close() error { return s.db.Close() }
@@ -78,7 +210,7 @@ func encodeLog(l *raft.Log) []byte {
 	b := make([]byte, 8, logHeader+len(l.Data)+len(l.Extensions))
 	b = le.AppendUint64(b, l.Term)
 	b = append(b, byte(l.Type))
-	b = le.AppendUint64(b, uint64(l.AppendedAt.UnixNano()))
+	b = le.AppendUint64(b, uint64(unixNano(l.AppendedAt)))
 	b = le.AppendUint32(b, uint32(len(l.Data)))
 	b = append(b, l.Data...)
 	b = append(b, l.Extensions...)
@@ -86,21 +218,29 @@ func encodeLog(l *raft.Log) []byte {
 	return b
 }
 
+// unixNano is 0 for no time.
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
 func logSum(index uint64, b []byte) uint64 { return xxh3.HashSeed(b, index) }
 
 func decodeLog(index uint64, b []byte, l *raft.Log) error {
 	le := binary.LittleEndian
 	if len(b) < logHeader || le.Uint64(b) != logSum(index, b[8:]) {
-		return fmt.Errorf("%w: entry %d: checksum does not match; restore this node's data directory from a backup",
-			ErrCorruptLog, index)
+		return fmt.Errorf("%w: entry %d: checksum does not match", ErrCorruptLog, index)
 	}
 	n := int(le.Uint32(b[25:]))
 	if n > len(b)-logHeader {
 		return fmt.Errorf("%w: entry %d: %d bytes of data in %d", ErrCorruptLog, index, n, len(b))
 	}
-	*l = raft.Log{Index: index, Term: le.Uint64(b[8:]), Type: raft.LogType(b[16]),
-		AppendedAt: time.Unix(0, int64(le.Uint64(b[17:]))),
-		Data:       append([]byte(nil), b[logHeader:logHeader+n]...)}
+	*l = raft.Log{Index: index, Term: le.Uint64(b[8:]), Type: raft.LogType(b[16]), Data: append([]byte(nil), b[logHeader:logHeader+n]...)}
+	if ns := int64(le.Uint64(b[17:])); ns != 0 {
+		l.AppendedAt = time.Unix(0, ns)
+	}
 	if rest := b[logHeader+n:]; len(rest) > 0 {
 		l.Extensions = append([]byte(nil), rest...)
 	}
@@ -148,18 +288,19 @@ func (s *store) DeleteRange(lo, hi uint64) error {
 	})
 }
 
-// check reads the whole log, so that a damaged entry is found at the start and not in the middle of something.
-func (s *store) check() error {
-	return s.db.View(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketLogs).ForEach(func(k, v []byte) error {
-			return decodeLog(binary.BigEndian.Uint64(k), v, &raft.Log{})
-		})
-	})
-}
-
 // Set implements raft.StableStore.
 func (s *store) Set(k, v []byte) error {
-	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketStable).Put(k, v) })
+	b := append(binary.LittleEndian.AppendUint64(nil, stableSum(k, v)), v...)
+	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketStable).Put(k, b) })
+}
+
+func stableSum(k, v []byte) uint64 { return xxh3.HashSeed(v, xxh3.Hash(k)) }
+
+func decodeStable(k, b []byte) ([]byte, error) {
+	if len(b) < 8 || binary.LittleEndian.Uint64(b) != stableSum(k, b[8:]) {
+		return nil, fmt.Errorf("%w: value of %q: checksum does not match", ErrCorruptLog, k)
+	}
+	return append([]byte(nil), b[8:]...), nil
 }
 
 // Get implements raft.StableStore.
@@ -169,8 +310,8 @@ func (s *store) Get(k []byte) (v []byte, err error) {
 		if b == nil {
 			return errNotFound
 		}
-		v = append([]byte(nil), b...)
-		return nil
+		v, err = decodeStable(k, b)
+		return err
 	})
 	return v, err
 }
