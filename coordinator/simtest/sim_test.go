@@ -1,0 +1,423 @@
+package simtest
+
+import (
+	"bytes"
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/coordinator/sched"
+	"colonnade/proto/commandpb"
+)
+
+// epoch is when simulations begin.
+var epoch = time.Unix(1_000_000, 0)
+
+// sim is one simulated cluster. Everything happens in run's loop, in the order of time and then of scheduling.
+type sim struct {
+	r      *rand.Rand
+	now    time.Time
+	events queue
+	count  int
+	traced bool
+	trace  []string
+	failed error
+
+	// The coordinator: what its log says, and what its leader knows.
+	state    *fsm.State
+	index    uint64
+	up       bool
+	since    time.Time
+	sessions map[string]*session
+	broken   map[string]time.Time
+	kicked   bool
+
+	workers []*worker
+	jobs    []jobSpec
+	groups  map[groupKey]*group
+	faults  bool
+	check   *checker
+}
+
+// jobSpec is a job; its bits depend on the seed alone.
+type jobSpec struct {
+	name              string
+	replicas, columns int32
+	steps, every      uint64
+	keep              uint64
+	seed              uint64
+}
+
+func (j jobSpec) cells() int { return int(j.replicas * j.columns) }
+
+func newSim(seed uint64) *sim {
+	s := &sim{r: rand.New(rand.NewPCG(seed, 0xc0)), now: epoch, state: fsm.New(), sessions: map[string]*session{},
+		broken: map[string]time.Time{}, groups: map[groupKey]*group{}, faults: true}
+	s.check = newChecker(s)
+	for i := range 1 + s.r.IntN(4) {
+		s.workers = append(s.workers, &worker{sim: s, id: fmt.Sprintf("w%d", i), disk: map[fileKey]file{}, ended: map[string]uint64{}})
+	}
+	shapes := [][2]int32{{1, 1}, {1, 2}, {1, 2}, {2, 2}}
+	for i := range 1 + s.r.IntN(2) {
+		shape := shapes[s.r.IntN(len(shapes))]
+		s.jobs = append(s.jobs, jobSpec{name: fmt.Sprintf("job-%d", i), replicas: shape[0], columns: shape[1],
+			steps: 15 + s.r.Uint64N(40), every: 2 + s.r.Uint64N(8), keep: s.r.Uint64N(4), seed: s.r.Uint64()})
+	}
+	return s
+}
+
+// after has something happen later.
+func (s *sim) after(d time.Duration, f func()) { s.at(s.now.Add(d), f) }
+
+func (s *sim) at(t time.Time, f func()) {
+	s.count++
+	heap.Push(&s.events, event{t, s.count, f})
+}
+
+func (s *sim) logf(format string, args ...any) {
+	if !s.traced {
+		return
+	}
+	s.trace = append(s.trace, fmt.Sprintf("%8.3f ", s.now.Sub(epoch).Seconds())+fmt.Sprintf(format, args...))
+}
+
+func (s *sim) fail(format string, args ...any) {
+	if s.failed == nil {
+		s.failed = fmt.Errorf(format, args...)
+		s.logf("FAILED: %v", s.failed)
+	}
+}
+
+// between is a random time span.
+func (s *sim) between(lo, hi time.Duration) time.Duration {
+	return lo + time.Duration(s.r.Int64N(int64(hi-lo)))
+}
+
+// chance is true with probability 1 in n, while there are faults.
+func (s *sim) chance(n int) bool { return s.faults && s.r.IntN(n) == 0 }
+
+// Faults end after troubled; every job must be done by the end of patience.
+const (
+	troubled = 15 * time.Second
+	patience = 120 * time.Second
+)
+
+// run simulates until every job is done, or something is wrong.
+func (s *sim) run() error {
+	s.begin()
+	for s.failed == nil && s.events.Len() > 0 {
+		e := heap.Pop(&s.events).(event)
+		s.now = e.at
+		e.do()
+		if s.now.Sub(epoch) > troubled && s.faults {
+			s.heal()
+		}
+		if s.allDone() {
+			return s.failed
+		}
+		if s.now.Sub(epoch) > patience {
+			s.fail("not all jobs are done %v after the last fault", patience-troubled)
+		}
+	}
+	return s.failed
+}
+
+func (s *sim) begin() {
+	s.lead()
+	for _, w := range s.workers {
+		s.after(s.between(0, 3*time.Second), w.start)
+	}
+	for _, j := range s.jobs {
+		s.after(s.between(0, 2*time.Second), func() { s.submit(j) })
+	}
+	s.after(time.Second, s.trouble)
+	s.after(time.Second, s.operate)
+}
+
+func (s *sim) allDone() bool {
+	jobs := s.state.View().Jobs
+	for _, j := range s.jobs {
+		if r := jobs[j.name]; r == nil || r.State != fsm.Done {
+			return false
+		}
+	}
+	return true
+}
+
+// ---- the coordinator
+
+// lead begins a new leader's time: it knows the log and nobody's session.
+func (s *sim) lead() {
+	s.up, s.since = true, s.now
+	clear(s.sessions)
+	clear(s.broken)
+	s.logf("a leader begins")
+	s.kick()
+}
+
+// crash ends a leader. What is in the log stays; the next reads it from a snapshot, as a restarted node does.
+func (s *sim) crash() {
+	s.logf("the leader crashes")
+	s.up = false
+	for _, w := range s.workers {
+		if w.session != nil {
+			w.session.close()
+		}
+	}
+	b, err := s.state.View().Encode()
+	if err != nil {
+		s.fail("encode: %v", err)
+		return
+	}
+	if s.state, err = fsm.Decode(bytes.NewReader(b)); err != nil {
+		s.fail("decode: %v", err)
+		return
+	}
+	s.after(s.between(100*time.Millisecond, 4*time.Second), s.lead)
+}
+
+// apply writes a command into the log.
+func (s *sim) apply(c *commandpb.Command) error {
+	s.index++
+	c.Version, c.DecidedUnixNs = fsm.Version, s.now.UnixNano()
+	before := s.state.View()
+	r, err := s.state.Apply(s.index, proto.CloneOf(c))
+	if err != nil {
+		s.fail("entry %d stops the node: %v", s.index, err)
+		return err
+	}
+	s.logf("entry %d: %v", s.index, c)
+	if r.Refused != nil {
+		s.logf("  refused: %v", r.Refused)
+	}
+	s.check.applied(before, s.state.View(), c, r.Refused)
+	s.kick()
+	return r.Refused
+}
+
+// kick has the leader decide soon.
+func (s *sim) kick() {
+	if !s.kicked {
+		s.kicked = true
+		s.after(time.Millisecond, s.decide)
+	}
+}
+
+func (s *sim) decide() {
+	s.kicked = false
+	if !s.up {
+		return
+	}
+	in := sched.Input{View: s.state.View(), Leader: s.since, Rules: sched.DefaultRules, Sessions: map[string]sched.Liveness{}}
+	for id, t := range s.broken {
+		in.Sessions[id] = sched.Liveness{Broken: t}
+	}
+	for id, x := range s.sessions {
+		in.Sessions[id] = sched.Liveness{Connected: true, Heard: x.heard}
+	}
+	d := sched.Decide(s.now, in)
+	s.check.decided(in, d)
+	for _, a := range d.Actions {
+		if err := s.apply(command(a)); err != nil {
+			s.fail("the state refuses a decision taken on it: %+v: %v", a, err)
+		}
+	}
+	s.reconcile()
+	if !d.Next.IsZero() {
+		s.at(d.Next, s.kick)
+	}
+}
+
+func command(a sched.Action) *commandpb.Command {
+	switch a := a.(type) {
+	case sched.Lose:
+		return &commandpb.Command{Kind: &commandpb.Command_LoseWorker{LoseWorker: &commandpb.LoseWorker{Worker: a.Worker,
+			Reason: a.Reason}}}
+	case sched.Assign:
+		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
+			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
+			Numerics: a.Numerics, Reason: a.Reason}}}
+	}
+	panic("unknown action")
+}
+
+// reconcile tells every worker what has changed for it.
+func (s *sim) reconcile() {
+	v := s.state.View()
+	for _, w := range s.workers {
+		x := s.sessions[w.id]
+		if x == nil {
+			continue
+		}
+		for _, name := range v.JobNames() {
+			x.align(v.Jobs[name])
+		}
+	}
+}
+
+func (x *session) align(j *commandpb.JobRecord) {
+	name := j.Submitted.Job
+	a := assignment{job: name, generation: j.Generation}
+	for _, p := range j.Placement {
+		a.on = append(a.on, p.Worker)
+	}
+	if j.HasRestore {
+		for _, r := range j.Checkpoints {
+			if r.Step == j.RestoreStep && r.Committed {
+				a.restore = r
+			}
+		}
+		if a.restore == nil && (j.State == fsm.Running || j.State == fsm.Stopping) && x.told[name] != j.Generation {
+			x.w.sim.logf("the checkpoint of step %d is gone when worker %s is told of it", j.RestoreStep, x.w.id)
+		}
+	}
+	active := (j.State == fsm.Running || j.State == fsm.Stopping) && contains(a.on, x.w.id)
+	if told, ok := x.told[name]; ok && (!active || told != j.Generation) {
+		x.toWorker(func() { x.w.revoke(name, told) })
+		delete(x.told, name)
+	}
+	if _, ok := x.told[name]; active && !ok {
+		x.toWorker(func() { x.w.assign(a) })
+		x.told[name] = j.Generation
+	}
+	if active && j.State == fsm.Stopping && x.stopped[name] != j.Generation {
+		x.toWorker(func() { x.w.stop(name, a.generation) })
+		x.stopped[name] = j.Generation
+	}
+}
+
+func contains(list []string, s string) bool {
+	for _, e := range list {
+		if e == s {
+			return true
+		}
+	}
+	return false
+}
+
+// report writes down what a worker reports, keeps the job's checkpoints few, and acknowledges.
+func (s *sim) report(x *session, r report) {
+	s.apply(r.command)
+	j := s.state.View().Jobs[r.job]
+	if good := fsm.Usable(j); len(good) > fsm.Keep(j) {
+		oldest := good[len(good)-fsm.Keep(j)].Step
+		var steps []uint64
+		for _, c := range j.Checkpoints {
+			if c.Step < oldest {
+				steps = append(steps, c.Step)
+			}
+		}
+		err := s.apply(&commandpb.Command{Kind: &commandpb.Command_DropCheckpoints{DropCheckpoints: &commandpb.DropCheckpoints{
+			Job: r.job, Steps: steps}}})
+		if err == nil {
+			for _, w := range s.workers {
+				if other := s.sessions[w.id]; other != nil {
+					other.toWorker(func() { w.dropped(r.job, steps) })
+				}
+			}
+		}
+	}
+	x.toWorker(func() { x.w.acknowledge(r.sequence) })
+}
+
+// ---- the operator, and what goes wrong
+
+func (s *sim) submit(j jobSpec) {
+	if !s.up {
+		s.after(time.Second, func() { s.submit(j) })
+		return
+	}
+	s.apply(&commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{Job: j.name, Steps: j.steps,
+		Replicas: j.replicas, Columns: j.columns, Keep: j.keep}}})
+}
+
+// operate stops and resumes jobs at random while there are faults, and then resumes what is stopped.
+func (s *sim) operate() {
+	defer s.after(s.between(200*time.Millisecond, 3*time.Second), s.operate)
+	if !s.up {
+		return
+	}
+	spec := s.jobs[s.r.IntN(len(s.jobs))]
+	j := s.state.View().Jobs[spec.name]
+	if j == nil {
+		return
+	}
+	switch {
+	case j.State == fsm.Stopped || j.State == fsm.Failed:
+		r := &commandpb.ResumeJob{Job: spec.name}
+		if good := fsm.Usable(j); s.chance(3) {
+			r.FromStep = true
+			if len(good) > 0 && s.r.IntN(3) > 0 {
+				r.Step = good[s.r.IntN(len(good))].Step
+			}
+		}
+		s.apply(&commandpb.Command{Kind: &commandpb.Command_ResumeJob{ResumeJob: r}})
+	case s.chance(3):
+		s.apply(&commandpb.Command{Kind: &commandpb.Command_RequestStop{RequestStop: &commandpb.RequestStop{Job: spec.name,
+			Now: s.r.IntN(3) == 0}}})
+	}
+}
+
+// trouble makes one thing go wrong.
+func (s *sim) trouble() {
+	if !s.faults {
+		return
+	}
+	defer s.after(s.between(50*time.Millisecond, 4*time.Second), s.trouble)
+	w := s.workers[s.r.IntN(len(s.workers))]
+	switch s.r.IntN(5) {
+	case 0:
+		w.kill()
+		s.after(s.between(10*time.Millisecond, 6*time.Second), w.start)
+	case 1:
+		w.cutOff(s.r.IntN(2) == 0)
+		s.after(s.between(10*time.Millisecond, 6*time.Second), w.rejoin)
+	case 2:
+		if s.up {
+			s.crash()
+		}
+	case 3:
+		w.rot()
+	case 4:
+		if w.session != nil { // a broken connection, nothing else
+			w.session.close()
+		}
+	}
+}
+
+// heal ends all faults.
+func (s *sim) heal() {
+	s.faults = false
+	s.logf("no more faults")
+	for _, w := range s.workers {
+		w.start()
+		w.rejoin()
+	}
+}
+
+// ---- time
+
+type event struct {
+	at    time.Time
+	count int
+	do    func()
+}
+
+type queue []event
+
+func (q queue) Len() int { return len(q) }
+func (q queue) Less(i, j int) bool {
+	return q[i].at.Before(q[j].at) || (q[i].at.Equal(q[j].at) && q[i].count < q[j].count)
+}
+func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(e any)   { *q = append(*q, e.(event)) }
+func (q *queue) Pop() any {
+	old := *q
+	e := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return e
+}

@@ -1,0 +1,494 @@
+package simtest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"colonnade/proto/commandpb"
+)
+
+// worker models a worker: a process that may be killed, a disk that outlives it, and the network between.
+type worker struct {
+	*sim
+	id          string
+	incarnation int
+	alive, off  bool // off: cut off from everybody
+	session     *session
+	connecting  bool
+	disk        map[fileKey]file
+
+	// Of this process.
+	runs    map[string]*run
+	ended   map[string]uint64 // newest generation that has ended, by job
+	pending []report
+	next    uint64
+}
+
+type fileKey struct {
+	job  string
+	step uint64
+	cell int
+}
+
+// file is a cell's checkpoint file. Its bytes name the generation that wrote it; the state in it does not.
+type file struct {
+	value, generation uint64
+	rotten            bool
+}
+
+func (f file) sha256() []byte {
+	b := binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, f.value), f.generation)
+	if f.rotten {
+		b[0]++
+	}
+	h := sha256.Sum256(b)
+	return h[:]
+}
+
+func digest(value uint64) []byte {
+	h := sha256.Sum256(binary.LittleEndian.AppendUint64(nil, value))
+	return h[:]
+}
+
+// initial and next are training: the only state a cell can have after some steps.
+func (j jobSpec) initial(cell int) uint64 { return j.seed ^ uint64(cell)*0x9e3779b97f4a7c15 }
+
+func (j jobSpec) next(value, step uint64) uint64 {
+	return (value^(step*0xbf58476d1ce4e5b9))*0x94d049bb133111eb + 1
+}
+
+// report is something to be written down, sent again until it is acknowledged.
+type report struct {
+	sequence uint64
+	job      string
+	command  *commandpb.Command
+}
+
+// assignment is what a worker is told of a generation.
+type assignment struct {
+	job        string
+	generation uint64
+	on         []string // by cell
+	restore    *commandpb.CheckpointRecord
+}
+
+// run is a generation at work on one worker.
+type run struct {
+	assignment
+	spec  jobSpec
+	group *group
+	cells map[int]*cell
+}
+
+type cell struct {
+	step, value uint64
+	over        bool
+}
+
+type groupKey struct {
+	job        string
+	generation uint64
+}
+
+// group is the exchange between a generation's cells: how far each is, and whether one has gone.
+type group struct {
+	at      map[int]uint64
+	aborted bool
+	stopAt  uint64
+}
+
+// ---- the process
+
+func (w *worker) start() {
+	if w.alive {
+		return
+	}
+	w.alive = true
+	w.incarnation++
+	w.runs, w.ended, w.pending, w.next = map[string]*run{}, map[string]uint64{}, nil, 0
+	w.logf("worker %s starts, incarnation %d", w.id, w.incarnation)
+	w.connect()
+	w.beat(w.incarnation)
+}
+
+func (w *worker) kill() {
+	if !w.alive {
+		return
+	}
+	w.logf("worker %s is killed", w.id)
+	w.alive = false
+	for _, r := range w.runs {
+		r.group.aborted = true
+	}
+	w.runs = map[string]*run{}
+	if w.session != nil {
+		w.session.close()
+	}
+}
+
+// cutOff takes a worker off the network; its peers notice, the leader at once or only by its silence.
+func (w *worker) cutOff(silently bool) {
+	w.logf("worker %s is cut off, silently: %v", w.id, silently)
+	w.off = true
+	for _, r := range w.runs {
+		if len(r.group.at) > len(r.cells) {
+			r.group.aborted = true
+		}
+	}
+	if w.session == nil {
+		return
+	}
+	if silently {
+		w.session.open = false
+		w.session = nil
+	} else {
+		w.session.close()
+	}
+}
+
+func (w *worker) rejoin() {
+	if w.off {
+		w.logf("worker %s is on the network again", w.id)
+	}
+	w.off = false
+	if w.alive {
+		w.connect()
+	}
+}
+
+// rot damages one file.
+func (w *worker) rot() {
+	keys := make([]fileKey, 0, len(w.disk))
+	for k := range w.disk {
+		keys = append(keys, k)
+	}
+	if len(keys) == 0 {
+		return
+	}
+	slices.SortFunc(keys, func(a, b fileKey) int { return bytes.Compare(fmt.Append(nil, a), fmt.Append(nil, b)) })
+	k := keys[w.r.IntN(len(keys))]
+	f := w.disk[k]
+	f.rotten = true
+	w.disk[k] = f
+	w.logf("on worker %s, file %v rots", w.id, k)
+}
+
+// ---- sessions
+
+// session is a worker's stream; what is sent on it arrives in order, or not at all once it is broken.
+type session struct {
+	w              *worker
+	incarnation    int
+	open           bool
+	heard          time.Time
+	told, stopped  map[string]uint64
+	lastUp, lastDn time.Time
+	sent           uint64
+}
+
+func (w *worker) connect() {
+	if w.connecting || w.session != nil || !w.alive {
+		return
+	}
+	w.connecting = true
+	w.after(w.between(10*time.Millisecond, 500*time.Millisecond), func() {
+		w.connecting = false
+		if !w.alive || w.session != nil {
+			return
+		}
+		if w.off || !w.up {
+			w.connect()
+			return
+		}
+		w.attach()
+	})
+}
+
+func (w *worker) attach() {
+	err := w.apply(&commandpb.Command{Kind: &commandpb.Command_RegisterWorker{RegisterWorker: &commandpb.RegisterWorker{
+		Worker: w.id, Name: w.id, Incarnation: fmt.Sprint(w.incarnation), Device: &commandpb.Device{Numerics: "n"}}}})
+	if err != nil {
+		w.fail("worker %s cannot register: %v", w.id, err)
+		return
+	}
+	x := &session{w: w, incarnation: w.incarnation, open: true, heard: w.now, told: map[string]uint64{}, stopped: map[string]uint64{}}
+	for name, r := range w.runs {
+		x.told[name] = r.generation
+	}
+	w.session, w.sessions[w.id] = x, x
+	delete(w.broken, w.id)
+	w.logf("worker %s is attached, running %v", w.id, x.told)
+	w.send()
+}
+
+// close breaks a session; both ends notice.
+func (x *session) close() {
+	x.open = false
+	w := x.w
+	if w.session == x {
+		w.session = nil
+	}
+	w.after(w.between(time.Millisecond, 300*time.Millisecond), func() {
+		if w.sessions[w.id] == x {
+			delete(w.sessions, w.id)
+			w.broken[w.id] = w.now
+			w.kick()
+		}
+		w.connect()
+	})
+}
+
+// carry delivers in order.
+func (x *session) carry(last *time.Time, f func()) {
+	t := x.w.now.Add(x.w.between(time.Millisecond, 100*time.Millisecond))
+	if t.Before(*last) {
+		t = *last
+	}
+	*last = t
+	x.w.at(t, func() {
+		if x.open {
+			f()
+		}
+	})
+}
+
+func (x *session) toWorker(f func()) { x.carry(&x.lastDn, f) }
+func (x *session) toLeader(f func()) { x.carry(&x.lastUp, f) }
+
+// beat keeps the lease.
+func (w *worker) beat(incarnation int) {
+	if !w.alive || w.incarnation != incarnation {
+		return
+	}
+	if x := w.session; x != nil {
+		x.toLeader(func() { x.heard = w.now })
+	}
+	w.after(500*time.Millisecond, func() { w.beat(incarnation) })
+}
+
+func (w *worker) queue(job string, c *commandpb.Command) {
+	w.next++
+	w.pending = append(w.pending, report{w.next, job, c})
+	w.send()
+}
+
+// send sends what has not been sent on this session.
+func (w *worker) send() {
+	x := w.session
+	if x == nil {
+		return
+	}
+	for _, r := range w.pending {
+		if r.sequence > x.sent {
+			x.sent = r.sequence
+			x.toLeader(func() { w.report(x, r) })
+		}
+	}
+}
+
+func (w *worker) acknowledge(sequence uint64) {
+	for len(w.pending) > 0 && w.pending[0].sequence <= sequence {
+		w.pending = w.pending[1:]
+	}
+}
+
+// ---- training
+
+func (w *worker) assign(a assignment) {
+	if old := w.runs[a.job]; (old != nil && old.generation >= a.generation) || w.ended[a.job] >= a.generation {
+		return
+	}
+	w.over(a.job)
+	key := groupKey{a.job, a.generation}
+	if w.groups[key] == nil {
+		w.groups[key] = &group{at: map[int]uint64{}}
+	}
+	r := &run{assignment: a, group: w.groups[key], cells: map[int]*cell{}}
+	for _, j := range w.jobs {
+		if j.name == a.job {
+			r.spec = j
+		}
+	}
+	w.runs[a.job] = r
+	for i, on := range a.on {
+		if on != w.id {
+			continue
+		}
+		c, why := w.restore(r, i)
+		if why != "" {
+			w.logf("worker %s, generation %d of %s: %s", w.id, a.generation, a.job, why)
+			w.queue(a.job, &commandpb.Command{Kind: &commandpb.Command_MarkCheckpointBad{MarkCheckpointBad: &commandpb.MarkCheckpointBad{
+				Job: a.job, Step: a.restore.Step, Cell: r.cell(i), Reason: why}}})
+			w.fails(r, why)
+			return
+		}
+		r.cells[i] = c
+		r.group.at[i] = c.step
+	}
+	w.after(w.between(10*time.Millisecond, 300*time.Millisecond), func() { w.step(r) })
+}
+
+func (r *run) cell(i int) *commandpb.Cell {
+	return &commandpb.Cell{Replica: int32(i) / r.spec.columns, Column: int32(i) % r.spec.columns}
+}
+
+// restore gives a cell its state: its own file if it is the one of the manifest, else that of the worker that wrote it.
+func (w *worker) restore(r *run, i int) (*cell, string) {
+	m := r.restore
+	if m == nil {
+		return &cell{value: r.spec.initial(i)}, ""
+	}
+	want := m.Files[i]
+	key := fileKey{r.job, m.Step, i}
+	f, ok := w.disk[key]
+	if !ok || !bytes.Equal(f.sha256(), want.Sha256) {
+		for _, other := range w.workers {
+			if other.id == want.Worker && other.alive && !other.off && !w.off {
+				f, ok = other.disk[key]
+			}
+		}
+		if ok && bytes.Equal(f.sha256(), want.Sha256) {
+			w.disk[key] = f
+		}
+	}
+	if !ok || !bytes.Equal(f.sha256(), want.Sha256) {
+		return nil, fmt.Sprintf("file of step %d, cell %d is missing or damaged", m.Step, i)
+	}
+	if !bytes.Equal(digest(f.value), want.Digest) {
+		w.fail("a file that is what its manifest says holds another state: %v", key)
+	}
+	return &cell{step: m.Step, value: f.value}, ""
+}
+
+// over ends a run without a word.
+func (w *worker) over(job string) {
+	if r := w.runs[job]; r != nil {
+		r.group.aborted = true
+		w.ended[job] = r.generation
+		delete(w.runs, job)
+	}
+}
+
+func (w *worker) fails(r *run, why string) {
+	if w.runs[r.job] != r {
+		return
+	}
+	w.over(r.job)
+	w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: r.job,
+		Generation: r.generation, Reason: why}}})
+}
+
+func (w *worker) revoke(job string, generation uint64) {
+	if r := w.runs[job]; r != nil && r.generation <= generation {
+		w.over(job)
+	}
+}
+
+// stop agrees with the other cells on the step after the one the foremost is at.
+func (w *worker) stop(job string, generation uint64) {
+	r := w.runs[job]
+	if r == nil || r.generation != generation || r.group.stopAt > 0 {
+		return
+	}
+	for _, step := range r.group.at {
+		r.group.stopAt = max(r.group.stopAt, step+1)
+	}
+}
+
+func (w *worker) dropped(job string, steps []uint64) {
+	for k := range w.disk {
+		if k.job == job && slices.Contains(steps, k.step) {
+			delete(w.disk, k)
+		}
+	}
+}
+
+// step takes every cell that can one step on: all others must be where it is, or one further.
+func (w *worker) step(r *run) {
+	if !w.alive || w.runs[r.job] != r {
+		return
+	}
+	if r.group.aborted {
+		w.fails(r, "a peer is lost")
+		return
+	}
+	over := 0
+	for i := range len(r.on) {
+		c := r.cells[i]
+		if c == nil {
+			continue
+		}
+		if !c.over && (c.step >= r.spec.steps || w.together(r, c)) {
+			if !w.advance(r, i, c) {
+				return
+			}
+		}
+		if c.over {
+			over++
+		}
+	}
+	if over == len(r.cells) {
+		w.ended[r.job] = r.generation
+		delete(w.runs, r.job)
+		return
+	}
+	w.after(w.between(20*time.Millisecond, 250*time.Millisecond), func() { w.step(r) })
+}
+
+// together says whether all cells of the generation have come as far as c.
+func (w *worker) together(r *run, c *cell) bool {
+	for k := range r.on {
+		if at, ok := r.group.at[k]; !ok || at < c.step {
+			return false
+		}
+	}
+	return true
+}
+
+// advance takes a cell one step on, writes what is to be written, and says whether the run goes on.
+func (w *worker) advance(r *run, i int, c *cell) bool {
+	stopping := false
+	if c.step < r.spec.steps {
+		c.value = r.spec.next(c.value, c.step)
+		c.step++
+		r.group.at[i] = c.step
+		last := c.step == r.spec.steps
+		stopping = !last && r.group.stopAt > 0 && c.step >= r.group.stopAt
+		if last || stopping || c.step%r.spec.every == 0 {
+			if !w.save(r, i, c) && (last || stopping) {
+				w.fails(r, "disk full")
+				return false
+			}
+		}
+	}
+	switch {
+	case c.step == r.spec.steps:
+		c.over = true
+		w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_CellFinished{CellFinished: &commandpb.CellFinished{Job: r.job,
+			Generation: r.generation, Cell: r.cell(i), Step: c.step, Digest: digest(c.value)}}})
+	case stopping:
+		c.over = true
+		w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_CellStopped{CellStopped: &commandpb.CellStopped{Job: r.job,
+			Generation: r.generation, Cell: r.cell(i), Step: c.step}}})
+	}
+	return true
+}
+
+// save writes a cell's file, if the disk is not full.
+func (w *worker) save(r *run, i int, c *cell) bool {
+	if w.chance(15) {
+		w.queue(r.job, &commandpb.Command{Ignorable: true, Kind: &commandpb.Command_RecordEvent{RecordEvent: &commandpb.RecordEvent{
+			Kind: "checkpoint-failed", Job: r.job, Worker: w.id, Text: "disk full"}}})
+		return false
+	}
+	f := file{value: c.value, generation: r.generation}
+	w.disk[fileKey{r.job, c.step, i}] = f
+	w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_CheckpointWritten{CheckpointWritten: &commandpb.CheckpointWritten{
+		Job: r.job, Generation: r.generation, Step: c.step, PlanDigest: []byte("plan"), Numerics: "n",
+		File: &commandpb.CheckpointFile{Cell: r.cell(i), Worker: w.id, Bytes: 16, Sha256: f.sha256(), Digest: digest(c.value)}}}})
+	return true
+}
