@@ -16,12 +16,14 @@ type checker struct {
 	good      map[string]map[uint64]bool // committed checkpoints that nobody has given up, by job
 	placed    map[groupKey]string        // placement of every generation that ever was
 	newest    map[string]uint64          // generation, by job
+	processes map[groupKey]int           // incarnation that began a generation, by job and worker
 	committed int
 	lost      int
 }
 
 func newChecker(s *sim) *checker {
-	return &checker{s: s, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{}}
+	return &checker{s: s, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
+		processes: map[groupKey]int{}}
 }
 
 // decided looks at a decision.
@@ -30,6 +32,7 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 	for _, a := range d.Actions {
 		l, ok := a.(sched.Lose)
 		if !ok {
+			c.checkRestore(a.(sched.Assign))
 			continue
 		}
 		c.lost++
@@ -51,6 +54,27 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 			s.fail("job %s is %s for the reason %q", name, j.State, why)
 		}
 	}
+}
+
+// checkRestore wants the newest good checkpoint, so that nothing is done again that need not be.
+func (c *checker) checkRestore(a sched.Assign) {
+	newest := uint64(0)
+	for step := range c.good[a.Job] {
+		newest = max(newest, step)
+	}
+	if a.Restore != newest || a.HasRestore != (newest > 0) {
+		c.s.fail("generation %d of %s begins at step %d (%v), the newest good checkpoint is of step %d", a.Generation, a.Job,
+			a.Restore, a.HasRestore, newest)
+	}
+}
+
+// began wants a generation to be begun by one process of a worker only: another has lost what the first one had.
+func (c *checker) began(a assignment, w *worker) {
+	key := groupKey{a.job + " on " + w.id, a.generation}
+	if old, ok := c.processes[key]; ok && old != w.incarnation {
+		c.s.fail("generation %d of %s is begun by incarnations %d and %d of worker %s", a.generation, a.job, old, w.incarnation, w.id)
+	}
+	c.processes[key] = w.incarnation
 }
 
 // applied looks at what an entry of the log has done.

@@ -303,6 +303,7 @@ func (w *worker) assign(a assignment) {
 		return
 	}
 	w.over(a.job)
+	w.check.began(a, w)
 	key := groupKey{a.job, a.generation}
 	if w.groups[key] == nil {
 		w.groups[key] = &group{at: map[int]uint64{}}
