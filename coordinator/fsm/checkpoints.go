@@ -68,7 +68,8 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 		return rank(j, f.Cell) - place
 	})
 	if found && r.Committed && string(r.Files[at].Digest) != string(f.Digest) {
-		return fmt.Errorf("job %s: checkpoint of step %d: cell %s has another state than the committed one: %w", c.Job, c.Step,
+		return fmt.Errorf("job %s: checkpoint of step %d: cell %s has another state than the committed one: %w", c.Job,
+			c.Step,
 			cellName(f.Cell), ErrInvalid)
 	}
 	if found {
@@ -92,7 +93,8 @@ func record(j *commandpb.JobRecord, c *commandpb.CheckpointWritten) *commandpb.C
 	if r != nil && (r.Generation == c.Generation || (r.Committed && r.Bad == "")) {
 		return r
 	}
-	fresh := &commandpb.CheckpointRecord{Step: c.Step, Generation: c.Generation, PlanDigest: c.PlanDigest, Numerics: c.Numerics}
+	fresh := &commandpb.CheckpointRecord{Step: c.Step, Generation: c.Generation, PlanDigest: c.PlanDigest,
+		Numerics: c.Numerics}
 	if r == nil {
 		j.Checkpoints = slices.Insert(j.Checkpoints, i, fresh)
 	} else {

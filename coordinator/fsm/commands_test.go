@@ -119,7 +119,8 @@ func TestRefusals(t *testing.T) {
 
 		{"checkpoint of no job", begin(), written("k", 1, 4, cell(0, 0)), ErrNoJob, "job k"},
 		{"checkpoint of another generation", running(), written("j", 2, 4, cell(0, 0)), ErrStale, "not 2"},
-		{"checkpoint of an older generation", after(running(), release("j", 1, "x"), assign("j", 2, -1, place(2, "w0", "w1")...)),
+		{"checkpoint of an older generation", after(running(), release("j", 1, "x"), assign("j", 2, -1, place(2, "w0",
+			"w1")...)),
 			written("j", 1, 4, cell(0, 0)), ErrStale, "not 1"},
 		{"checkpoint after the generation", after(running(), release("j", 1, "x")), written("j", 1, 4, cell(0, 0)),
 			ErrJobState, "recovering"},
@@ -128,7 +129,8 @@ func TestRefusals(t *testing.T) {
 		{"checkpoint of another's cell", running(), written("j", 1, 4, cell(0, 2)), ErrInvalid, "step 4"},
 		{"checkpoint of a negative cell", running(), written("j", 1, 4, cell(-1, 0)), ErrInvalid, "step 4"},
 		{"checkpoint beyond the end", running(), written("j", 1, 11, cell(0, 0)), ErrInvalid, "step 11"},
-		{"checkpoint without SHA-256", running(), written2(func(c *commandpb.CheckpointWritten) { c.File.Sha256 = []byte{1} }),
+		{"checkpoint without SHA-256", running(),
+			written2(func(c *commandpb.CheckpointWritten) { c.File.Sha256 = []byte{1} }),
 			ErrInvalid, "step 4"},
 		{"checkpoint without digest", running(), written2(func(c *commandpb.CheckpointWritten) { c.File.Digest = nil }),
 			ErrInvalid, "step 4"},
@@ -213,9 +215,11 @@ func TestEffects(t *testing.T) {
 			want{Running, "because", 2, 2, []uint64{4}, 1}},
 		{"a new checkpoint forgives", after(committed(4), release("j", 1, "oops"), assign("j", 2, 4, place(2, "w0", "w0")...),
 			written("j", 2, 8, cell(0, 0)), written("j", 2, 8, cell(0, 1))), want{Running, "because", 2, 2, []uint64{4, 8}, 0}},
-		{"a bad checkpoint found forgives", after(committed(4, 8), release("j", 1, "oops"), assign("j", 2, 8, place(2, "w0", "w0")...),
+		{"a bad checkpoint found forgives", after(committed(4, 8), release("j", 1, "oops"), assign("j", 2, 8, place(2, "w0",
+			"w0")...),
 			bad("j", 8, "rot"), bad("j", 8, "rot"), release("j", 2, "rot")), want{Recovering, "rot", 2, 2, []uint64{4}, 1}},
-		{"done over a committed step again", after(committed(4), release("j", 1, "oops"), assign("j", 2, -1, place(2, "w0", "w0")...),
+		{"done over a committed step again", after(committed(4), release("j", 1, "oops"), assign("j", 2, -1, place(2, "w0",
+			"w0")...),
 			written("j", 2, 4, cell(0, 0))), want{Running, "because", 2, 2, []uint64{4}, 1}},
 		{"done over a bad step again", after(committed(4), bad("j", 4, "rot"), release("j", 1, "oops"),
 			assign("j", 2, -1, place(2, "w0", "w0")...), written("j", 2, 4, cell(0, 0)), written("j", 2, 4, cell(0, 1))),
@@ -257,14 +261,18 @@ func TestEffects(t *testing.T) {
 		{"done", done(), want{Done, "all steps are done", 1, 0, []uint64{10}, 0}},
 		{"half done", after(committed(10), finished("j", 1, 10, cell(0, 1)), finished("j", 1, 10, cell(0, 1))),
 			want{Running, "because", 1, 2, []uint64{10}, 0}},
-		{"done while stopping", after(committed(10), stop("j", false), finished("j", 1, 10, cell(0, 0)), finished("j", 1, 10, cell(0, 1))),
+		{"done while stopping", after(committed(10), stop("j", false), finished("j", 1, 10, cell(0, 0)), finished("j", 1,
+			10, cell(0, 1))),
 			want{Done, "all steps are done", 1, 0, []uint64{10}, 0}},
-		{"ends of another generation do not count", after(running(), finished("j", 1, 10, cell(0, 0)), release("j", 1, "oops"),
-			assign("j", 2, -1, place(2, "w0", "w0")...), finished("j", 2, 10, cell(0, 1))), want{Running, "because", 2, 2, nil, 1}},
+		{"ends of another generation do not count", after(running(), finished("j", 1, 10, cell(0, 0)), release("j", 1,
+			"oops"),
+			assign("j", 2, -1, place(2, "w0", "w0")...), finished("j", 2, 10, cell(0,
+				1))), want{Running, "because", 2, 2, nil, 1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			j := newLog(t, tt.history...).View().Jobs["j"]
-			got := want{state: j.State, reason: j.Reason, generation: j.Generation, placed: len(j.Placement), failures: j.Failures}
+			got := want{state: j.State, reason: j.Reason, generation: j.Generation, placed: len(j.Placement),
+				failures: j.Failures}
 			for _, r := range Usable(j) {
 				got.usable = append(got.usable, r.Step)
 			}
@@ -328,7 +336,8 @@ func TestLostWorkersAreNotFailures(t *testing.T) {
 }
 
 func TestResumeFromStepForgetsWhatCameAfter(t *testing.T) {
-	l := newLog(t, after(committed(4, 8), evaluation("j", 1, 4, 20), evaluation("j", 1, 8, 10), stop("j", true), resume("j", 4))...)
+	l := newLog(t, after(committed(4, 8), evaluation("j", 1, 4, 20), evaluation("j", 1, 8, 10), stop("j", true),
+		resume("j", 4))...)
 	j := l.View().Jobs["j"]
 	if !j.HasResumeStep || j.ResumeStep != 4 || len(j.Evaluations) != 1 || j.Evaluations[0].Step != 4 {
 		t.Errorf("resume step %d, %v; evaluations %v", j.ResumeStep, j.HasResumeStep, j.Evaluations)
@@ -383,7 +392,8 @@ func TestLosingManyJobsIsInOrder(t *testing.T) {
 func TestUnknownCommands(t *testing.T) {
 	l := newLog(t, begin()...)
 	before := l.bytes(t)
-	for _, c := range []*commandpb.Command{{Version: Version}, {Version: Version + 1}, {Version: Version + 1, Kind: lose("w0", "x").Kind}} {
+	for _, c := range []*commandpb.Command{{Version: Version}, {Version: Version + 1}, {Version: Version + 1,
+		Kind: lose("w0", "x").Kind}} {
 		if _, err := l.Apply(99, c); !errors.Is(err, ErrUnknownCommand) || !strings.Contains(err.Error(), "entry 99") {
 			t.Errorf("%v: %v", c, err)
 		}

@@ -18,18 +18,21 @@ func initCluster(cluster string) *commandpb.Command {
 }
 
 func register(worker, incarnation string) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_RegisterWorker{RegisterWorker: &commandpb.RegisterWorker{Worker: worker,
-		Name: "name-of-" + worker, Host: "host", Address: "host:" + worker, Incarnation: incarnation,
+	return &commandpb.Command{Kind: &commandpb.Command_RegisterWorker{RegisterWorker: &commandpb.RegisterWorker{
+		Worker: worker,
+		Name:   "name-of-" + worker, Host: "host", Address: "host:" + worker, Incarnation: incarnation,
 		Device: &commandpb.Device{Name: "cpu", Model: "a model", Numerics: "n0", MemoryBytes: 1 << 30}, Version: "v",
 		Checkpoints: "/data/" + worker}}}
 }
 
 func lose(worker, reason string) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_LoseWorker{LoseWorker: &commandpb.LoseWorker{Worker: worker, Reason: reason}}}
+	return &commandpb.Command{Kind: &commandpb.Command_LoseWorker{LoseWorker: &commandpb.LoseWorker{Worker: worker,
+		Reason: reason}}}
 }
 
 func submit(job string, replicas, columns int32, steps, keep uint64) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{Job: job, Spec: []byte("spec of " + job),
+	return &commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{Job: job,
+		Spec:  []byte("spec of " + job),
 		Steps: steps, Replicas: replicas, Columns: columns, Keep: keep}}}
 }
 
@@ -56,12 +59,14 @@ func assign(job string, generation uint64, restore int, placement ...*commandpb.
 }
 
 func release(job string, generation uint64, reason string) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: job, Generation: generation,
-		Reason: reason}}}
+	return &commandpb.Command{Kind: &commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: job,
+		Generation: generation,
+		Reason:     reason}}}
 }
 
 func stop(job string, now bool) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_RequestStop{RequestStop: &commandpb.RequestStop{Job: job, Now: now}}}
+	return &commandpb.Command{Kind: &commandpb.Command_RequestStop{RequestStop: &commandpb.RequestStop{Job: job,
+		Now: now}}}
 }
 
 // resume goes on from the newest checkpoint, or from a step that is not -1.
@@ -81,24 +86,29 @@ func stateDigest(job string, step uint64, c *commandpb.Cell) []byte {
 
 func written(job string, generation, step uint64, c *commandpb.Cell) *commandpb.Command {
 	sum := sha256.Sum256(fmt.Appendf(nil, "file of generation %d", generation))
-	return &commandpb.Command{Kind: &commandpb.Command_CheckpointWritten{CheckpointWritten: &commandpb.CheckpointWritten{Job: job,
+	return &commandpb.Command{Kind: &commandpb.Command_CheckpointWritten{CheckpointWritten: &commandpb.CheckpointWritten{
+		Job:        job,
 		Generation: generation, Step: step, PlanDigest: []byte("plan"), Numerics: "n0",
-		File: &commandpb.CheckpointFile{Cell: c, Worker: "w0", Path: fmt.Sprintf("%s/%d/%s.db", job, step, cellName(c)), Bytes: 9,
+		File: &commandpb.CheckpointFile{Cell: c, Worker: "w0", Path: fmt.Sprintf("%s/%d/%s.db", job, step, cellName(c)),
+			Bytes:  9,
 			Sha256: sum[:], Digest: stateDigest(job, step, c)}}}}
 }
 
 func bad(job string, step uint64, reason string) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_MarkCheckpointBad{MarkCheckpointBad: &commandpb.MarkCheckpointBad{Job: job,
+	return &commandpb.Command{Kind: &commandpb.Command_MarkCheckpointBad{MarkCheckpointBad: &commandpb.MarkCheckpointBad{
+		Job:  job,
 		Step: step, Cell: cell(0, 0), Reason: reason}}}
 }
 
 func drop(job string, steps ...uint64) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_DropCheckpoints{DropCheckpoints: &commandpb.DropCheckpoints{Job: job,
+	return &commandpb.Command{Kind: &commandpb.Command_DropCheckpoints{DropCheckpoints: &commandpb.DropCheckpoints{
+		Job:   job,
 		Steps: steps}}}
 }
 
 func evaluation(job string, generation, step uint64, errors float64) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_RecordEvaluation{RecordEvaluation: &commandpb.RecordEvaluation{Job: job,
+	return &commandpb.Command{Kind: &commandpb.Command_RecordEvaluation{RecordEvaluation: &commandpb.RecordEvaluation{
+		Job:        job,
 		Generation: generation, Step: step, Epoch: step / 2, Images: 100, Top1Errors: errors, Loss: 0.5}}}
 }
 
@@ -113,12 +123,14 @@ func stopped(job string, generation, step uint64, c *commandpb.Cell) *commandpb.
 }
 
 func failJob(job string, generation uint64, reason string) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_FailJob{FailJob: &commandpb.FailJob{Job: job, Generation: generation,
-		Reason: reason}}}
+	return &commandpb.Command{Kind: &commandpb.Command_FailJob{FailJob: &commandpb.FailJob{Job: job,
+		Generation: generation,
+		Reason:     reason}}}
 }
 
 func event(text string) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_RecordEvent{RecordEvent: &commandpb.RecordEvent{Kind: "note", Text: text}},
+	return &commandpb.Command{Kind: &commandpb.Command_RecordEvent{RecordEvent: &commandpb.RecordEvent{Kind: "note",
+		Text: text}},
 		Ignorable: true}
 }
 

@@ -22,7 +22,8 @@ func (a *applier) submitJob(c *commandpb.SubmitJob) error {
 			c.Job, ErrJobExists, c.Job)
 	}
 	if c.Job == "" || c.Steps == 0 || !validCells(c) {
-		return fmt.Errorf("job %q of %d steps, %d replicas, %d columns: %w", c.Job, c.Steps, c.Replicas, c.Columns, ErrInvalid)
+		return fmt.Errorf("job %q of %d steps, %d replicas, %d columns: %w", c.Job, c.Steps, c.Replicas, c.Columns,
+			ErrInvalid)
 	}
 	j := &commandpb.JobRecord{Submitted: c, SubmittedUnixNs: a.now}
 	a.enter(j, Queued, "submitted")
@@ -75,7 +76,8 @@ func (a *applier) assignJob(c *commandpb.AssignJob) error {
 	if c.HasRestore {
 		from = fmt.Sprintf("step %d", c.RestoreStep)
 	}
-	a.event("generation", c.Job, "", "job %s: generation %d from %s on %s", c.Job, c.Generation, from, workersOf(c.Placement))
+	a.event("generation", c.Job, "", "job %s: generation %d from %s on %s", c.Job, c.Generation, from,
+		workersOf(c.Placement))
 	return nil
 }
 

@@ -92,7 +92,8 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 
 // kinds are drawn in these proportions.
 var kinds = slices.Concat(slices.Repeat([]string{"assign"}, 10), slices.Repeat([]string{"all written"}, 6),
-	slices.Repeat([]string{"written", "finished", "register", "resume"}, 2), []string{"init", "lose", "submit", "release", "stop",
+	slices.Repeat([]string{"written", "finished", "register", "resume"}, 2), []string{"init", "lose", "submit",
+		"release", "stop",
 		"bad", "drop", "evaluation", "all finished", "stopped", "all stopped", "fail", "event"})
 
 // drawAssign draws a generation that would be right if its workers are there, and then sometimes spoils it.
@@ -302,14 +303,16 @@ func checkStep(t *rapid.T, before, after View, c *commandpb.Command, refused err
 				checkKept(t, name, r, now, c, seen)
 			}
 		}
-		if c.GetDropCheckpoints().GetJob() == name && len(Usable(now)) < min(len(Usable(old)), max(int(old.Submitted.Keep), 1)) {
+		if c.GetDropCheckpoints().GetJob() == name && len(Usable(now)) < min(len(Usable(old)), max(int(old.Submitted.Keep),
+			1)) {
 			t.Fatalf("%v left %d good checkpoints", c, len(Usable(now)))
 		}
 	}
 }
 
 // checkKept wants a good checkpoint to be there still, unless the command is one that may take it away.
-func checkKept(t *rapid.T, job string, r *commandpb.CheckpointRecord, now *commandpb.JobRecord, c *commandpb.Command, seen map[string]int) {
+func checkKept(t *rapid.T, job string, r *commandpb.CheckpointRecord, now *commandpb.JobRecord, c *commandpb.Command,
+	seen map[string]int) {
 	m, d, res := c.GetMarkCheckpointBad(), c.GetDropCheckpoints(), c.GetResumeJob()
 	marked := m.GetJob() == job && m.GetStep() == r.Step
 	dropped := d.GetJob() == job && slices.Contains(d.GetSteps(), r.Step)

@@ -48,7 +48,8 @@ func Decode(r io.Reader) (*State, error) {
 	case len(b) > maxSnapshot:
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrSnapshot, maxSnapshot)
 	case s.Version > Version:
-		return nil, fmt.Errorf("%w: of version %d, this program reads %d; install a newer one", ErrSnapshot, s.Version, Version)
+		return nil, fmt.Errorf("%w: of version %d, this program reads %d; install a newer one", ErrSnapshot, s.Version,
+			Version)
 	case s.Version < 1:
 		return nil, fmt.Errorf("%w: without a version", ErrSnapshot)
 	}

@@ -30,7 +30,8 @@ func history() []*commandpb.Command {
 		written("first", 1, 2, c0), written("first", 1, 2, c1), evaluation("first", 1, 2, 50.5),
 		written("first", 1, 4, c1), written("first", 1, 4, c0), evaluation("first", 1, 4, 25),
 		written("first", 1, 6, c0), lose("w1", "its session broke"), written("first", 1, 6, c1),
-		assign("first", 2, 4, place(2, "w0", "w0")...), bad("first", 4, "chunk 7 is damaged"), release("first", 2, "cannot restore"),
+		assign("first", 2, 4, place(2, "w0", "w0")...), bad("first", 4, "chunk 7 is damaged"), release("first", 2,
+			"cannot restore"),
 		assign("first", 3, 2, place(2, "w0", "w0")...), register("w1", "b"),
 		written("first", 3, 4, c0), written("first", 3, 4, c1), written("first", 3, 6, c0), written("first", 3, 6, c1),
 		drop("first", 4), drop("first", 2), stop("first", false), stopped("first", 3, 7, c0), stopped("first", 3, 7, c1),
@@ -38,7 +39,8 @@ func history() []*commandpb.Command {
 		written("first", 4, 10, c0), written("first", 4, 10, c1), finished("first", 4, 10, c1), finished("first", 4, 10, c0),
 		failJob("second", 1, "pack of another identity"), resume("second", -1), stop("second", false),
 		event("checkpoint of step 3 was not written"),
-		assign("third", 1, -1, place(2, "w0", "w1", "w2", "w0")...), stop("third", false), finished("third", 1, 6, cell(1, 1)),
+		assign("third", 1, -1, place(2, "w0", "w1", "w2", "w0")...), stop("third", false), finished("third", 1, 6, cell(1,
+			1)),
 		written("third", 1, 3, cell(1, 0)), stopped("third", 1, 3, cell(1, 0)), lose("w2", "silent for 3s"),
 	}
 }
@@ -148,18 +150,23 @@ func TestDecodeRefuses(t *testing.T) {
 		{"worker without registration", &commandpb.Snapshot{Version: 1, Workers: []*commandpb.WorkerRecord{{}}}, `worker ""`},
 		{"worker without device", &commandpb.Snapshot{Version: 1, Workers: []*commandpb.WorkerRecord{
 			{Registered: &commandpb.RegisterWorker{Worker: "w"}}}}, `worker "w"`},
-		{"workers out of order", &commandpb.Snapshot{Version: 1, Workers: []*commandpb.WorkerRecord{worker("b"), worker("a")}},
+		{"workers out of order", &commandpb.Snapshot{Version: 1, Workers: []*commandpb.WorkerRecord{worker("b"),
+			worker("a")}},
 			`worker "a" after "b"`},
-		{"worker twice", &commandpb.Snapshot{Version: 1, Workers: []*commandpb.WorkerRecord{worker("a"), worker("a")}}, "out of order"},
+		{"worker twice", &commandpb.Snapshot{Version: 1, Workers: []*commandpb.WorkerRecord{worker("a"), worker("a")}},
+			"out of order"},
 		{"job without submission", job(func(j *commandpb.JobRecord) { j.Submitted = nil }), `job ""`},
 		{"job twice", &commandpb.Snapshot{Version: 1, Jobs: []*commandpb.JobRecord{
-			{Submitted: submit("j", 1, 1, 1, 1).GetSubmitJob()}, {Submitted: submit("j", 1, 1, 1, 1).GetSubmitJob()}}}, "out of order"},
+			{Submitted: submit("j", 1, 1, 1, 1).GetSubmitJob()}, {Submitted: submit("j", 1, 1, 1,
+				1).GetSubmitJob()}}}, "out of order"},
 		{"job without cells", job(func(j *commandpb.JobRecord) { j.Submitted.Columns = 0 }), "1 replicas of 0 columns"},
 		{"job of too many cells", job(func(j *commandpb.JobRecord) { j.Submitted.Columns = 1 << 30 }), "columns"},
 		{"placement of no cell", job(func(j *commandpb.JobRecord) { j.Placement[0].Cell.Column = -1 }), "cell r0c-1"},
 		{"checkpoints out of order", job(func(j *commandpb.JobRecord) { j.Checkpoints[1].Step = 3 }), "checkpoint of step 3"},
-		{"files out of order", job(func(j *commandpb.JobRecord) { j.Checkpoints[1].Files[0].Cell.Column = 1 }), "checkpoint of step 8"},
-		{"file of no cell", job(func(j *commandpb.JobRecord) { j.Checkpoints[1].Files[1].Cell.Column = 2 }), "checkpoint of step 8"},
+		{"files out of order", job(func(j *commandpb.JobRecord) { j.Checkpoints[1].Files[0].Cell.Column = 1 }),
+			"checkpoint of step 8"},
+		{"file of no cell", job(func(j *commandpb.JobRecord) { j.Checkpoints[1].Files[1].Cell.Column = 2 }),
+			"checkpoint of step 8"},
 		{"evaluation twice", job(func(j *commandpb.JobRecord) {
 			j.Evaluations = []*commandpb.RecordEvaluation{{Step: 2}, {Step: 2}}
 		}), "evaluation after step 2"},

@@ -114,8 +114,9 @@ func addressOf(i int) raft.ServerAddress { return raft.ServerAddress(fmt.Sprintf
 
 func (c *cluster) start(i int) {
 	c.t.Helper()
-	n, err := New(Config{Directory: c.dirs[i], Address: addressOf(i), Streams: c.net.listen(addressOf(i)), Join: i > 0, Trailing: 4,
-		Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	n, err := New(Config{Directory: c.dirs[i], Address: addressOf(i), Streams: c.net.listen(addressOf(i)), Join: i > 0,
+		Trailing: 4,
+		Log:      slog.New(slog.DiscardHandler), Now: time.Now})
 	must(c.t, err)
 	c.nodes[i] = n
 }
@@ -214,7 +215,8 @@ func TestThreeNodes(t *testing.T) {
 		c.same(5)
 
 		follower := (c.leader() + 1) % 3
-		if _, err := c.nodes[follower].Apply(t.Context(), submit("x")); !errors.Is(err, ErrNotLeader) || strings.Contains(err.Error(), "\n") {
+		if _, err := c.nodes[follower].Apply(t.Context(), submit("x")); !errors.Is(err, ErrNotLeader) ||
+			strings.Contains(err.Error(), "\n") {
 			t.Errorf("apply on a follower: %v", err)
 		}
 		if err := c.nodes[follower].AddVoter(t.Context(), "id", "nowhere"); !errors.Is(err, ErrNotLeader) {

@@ -74,8 +74,8 @@ type Node struct {
 	closed  func() error
 }
 
-// New opens or makes a node in its directory and starts it. A new directory becomes a cluster of this one node, or waits
-// to be added to one.
+// New opens or makes a node in its directory and starts it. A new directory becomes a cluster of this one node, or
+// waits to be added to one.
 func New(cfg Config) (n *Node, err error) {
 	n = &Node{cfg: cfg, fsm: newAdapter()}
 	n.closed = sync.OnceValue(n.shutdown)
@@ -98,7 +98,8 @@ func New(cfg Config) (n *Node, err error) {
 		Timeout: time.Second, Logger: n.logger()})
 	rc := raft.DefaultConfig()
 	rc.LocalID, rc.Logger = raft.ServerID(n.id), n.logger()
-	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout, rc.CommitTimeout = heartbeatTimeout, electionTimeout, leaderLease, commitTimeout
+	rc.HeartbeatTimeout, rc.ElectionTimeout = heartbeatTimeout, electionTimeout
+	rc.LeaderLeaseTimeout, rc.CommitTimeout = leaderLease, commitTimeout
 	if cfg.Trailing > 0 {
 		rc.TrailingLogs = cfg.Trailing
 	}
@@ -146,8 +147,8 @@ func nodeID(dir string) (string, error) {
 		return id, nil
 	}
 	if fileSize(filepath.Join(dir, logFile)) > 0 {
-		return "", fmt.Errorf("%w: %s is missing or empty, but there is a log; put it back from a backup, or choose another --data",
-			ErrCorruptLog, path)
+		return "", fmt.Errorf("%w: %s is missing or empty, but there is a log; put it back from a backup, or choose another"+
+			" --data", ErrCorruptLog, path)
 	}
 	id := NewID()
 	if err := writeFile(path, id+"\n"); err != nil {

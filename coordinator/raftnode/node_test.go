@@ -30,7 +30,8 @@ func alone(t *testing.T, dir string) Config {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
-	return Config{Directory: dir, Address: "127.0.0.1:0", Streams: Loopback{l}, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	return Config{Directory: dir, Address: "127.0.0.1:0", Streams: Loopback{l}, Log: slog.New(slog.DiscardHandler),
+		Now: time.Now}
 }
 
 // lead starts a node and waits until it leads.
@@ -49,7 +50,8 @@ func lead(t *testing.T, cfg Config) *Node {
 }
 
 func submit(job string) *commandpb.Command {
-	return &commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{Job: job, Spec: []byte("spec"),
+	return &commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{Job: job,
+		Spec:  []byte("spec"),
 		Steps: 1, Replicas: 1, Columns: 1, Keep: 1}}}
 }
 
@@ -137,7 +139,8 @@ func TestDirectoryInUse(t *testing.T) {
 	dir := t.TempDir()
 	n := lead(t, alone(t, dir))
 	_, err := New(alone(t, dir))
-	if !errors.Is(err, ErrInUse) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "choose another --data") {
+	if !errors.Is(err, ErrInUse) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(),
+		"choose another --data") {
 		t.Errorf("second node: %v", err)
 	}
 	_, err = n.Apply(t.Context(), submit("one"))
@@ -230,7 +233,8 @@ func TestNewRefuses(t *testing.T) {
 			if err == nil {
 				t.Fatalf("node %s is up", n.ID())
 			}
-			if (tt.want != nil && !errors.Is(err, tt.want)) || !strings.Contains(err.Error(), tt.text) || strings.Contains(err.Error(), "\n") {
+			if (tt.want != nil && !errors.Is(err, tt.want)) || !strings.Contains(err.Error(), tt.text) ||
+				strings.Contains(err.Error(), "\n") {
 				t.Errorf("%q, want %v with %q", err, tt.want, tt.text)
 			}
 		})

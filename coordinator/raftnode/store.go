@@ -14,8 +14,8 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// ErrCorruptLog means that the log is not what was written. The node must stop: it cannot know what it has acknowledged,
-// or for whom it has voted.
+// ErrCorruptLog means that the log is not what was written. The node must stop: it cannot know what it has
+// acknowledged, or for whom it has voted.
 var ErrCorruptLog = errors.New("corrupt raft log")
 
 // errNotFound has the text hashicorp/raft looks for when a stable key has never been set.
@@ -27,8 +27,8 @@ var errNotFound = errors.New("not found")
 //	        length uint32 | data | extensions (little-endian; the checksum is xxh3 of all behind it and of the index)
 //	stable  key -> checksum uint64 | value (little-endian; the checksum is xxh3 of the key and the value)
 //
-// One kind of damage cannot be told from a crash: bbolt's two meta pages are written in turns, and when the newer one is
-// damaged the last transaction is undone.
+// One kind of damage cannot be told from a crash: bbolt's two meta pages are written in turns, and when the newer one
+// is damaged the last transaction is undone.
 //
 // Indices need not follow each other: a node that was sent a snapshot goes on behind it, and keeps what it had before.
 type store struct{ db *bolt.DB }
@@ -79,7 +79,8 @@ func openStore(path string) (_ *store, err error) {
 	return s, nil
 }
 
-// caught turns panics and faults of code that reads a damaged database into errors: bbolt checks little of what it maps.
+// caught turns panics and faults of code that reads a damaged database into errors: bbolt checks little of what it
+// maps.
 //
 //	defer caught(&err)()
 func caught(err *error) func() {
@@ -94,8 +95,8 @@ func caught(err *error) func() {
 
 // checkFile reads all of a store through a handle that can change nothing, and then has bbolt check that no page of it
 // is used twice: what is written next would destroy something. In this order, since bbolt checks on a goroutine of its
-// own, whose faults nobody can catch. (For the same reason the list of free pages is kept in the file: without it, bbolt
-// walks the file that way whenever it is opened.)
+// own, whose faults nobody can catch. (For the same reason the list of free pages is kept in the file: without it,
+// bbolt walks the file that way whenever it is opened.)
 //
 // made is false of a file that is not there, is empty, or was left by a process that ended before it had its buckets.
 func checkFile(path string) (made bool, err error) {
@@ -237,7 +238,8 @@ func decodeLog(index uint64, b []byte, l *raft.Log) error {
 	if n > len(b)-logHeader {
 		return fmt.Errorf("%w: entry %d: %d bytes of data in %d", ErrCorruptLog, index, n, len(b))
 	}
-	*l = raft.Log{Index: index, Term: le.Uint64(b[8:]), Type: raft.LogType(b[16]), Data: append([]byte(nil), b[logHeader:logHeader+n]...)}
+	*l = raft.Log{Index: index, Term: le.Uint64(b[8:]), Type: raft.LogType(b[16]), Data: append([]byte(nil),
+		b[logHeader:logHeader+n]...)}
 	if ns := int64(le.Uint64(b[17:])); ns != 0 {
 		l.AppendedAt = time.Unix(0, ns)
 	}

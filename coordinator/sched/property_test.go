@@ -49,7 +49,8 @@ func drawWorld(t *rapid.T) (*world, time.Time) {
 // drawJob adds a job; one that runs takes workers for itself, as the state has it.
 func drawJob(t *rapid.T, w *world, name string, since float64, free *[]string) {
 	cells := rapid.SampledFrom([]int32{1, 2, 4}).Draw(t, "cells")
-	state := rapid.SampledFrom([]string{fsm.Queued, fsm.Queued, fsm.Recovering, fsm.Recovering, fsm.Running, fsm.Stopping, fsm.Stopped,
+	state := rapid.SampledFrom([]string{fsm.Queued, fsm.Queued, fsm.Recovering, fsm.Recovering, fsm.Running,
+		fsm.Stopping, fsm.Stopped,
 		fsm.Done, fsm.Failed}).Draw(t, "state")
 	var on []string
 	switch state {
@@ -201,7 +202,8 @@ func checkPlaced(t *rapid.T, in Input, now time.Time, d Decision) {
 func candidatesOf(in Input, numerics string, taken map[string]string) (out []string) {
 	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
 		w := in.View.Workers[id]
-		if !w.Lost && in.Sessions[id].Connected && taken[id] == "" && (numerics == "" || w.Registered.Device.Numerics == numerics) {
+		if !w.Lost && in.Sessions[id].Connected && taken[id] == "" && (numerics == "" ||
+			w.Registered.Device.Numerics == numerics) {
 			out = append(out, id)
 		}
 	}
@@ -218,7 +220,8 @@ func checkAssign(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, taken m
 	load, was := map[string]int{}, map[string]int{}
 	for i, p := range a.Placement {
 		if !slices.Contains(could, p.Worker) {
-			t.Fatalf("cell on worker %s, which is not there, runs another job or has other numerics; could be on %v", p.Worker, could)
+			t.Fatalf("cell on worker %s, which is not there, runs another job or has other numerics; could be on %v", p.Worker,
+				could)
 		}
 		if p.Cell.Replica != int32(i)/j.Submitted.Columns || p.Cell.Column != int32(i)%j.Submitted.Columns {
 			t.Fatalf("place %d is of cell %v", i, p.Cell)
@@ -278,7 +281,8 @@ func checkWaits(t *rapid.T, in Input, now time.Time, j *commandpb.JobRecord, tak
 	}
 	first = max(first, j.StateUnixNs, in.Leader.UnixNano())
 	quiet, all := now.Sub(time.Unix(0, newest)), now.Sub(time.Unix(0, first))
-	if n := int(j.Submitted.Replicas * j.Submitted.Columns); len(could) >= n || quiet >= in.Rules.Settle || all >= 5*in.Rules.Settle {
+	if n := int(j.Submitted.Replicas * j.Submitted.Columns); len(could) >= n || quiet >= in.Rules.Settle ||
+		all >= 5*in.Rules.Settle {
 		t.Fatalf("job %s of %d cells waits %v after the last change, %v in all, though workers %v are there",
 			j.Submitted.Job, n, quiet, all, could)
 	}

@@ -30,8 +30,9 @@ func newWorld() *world {
 
 // worker adds a worker that registered when it was last heard of, and is connected.
 func (w *world) worker(id, numerics string, registered float64) *world {
-	w.View.Workers[id] = &commandpb.WorkerRecord{RegisteredUnixNs: at(registered).UnixNano(), Registered: &commandpb.RegisterWorker{
-		Worker: id, Name: id, Device: &commandpb.Device{Numerics: numerics}}}
+	w.View.Workers[id] = &commandpb.WorkerRecord{RegisteredUnixNs: at(registered).UnixNano(),
+		Registered: &commandpb.RegisterWorker{
+			Worker: id, Name: id, Device: &commandpb.Device{Numerics: numerics}}}
 	w.Sessions[id] = Liveness{Connected: true, Heard: at(registered)}
 	return w
 }
@@ -101,7 +102,8 @@ func text(d Decision) string {
 			if a.HasRestore {
 				from = fmt.Sprintf("step %d", a.Restore)
 			}
-			fmt.Fprintf(&b, "  assign %s, generation %d, from %s, under %s, %s:", a.Job, a.Generation, from, a.Numerics, a.Reason)
+			fmt.Fprintf(&b, "  assign %s, generation %d, from %s, under %s, %s:", a.Job, a.Generation, from, a.Numerics,
+				a.Reason)
 			for _, p := range a.Placement {
 				fmt.Fprintf(&b, " r%dc%d on %s", p.Cell.Replica, p.Cell.Column, p.Worker)
 			}
@@ -135,30 +137,38 @@ func TestGoldenScenarios(t *testing.T) {
 		{"one worker: wait for another", 1.5, newWorld().worker("w0", "n0", 1).job("j", fsm.Queued, 2, 0)},
 		{"one worker: wait no longer", 3, newWorld().worker("w0", "n0", 1).job("j", fsm.Queued, 2, 0)},
 		{"one cell needs no second worker", 1, newWorld().worker("w0", "n0", 1).job("j", fsm.Queued, 1, 1)},
-		{"four cells on three workers", 4, two().worker("w2", "n0", 1).heard("w0", 4).heard("w1", 4).heard("w2", 4).job("j", fsm.Queued, 4, 1)},
-		{"a worker that starts over and over holds nobody up", 11, newWorld().worker("w0", "n0", 1).heard("w0", 11).worker("w9", "n1", 10.5).
+		{"four cells on three workers", 4, two().worker("w2", "n0", 1).heard("w0", 4).heard("w1", 4).heard("w2", 4).job("j",
+			fsm.Queued, 4, 1)},
+		{"a worker that starts over and over holds nobody up", 11, newWorld().worker("w0", "n0", 1).heard("w0",
+			11).worker("w9", "n1", 10.5).
 			job("j", fsm.Queued, 2, 0)},
-		{"a clock that is ahead holds nobody up", 4, newWorld().worker("w0", "n0", 1).heard("w0", 4).worker("w9", "n1", 3600).heard("w9", 4).
+		{"a clock that is ahead holds nobody up", 4, newWorld().worker("w0", "n0", 1).heard("w0", 4).worker("w9", "n1",
+			3600).heard("w9", 4).
 			job("j", fsm.Queued, 2, 3600)},
 		{"a waiting job keeps its workers from a later one", 1.5, newWorld().worker("w0", "n0", 1).job("a", fsm.Queued, 2, 1).
 			job("b", fsm.Queued, 1, 1)},
 		{"the earlier job first", 1.5, two().job("a", fsm.Queued, 2, 1).job("b", fsm.Queued, 1, 1)},
 		{"two jobs side by side", 1.5, two().job("a", fsm.Queued, 1, 1).job("b", fsm.Queued, 1, 1)},
 		{"all workers are taken", 1.5, two().job("a", fsm.Running, 2, 1, "w0", "w1").job("b", fsm.Queued, 1, 1)},
-		{"a stopping job still has its workers", 1.5, two().job("a", fsm.Stopping, 2, 1, "w0", "w1").job("b", fsm.Queued, 1, 1)},
+		{"a stopping job still has its workers", 1.5, two().job("a", fsm.Stopping, 2, 1, "w0", "w1").job("b", fsm.Queued, 1,
+			1)},
 		{"a stopped job has none", 1.5, two().job("a", fsm.Stopped, 2, 1).job("b", fsm.Queued, 1, 1)},
 		{"the numerics most workers have", 1.5, newWorld().worker("w0", "n1", 1).worker("w1", "n0", 1).worker("w2", "n0", 1).
 			job("j", fsm.Queued, 2, 1)},
-		{"as many of each: the first by name", 3.5, newWorld().worker("w0", "n1", 1).worker("w1", "n0", 1).heard("w0", 3).heard("w1", 3).
+		{"as many of each: the first by name", 3.5, newWorld().worker("w0", "n1", 1).worker("w1", "n0", 1).heard("w0",
+			3).heard("w1", 3).
 			job("j", fsm.Queued, 2, 1)},
 		{"no worker of the job's numerics", 1.5, newWorld().worker("w0", "n1", 1).job("j", fsm.Recovering, 2, 1, "w1", "w1")},
-		{"recovered where it was", 1.5, two().worker("w2", "n0", 1).job("j", fsm.Recovering, 2, 1, "w2", "w0").checkpoints("j", 10, 20)},
+		{"recovered where it was", 1.5, two().worker("w2", "n0", 1).job("j", fsm.Recovering, 2, 1, "w2",
+			"w0").checkpoints("j", 10, 20)},
 		{"recovered on the one that is left, and a spare", 1.5, two().worker("w2", "n0", 1).lost("w1", 1.2).
 			job("j", fsm.Recovering, 2, 1.2, "w0", "w1").checkpoints("j", 10, 20)},
 		{"past a bad checkpoint", 1.5, two().job("j", fsm.Recovering, 2, 1, "w0", "w1").checkpoints("j", 10, -20)},
 		{"from the start if all are bad", 1.5, two().job("j", fsm.Recovering, 2, 1, "w0", "w1").checkpoints("j", -10, -20)},
-		{"from the step an operator named", 1.5, two().job("j", fsm.Queued, 2, 1, "w0", "w1").checkpoints("j", 10).resumeFrom("j", 10)},
-		{"the step an operator named is bad", 1.5, two().job("j", fsm.Queued, 2, 1, "w0", "w1").checkpoints("j", 5, -10).resumeFrom("j", 10)},
+		{"from the step an operator named", 1.5, two().job("j", fsm.Queued, 2, 1, "w0", "w1").checkpoints("j",
+			10).resumeFrom("j", 10)},
+		{"the step an operator named is bad", 1.5, two().job("j", fsm.Queued, 2, 1, "w0", "w1").checkpoints("j", 5,
+			-10).resumeFrom("j", 10)},
 		{"from the start, as an operator wants", 1.5, two().job("j", fsm.Queued, 2, 1, "w0", "w1").resumeFrom("j", 0)},
 		{"a broken session within its grace", 5.5, two().heard("w0", 5).broken("w1", 5).job("a", fsm.Running, 1, 1, "w1")},
 		{"a broken session beyond it", 6, two().heard("w0", 5).broken("w1", 5).job("a", fsm.Running, 1, 1, "w1")},
@@ -168,7 +178,8 @@ func TestGoldenScenarios(t *testing.T) {
 		{"a session that broke before a new leader's lease is over", 2.9, two().broken("w1", 1)},
 		{"two lost at once, and no placing until they are out", 7, two().broken("w0", 5).heard("w1", 1).worker("w2", "n0", 6).
 			job("j", fsm.Queued, 1, 1)},
-		{"jobs that have ended want nothing", 1.5, two().job("a", fsm.Done, 2, 1).job("b", fsm.Failed, 2, 1).job("c", fsm.Stopped, 2, 1)},
+		{"jobs that have ended want nothing", 1.5, two().job("a", fsm.Done, 2, 1).job("b", fsm.Failed, 2, 1).job("c",
+			fsm.Stopped, 2, 1)},
 	} {
 		fmt.Fprintf(&b, "%s, at %v\n%s\n", s.name, at(s.now).Sub(t0), text(Decide(at(s.now), s.in.Input)))
 	}
@@ -185,7 +196,8 @@ func TestGoldenScenarios(t *testing.T) {
 	g, w := strings.Split(b.String(), "\n\n"), strings.Split(string(want), "\n\n")
 	for i := range max(len(g), len(w)) {
 		if i >= len(g) || i >= len(w) || g[i] != w[i] {
-			t.Fatalf("scenario %d differs from %s (%d scenarios, %d there):\n%s", i, path, len(g), len(w), strings.Join(g[i:min(i+1, len(g))], ""))
+			t.Fatalf("scenario %d differs from %s (%d scenarios, %d there):\n%s", i, path, len(g), len(w),
+				strings.Join(g[i:min(i+1, len(g))], ""))
 		}
 	}
 }

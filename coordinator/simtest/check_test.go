@@ -50,7 +50,8 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 		return
 	}
 	for name, j := range in.View.Jobs {
-		if why := d.Reasons[name]; (j.State == fsm.Queued || j.State == fsm.Recovering) && (why == "" || strings.Contains(why, "\n")) {
+		if why := d.Reasons[name]; (j.State == fsm.Queued || j.State == fsm.Recovering) && (why == "" ||
+			strings.Contains(why, "\n")) {
 			s.fail("job %s is %s for the reason %q", name, j.State, why)
 		}
 	}
@@ -72,7 +73,8 @@ func (c *checker) checkRestore(a sched.Assign) {
 func (c *checker) began(a assignment, w *worker) {
 	key := groupKey{a.job + " on " + w.id, a.generation}
 	if old, ok := c.processes[key]; ok && old != w.incarnation {
-		c.s.fail("generation %d of %s is begun by incarnations %d and %d of worker %s", a.generation, a.job, old, w.incarnation, w.id)
+		c.s.fail("generation %d of %s is begun by incarnations %d and %d of worker %s", a.generation, a.job, old,
+			w.incarnation, w.id)
 	}
 	c.processes[key] = w.incarnation
 }
@@ -91,7 +93,8 @@ func (c *checker) applied(before, after fsm.View, cmd *commandpb.Command, refuse
 		}
 		c.checkGood(spec, j)
 		c.checkGeneration(spec, j)
-		if old := before.Jobs[spec.name]; old != nil && old.State == fsm.Done && (j.State != fsm.Done || !bytes.Equal(j.Digest, old.Digest)) {
+		if old := before.Jobs[spec.name]; old != nil && old.State == fsm.Done && (j.State != fsm.Done ||
+			!bytes.Equal(j.Digest, old.Digest)) {
 			s.fail("job %s was done and is %s", spec.name, j.State)
 		}
 		if j.State == fsm.Done && !bytes.Equal(j.Digest, spec.digest()) {
@@ -164,7 +167,8 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 		}
 	case *commandpb.Command_CellFinished:
 		if c.newest[k.CellFinished.Job] != k.CellFinished.Generation {
-			c.s.fail("an end of generation %d was accepted in generation %d", k.CellFinished.Generation, c.newest[k.CellFinished.Job])
+			c.s.fail("an end of generation %d was accepted in generation %d", k.CellFinished.Generation,
+				c.newest[k.CellFinished.Job])
 		}
 	}
 }

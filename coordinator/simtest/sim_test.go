@@ -59,7 +59,8 @@ func newSim(seed uint64) *sim {
 		broken: map[string]time.Time{}, groups: map[groupKey]*group{}, faults: true}
 	s.check = newChecker(s)
 	for i := range 1 + s.r.IntN(4) {
-		s.workers = append(s.workers, &worker{sim: s, id: fmt.Sprintf("w%d", i), disk: map[fileKey]file{}, ended: map[string]uint64{}})
+		s.workers = append(s.workers, &worker{sim: s, id: fmt.Sprintf("w%d", i), disk: map[fileKey]file{},
+			ended: map[string]uint64{}})
 	}
 	shapes := [][2]int32{{1, 1}, {1, 2}, {1, 2}, {2, 2}}
 	for i := range 1 + s.r.IntN(2) {
@@ -212,7 +213,8 @@ func (s *sim) decide() {
 	if !s.up {
 		return
 	}
-	in := sched.Input{View: s.state.View(), Leader: s.since, Rules: sched.DefaultRules, Sessions: map[string]sched.Liveness{}}
+	in := sched.Input{View: s.state.View(), Leader: s.since, Rules: sched.DefaultRules,
+		Sessions: map[string]sched.Liveness{}}
 	for id, t := range s.broken {
 		in.Sessions[id] = sched.Liveness{Broken: t}
 	}
@@ -311,8 +313,8 @@ func (s *sim) report(x *session, r report) {
 				steps = append(steps, c.Step)
 			}
 		}
-		err := s.apply(&commandpb.Command{Kind: &commandpb.Command_DropCheckpoints{DropCheckpoints: &commandpb.DropCheckpoints{
-			Job: r.job, Steps: steps}}})
+		drop := &commandpb.DropCheckpoints{Job: r.job, Steps: steps}
+		err := s.apply(&commandpb.Command{Kind: &commandpb.Command_DropCheckpoints{DropCheckpoints: drop}})
 		if err == nil {
 			for _, w := range s.workers {
 				if other := s.sessions[w.id]; other != nil {
@@ -331,7 +333,8 @@ func (s *sim) submit(j jobSpec) {
 		s.after(time.Second, func() { s.submit(j) })
 		return
 	}
-	s.apply(&commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{Job: j.name, Steps: j.steps,
+	s.apply(&commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{Job: j.name,
+		Steps:    j.steps,
 		Replicas: j.replicas, Columns: j.columns, Keep: j.keep}}})
 }
 

@@ -28,7 +28,8 @@ func TestSimulations(t *testing.T) {
 		s := newSim(n)
 		if err := s.run(); err != nil {
 			trace, _ := traced(n)
-			t.Fatalf("seed %d: %v\nlast of what happened (all of it: go test ./coordinator/simtest -sim.seed %d -v):\n%s", n, err, n,
+			t.Fatalf("seed %d: %v\nlast of what happened (all of it: go test ./coordinator/simtest -sim.seed %d -v):\n%s", n,
+				err, n,
 				strings.Join(trace[max(0, len(trace)-25):], "\n"))
 		}
 		runs++
@@ -36,7 +37,8 @@ func TestSimulations(t *testing.T) {
 		total.committed += s.check.committed
 		total.lost += s.check.lost
 	}
-	t.Logf("%d clusters, %d generations, %d files of committed checkpoints, %d workers given up, in %v", runs, total.generations,
+	t.Logf("%d clusters, %d generations, %d files of committed checkpoints, %d workers given up, in %v", runs,
+		total.generations,
 		total.committed, total.lost, time.Since(began).Round(time.Millisecond))
 	if total.lost == 0 || total.generations < 3*runs {
 		t.Error("too little happens: nobody is lost, or jobs run through")

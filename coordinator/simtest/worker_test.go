@@ -215,7 +215,8 @@ func (w *worker) attach() {
 		w.fail("worker %s cannot register: %v", w.id, err)
 		return
 	}
-	x := &session{w: w, incarnation: w.incarnation, open: true, heard: w.now, told: map[string]uint64{}, stopped: map[string]uint64{}}
+	x := &session{w: w, incarnation: w.incarnation, open: true, heard: w.now, told: map[string]uint64{},
+		stopped: map[string]uint64{}}
 	for name, r := range w.runs {
 		x.told[name] = r.generation
 	}
@@ -322,8 +323,9 @@ func (w *worker) assign(a assignment) {
 		c, why := w.restore(r, i)
 		if why != "" {
 			w.logf("worker %s, generation %d of %s: %s", w.id, a.generation, a.job, why)
-			w.queue(a.job, &commandpb.Command{Kind: &commandpb.Command_MarkCheckpointBad{MarkCheckpointBad: &commandpb.MarkCheckpointBad{
-				Job: a.job, Step: a.restore.Step, Cell: r.cell(i), Reason: why}}})
+			w.queue(a.job,
+				&commandpb.Command{Kind: &commandpb.Command_MarkCheckpointBad{MarkCheckpointBad: &commandpb.MarkCheckpointBad{
+					Job: a.job, Step: a.restore.Step, Cell: r.cell(i), Reason: why}}})
 			w.fails(r, why)
 			return
 		}
@@ -469,8 +471,9 @@ func (w *worker) advance(r *run, i int, c *cell) bool {
 	switch {
 	case c.step == r.spec.steps:
 		c.over = true
-		w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_CellFinished{CellFinished: &commandpb.CellFinished{Job: r.job,
-			Generation: r.generation, Cell: r.cell(i), Step: c.step, Digest: digest(c.value)}}})
+		w.queue(r.job,
+			&commandpb.Command{Kind: &commandpb.Command_CellFinished{CellFinished: &commandpb.CellFinished{Job: r.job,
+				Generation: r.generation, Cell: r.cell(i), Step: c.step, Digest: digest(c.value)}}})
 	case stopping:
 		c.over = true
 		w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_CellStopped{CellStopped: &commandpb.CellStopped{Job: r.job,
@@ -482,14 +485,17 @@ func (w *worker) advance(r *run, i int, c *cell) bool {
 // save writes a cell's file, if the disk is not full.
 func (w *worker) save(r *run, i int, c *cell) bool {
 	if w.chance(15) {
-		w.queue(r.job, &commandpb.Command{Ignorable: true, Kind: &commandpb.Command_RecordEvent{RecordEvent: &commandpb.RecordEvent{
-			Kind: "checkpoint-failed", Job: r.job, Worker: w.id, Text: "disk full"}}})
+		w.queue(r.job, &commandpb.Command{Ignorable: true,
+			Kind: &commandpb.Command_RecordEvent{RecordEvent: &commandpb.RecordEvent{
+				Kind: "checkpoint-failed", Job: r.job, Worker: w.id, Text: "disk full"}}})
 		return false
 	}
 	f := file{value: c.value, generation: r.generation}
 	w.disk[fileKey{r.job, c.step, i}] = f
-	w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_CheckpointWritten{CheckpointWritten: &commandpb.CheckpointWritten{
-		Job: r.job, Generation: r.generation, Step: c.step, PlanDigest: []byte("plan"), Numerics: "n",
-		File: &commandpb.CheckpointFile{Cell: r.cell(i), Worker: w.id, Bytes: 16, Sha256: f.sha256(), Digest: digest(c.value)}}}})
+	w.queue(r.job,
+		&commandpb.Command{Kind: &commandpb.Command_CheckpointWritten{CheckpointWritten: &commandpb.CheckpointWritten{
+			Job: r.job, Generation: r.generation, Step: c.step, PlanDigest: []byte("plan"), Numerics: "n",
+			File: &commandpb.CheckpointFile{Cell: r.cell(i), Worker: w.id, Bytes: 16, Sha256: f.sha256(),
+				Digest: digest(c.value)}}}})
 	return true
 }
