@@ -222,11 +222,11 @@ func checkDecode(t *testing.T, b []byte) {
 
 func TestDecodeOfDamagedSnapshots(t *testing.T) {
 	whole := goldenBytes(t)
-	for n := range len(whole) {
+	for n := 0; n < len(whole); n += 3 {
 		checkDecode(t, whole[:n])
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 3000 {
+	for range 1500 {
 		b := bytes.Clone(whole)
 		for range 1 + r.IntN(3) {
 			switch i := r.IntN(len(b)); r.IntN(3) {

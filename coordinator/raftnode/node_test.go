@@ -264,7 +264,7 @@ func TestClosedNode(t *testing.T) {
 
 // Commands that a node is closed under are answered, and what was answered as done is in the log.
 func TestCloseUnderCommands(t *testing.T) {
-	for round := range 10 {
+	for round := range 5 {
 		dir := t.TempDir()
 		n := lead(t, alone(t, dir))
 		var mu sync.Mutex
@@ -292,7 +292,7 @@ func TestCloseUnderCommands(t *testing.T) {
 				}
 			})
 		}
-		for range 1 + round*9 {
+		for range 1 + round*20 {
 			<-started
 		}
 		must(t, n.Close())
