@@ -21,8 +21,8 @@ type checkpointCmd struct {
 }
 
 // manifests asks for a job's committed checkpoints, by step.
-func manifests(ctx context.Context, client clusterpb.OperatorClient,
-	name string) (*clusterpb.ListCheckpointsReply, error) {
+func manifests(ctx context.Context, client clusterpb.OperatorClient, name string) (
+	*clusterpb.ListCheckpointsReply, error) {
 	reply, err := client.ListCheckpoints(ctx, &clusterpb.GetJobRequest{Name: name})
 	if err != nil {
 		return nil, err
@@ -135,8 +135,8 @@ func (c *checkpointVerifyCmd) Run(con console) error {
 		return err
 	}
 	if bad > 0 {
-		return fmt.Errorf("%d of %d files cannot be used; put them back, or let the job fall back to the newest step whose files "+
-			"are all good: coordinator job resume %s", bad, len(results), c.Job)
+		return fmt.Errorf("%d of %d files cannot be used; put them back, or let the job fall back to the newest step "+
+			"whose files are all good: coordinator job resume %s", bad, len(results), c.Job)
 	}
 	return nil
 }

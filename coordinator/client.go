@@ -99,7 +99,8 @@ func (c *clientFlags) friendly(err error) error {
 	}
 	switch known := rpc.FromStatus(err); {
 	case errors.Is(known, control.ErrNotLeading):
-		return fmt.Errorf("the coordinator at %s has no leader; see its log, or try again with a longer --timeout", c.Coordinator)
+		return fmt.Errorf("the coordinator at %s has no leader; see its log, or try again with a longer --timeout",
+			c.Coordinator)
 	case known != err:
 		return known
 	}
@@ -137,7 +138,8 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	if len(b) > maxInput {
-		return nil, fmt.Errorf("%s is larger than %d bytes and no job or network file; see scripts/jobs for examples", path, maxInput)
+		return nil, fmt.Errorf("%s is larger than %d bytes and no job or network file; see scripts/jobs for examples",
+			path, maxInput)
 	}
 	return b, nil
 }

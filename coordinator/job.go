@@ -256,9 +256,11 @@ func (c *jobStopCmd) Run(con console) error {
 		}
 		switch {
 		case j.State == "stopping":
-			fmt.Fprintf(con.out, "%s stops after this step and a checkpoint; follow it with: coordinator job watch %s\n", j.Name, j.Name)
+			fmt.Fprintf(con.out, "%s stops after this step and a checkpoint; follow it with: coordinator job watch %s\n",
+				j.Name, j.Name)
 		case j.State == "stopped" && j.CommittedStep == 0:
-			fmt.Fprintf(con.out, "%s is stopped and has no checkpoint; start it again with: coordinator job resume %s\n", j.Name, j.Name)
+			fmt.Fprintf(con.out, "%s is stopped and has no checkpoint; start it again with: coordinator job resume %s\n",
+				j.Name, j.Name)
 		case j.State == "stopped":
 			fmt.Fprintf(con.out, "%s is stopped, its newest checkpoint is of step %d; go on with: coordinator job resume %s\n",
 				j.Name, j.CommittedStep, j.Name)

@@ -52,7 +52,8 @@ func (c *startCmd) Run(con console) error {
 	if cfg.http != nil {
 		web = cfg.http.Addr().String()
 	}
-	log.Info("coordinator started", "node", n.raft.ID(), "data", c.Data, "listen", cfg.listener.Addr().String(), "http", web)
+	log.Info("coordinator started", "node", n.raft.ID(), "data", c.Data, "listen", cfg.listener.Addr().String(),
+		"http", web)
 	log.Info("workers join with: worker run --data DIR --coordinator " + cfg.listener.Addr().String())
 	return n.Run(ctx)
 }

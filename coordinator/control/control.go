@@ -62,9 +62,9 @@ type cellNote struct {
 
 // New makes a control loop.
 func New(cfg Config) *Control {
-	return &Control{cfg: cfg, wake: make(chan struct{}, 1), sessions: map[string]*Session{}, broken: map[string]time.Time{},
-		handled: map[string]handled{}, cells: map[string]map[cellKey]*cellNote{}, reasons: map[string]string{},
-		specs: map[string]specFacts{}, changed: make(chan struct{})}
+	return &Control{cfg: cfg, wake: make(chan struct{}, 1), sessions: map[string]*Session{},
+		broken: map[string]time.Time{}, handled: map[string]handled{}, cells: map[string]map[cellKey]*cellNote{},
+		reasons: map[string]string{}, specs: map[string]specFacts{}, changed: make(chan struct{})}
 }
 
 // Run leads whenever its node does, until ctx ends.

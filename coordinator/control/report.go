@@ -18,9 +18,9 @@ type handled struct {
 }
 
 // Report writes down what a worker reports and acknowledges it. A report that the state refuses, because a newer
-// generation runs say, is acknowledged too, and so is one that makes no sense: sending it again would change nothing. An
-// error means that this node could not write it; the worker will send it again, here or to another. A report that comes
-// again after that is written once.
+// generation runs say, is acknowledged too, and so is one that makes no sense: sending it again would change nothing.
+// An error means that this node could not write it; the worker will send it again, here or to another. A report that
+// comes again after that is written once.
 func (s *Session) Report(ctx context.Context, r *clusterpb.Report) error {
 	s.heardNow()
 	if s.isHandled(r.Sequence) {
@@ -118,7 +118,8 @@ func command(r *clusterpb.Report, worker string) (*commandpb.Command, error) {
 	case *clusterpb.Report_Failed:
 		reason := oneLine(k.Failed.Reason)
 		if k.Failed.Permanent {
-			c.Kind = &commandpb.Command_FailJob{FailJob: &commandpb.FailJob{Job: r.Job, Generation: r.Generation, Reason: reason}}
+			c.Kind = &commandpb.Command_FailJob{FailJob: &commandpb.FailJob{Job: r.Job, Generation: r.Generation,
+				Reason: reason}}
 			break
 		}
 		c.Kind = &commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: r.Job, Generation: r.Generation,
@@ -179,6 +180,9 @@ func (c *Control) retain(ctx context.Context, name string) ([]*clusterpb.Manifes
 		DropCheckpoints: &commandpb.DropCheckpoints{Job: name, Steps: steps}}})
 	if err != nil && res.Refused == nil {
 		return nil, fmt.Errorf("drop checkpoints: %w", err)
+	}
+	if err != nil { // one of those that stay was found bad meanwhile: what is still in the state keeps its files
+		return nil, nil
 	}
 	return out, nil
 }

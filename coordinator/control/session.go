@@ -166,8 +166,10 @@ func (s *Session) Detach() {
 	c.kick()
 }
 
-// Heartbeat keeps the lease and notes how far the worker's cells are.
+// Heartbeat keeps the lease and notes how far the worker's cells are. It is answered with an empty acknowledgement, by
+// which the worker tells a coordinator that is there from one that is only still connected.
 func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
+	defer s.ack(0, nil)
 	c := s.c
 	view, _ := c.cfg.Node.View()
 	c.mu.Lock()
@@ -265,7 +267,8 @@ func cellsOn(j *commandpb.JobRecord, worker string) []*clusterpb.Cell {
 	return out
 }
 
-// assign is a worker's part of a generation: with the checkpoint to restore, and the older ones that are kept behind it.
+// assign is a worker's part of a generation: with the checkpoint to restore, and the older ones that are kept, behind
+// it.
 func (c *Control) assign(view fsm.View, j *commandpb.JobRecord, mine []*clusterpb.Cell) *clusterpb.Assign {
 	a := &clusterpb.Assign{Job: j.Submitted.Job, Generation: j.Generation, Spec: j.Submitted.Spec, Cells: mine,
 		Placement: placementPB(view, j)}

@@ -170,7 +170,8 @@ func (s *Server) ResumeJob(ctx context.Context, r *clusterpb.ResumeJobRequest) (
 }
 
 // ListCheckpoints implements the Operator service.
-func (s *Server) ListCheckpoints(_ context.Context, r *clusterpb.GetJobRequest) (*clusterpb.ListCheckpointsReply, error) {
+func (s *Server) ListCheckpoints(_ context.Context, r *clusterpb.GetJobRequest) (
+	*clusterpb.ListCheckpointsReply, error) {
 	if err := named(r.Name); err != nil {
 		return nil, err
 	}
@@ -181,8 +182,9 @@ func (s *Server) ListCheckpoints(_ context.Context, r *clusterpb.GetJobRequest) 
 // watchEvery is the least time between two updates of one watch.
 const watchEvery = 200 * time.Millisecond
 
-// WatchJob implements the Operator service. Updates are of the job as it is then: a slow watcher misses states in between,
-// but no event. The first one brings what the job has come through, the others also what happens to the cluster.
+// WatchJob implements the Operator service. Updates are of the job as it is then: a slow watcher misses states in
+// between, but no event. The first one brings what the job has come through, the others also what happens to the
+// cluster.
 func (s *Server) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamingServer[clusterpb.JobUpdate]) error {
 	if err := named(r.Name); err != nil {
 		return err
@@ -237,14 +239,16 @@ func (s *Server) guard(method string, call func() error) (err error) {
 // Options are what a gRPC server with these services must be made with: panics of handlers become errors.
 func (s *Server) Options() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (out any, err error) {
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (
+			out any, err error) {
 			err = s.guard(info.FullMethod, func() (err error) {
 				out, err = next(ctx, req)
 				return err
 			})
 			return out, err
 		}),
-		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
+			next grpc.StreamHandler) error {
 			return s.guard(info.FullMethod, func() error { return next(srv, stream) })
 		}),
 	}
