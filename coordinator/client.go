@@ -40,7 +40,7 @@ func (c *clientFlags) call(ctx context.Context, f func(context.Context, clusterp
 		return err
 	}
 	if c.Timeout <= 0 {
-		return usagef("--timeout %v: it must be positive, e.g. 10s", c.Timeout)
+		return usagef("--timeout %v; give how long to wait, e.g. 10s", c.Timeout)
 	}
 	conn, err := grpc.NewClient(c.Coordinator, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
@@ -131,15 +131,14 @@ func readFile(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a directory; name a file in it", path)
+		return nil, fmt.Errorf("%s is a directory", path)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxInput+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(b) > maxInput {
-		return nil, fmt.Errorf("%s is larger than %d bytes and no job or network file; see scripts/jobs for examples",
-			path, maxInput)
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxInput)
 	}
 	return b, nil
 }

@@ -71,7 +71,7 @@ func readJob(path string) (*job.Job, error) {
 		return nil, fmt.Errorf("no job file %s; see scripts/jobs for examples", path)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read job file: %w; see scripts/jobs for examples", err)
 	}
 	j, err := job.Parse(path, text)
 	if err != nil {

@@ -61,7 +61,8 @@ func loadNetwork(name string) (*shard.Network, string, error) {
 			strings.Join(shard.EmbeddedNames(), ", "))
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("read network: %w", err)
+		return nil, "", fmt.Errorf("read network: %w; name a network file, or one of %s", err,
+			strings.Join(shard.EmbeddedNames(), ", "))
 	}
 	network, err := shard.Parse(name, text)
 	return network, string(text), err
