@@ -17,7 +17,9 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"colonnade/checkpoint"
 	"colonnade/coordinator/control"
@@ -133,7 +135,8 @@ func (c *cluster) attach(play, id string) {
 	go func() {
 		defer close(left)
 		w := fakeWorker{play: play, id: id, directory: directory, joined: sync.OnceFunc(func() { close(joined) })}
-		if err := w.run(ctx, c.address); err != nil && ctx.Err() == nil {
+		err := w.run(ctx, c.address)
+		if err != nil && ctx.Err() == nil && status.Code(err) != codes.Unavailable { // another took its place
 			c.t.Errorf("worker %s: %v", id, err)
 		}
 	}()
@@ -160,6 +163,10 @@ func workerProgram(play string, args []string) int {
 		io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
+	if play == "absent" {
+		<-ctx.Done()
+		return 0
+	}
 	w := fakeWorker{play: play, id: flags["--name"], directory: flags["--checkpoints"], joined: func() {}}
 	if err := w.run(ctx, flags["--coordinator"]); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "worker:", err)
@@ -169,7 +176,8 @@ func workerProgram(play string, args []string) int {
 }
 
 // fakeWorker does what a coordinator sees of a worker. Plays: "finish" does every job to its end at once, "train" gets
-// half-way and waits to be stopped, "fail" finds its pack wrong.
+// half-way and waits to be stopped, "stubborn" does not stop either, "fail" finds its pack wrong. As processes also: "absent"
+// never joins, "die" ends at once.
 type fakeWorker struct {
 	play, id, directory string
 	joined              func() // called at the welcome
@@ -203,7 +211,9 @@ func (w *fakeWorker) run(ctx context.Context, address string) error {
 			w.now = k.Assign
 			err = w.train(ctx)
 		case *clusterpb.CoordinatorMessage_Stop:
-			err = w.stopped()
+			if w.play != "stubborn" {
+				err = w.stopped()
+			}
 		}
 	}
 	return err
@@ -239,7 +249,7 @@ func (w *fakeWorker) train(ctx context.Context) error {
 				return err
 			}
 		}
-		if w.play == "train" {
+		if w.play == "train" || w.play == "stubborn" {
 			return nil
 		}
 	}

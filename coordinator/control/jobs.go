@@ -23,11 +23,24 @@ func refuse(known error, format string, args ...any) error {
 	return &refusal{fmt.Sprintf(format, args...), known}
 }
 
+// mustLead refuses what only a leader that has caught up may answer.
+func (c *Control) mustLead() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.leading {
+		return ErrNotLeading
+	}
+	return nil
+}
+
 // Submit writes a new job into the log. With resume, the same job under the same name is gone on with, or left alone if
 // it is under way or done.
 func (c *Control) Submit(ctx context.Context, spec []byte, resume bool) (name string, err error) {
 	j, err := job.Decode(spec)
 	if err != nil {
+		return "", err
+	}
+	if err := c.mustLead(); err != nil {
 		return "", err
 	}
 	_, err = c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{
@@ -80,6 +93,9 @@ func (c *Control) settled(ctx context.Context, name string) (string, error) {
 
 // Resume goes on with a stopped or failed job.
 func (c *Control) Resume(ctx context.Context, r *commandpb.ResumeJob) error {
+	if err := c.mustLead(); err != nil {
+		return err
+	}
 	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_ResumeJob{ResumeJob: r}})
 	if errors.Is(err, fsm.ErrJobState) {
 		view, _ := c.cfg.Node.View()
@@ -102,6 +118,9 @@ func cannotResume(name, state string) error {
 
 // Stop stops a job. Stopping one that has ended is no error.
 func (c *Control) Stop(ctx context.Context, name string, now bool) error {
+	if err := c.mustLead(); err != nil {
+		return err
+	}
 	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_RequestStop{
 		RequestStop: &commandpb.RequestStop{Job: name, Now: now}}})
 	c.kick()

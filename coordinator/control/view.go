@@ -25,13 +25,18 @@ func (c *Control) Job(name string) (*clusterpb.Job, error) {
 	return c.jobPB(view, j), nil
 }
 
+// Written returns a job that this node has just written, leader or not any more.
+func (c *Control) Written(name string) *clusterpb.Job {
+	view, _ := c.cfg.Node.View()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.jobPB(view, view.Jobs[name])
+}
+
 // find returns a job's record. Only a leader knows that there is no such job, or how far it is.
 func (c *Control) find(name string) (fsm.View, *commandpb.JobRecord, error) {
-	c.mu.Lock()
-	leading := c.leading
-	c.mu.Unlock()
-	if !leading {
-		return fsm.View{}, nil, ErrNotLeading
+	if err := c.mustLead(); err != nil {
+		return fsm.View{}, nil, err
 	}
 	view, _ := c.cfg.Node.View()
 	j := view.Jobs[name]

@@ -116,7 +116,7 @@ func (s *Server) SubmitJob(ctx context.Context, r *clusterpb.SubmitJobRequest) (
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return s.job(name)
+	return s.Control.Written(name), nil
 }
 
 // ListJobs implements the Operator service.
@@ -127,14 +127,10 @@ func (s *Server) ListJobs(context.Context, *clusterpb.ListJobsRequest) (*cluster
 
 // GetJob implements the Operator service.
 func (s *Server) GetJob(_ context.Context, r *clusterpb.GetJobRequest) (*clusterpb.Job, error) {
-	return s.job(r.Name)
-}
-
-func (s *Server) job(name string) (*clusterpb.Job, error) {
-	if err := named(name); err != nil {
+	if err := named(r.Name); err != nil {
 		return nil, err
 	}
-	j, err := s.Control.Job(name)
+	j, err := s.Control.Job(r.Name)
 	return j, toStatus(err)
 }
 
@@ -154,7 +150,7 @@ func (s *Server) StopJob(ctx context.Context, r *clusterpb.StopJobRequest) (*clu
 	if err := s.Control.Stop(ctx, r.Name, r.Now); err != nil {
 		return nil, toStatus(err)
 	}
-	return s.job(r.Name)
+	return s.Control.Written(r.Name), nil
 }
 
 // ResumeJob implements the Operator service.
@@ -166,7 +162,7 @@ func (s *Server) ResumeJob(ctx context.Context, r *clusterpb.ResumeJobRequest) (
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return s.job(r.Name)
+	return s.Control.Written(r.Name), nil
 }
 
 // ListCheckpoints implements the Operator service.
