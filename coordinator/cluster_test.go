@@ -176,8 +176,8 @@ func workerProgram(play string, args []string) int {
 }
 
 // fakeWorker does what a coordinator sees of a worker. Plays: "finish" does every job to its end at once, "train" gets
-// half-way and waits to be stopped, "stubborn" does not stop either, "fail" finds its pack wrong. As processes also: "absent"
-// never joins, "die" ends at once.
+// half-way and waits to be stopped, "stubborn" does not stop either, "fail" finds its pack wrong. As processes also:
+// "absent" never joins, "die" ends at once.
 type fakeWorker struct {
 	play, id, directory string
 	joined              func() // called at the welcome
@@ -197,7 +197,8 @@ func (w *fakeWorker) run(ctx context.Context, address string) error {
 		return err
 	}
 	err = w.stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Register{Register: &clusterpb.Register{
-		Worker: w.id, Name: w.id, Address: "127.0.0.1:1", Incarnation: fmt.Sprint(os.Getpid(), w.play), Protocol: control.Protocol,
+		Worker: w.id, Name: w.id, Address: "127.0.0.1:1", Incarnation: fmt.Sprint(os.Getpid(), w.play),
+		Protocol:    control.Protocol,
 		Checkpoints: w.directory, Device: &clusterpb.Device{Numerics: "fake", Model: "no device"}}}})
 	for err == nil {
 		var m *clusterpb.CoordinatorMessage
@@ -281,9 +282,11 @@ func (w *fakeWorker) save(ctx context.Context, name string, cell *clusterpb.Cell
 	if err != nil {
 		return err
 	}
-	return w.report(&clusterpb.Report{Kind: &clusterpb.Report_Checkpoint{Checkpoint: &clusterpb.CheckpointWritten{Cell: cell,
-		Step: step, PlanDigest: m.PlanDigest[:], Numerics: m.Numerics, File: &clusterpb.CheckpointFile{Cell: cell, Worker: w.id,
-			Path: info.Path, Bytes: info.Bytes, Sha256: info.SHA256[:], Digest: info.Digest[:]}}}})
+	return w.report(&clusterpb.Report{Kind: &clusterpb.Report_Checkpoint{Checkpoint: &clusterpb.CheckpointWritten{
+		Cell: cell,
+		Step: step, PlanDigest: m.PlanDigest[:], Numerics: m.Numerics, File: &clusterpb.CheckpointFile{Cell: cell,
+			Worker: w.id,
+			Path:   info.Path, Bytes: info.Bytes, Sha256: info.SHA256[:], Digest: info.Digest[:]}}}})
 }
 
 func (w *fakeWorker) report(r *clusterpb.Report) error {

@@ -53,13 +53,15 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	c := startCluster(t)
-	like(t, succeeds(t, "status"), `cluster-\w+, node \w+, leader \w+\n\nWORKER.*none; start one with: worker run .*none; submit one .*`)
+	like(t, succeeds(t, "status"),
+		`cluster-\w+, node \w+, leader \w+\n\nWORKER.*none; start one with: worker run .*none; submit one .*`)
 	like(t, succeeds(t, "job", "list"), `no jobs; submit one with: coordinator job submit JOB.yaml\n`)
 	file := writeJob(t, dir, "job.yaml")
 	like(t, succeeds(t, "job", "submit", file), `submitted j, 20 steps; follow it with: coordinator job watch j\n`)
 	like(t, succeeds(t, "job", "submit", "--resume", file), `submitted j, 20 steps; follow it .*\n`) // it may be new
 	like(t, succeeds(t, "checkpoint", "list", "j"), `no checkpoints of j yet; see: coordinator job show j\n`)
-	like(t, succeeds(t, "job", "stop", "j"), `j is stopped and has no checkpoint; start it again with: coordinator job resume j\n`)
+	like(t, succeeds(t, "job", "stop", "j"),
+		`j is stopped and has no checkpoint; start it again with: coordinator job resume j\n`)
 	like(t, succeeds(t, "job", "resume", "j"), `j is queued, step 0 of 20; follow it with: coordinator job watch j\n`)
 	c.attach("train", "a")
 	c.attach("train", "b")
@@ -68,16 +70,19 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 		`.*job j submitted, 20 steps\n.*generation 1 from the start on \d workers\n.*`+
 			`epoch 1/2  loss 0.2500  test loss 0.5000  test error 25.00 %  top-5 0.00 %\n.*`+
 			`stopped after step 10 of 20; go on with: coordinator job resume j\n`)
-	like(t, succeeds(t, "job", "stop", "j"), `j is stopped, its newest checkpoint is of step 10; go on with: coordinator job resume j\n`)
+	like(t, succeeds(t, "job", "stop", "j"),
+		`j is stopped, its newest checkpoint is of step 10; go on with: coordinator job resume j\n`)
 	like(t, succeeds(t, "checkpoint", "list", "j"), `STEP +COMMITTED +FILES +BYTES +DIGEST +STATE\n10 .* 2 .* good\n`)
 	like(t, succeeds(t, "checkpoint", "digest", "j"), `digest `+digest+`  step 10\n`)
 	like(t, succeeds(t, "checkpoint", "verify", "j"), `STEP +CELL +RESULT +FILE\n10 +r0c0 +ok .*10 +r0c1 +ok [^\n]*\n`)
-	like(t, succeeds(t, "job", "show", "j"), `j: stopped, step 10 of 20, generation 1\n.*newest checkpoint: step 10\n.*EPOCH.*\n1 .*`)
+	like(t, succeeds(t, "job", "show", "j"),
+		`j: stopped, step 10 of 20, generation 1\n.*newest checkpoint: step 10\n.*EPOCH.*\n1 .*`)
 
 	c.attach("finish", "a") // in place of the others
 	c.attach("finish", "b")
 	succeeds(t, "job", "resume", "j", "--step", "0")
-	like(t, succeeds(t, "job", "watch", "j"), `.*epoch 2/2 .*is done, digest `+digest+`\ntest error 25.00 %\ndigest `+digest+`\n`)
+	like(t, succeeds(t, "job", "watch", "j"), `.*epoch 2/2 .*is done, digest `+digest+`\ntest error 25.00 %\ndigest `+
+		digest+`\n`)
 	like(t, succeeds(t, "job", "stop", "j"), `j is done already; see: coordinator job show j\n`)
 	like(t, succeeds(t, "job", "submit", "--resume", file), `test error 25.00 %\ndigest `+digest+`\n`)
 	like(t, succeeds(t, "job", "list"), `JOB +STATE.*\nj +done +20/20 +20 .*\n`)
@@ -87,7 +92,8 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 		const name = "j"
 		for args, path := range map[string][]any{
 			"job show j": {"name"}, "job list": {"jobs", 0, "name"}, "status": {"jobs", 0, "name"}, "job stop j": {"name"},
-			"checkpoint list j": {"checkpoints", 0, "job"}, "checkpoint digest j": {"job"}, "job submit --resume " + file: {"name"},
+			"checkpoint list j": {"checkpoints", 0, "job"}, "checkpoint digest j": {"job"}, "job submit --resume " +
+				file: {"name"},
 		} {
 			if got := object(t, succeeds(t, append(strings.Fields(args), "--json")...), path...); got != name {
 				t.Errorf("%s: %v at %v", args, got, path)
@@ -144,8 +150,9 @@ func stopWhenHalf(t *testing.T, c *cluster) {
 			t.Fatal("the job does not get half-way")
 		}
 	}
-	like(t, succeeds(t, "job", "stop", "j"), `j stops after this step and a checkpoint; follow it with: coordinator job watch j\n|`+
-		`j is stopped, .*\n`)
+	like(t, succeeds(t, "job", "stop", "j"),
+		`j stops after this step and a checkpoint; follow it with: coordinator job watch j\n|`+
+			`j is stopped, .*\n`)
 }
 
 func TestJobThatFailed(t *testing.T) {
@@ -181,7 +188,8 @@ func TestCommandsWaitForTheLeader(t *testing.T) {
 	var out, errs lockedBuffer
 	watched := make(chan int, 1)
 	go func() {
-		watched <- run([]string{"job", "watch", "j", "--timeout", limit.String()}, console{out: &out, err: &errs, now: time.Now})
+		watched <- run([]string{"job", "watch", "j", "--timeout", limit.String()}, console{out: &out, err: &errs,
+			now: time.Now})
 	}()
 	until(t, "the watch has begun", func() bool { return strings.Contains(out.String(), "waits for a worker") })
 	c.stop()
@@ -219,7 +227,8 @@ func until(t *testing.T, what string, holds func() bool) {
 
 func TestHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "80")
-	for _, args := range []string{"", "dev", "start", "status", "plan", "job", "job submit", "job list", "job show", "job watch",
+	for _, args := range []string{"", "dev", "start", "status", "plan", "job", "job submit", "job list", "job show",
+		"job watch",
 		"job stop", "job resume", "checkpoint", "checkpoint list", "checkpoint verify", "checkpoint digest"} {
 		r := command(append(strings.Fields(args), "--help")...)
 		if r.status != 0 || r.err != "" || !strings.HasPrefix(r.out, "Usage: coordinator") {
@@ -244,7 +253,8 @@ func TestPlanIsDrawn(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	// A network of one's own by its path.
-	if out := succeeds(t, "plan", "tiny", "-k", "1", "--channels", "3", "--classes", "4", "--json"); object(t, out) == nil {
+	if out := succeeds(t, "plan", "tiny", "-k", "1", "--channels", "3", "--classes", "4", "--json"); object(t,
+		out) == nil {
 		t.Error("no plan")
 	}
 }
@@ -270,8 +280,10 @@ func (s *script) Recv() (*clusterpb.JobUpdate, error) {
 
 // story is a job's life in updates.
 func story() []*clusterpb.JobUpdate {
-	update := func(state, reason string, step uint64, speed float64, evaluations int, events ...*clusterpb.LogEvent) *clusterpb.JobUpdate {
-		j := &clusterpb.Job{Name: "j", State: state, Reason: reason, Step: step, Steps: 100, Epochs: 4, Batch: 50, Loss: 0.5,
+	update := func(state, reason string, step uint64, speed float64, evaluations int,
+		events ...*clusterpb.LogEvent) *clusterpb.JobUpdate {
+		j := &clusterpb.Job{Name: "j", State: state, Reason: reason, Step: step, Steps: 100, Epochs: 4, Batch: 50,
+			Loss:            0.5,
 			ImagesPerSecond: speed, CommittedStep: step, Digest: []byte{1, 2}}
 		for i := range evaluations {
 			j.Evaluations = append(j.Evaluations, &clusterpb.Evaluation{Epoch: uint64(i + 1), Images: 8, Top1Errors: 1})
@@ -288,7 +300,8 @@ func story() []*clusterpb.JobUpdate {
 		update("running", "2 cells on 2 workers", 0, 0, 0, event(2, "generation")),
 		update("running", "2 cells on 2 workers", 10, 1000, 0),
 		update("running", "2 cells on 2 workers", 20, 1000, 0),
-		update("running", "2 cells on 2 workers", 40, 500, 2, event(3, "evaluation"), event(4, "checkpoint"), event(5, "worker"),
+		update("running", "2 cells on 2 workers", 40, 500, 2, event(3, "evaluation"), event(4, "checkpoint"), event(5,
+			"worker"),
 			event(6, "evaluation")),
 		update("recovering", "lost; waits", 40, 500, 2),
 		update("running", "2 cells on 1 workers", 90, 500, 2),
@@ -350,7 +363,8 @@ func TestBar(t *testing.T) {
 		t.Errorf("the bar is left on the screen:\n%s", screen)
 	}
 	drawn := out.String()
-	for _, want := range []string{"queued  step 0/100", "step 40/100  loss 0.5000  500 images/s  6s left", "40% |", "recovering  step 40/100"} {
+	for _, want := range []string{"queued  step 0/100", "step 40/100  loss 0.5000  500 images/s  6s left", "40% |",
+		"recovering  step 40/100"} {
 		if !strings.Contains(drawn, want) {
 			t.Errorf("the bar never showed %q", want)
 		}
@@ -456,8 +470,9 @@ func TestDev(t *testing.T) {
 	if err := r.end(t); err != nil {
 		t.Fatal(err)
 	}
-	like(t, r.out.String(), `.*job j submitted, 20 steps\n.*generation 1 from the start on 2 workers\nepoch 1/2 .*epoch 2/2 .*`+
-		`job j is done, digest `+digest+`\ntest error 25.00 %\ndigest `+digest+`\n`)
+	like(t, r.out.String(),
+		`.*job j submitted, 20 steps\n.*generation 1 from the start on 2 workers\nepoch 1/2 .*epoch 2/2 .*`+
+			`job j is done, digest `+digest+`\ntest error 25.00 %\ndigest `+digest+`\n`)
 	if err := startDev(t, "finish", file).end(t); err == nil || !strings.Contains(err.Error(),
 		"job j is in data already (done, step 20 of 20); go on with it by adding --resume, or choose another --data") {
 		t.Errorf("again: %v", err)
@@ -480,7 +495,8 @@ func TestDevInterrupted(t *testing.T) {
 	until(t, "the job is half-way", func() bool { return strings.Contains(r.out.String(), "epoch 1/2") })
 	r.interrupts <- os.Interrupt
 	err := r.end(t)
-	if err == nil || !strings.Contains(err.Error(), "stopped after step 10 of 20; go on with: coordinator dev --resume --data data "+file) {
+	if err == nil || !strings.Contains(err.Error(),
+		"stopped after step 10 of 20; go on with: coordinator dev --resume --data data "+file) {
 		t.Errorf("ends with %v", err)
 	}
 	like(t, r.err.String(), `stopping after this step and a checkpoint; interrupt again to stop at once\n`)
@@ -491,7 +507,8 @@ func TestDevInterrupted(t *testing.T) {
 	r.interrupts <- os.Interrupt
 	until(t, "the interrupt is noticed", func() bool { return strings.Contains(r.err.String(), "interrupt again") })
 	r.interrupts <- os.Interrupt
-	if err := r.end(t); err == nil || !strings.Contains(err.Error(), "stopped at once; go on from the newest checkpoint with: coordinator dev --resume") {
+	if err := r.end(t); err == nil || !strings.Contains(err.Error(),
+		"stopped at once; go on from the newest checkpoint with: coordinator dev --resume") {
 		t.Errorf("ends with %v", err)
 	}
 
@@ -510,7 +527,8 @@ func TestDevInterruptedBeforeTheJob(t *testing.T) {
 		return err == nil
 	})
 	r.interrupts <- os.Interrupt
-	if err := r.end(t); err == nil || !strings.Contains(err.Error(), "stopped before the job began; start again with: coordinator dev") {
+	if err := r.end(t); err == nil || !strings.Contains(err.Error(),
+		"stopped before the job began; start again with: coordinator dev") {
 		t.Errorf("ends with %v", err)
 	}
 }
@@ -525,8 +543,10 @@ func TestDevWhoseWorkersCannotRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := startDev(t, "die", writeJob(t, dir, "job.yaml")).end(t)
-	if err == nil || !regexp.MustCompile(`^worker \d ended: exit status 1: no device at all; see: worker devices; see data/logs/worker-\d.log$`).
-		MatchString(err.Error()) {
+	if err == nil ||
+		!regexp.MustCompile(`^worker \d ended: exit status 1: no device at all; see: worker devices; `+
+			`see data/logs/worker-\d.log$`).
+			MatchString(err.Error()) {
 		t.Errorf("ends with %v", err)
 	}
 }
@@ -536,7 +556,8 @@ func TestDevWhoseJobFails(t *testing.T) {
 	t.Chdir(dir)
 	file := writeJob(t, dir, "job.yaml")
 	err := startDev(t, "fail", file).end(t)
-	if err == nil || !strings.Contains(err.Error(), "job failed: j: wrong pack: /x.pack") || strings.Contains(err.Error(), "\n") ||
+	if err == nil || !strings.Contains(err.Error(), "job failed: j: wrong pack: /x.pack") ||
+		strings.Contains(err.Error(), "\n") ||
 		!strings.HasSuffix(err.Error(), "when that is mended: coordinator dev --resume --data data "+file) {
 		t.Errorf("ends with %v", err)
 	}

@@ -93,28 +93,43 @@ func TestWrongCommandLines(t *testing.T) {
 		{"too much", words("job show a b"), status, []string{"b", usage, " job show --help"}},
 		{"no job file named", words("job submit"), status, []string{"<JOB.yaml>", usage, " job submit --help"}},
 		{"no directory", words("start"), status, []string{"--data", usage, " start --help"}},
-		{"step is no number", words("job resume j --step last"), status, []string{"--step", "last", usage, " job resume --help"}},
-		{"step is negative", words("job resume j --step=-1"), status, []string{"--step", "-1", usage, " job resume --help"}},
-		{"verify step is no number", words("checkpoint verify j --step x"), status, []string{"--step", usage, " checkpoint verify --help"}},
-		{"timeout is no time", words("status --timeout soon"), status, []string{"--timeout", "soon", usage, " status --help"}},
+		{"step is no number", words("job resume j --step last"), status,
+			[]string{"--step", "last", usage, " job resume --help"}},
+		{"step is negative", words("job resume j --step=-1"), status, []string{"--step", "-1", usage,
+			" job resume --help"}},
+		{"verify step is no number", words("checkpoint verify j --step x"), status,
+			[]string{"--step", usage, " checkpoint verify --help"}},
+		{"timeout is no time", words("status --timeout soon"), status,
+			[]string{"--timeout", "soon", usage, " status --help"}},
 		{"no time at all", words("status --timeout 0s"), status, []string{"--timeout 0s", "; give"}},
 		{"negative time", words("status --timeout=-5s"), status, []string{"--timeout -5s", "; give"}},
-		{"address without port", words("status --coordinator localhost"), status, []string{"--coordinator localhost", "port", "; give host:port"}},
-		{"port is no number", words("status --coordinator localhost:http"), status, []string{`"http" is no port`, "; give host:port"}},
-		{"port out of range", words("status --coordinator localhost:70000"), status, []string{`"70000" is no port`, "; give host:port"}},
+		{"address without port", words("status --coordinator localhost"), status,
+			[]string{"--coordinator localhost", "port", "; give host:port"}},
+		{"port is no number", words("status --coordinator localhost:http"), status,
+			[]string{`"http" is no port`, "; give host:port"}},
+		{"port out of range", words("status --coordinator localhost:70000"), status,
+			[]string{`"70000" is no port`, "; give host:port"}},
 		{"empty address", []string{"status", "--coordinator="}, status, []string{"--coordinator", "; give host:port"}},
 		{"too many colons", words("status --coordinator 1:2:3"), status, []string{"too many colons", "; give host:port"}},
 		{"no workers", words("dev --workers 0 " + job), status, []string{"--workers 0; start between 1 and 64"}},
 		{"too many workers", words("dev --workers 65 " + job), status, []string{"--workers 65; start between 1 and 64"}},
-		{"workers are no number", words("dev --workers two " + job), status, []string{"--workers", "two", usage, " dev --help"}},
-		{"unknown carrier", words("dev --carrier pigeon " + job), status, []string{"--carrier", "pigeon", usage, " dev --help"}},
-		{"unknown log level", words("start --data d --log-level loud"), status, []string{"--log-level", "loud", usage, " start --help"}},
-		{"open to the network", words("start --data d --listen 0.0.0.0:0"), status, []string{"--listen 0.0.0.0:0", "without encryption; use 127.0.0.1, or add --insecure"}},
-		{"open by name", words("start --data d --listen example.org:0"), status, []string{"--listen example.org:0", "; use 127.0.0.1"}},
-		{"http open to the network", words("start --data d --listen 127.0.0.1:0 --http :0"), status, []string{"--http :0", "; use 127.0.0.1"}},
-		{"listen without port", words("start --data d --listen 127.0.0.1"), status, []string{"--listen 127.0.0.1", "; give host:port"}},
+		{"workers are no number", words("dev --workers two " + job), status,
+			[]string{"--workers", "two", usage, " dev --help"}},
+		{"unknown carrier", words("dev --carrier pigeon " + job), status,
+			[]string{"--carrier", "pigeon", usage, " dev --help"}},
+		{"unknown log level", words("start --data d --log-level loud"), status,
+			[]string{"--log-level", "loud", usage, " start --help"}},
+		{"open to the network", words("start --data d --listen 0.0.0.0:0"), status,
+			[]string{"--listen 0.0.0.0:0", "without encryption; use 127.0.0.1, or add --insecure"}},
+		{"open by name", words("start --data d --listen example.org:0"), status,
+			[]string{"--listen example.org:0", "; use 127.0.0.1"}},
+		{"http open to the network", words("start --data d --listen 127.0.0.1:0 --http :0"), status,
+			[]string{"--http :0", "; use 127.0.0.1"}},
+		{"listen without port", words("start --data d --listen 127.0.0.1"), status,
+			[]string{"--listen 127.0.0.1", "; give host:port"}},
 		{"no columns", words("plan alexnet --columns 0"), status, []string{"--columns 0; use 1, 2 or 4"}},
-		{"columns are no number", words("plan alexnet -k two"), status, []string{"--columns", "two", usage, " plan --help"}},
+		{"columns are no number", words("plan alexnet -k two"), status, []string{"--columns", "two", usage,
+			" plan --help"}},
 		{"negative channels", words("plan alexnet --channels=-1"), status, []string{"--channels -1; leave it out"}},
 		{"negative classes", words("plan alexnet --classes=-1"), status, []string{"--classes -1; leave it out"}},
 	})
@@ -129,7 +144,8 @@ func TestWrongNetworks(t *testing.T) {
 		}
 	}
 	write("bad-key.yaml", "network: x\nlayres: []\n")
-	write("bad-kind.yaml", "network: x\ninput: {channels: [1], height: 8, width: 8}\nlayers:\n  - {name: a, kind: convolution}\n")
+	write("bad-kind.yaml",
+		"network: x\ninput: {channels: [1], height: 8, width: 8}\nlayers:\n  - {name: a, kind: convolution}\n")
 	write("binary.yaml", "\x00\xff\xfe\x01")
 	write("empty.yaml", "")
 	write("large.yaml", strings.Repeat("# x\n", maxInput))
@@ -139,7 +155,8 @@ func TestWrongNetworks(t *testing.T) {
 	check(t, dir, []wrong{
 		{"unknown", words("plan alexnet-33"), exitFailure, []string{`no network "alexnet-33"`, "alexnet-32", "tiny"}},
 		{"empty name", []string{"plan", ""}, exitFailure, []string{`no network ""`}},
-		{"columns do not divide", words("plan alexnet -k 3"), exitFailure, []string{`layer "conv`, "divide into 3 columns", "; use"}},
+		{"columns do not divide", words("plan alexnet -k 3"), exitFailure,
+			[]string{`layer "conv`, "divide into 3 columns", "; use"}},
 		{"too many columns", words("plan tiny -k 64"), exitFailure, []string{"columns", ";"}},
 		{"channels", words("plan alexnet --channels 7"), exitFailure, []string{"not 7", ";"}},
 		{"bad key", words("plan bad-key.yaml"), exitFailure, []string{"bad-key.yaml:2", "layres", ";"}},
@@ -196,7 +213,8 @@ func TestWrongJobFiles(t *testing.T) {
 		{"unknown network", words("network.yaml"), 0, []string{`no network "resnet"`}},
 		{"columns do not divide", words("columns.yaml"), 0, []string{"columns.yaml", "divide into 3 columns", "; use"}},
 		{"name", words("name.yaml"), 0, []string{`"a/b" is no name; use`}},
-		{"no pack", words("no-pack.yaml"), 0, []string{"data.train", "no pack at", "none.pack; make one with: worker data pack"}},
+		{"no pack", words("no-pack.yaml"), 0,
+			[]string{"data.train", "no pack at", "none.pack; make one with: worker data pack"}},
 		{"not a pack", words("not-pack.yaml"), 0, []string{"data.train", "text.pack", "; make one with: worker data pack"}},
 		{"truncated pack", words("cut-pack.yaml"), 0, []string{"data.train", "cut.pack", ";"}},
 		{"pack is a directory", words("directory-pack.yaml"), 0, []string{"data.train", "directory", ";"}},
@@ -238,14 +256,16 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 	defer silent.Close()
 	var all []wrong
-	for _, c := range []string{"status", "job list", "job show j", "job watch j", "job stop j", "job resume j", "job submit " + job,
+	for _, c := range []string{"status", "job list", "job show j", "job watch j", "job stop j", "job resume j",
+		"job submit " + job,
 		"checkpoint list j", "checkpoint verify j", "checkpoint digest j"} {
 		for _, flag := range []string{"", " --json"} {
 			all = append(all, wrong{c + flag, words(c + flag + " --coordinator " + address), exitFailure,
 				[]string{"no coordinator answers at " + address + "; start one with: coordinator start"}})
 		}
 	}
-	all = append(all, wrong{"silence", words("status --timeout 200ms --coordinator " + silent.Addr().String()), exitFailure,
+	all = append(all, wrong{"silence", words("status --timeout 200ms --coordinator " + silent.Addr().String()),
+		exitFailure,
 		[]string{"; "}})
 	check(t, dir, all)
 }
@@ -259,13 +279,20 @@ func TestWrongStarts(t *testing.T) {
 	}
 	free := " --listen 127.0.0.1:0 --http none"
 	check(t, dir, []wrong{
-		{"port in use", words("start --data d --listen " + c.address), exitFailure, []string{"--listen " + c.address + ": the port is in use; stop what uses it, or choose another --listen"}},
-		{"http port in use", words("start --data d --listen 127.0.0.1:0 --http " + c.address), exitFailure, []string{"--http " + c.address, "in use; stop what uses it"}},
-		{"address of another machine", words("start --data d --insecure --listen 203.0.113.1:0"), exitFailure, []string{"--listen 203.0.113.1:0", "; choose another --listen"}},
-		{"directory in use", words("start --data " + c.node.cfg.directory + free), exitFailure, []string{"data directory is in use", "; stop it or choose another --data"}},
-		{"directory is a file", words("start --data file" + free), exitFailure, []string{"data directory", "; choose another --data"}},
-		{"directory below a file", words("start --data file/d" + free), exitFailure, []string{"data directory", "; choose another --data"}},
-		{"directory cannot be made", words("start --data /proc/d" + free), exitFailure, []string{"data directory", "; choose another --data"}},
+		{"port in use", words("start --data d --listen " + c.address), exitFailure,
+			[]string{"--listen " + c.address + ": the port is in use; stop what uses it, or choose another --listen"}},
+		{"http port in use", words("start --data d --listen 127.0.0.1:0 --http " + c.address), exitFailure,
+			[]string{"--http " + c.address, "in use; stop what uses it"}},
+		{"address of another machine", words("start --data d --insecure --listen 203.0.113.1:0"), exitFailure,
+			[]string{"--listen 203.0.113.1:0", "; choose another --listen"}},
+		{"directory in use", words("start --data " + c.node.cfg.directory + free), exitFailure,
+			[]string{"data directory is in use", "; stop it or choose another --data"}},
+		{"directory is a file", words("start --data file" + free), exitFailure,
+			[]string{"data directory", "; choose another --data"}},
+		{"directory below a file", words("start --data file/d" + free), exitFailure,
+			[]string{"data directory", "; choose another --data"}},
+		{"directory cannot be made", words("start --data /proc/d" + free), exitFailure,
+			[]string{"data directory", "; choose another --data"}},
 	})
 }
 
@@ -282,17 +309,26 @@ func TestWrongRequests(t *testing.T) {
 	succeeds(t, "job", "watch", "done")
 	other := writeJob(t, dir, "other.yaml", "job: done", "seed: 9")
 	var all []wrong
-	for _, cmd := range []string{"job show", "job watch", "job stop", "job resume", "checkpoint list", "checkpoint verify", "checkpoint digest"} {
-		all = append(all, wrong{cmd + " of no job", words(cmd + " none"), exitFailure, []string{"none", "; see: coordinator job list"}},
-			wrong{cmd + " of nothing", append(words(cmd), ""), exitFailure, []string{"names no job; see: coordinator job list"}})
+	for _, cmd := range []string{"job show", "job watch", "job stop", "job resume", "checkpoint list",
+		"checkpoint verify", "checkpoint digest"} {
+		all = append(all, wrong{cmd + " of no job", words(cmd + " none"), exitFailure, []string{"none",
+			"; see: coordinator job list"}},
+			wrong{cmd + " of nothing", append(words(cmd), ""), exitFailure,
+				[]string{"names no job; see: coordinator job list"}})
 	}
 	check(t, dir, append(all,
-		wrong{"resume a done job", words("job resume done"), exitFailure, []string{"job done is done, there is nothing to resume; see: coordinator job show done"}},
-		wrong{"submit again", words("job submit " + done), exitFailure, []string{"job done exists already and is done; go on with it by submitting with --resume"}},
-		wrong{"submit another as the same", words("job submit " + other), exitFailure, []string{"job done exists and is another one", "; give this one another name"}},
-		wrong{"resume another as the same", words("job submit --resume " + other), exitFailure, []string{"job done exists and is another one", "; give this one another name"}},
-		wrong{"digest of no step", words("checkpoint digest done --step 7"), exitFailure, []string{"no checkpoint of step 7; see: coordinator checkpoint list done"}},
-		wrong{"verify no step", words("checkpoint verify done --step 7"), exitFailure, []string{"no checkpoint of step 7; see: coordinator checkpoint list done"}},
+		wrong{"resume a done job", words("job resume done"), exitFailure,
+			[]string{"job done is done, there is nothing to resume; see: coordinator job show done"}},
+		wrong{"submit again", words("job submit " + done), exitFailure,
+			[]string{"job done exists already and is done; go on with it by submitting with --resume"}},
+		wrong{"submit another as the same", words("job submit " + other), exitFailure,
+			[]string{"job done exists and is another one", "; give this one another name"}},
+		wrong{"resume another as the same", words("job submit --resume " + other), exitFailure,
+			[]string{"job done exists and is another one", "; give this one another name"}},
+		wrong{"digest of no step", words("checkpoint digest done --step 7"), exitFailure,
+			[]string{"no checkpoint of step 7; see: coordinator checkpoint list done"}},
+		wrong{"verify no step", words("checkpoint verify done --step 7"), exitFailure,
+			[]string{"no checkpoint of step 7; see: coordinator checkpoint list done"}},
 	))
 }
 
@@ -302,13 +338,17 @@ func TestRequestsOfAJobThatWaits(t *testing.T) {
 	startCluster(t)
 	succeeds(t, "job", "submit", writeJob(t, dir, "job.yaml"))
 	check(t, dir, []wrong{
-		{"resume what waits", words("job resume j"), exitFailure, []string{"job j is queued already; follow it with: coordinator job watch j"}},
-		{"digest of nothing", words("checkpoint digest j"), exitFailure, []string{"no checkpoint yet; see: coordinator job show j"}},
-		{"verify nothing", words("checkpoint verify j"), exitFailure, []string{"no checkpoint yet; see: coordinator job show j"}},
+		{"resume what waits", words("job resume j"), exitFailure,
+			[]string{"job j is queued already; follow it with: coordinator job watch j"}},
+		{"digest of nothing", words("checkpoint digest j"), exitFailure,
+			[]string{"no checkpoint yet; see: coordinator job show j"}},
+		{"verify nothing", words("checkpoint verify j"), exitFailure,
+			[]string{"no checkpoint yet; see: coordinator job show j"}},
 	})
 	succeeds(t, "job", "stop", "j")
 	check(t, dir, []wrong{
-		{"resume from no step", words("job resume j --step 7"), exitFailure, []string{"job j, step 7: no such checkpoint; see: coordinator checkpoint list j"}},
+		{"resume from no step", words("job resume j --step 7"), exitFailure,
+			[]string{"job j, step 7: no such checkpoint; see: coordinator checkpoint list j"}},
 	})
 }
 
@@ -325,10 +365,14 @@ func TestWrongDev(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, dir, []wrong{
-		{"no worker program", words("dev --program none " + job), exitFailure, []string{"no worker program", "none", "; build it with: go build -o"}},
-		{"worker program is no program", words("dev --program file " + job), exitFailure, []string{"no worker program", "; build it with: go build -o"}},
-		{"directory is a file", words("dev --data file --program " + self + " " + job), exitFailure, []string{"data directory", "; choose another --data"}},
+		{"no worker program", words("dev --program none " + job), exitFailure,
+			[]string{"no worker program", "none", "; build it with: go build -o"}},
+		{"worker program is no program", words("dev --program file " + job), exitFailure,
+			[]string{"no worker program", "; build it with: go build -o"}},
+		{"directory is a file", words("dev --data file --program " + self + " " + job), exitFailure,
+			[]string{"data directory", "; choose another --data"}},
 	})
-	wrong{"directory in use", words("dev --program " + self + " --data " + c.node.cfg.directory + " " + job), exitFailure,
+	wrong{"directory in use", words("dev --program " + self + " --data " + c.node.cfg.directory + " " + job),
+		exitFailure,
 		[]string{"data directory is in use", "; stop it or choose another --data"}}.refused(t)
 }

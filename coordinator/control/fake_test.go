@@ -237,7 +237,8 @@ func spec(t *testing.T, name, change string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Resolve(text, &job.Pack{Path: "/t.pack", ID: "ab", Images: 40, Channels: 1, Height: 12, Width: 12, Classes: 8},
+	if err := j.Resolve(text, &job.Pack{Path: "/t.pack", ID: "ab", Images: 40, Channels: 1, Height: 12, Width: 12,
+		Classes: 8},
 		nil); err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +284,8 @@ func (w worker) report(sequence, generation uint64, kind any) []*clusterpb.Coord
 		w.r.t.Fatalf("report %d: %v", sequence, err)
 	}
 	all := w.pending()
-	i := slices.IndexFunc(all, func(m *clusterpb.CoordinatorMessage) bool { return m.GetAck().GetSequence() == sequence })
+	i := slices.IndexFunc(all,
+		func(m *clusterpb.CoordinatorMessage) bool { return m.GetAck().GetSequence() == sequence })
 	if i < 0 {
 		w.r.t.Fatalf("report %d is answered with %v", sequence, all)
 	}
@@ -317,6 +319,7 @@ func written(column int32, step uint64) *clusterpb.CheckpointWritten {
 	sum := sha256.Sum256(fmt.Append(nil, column, step))
 	cell := &clusterpb.Cell{Column: column}
 	return &clusterpb.CheckpointWritten{Cell: cell, Step: step, PlanDigest: sum[:0], Numerics: "n",
-		File: &clusterpb.CheckpointFile{Cell: cell, Worker: []string{"a", "b"}[column], Path: fmt.Sprintf("j/%d/r0c%d", step, column),
+		File: &clusterpb.CheckpointFile{Cell: cell, Worker: []string{"a", "b"}[column], Path: fmt.Sprintf("j/%d/r0c%d",
+			step, column),
 			Bytes: 1, Sha256: sum[:], Digest: sum[:]}}
 }

@@ -172,7 +172,8 @@ func (s stream) heartbeat(step uint64) {
 
 func register(worker string) *clusterpb.WorkerMessage {
 	return &clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Register{Register: &clusterpb.Register{Worker: worker,
-		Name: worker, Address: "w:1", Incarnation: "1", Protocol: control.Protocol, Device: &clusterpb.Device{Numerics: "n"}}}}
+		Name: worker, Address: "w:1", Incarnation: "1", Protocol: control.Protocol,
+		Device: &clusterpb.Device{Numerics: "n"}}}}
 }
 
 // until receives until a message is of a kind.
@@ -275,10 +276,12 @@ func TestHandlersRefuse(t *testing.T) {
 		},
 	}
 	for what, call := range byName {
-		if err := call(""); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "see: coordinator job list") {
+		if err := call(""); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(),
+			"see: coordinator job list") {
 			t.Errorf("%s without a name: %v", what, err)
 		}
-		if err := call("none"); !errors.Is(FromStatus(err), fsm.ErrNoJob) || !strings.Contains(err.Error(), "see: coordinator job list") {
+		if err := call("none"); !errors.Is(FromStatus(err), fsm.ErrNoJob) || !strings.Contains(err.Error(),
+			"see: coordinator job list") {
 			t.Errorf("%s of no job: %v", what, err)
 		}
 	}
@@ -289,7 +292,8 @@ func TestHandlersRefuse(t *testing.T) {
 	if !errors.Is(FromStatus(err), job.ErrJob) {
 		t.Errorf("submitting nonsense: %v", err)
 	}
-	if _, err = c.operator.SubmitJob(c.ctx, &clusterpb.SubmitJobRequest{Spec: spec(t, "j")}); !errors.Is(FromStatus(err), fsm.ErrJobExists) {
+	if _, err = c.operator.SubmitJob(c.ctx, &clusterpb.SubmitJobRequest{Spec: spec(t,
+		"j")}); !errors.Is(FromStatus(err), fsm.ErrJobExists) {
 		t.Errorf("submitting again: %v", err)
 	}
 	if _, err := c.operator.StopJob(c.ctx, &clusterpb.StopJobRequest{Name: "j"}); err != nil {
@@ -401,7 +405,8 @@ func TestWatch(t *testing.T) {
 	if most := int(time.Since(began)/watchEvery) + 2; updates > most {
 		t.Errorf("%d updates, at most %d were due", updates, most)
 	}
-	if j, err := c.operator.GetJob(c.ctx, &clusterpb.GetJobRequest{Name: "j"}); err != nil || len(j.Cells[0].PhaseSeconds) == 0 {
+	if j, err := c.operator.GetJob(c.ctx, &clusterpb.GetJobRequest{Name: "j"}); err != nil ||
+		len(j.Cells[0].PhaseSeconds) == 0 {
 		t.Errorf("watching has changed the job: %v, %v", j, err)
 	}
 	if _, err := c.operator.StopJob(c.ctx, &clusterpb.StopJobRequest{Name: "j", Now: true}); err != nil {
@@ -439,7 +444,8 @@ func TestPanicsEndOneCallOnly(t *testing.T) {
 	c.submit("j")
 	s := c.attach(register("a"))
 	until(s, (*clusterpb.CoordinatorMessage).GetAssign)
-	s.send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Report{Report: &clusterpb.Report{Sequence: 1, Job: "j",
+	s.send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Report{Report: &clusterpb.Report{Sequence: 1,
+		Job:        "j",
 		Generation: 1, Kind: &clusterpb.Report_Stopped{Stopped: &clusterpb.CellStopped{Cell: &clusterpb.Cell{}}}}}})
 	internal := func(what string, err error) {
 		t.Helper()
