@@ -88,53 +88,59 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 	like(t, succeeds(t, "job", "list"), `JOB +STATE.*\nj +done +20/20 +20 .*\n`)
 	like(t, succeeds(t, "status"), `.*connected +spare +127.0.0.1:1 +no device\n.*JOB.*\nj +done .*last events\n.*`)
 
-	t.Run("json", func(t *testing.T) {
-		const name = "j"
-		for args, path := range map[string][]any{
-			"job show j": {"name"}, "job list": {"jobs", 0, "name"}, "status": {"jobs", 0, "name"}, "job stop j": {"name"},
-			"checkpoint list j": {"checkpoints", 0, "job"}, "checkpoint digest j": {"job"}, "job submit --resume " +
-				file: {"name"},
-		} {
-			if got := object(t, succeeds(t, append(strings.Fields(args), "--json")...), path...); got != name {
-				t.Errorf("%s: %v at %v", args, got, path)
-			}
+	t.Run("json", func(t *testing.T) { printsJSON(t, file) })
+	t.Run("damage", findsDamage)
+}
+
+// printsJSON wants every command's facts of job "j", which is done, as JSON.
+func printsJSON(t *testing.T, file string) {
+	const name = "j"
+	for args, path := range map[string][]any{
+		"job show j": {"name"}, "job list": {"jobs", 0, "name"}, "status": {"jobs", 0, "name"}, "job stop j": {"name"},
+		"checkpoint list j": {"checkpoints", 0, "job"}, "checkpoint digest j": {"job"}, "job submit --resume " +
+			file: {"name"},
+	} {
+		if got := object(t, succeeds(t, append(strings.Fields(args), "--json")...), path...); got != name {
+			t.Errorf("%s: %v at %v", args, got, path)
 		}
-		if got := object(t, succeeds(t, "plan", "tiny", "--json")); got == nil {
-			t.Error("plan is nothing")
+	}
+	if got := object(t, succeeds(t, "plan", "tiny", "--json")); got == nil {
+		t.Error("plan is nothing")
+	}
+	all := object(t, succeeds(t, "checkpoint", "verify", "j", "--json")).([]any)
+	if len(all) != 4 || all[3].(map[string]any)["step"] != 20.0 || all[3].(map[string]any)["error"] != nil {
+		t.Errorf("verified %v", all)
+	}
+	lines := strings.Split(strings.TrimSpace(succeeds(t, "job", "watch", "j", "--json")), "\n")
+	last := lines[len(lines)-1]
+	if object(t, last, "job", "state") != "done" || len(object(t, last, "job", "digest").(string)) != 64 {
+		t.Errorf("watched %s", last)
+	}
+	shown := object(t, succeeds(t, "job", "show", "j", "--json")).(map[string]any)
+	if shown["step"] != 20.0 || !strings.Contains(shown["spec"].(string), "\njob: j\n") {
+		t.Errorf("shown %v", shown)
+	}
+}
+
+// findsDamage damages a checkpoint file of job "j" and wants it found.
+func findsDamage(t *testing.T) {
+	var path string
+	for _, v := range object(t, succeeds(t, "checkpoint", "verify", "j", "--json")).([]any) {
+		path = v.(map[string]any)["path"].(string)
+	}
+	if err := os.Truncate(path, 100); err != nil {
+		t.Fatal(err)
+	}
+	for _, flags := range [][]string{nil, {"--json"}, {"--step", "20"}} {
+		r := command(append([]string{"checkpoint", "verify", "j"}, flags...)...)
+		if r.status != exitFailure || !strings.Contains(r.out, filepath.Base(path)) {
+			t.Errorf("status %d\n%s", r.status, r.out)
 		}
-		all := object(t, succeeds(t, "checkpoint", "verify", "j", "--json")).([]any)
-		if len(all) != 4 || all[3].(map[string]any)["step"] != 20.0 || all[3].(map[string]any)["error"] != nil {
-			t.Errorf("verified %v", all)
-		}
-		lines := strings.Split(strings.TrimSpace(succeeds(t, "job", "watch", "j", "--json")), "\n")
-		last := lines[len(lines)-1]
-		if object(t, last, "job", "state") != "done" || len(object(t, last, "job", "digest").(string)) != 64 {
-			t.Errorf("watched %s", last)
-		}
-		shown := object(t, succeeds(t, "job", "show", "j", "--json")).(map[string]any)
-		if shown["step"] != 20.0 || !strings.Contains(shown["spec"].(string), "\njob: j\n") {
-			t.Errorf("shown %v", shown)
-		}
-	})
-	t.Run("damage", func(t *testing.T) {
-		var path string
-		for _, v := range object(t, succeeds(t, "checkpoint", "verify", "j", "--json")).([]any) {
-			path = v.(map[string]any)["path"].(string)
-		}
-		if err := os.Truncate(path, 100); err != nil {
-			t.Fatal(err)
-		}
-		for _, flags := range [][]string{nil, {"--json"}, {"--step", "20"}} {
-			r := command(append([]string{"checkpoint", "verify", "j"}, flags...)...)
-			if r.status != exitFailure || !strings.Contains(r.out, filepath.Base(path)) {
-				t.Errorf("status %d\n%s", r.status, r.out)
-			}
-			like(t, r.err, `coordinator: 1 of [24] files cannot be used; put them back, or .*\n`)
-		}
-		if r := command("checkpoint", "verify", "j", "--step", "10"); r.status != 0 {
-			t.Errorf("the sound step: %s", r.err)
-		}
-	})
+		like(t, r.err, `coordinator: 1 of [24] files cannot be used; put them back, or .*\n`)
+	}
+	if r := command("checkpoint", "verify", "j", "--step", "10"); r.status != 0 {
+		t.Errorf("the sound step: %s", r.err)
+	}
 }
 
 // stopWhenHalf asks for job "j" to be stopped once both its cells have got half-way.

@@ -149,8 +149,8 @@ func (v *view) draw(j *clusterpb.Job) {
 		text = j.State + "  " + text
 	}
 	v.bar.Describe(text)
-	v.bar.Set64(int64(min(j.Step, j.Steps-min(j.Steps, 1)))) // a full bar would be gone
-	fmt.Fprint(v.con.out, "\r")                              // so that the terminal's ^C does not wrap the line
+	_ = v.bar.Set64(int64(min(j.Step, j.Steps-min(j.Steps, 1)))) // a full bar would be gone
+	fmt.Fprint(v.con.out, "\r")                                  // so that the terminal's ^C does not wrap the line
 }
 
 // note prints a line above the bar, from any goroutine.
@@ -158,7 +158,7 @@ func (v *view) note(format string, args ...any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.bar != nil {
-		v.bar.Clear()
+		_ = v.bar.Clear()
 	}
 	fmt.Fprintf(v.con.err, format+"\n", args...)
 }
@@ -166,7 +166,7 @@ func (v *view) note(format string, args ...any) {
 // line is note for what is asked for, on standard output. v.mu is held.
 func (v *view) line(format string, args ...any) {
 	if v.bar != nil {
-		v.bar.Clear()
+		_ = v.bar.Clear()
 	}
 	fmt.Fprintf(v.con.out, format+"\n", args...)
 }

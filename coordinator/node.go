@@ -114,7 +114,7 @@ func (n *node) handler() http.Handler {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		printProto(w, s) // whom it cannot be told does not listen
+		_ = printProto(w, s) // whom it cannot be told does not listen
 	})
 	return mux
 }
