@@ -2,12 +2,11 @@ package e2e
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"colonnade/proto/clusterpb"
 )
@@ -38,7 +37,7 @@ func TestDevInterrupted(t *testing.T) {
 		p := launch(t, log, coordinatorProgram, args...)
 		waitFor(t, p, "steps are done", "images/s")
 		for n := range signals {
-			if err := p.cmd.Process.Signal(unix.SIGINT); err != nil {
+			if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Fatal(err)
 			}
 			if n == 0 && signals > 1 {
