@@ -556,6 +556,20 @@ func TestRetentionTellsEveryWorker(t *testing.T) {
 	})
 }
 
+// A reason is one line wherever it is shown.
+func TestBadCheckpointIsToldInOneLine(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		a, b := r.running()
+		a.report(1, 1, written(0, 10))
+		b.report(1, 1, written(1, 10))
+		a.report(2, 1, &clusterpb.CheckpointBad{Step: 10, Cell: &clusterpb.Cell{}, Reason: "chunk 3\r\nis damaged"})
+		reply, err := r.Checkpoints("j")
+		if err != nil || len(reply.Checkpoints) != 1 || reply.Checkpoints[0].Bad != "chunk 3; is damaged" {
+			t.Errorf("checkpoints %v: %v", reply, err)
+		}
+	})
+}
+
 // An assignment names the checkpoint to restore first and the kept ones behind it.
 func TestAssignmentNamesCheckpoints(t *testing.T) {
 	inBubble(t, func(r *rig) {
