@@ -21,8 +21,8 @@ type checkpointCmd struct {
 }
 
 // manifests asks for a job's committed checkpoints, by step.
-func manifests(ctx context.Context, client clusterpb.OperatorClient,
-	name string) (*clusterpb.ListCheckpointsReply, error) {
+func manifests(ctx context.Context, client clusterpb.OperatorClient, name string) (
+	*clusterpb.ListCheckpointsReply, error) {
 	reply, err := client.ListCheckpoints(ctx, &clusterpb.GetJobRequest{Name: name})
 	if err != nil {
 		return nil, err
@@ -65,6 +65,10 @@ func (c *checkpointListCmd) Run(con console) error {
 		if c.JSON {
 			return printProto(con.out, reply)
 		}
+		if len(reply.Checkpoints) == 0 {
+			fmt.Fprintf(con.out, "no checkpoints of %s yet; see: coordinator job show %s\n", c.Job, c.Job)
+			return nil
+		}
 		w := tabwriter.NewWriter(con.out, 0, 4, 2, ' ', 0)
 		fmt.Fprintln(w, "STEP\tCOMMITTED\tFILES\tBYTES\tDIGEST\tSTATE")
 		for _, m := range reply.Checkpoints {
@@ -86,7 +90,7 @@ func (c *checkpointListCmd) Run(con console) error {
 type checkpointVerifyCmd struct {
 	clientFlags
 	Job  string  `arg:"" name:"JOB" help:"Job."`
-	Step *uint64 `help:"Only the checkpoint of this step."`
+	Step *uint64 `placeholder:"N" help:"Only the checkpoint of this step."`
 }
 
 // verified is the verdict on one file.
@@ -108,7 +112,7 @@ func (c *checkpointVerifyCmd) Run(con console) error {
 		return err
 	}
 	todo := reply.Checkpoints
-	if c.Step != nil {
+	if c.Step != nil || len(todo) == 0 {
 		m, err := at(todo, c.Job, c.Step)
 		if err != nil {
 			return err
@@ -131,9 +135,8 @@ func (c *checkpointVerifyCmd) Run(con console) error {
 		return err
 	}
 	if bad > 0 {
-		return fmt.Errorf("%d of %d files cannot be used; "+
-			"resuming falls back to the newest checkpoint whose files are all good",
-			bad, len(results))
+		return fmt.Errorf("%d of %d files cannot be used; put them back, or let the job fall back to the newest step "+
+			"whose files are all good: coordinator job resume %s", bad, len(results), c.Job)
 	}
 	return nil
 }
@@ -174,7 +177,7 @@ func verifyFile(m *clusterpb.Manifest, f *clusterpb.CheckpointFile, directories 
 type checkpointDigestCmd struct {
 	clientFlags
 	Job  string  `arg:"" name:"JOB" help:"Job."`
-	Step *uint64 `help:"Step. Default: the newest good checkpoint."`
+	Step *uint64 `placeholder:"N" help:"Step. Default: the newest good checkpoint."`
 }
 
 // Run prints a checkpoint's digest.

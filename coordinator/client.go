@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/term"
@@ -14,9 +15,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
+	"colonnade/coordinator/control"
+	"colonnade/coordinator/rpc"
 	"colonnade/proto/clusterpb"
 )
 
@@ -25,59 +26,96 @@ const defaultAddress = "127.0.0.1:7400"
 
 // clientFlags are the flags of every command that talks to a coordinator.
 type clientFlags struct {
-	Coordinator string        `default:"${address}" env:"COLONNADE_COORDINATOR" placeholder:"ADDR" help:"Coordinator, host:port."`
+	Coordinator string        `default:"${address}" env:"COLONNADE_COORDINATOR" placeholder:"ADDR" help:"Coordinator, host:port. Default: ${address}."`
 	Timeout     time.Duration `default:"10s" help:"How long to wait for an answer."`
-	JSON        bool          `help:"Print as JSON."`
+	JSON        bool          `help:"Print as JSON, in the words of proto/clusterpb/cluster.proto."`
 }
+
+// maxAnswer bounds one message of a coordinator: thousands of jobs and all its events stay far below.
+const maxAnswer = 64 << 20
 
 // call runs f with a client of the coordinator.
 func (c *clientFlags) call(ctx context.Context, f func(context.Context, clusterpb.OperatorClient) error) error {
-	conn, err := grpc.NewClient(c.Coordinator, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err := checkAddress("--coordinator", c.Coordinator); err != nil {
+		return err
+	}
+	if c.Timeout <= 0 {
+		return usagef("--timeout %v; give how long to wait, e.g. 10s", c.Timeout)
+	}
+	conn, err := grpc.NewClient(c.Coordinator, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
-		return fmt.Errorf("coordinator %s: %w", c.Coordinator, err)
+		return usagef("--coordinator %s: %w; give host:port", c.Coordinator, err)
 	}
 	defer conn.Close()
-	return friendly(f(ctx, clusterpb.NewOperatorClient(conn)), c.Coordinator)
+	return c.friendly(f(ctx, clusterpb.NewOperatorClient(conn)))
 }
 
-// ask is call with the answer's time limit.
+// checkAddress wants host:port.
+func checkAddress(flag, address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		var a *net.AddrError
+		if errors.As(err, &a) {
+			err = errors.New(a.Err)
+		}
+		return usagef("%s %s: %w; give host:port, e.g. %s", flag, address, err, defaultAddress)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return usagef("%s %s: %q is no port; give host:port, e.g. %s", flag, address, port, defaultAddress)
+	}
+	return nil
+}
+
+// leaderPoll is how often a coordinator that is about to lead is asked again.
+const leaderPoll = 50 * time.Millisecond
+
+// ask is call with the answer's time limit. A coordinator that has just started needs a moment before it leads.
 func (c *clientFlags) ask(f func(context.Context, clusterpb.OperatorClient) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
-	return c.call(ctx, f)
+	return c.call(ctx, func(ctx context.Context, client clusterpb.OperatorClient) error {
+		for {
+			err := f(ctx, client)
+			if !errors.Is(rpc.FromStatus(err), control.ErrNotLeading) {
+				return err
+			}
+			again := time.NewTimer(leaderPoll)
+			select {
+			case <-again.C:
+			case <-ctx.Done():
+				again.Stop()
+				return err
+			}
+		}
+	})
 }
 
 // friendly turns a gRPC error into one line that says what to do.
-func friendly(err error, address string) error {
+func (c *clientFlags) friendly(err error) error {
 	s, ok := status.FromError(err)
 	if err == nil || !ok {
 		return err
 	}
+	switch known := rpc.FromStatus(err); {
+	case errors.Is(known, control.ErrNotLeading):
+		return fmt.Errorf("the coordinator at %s has no leader; see its log, or try again with a longer --timeout",
+			c.Coordinator)
+	case known != err:
+		return known
+	}
 	switch s.Code() {
-	case codes.Unavailable, codes.DeadlineExceeded:
+	case codes.Unavailable:
 		return fmt.Errorf("no coordinator answers at %s; start one with: coordinator start --data DIR, "+
-			"or name another with --coordinator ADDR", address)
-	default:
-		return errors.New(s.Message())
+			"or name another with --coordinator ADDR", c.Coordinator)
+	case codes.DeadlineExceeded:
+		return fmt.Errorf("no answer from %s within %v; see whether a coordinator runs there, or give it a longer --timeout",
+			c.Coordinator, c.Timeout)
+	case codes.Unimplemented, codes.Unknown:
+		return fmt.Errorf("what answers at %s is no coordinator of this version; name another with --coordinator ADDR",
+			c.Coordinator)
 	}
-}
-
-// printProto prints a message as indented JSON.
-func printProto(out io.Writer, m proto.Message) error {
-	b, err := protojson.MarshalOptions{
-		Multiline: true, Indent: "  ", UseProtoNames: true, EmitUnpopulated: true}.Marshal(m)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(out, string(b))
-	return err
-}
-
-// printJSON prints a value as indented JSON.
-func printJSON(out io.Writer, v any) error {
-	e := json.NewEncoder(out)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	return errors.New(s.Message())
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -92,12 +130,15 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a directory", path)
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxInput+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(b) > maxInput {
-		return nil, fmt.Errorf("%s is larger than %d bytes: not a job or network file", path, maxInput)
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxInput)
 	}
 	return b, nil
 }

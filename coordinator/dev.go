@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -22,19 +24,26 @@ import (
 // devCmd is `coordinator dev`.
 type devCmd struct {
 	File    string `arg:"" name:"JOB.yaml" help:"Job file."`
-	Workers int    `default:"2" help:"Worker processes to start."`
+	Workers int    `default:"${workers}" help:"Worker processes to start."`
 	Device  string `default:"cpu" help:"Device of every worker: see worker devices."`
 	Data    string `default:"colonnade-data" placeholder:"DIR" help:"Directory of everything: the coordinator's state, the workers', checkpoints, logs."`
 	Resume  bool   `help:"Go on with the job if DIR knows it already."`
 	Carrier string `default:"auto" enum:"auto,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells, grpc is used even within one worker."`
+	JSON    bool   `help:"Print every update as a line of JSON, in the words of proto/clusterpb/cluster.proto."`
 	Program string `placeholder:"FILE" help:"Worker program. Default: worker, beside this program."`
 }
+
+// defaultWorkers is how many workers dev starts.
+const defaultWorkers = 2
 
 // errInterrupted ends a run that was stopped on request.
 var errInterrupted = errors.New("stopped")
 
 // Run trains a job with everything on this machine.
 func (c *devCmd) Run(con console) error {
+	if c.Workers < 1 || c.Workers > 64 {
+		return usagef("--workers %d; start between 1 and 64", c.Workers)
+	}
 	j, err := readJob(c.File)
 	if err != nil {
 		return err
@@ -43,11 +52,11 @@ func (c *devCmd) Run(con console) error {
 	if err != nil {
 		return err
 	}
-	if c.Workers < 1 || c.Workers > 64 {
-		return fmt.Errorf("--workers %d; start between 1 and 64", c.Workers)
-	}
-	d := &dev{devCmd: *c, con: con, job: j, workers: program}
-	return d.run()
+	d := &dev{devCmd: *c, con: con, view: &view{con: con, json: c.JSON}, job: j, workers: program}
+	interrupts := make(chan os.Signal, 2)
+	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(interrupts)
+	return d.run(interrupts)
 }
 
 // program finds the worker program.
@@ -60,7 +69,11 @@ func (c *devCmd) program() (string, error) {
 		}
 		path = filepath.Join(filepath.Dir(self), "worker")
 	}
-	if _, err := os.Stat(path); err != nil {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("find the worker program: %w; name it with --program", err)
+	}
+	if _, err := exec.LookPath(path); err != nil {
 		return "", fmt.Errorf("no worker program: %w; build it with: go build -o %s ./worker, or name it with --program",
 			err, filepath.Dir(path))
 	}
@@ -71,6 +84,7 @@ func (c *devCmd) program() (string, error) {
 type dev struct {
 	devCmd
 	con     console
+	view    *view
 	job     *job.Job
 	workers string // program
 	node    *node
@@ -78,7 +92,7 @@ type dev struct {
 }
 
 // run starts the coordinator, and all else under it, and waits for the end of both.
-func (d *dev) run() error {
+func (d *dev) run(interrupts <-chan os.Signal) error {
 	if err := os.MkdirAll(filepath.Join(d.Data, "logs"), 0o755); err != nil {
 		return fmt.Errorf("data directory: %w; choose another --data", err)
 	}
@@ -96,17 +110,27 @@ func (d *dev) run() error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.node.Run(ctx) })
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		d.onInterrupt(ctx, interrupts, stop)
+	}()
+	g, running := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.node.Run(running) })
 	var last *clusterpb.Job
 	g.Go(func() (err error) {
-		defer stop()
-		last, err = d.train(ctx, l.Addr().String())
+		defer stop(nil)
+		last, err = d.train(running, l.Addr().String())
 		return err
 	})
-	if err := g.Wait(); err != nil {
+	err = g.Wait()
+	<-watched
+	if cause := context.Cause(ctx); errors.Is(cause, errInterrupted) {
+		return cause
+	}
+	if err != nil {
 		return err
 	}
 	return d.end(last)
@@ -175,65 +199,65 @@ func (d *dev) mayBegin() error {
 		"--data or job name", old.Name, d.Data, old.State, old.CommittedStep, old.Steps)
 }
 
-// follow submits the job and shows its progress. The first interrupt stops it after a checkpoint, a second one ends
-// everything at once.
+// follow submits the job and shows its progress.
 func (d *dev) follow(ctx context.Context, address string) (last *clusterpb.Job, err error) {
 	name, err := d.node.control.Submit(ctx, d.job.Encode(), d.Resume)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	interrupts := make(chan os.Signal, 2)
-	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(interrupts)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		d.onInterrupt(ctx, interrupts, name, cancel)
-	}()
-	defer func() { cancel(nil); <-done }()
-	client := clientFlags{Coordinator: address}
+	client := clientFlags{Coordinator: address, Timeout: startLimit}
 	err = client.call(ctx, func(ctx context.Context, client clusterpb.OperatorClient) error {
 		stream, err := client.WatchJob(ctx, &clusterpb.GetJobRequest{Name: name})
 		if err != nil {
 			return err
 		}
-		last, err = follow(d.con, stream)
+		last, err = d.view.follow(stream)
 		return err
 	})
-	if cause := context.Cause(ctx); errors.Is(cause, errInterrupted) {
-		return last, fmt.Errorf("%w at once; go on from the newest checkpoint with: coordinator dev --data %s --resume %s",
-			errInterrupted, d.Data, d.File)
-	}
 	return last, err
 }
 
-// onInterrupt stops the job at the first interrupt and everything at the second.
-func (d *dev) onInterrupt(ctx context.Context, interrupts <-chan os.Signal, name string,
-	cancel context.CancelCauseFunc) {
+// onInterrupt stops the job after a checkpoint at the first interrupt and everything at the second, or at the first one
+// if there is no job yet.
+func (d *dev) onInterrupt(ctx context.Context, interrupts <-chan os.Signal, stop context.CancelCauseFunc) {
 	select {
 	case <-ctx.Done():
 		return
 	case <-interrupts:
 	}
-	fmt.Fprintln(d.con.err, "\nstopping after this step and a checkpoint; interrupt again to stop at once")
-	if err := d.node.control.Stop(ctx, name, false); err != nil {
-		cancel(fmt.Errorf("stop job: %w", err))
+	if j, err := d.node.control.Job(d.job.Name); err != nil || ended(j) {
+		stop(fmt.Errorf("%w before the job began; start again with: %s", errInterrupted, d.again()))
+		return
+	}
+	d.view.note("stopping after this step and a checkpoint; interrupt again to stop at once")
+	if err := d.node.control.Stop(ctx, d.job.Name, false); err != nil && ctx.Err() == nil {
+		stop(fmt.Errorf("%w, and the job could not be: %w; go on with: %s", errInterrupted, err, d.again()))
 		return
 	}
 	select {
 	case <-ctx.Done():
 	case <-interrupts:
-		cancel(errInterrupted)
+		stop(fmt.Errorf("%w at once; go on from the newest checkpoint with: %s", errInterrupted, d.again()))
 	}
+}
+
+// again is the command that goes on with this run.
+func (d *dev) again() string {
+	c := "coordinator dev --resume --data " + d.Data
+	if d.Workers != defaultWorkers {
+		c += fmt.Sprintf(" --workers %d", d.Workers)
+	}
+	return c + " " + d.File
 }
 
 // end prints what the job came to.
 func (d *dev) end(last *clusterpb.Job) error {
 	if last.State == "stopped" {
-		return fmt.Errorf("%w after step %d of %d; go on with: coordinator dev --data %s --resume %s", errInterrupted,
-			last.CommittedStep, last.Steps, d.Data, d.File)
+		return fmt.Errorf("%w after step %d of %d; go on with: %s", errInterrupted, last.CommittedStep, last.Steps, d.again())
 	}
-	return printEnd(d.con.out, last)
+	out := d.con.out
+	if d.JSON {
+		out = io.Discard // the last update has said it
+	}
+	return printEnd(out, last, d.again())
 }

@@ -23,13 +23,14 @@ const (
 func (d *dev) keepWorker(ctx context.Context, number int, address string) error {
 	for i := 0; ; i++ {
 		began := time.Now()
+		logs := filepath.Join(d.Data, "logs", fmt.Sprintf("worker-%d.log", number))
+		before := size(logs)
 		err := d.runWorker(ctx, number, address)
 		if ctx.Err() != nil {
 			return nil
 		}
-		logs := filepath.Join(d.Data, "logs", fmt.Sprintf("worker-%d.log", number))
 		if i >= workerRestarts || i == 0 && time.Since(began) < quickDeath {
-			return fmt.Errorf("worker %d: %w: %s; all of it is in %s", number, err, lastLine(logs), logs)
+			return fmt.Errorf("worker %d %w%s; see %s", number, err, lastLine(logs, before), logs)
 		}
 		d.node.cfg.log.Warn("worker ended and is started again", "worker", number, "err", err)
 		pause := time.NewTimer(workerPause)
@@ -70,12 +71,24 @@ func (d *dev) runWorker(ctx context.Context, number int, address string) error {
 	return fmt.Errorf("ended by itself")
 }
 
-// lastLine is the end of a log, for a message.
-func lastLine(path string) string {
-	b, err := os.ReadFile(path)
+// size is a log's, 0 if there is none.
+func size(path string) int64 {
+	info, err := os.Stat(path)
 	if err != nil {
-		return err.Error()
+		return 0
 	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return lines[len(lines)-1]
+	return info.Size()
+}
+
+// lastLine is the end of what a log says since it had so many bytes, for a message.
+func lastLine(path string, since int64) string {
+	b, err := os.ReadFile(path)
+	if err != nil || int64(len(b)) < since {
+		return ""
+	}
+	text := strings.TrimSpace(string(b[since:]))
+	if text == "" {
+		return ""
+	}
+	return ": " + strings.TrimPrefix(text[strings.LastIndexByte(text, '\n')+1:], "worker: ")
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -25,117 +26,183 @@ var (
 // plainEvery is how often a line of progress is printed where there is no terminal.
 const plainEvery = 10 * time.Second
 
-// follow prints a job's progress until it has ended, and returns its last state: a bar on a terminal, plain lines
-// elsewhere; a line for every evaluation and event in both.
-func follow(con console, stream updates) (*clusterpb.Job, error) {
-	v := &view{con: con}
+// ended says whether a job has come to rest.
+func ended(j *clusterpb.Job) bool {
+	return j.State == "done" || j.State == "failed" || j.State == "stopped"
+}
+
+// view is what a watcher sees of a job: a bar on a terminal, plain lines elsewhere, a line for every evaluation and
+// event in both; or every update as a line of JSON.
+type view struct {
+	con  console
+	json bool
+
+	mu      sync.Mutex
+	bar     *progressbar.ProgressBar
+	epochs  int    // evaluations printed
+	event   uint64 // index of the last event printed
+	waiting string // the last reason printed for a job that waits
+	printed time.Time
+}
+
+// follow shows a job's updates until it has ended, and returns its last state. It may be called again with another
+// stream of the same job.
+func (v *view) follow(stream updates) (last *clusterpb.Job, err error) {
 	defer v.clear()
-	var last *clusterpb.Job
 	for {
 		u, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			if last == nil || !ended(last) {
-				return last, errNoEnd
-			}
-			return last, nil
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, io.EOF):
+			return last, fmt.Errorf("%w; watch it again, or see: coordinator status", errNoEnd)
+		case err != nil:
 			return last, err
 		}
 		last = u.Job
-		v.update(u)
+		if err := v.update(u); err != nil {
+			return last, err
+		}
 		if ended(last) {
 			return last, nil
 		}
 	}
 }
 
-// ended says whether a job has come to rest.
-func ended(j *clusterpb.Job) bool {
-	return j.State == "done" || j.State == "failed" || j.State == "stopped"
-}
-
-// view is what a watcher sees.
-type view struct {
-	con     console
-	bar     *progressbar.ProgressBar
-	epochs  int // evaluations printed
-	state   string
-	reason  string
-	printed time.Time
-}
-
-func (v *view) update(u *clusterpb.JobUpdate) {
+// update shows one update.
+func (v *view) update(u *clusterpb.JobUpdate) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.json {
+		return printLine(v.con.out, u)
+	}
+	v.history(u)
 	j := u.Job
-	for _, e := range u.Events {
-		if quiet[e.Kind] {
-			continue
-		}
-		v.line("%s  %s", e.At.AsTime().Local().Format(time.TimeOnly), e.Text)
-	}
-	for ; v.epochs < len(j.Evaluations); v.epochs++ {
-		v.line("%s", evaluationLine(j, j.Evaluations[v.epochs]))
-	}
-	if j.State != v.state || j.Reason != v.reason {
-		v.state, v.reason = j.State, j.Reason
-		if j.State != "running" && j.Reason != "" {
-			v.line("%s: %s", j.State, j.Reason)
+	if waits := waiting(j); waits != v.waiting {
+		if v.waiting = waits; waits != "" {
+			v.line("%s", waits)
 		}
 	}
 	if v.con.terminal {
-		v.draw(j)
-		return
+		if !ended(j) {
+			v.draw(j)
+		}
+		return nil
 	}
-	if now := time.Now(); j.State == "running" && j.Step > 0 && now.Sub(v.printed) >= plainEvery {
+	now := v.con.now()
+	if j.State == "running" && j.ImagesPerSecond > 0 && (v.printed.IsZero() || now.Sub(v.printed) >= plainEvery) {
 		v.printed = now
-		v.line("step %d/%d  loss %.4f  %.0f images/s  %s left", j.Step, j.Steps, j.Loss, j.ImagesPerSecond, left(j))
+		v.line("%s", progress(j))
 	}
+	return nil
 }
 
-// quiet are kinds of events that evaluations and the bar show already.
-var quiet = map[string]bool{"evaluation": true, "checkpoint": true}
+// history prints new events and evaluations in the order they came. An evaluation is an event too; those whose events
+// are no longer in the log come first.
+func (v *view) history(u *clusterpb.JobUpdate) {
+	var events []*clusterpb.LogEvent
+	scores := 0 // of the events
+	for _, e := range u.Events {
+		if e.Index > v.event {
+			events = append(events, e)
+		}
+		if e.Index > v.event && e.Kind == "evaluation" {
+			scores++
+		}
+	}
+	all := u.Job.Evaluations
+	v.epochs = min(v.epochs, len(all)) // going on from an older step takes some back
+	evaluations := func(until int) {
+		for ; v.epochs < min(until, len(all)); v.epochs++ {
+			v.line("%s", evaluationLine(u.Job, all[v.epochs]))
+		}
+	}
+	evaluations(len(all) - scores)
+	for _, e := range events {
+		v.event = e.Index
+		switch e.Kind {
+		case "evaluation":
+			evaluations(v.epochs + 1)
+		case "checkpoint": // the bar moves on, that is enough
+		default:
+			v.line("%s  %s", e.At.AsTime().Local().Format(time.TimeOnly), e.Text)
+		}
+	}
+	evaluations(len(all))
+}
+
+// waiting says what a job waits for; events say the rest.
+func waiting(j *clusterpb.Job) string {
+	if j.State != "queued" && j.State != "recovering" || j.Reason == "submitted" || j.Reason == "resumed" {
+		return ""
+	}
+	return j.State + ": " + j.Reason
+}
 
 // draw moves the bar.
 func (v *view) draw(j *clusterpb.Job) {
 	if v.bar == nil {
-		v.bar = progressbar.NewOptions64(int64(j.Steps), progressbar.OptionSetWriter(v.con.out),
-			progressbar.OptionSetWidth(24), progressbar.OptionSetPredictTime(false),
+		v.bar = progressbar.NewOptions64(int64(max(j.Steps, 1)), progressbar.OptionSetWriter(v.con.out),
+			progressbar.OptionFullWidth(), progressbar.OptionUseANSICodes(true), progressbar.OptionSetPredictTime(false),
 			progressbar.OptionSetElapsedTime(false), progressbar.OptionClearOnFinish())
 	}
-	v.bar.Describe(fmt.Sprintf("%s step %d/%d loss %.4f %.0f images/s %s left",
-		j.State, j.Step, j.Steps, j.Loss, j.ImagesPerSecond, left(j)))
-	_ = v.bar.Set64(int64(min(j.Step, j.Steps)))
+	text := progress(j)
+	if j.State != "running" {
+		text = j.State + "  " + text
+	}
+	v.bar.Describe(text)
+	_ = v.bar.Set64(int64(min(j.Step, j.Steps-min(j.Steps, 1)))) // a full bar would be gone
+	fmt.Fprint(v.con.out, "\r")                                  // so that the terminal's ^C does not wrap the line
 }
 
-// line prints a line above the bar.
+// note prints a line above the bar, from any goroutine.
+func (v *view) note(format string, args ...any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.bar != nil {
+		_ = v.bar.Clear()
+	}
+	fmt.Fprintf(v.con.err, format+"\n", args...)
+}
+
+// line is note for what is asked for, on standard output. v.mu is held.
 func (v *view) line(format string, args ...any) {
-	v.clear()
+	if v.bar != nil {
+		_ = v.bar.Clear()
+	}
 	fmt.Fprintf(v.con.out, format+"\n", args...)
 }
 
 func (v *view) clear() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.bar != nil {
 		_ = v.bar.Clear()
 	}
 }
 
-// left is the time a job still needs at its present speed.
-func left(j *clusterpb.Job) string {
-	if j.ImagesPerSecond <= 0 {
-		return "?"
+// progress is how far a job is, as far as that is known.
+func progress(j *clusterpb.Job) string {
+	s := fmt.Sprintf("step %d/%d", j.Step, j.Steps)
+	if j.ImagesPerSecond <= 0 || j.State != "running" && j.State != "stopping" {
+		return s
 	}
+	return fmt.Sprintf("%s  loss %.4f  %.0f images/s  %s left", s, j.Loss, j.ImagesPerSecond, left(j))
+}
+
+// left is the time a running job still needs at its present speed.
+func left(j *clusterpb.Job) string {
 	seconds := float64(j.Steps-min(j.Step, j.Steps)) * float64(j.Batch) / j.ImagesPerSecond
 	return (time.Duration(seconds) * time.Second).String()
 }
 
+// evaluationLine is one evaluation in less than 80 columns. The first loss is the training set's.
 func evaluationLine(j *clusterpb.Job, e *clusterpb.Evaluation) string {
 	n := float64(max(e.Images, 1))
-	return fmt.Sprintf("epoch %d/%d  step %d  train loss %.4f  test loss %.4f  test error %.2f %%  top-5 %.2f %%",
-		e.Epoch, j.Epochs, e.Step, e.TrainLoss, e.Loss, 100*e.Top1Errors/n, 100*e.Top5Errors/n)
+	return fmt.Sprintf("epoch %d/%d  loss %.4f  test loss %.4f  test error %.2f %%  top-5 %.2f %%",
+		e.Epoch, j.Epochs, e.TrainLoss, e.Loss, 100*e.Top1Errors/n, 100*e.Top5Errors/n)
 }
 
-// printEnd prints what a job came to.
-func printEnd(out io.Writer, j *clusterpb.Job) error {
+// printEnd prints what a job came to; resume is the command that goes on with it.
+func printEnd(out io.Writer, j *clusterpb.Job, resume string) error {
 	switch j.State {
 	case "done":
 		if n := len(j.Evaluations); n > 0 {
@@ -145,8 +212,8 @@ func printEnd(out io.Writer, j *clusterpb.Job) error {
 		fmt.Fprintf(out, "digest %x\n", j.Digest)
 		return nil
 	case "stopped":
-		fmt.Fprintf(out, "stopped after step %d of %d\n", j.CommittedStep, j.Steps)
+		fmt.Fprintf(out, "stopped after step %d of %d; go on with: %s\n", j.CommittedStep, j.Steps, resume)
 		return nil
 	}
-	return fmt.Errorf("%w: %s: %s; when that is mended: coordinator job resume %s", errJobFailed, j.Name, j.Reason, j.Name)
+	return fmt.Errorf("%w: %s: %s; when that is mended: %s", errJobFailed, j.Name, j.Reason, resume)
 }

@@ -4,12 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os/signal"
 	"path/filepath"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"colonnade/coordinator/control"
+	"colonnade/coordinator/rpc"
 	"colonnade/proto/clusterpb"
 	"colonnade/shard"
 	"colonnade/shard/job"
@@ -46,9 +54,12 @@ func (c *jobSubmitCmd) Run(con console) error {
 		if c.JSON {
 			return printProto(con.out, reply)
 		}
-		fmt.Fprintf(con.out, "submitted %s, %d steps; follow it with: coordinator job watch %s\n",
-			reply.Name, reply.Steps, reply.Name)
-		return nil
+		if !c.Resume || reply.State == "queued" && reply.Generation == 0 {
+			fmt.Fprintf(con.out, "submitted %s, %d steps; follow it with: coordinator job watch %s\n", reply.Name, reply.Steps,
+				reply.Name)
+			return nil
+		}
+		return printResumed(con.out, reply)
 	})
 }
 
@@ -56,8 +67,11 @@ func (c *jobSubmitCmd) Run(con console) error {
 // headers.
 func readJob(path string) (*job.Job, error) {
 	text, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no job file %s; see scripts/jobs for examples", path)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read job: %w", err)
+		return nil, fmt.Errorf("read job file: %w; see scripts/jobs for examples", err)
 	}
 	j, err := job.Parse(path, text)
 	if err != nil {
@@ -140,7 +154,7 @@ func (c *jobListCmd) Run(con console) error {
 
 type jobShowCmd struct {
 	clientFlags
-	Name string `arg:"" help:"Job."`
+	Name string `arg:"" name:"NAME" help:"Job."`
 }
 
 // Run shows one job.
@@ -159,7 +173,7 @@ func (c *jobShowCmd) Run(con console) error {
 
 type jobWatchCmd struct {
 	clientFlags
-	Name string `arg:"" help:"Job."`
+	Name string `arg:"" name:"NAME" help:"Job."`
 }
 
 // Run follows a job until it ends; Ctrl-C ends the watching, not the job.
@@ -167,27 +181,66 @@ func (c *jobWatchCmd) Run(con console) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	return c.call(ctx, func(ctx context.Context, client clusterpb.OperatorClient) error {
-		stream, err := client.WatchJob(ctx, &clusterpb.GetJobRequest{Name: c.Name})
-		if err != nil {
-			return err
-		}
-		if c.JSON {
-			return watchJSON(con.out, stream)
-		}
-		last, err := follow(con, stream)
-		if err != nil && ctx.Err() != nil {
+		v := &view{con: con, json: c.JSON}
+		last, err := c.watch(ctx, client, v)
+		if ctx.Err() != nil {
+			v.note("the job goes on; stop it with: coordinator job stop %s", c.Name)
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		return printEnd(con.out, last)
+		out := con.out
+		if c.JSON {
+			out = io.Discard // the last update has said it
+		}
+		return printEnd(out, last, "coordinator job resume "+c.Name)
 	})
+}
+
+// watch follows a job. Training goes on without a coordinator, so a watcher waits for one that is away.
+func (c *jobWatchCmd) watch(ctx context.Context, client clusterpb.OperatorClient, v *view) (*clusterpb.Job, error) {
+	for {
+		stream, err := client.WatchJob(ctx, &clusterpb.GetJobRequest{Name: c.Name})
+		if err != nil {
+			return nil, err
+		}
+		last, err := v.follow(stream)
+		away := errors.Is(rpc.FromStatus(err), control.ErrNotLeading)
+		if status.Code(err) != codes.Unavailable || last == nil && !away {
+			return last, err
+		}
+		if last != nil {
+			v.note("the coordinator is away; training goes on; looking for it for %v", c.Timeout)
+		}
+		if err := c.waitForLeader(ctx, client); err != nil {
+			return last, err
+		}
+	}
+}
+
+// waitForLeader returns when the coordinator answers and leads.
+func (c *jobWatchCmd) waitForLeader(ctx context.Context, client clusterpb.OperatorClient) error {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	again := time.NewTicker(leaderPoll)
+	defer again.Stop()
+	for {
+		_, err := client.GetJob(ctx, &clusterpb.GetJobRequest{Name: c.Name}, grpc.WaitForReady(true))
+		if !errors.Is(rpc.FromStatus(err), control.ErrNotLeading) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 type jobStopCmd struct {
 	clientFlags
-	Name string `arg:"" help:"Job."`
+	Name string `arg:"" name:"NAME" help:"Job."`
 	Now  bool   `help:"At once, without a step boundary and a checkpoint."`
 }
 
@@ -201,15 +254,27 @@ func (c *jobStopCmd) Run(con console) error {
 		if c.JSON {
 			return printProto(con.out, j)
 		}
-		fmt.Fprintf(con.out, "%s is %s; go on with it later: coordinator job resume %s\n", j.Name, j.State, j.Name)
+		switch {
+		case j.State == "stopping":
+			fmt.Fprintf(con.out, "%s stops after this step and a checkpoint; follow it with: coordinator job watch %s\n",
+				j.Name, j.Name)
+		case j.State == "stopped" && j.CommittedStep == 0:
+			fmt.Fprintf(con.out, "%s is stopped and has no checkpoint; start it again with: coordinator job resume %s\n",
+				j.Name, j.Name)
+		case j.State == "stopped":
+			fmt.Fprintf(con.out, "%s is stopped, its newest checkpoint is of step %d; go on with: coordinator job resume %s\n",
+				j.Name, j.CommittedStep, j.Name)
+		default:
+			fmt.Fprintf(con.out, "%s is %s already; see: coordinator job show %s\n", j.Name, j.State, j.Name)
+		}
 		return nil
 	})
 }
 
 type jobResumeCmd struct {
 	clientFlags
-	Name string  `arg:"" help:"Job."`
-	Step *uint64 `help:"Checkpoint to go on from. Default: the newest good one."`
+	Name string  `arg:"" name:"NAME" help:"Job."`
+	Step *uint64 `placeholder:"N" help:"Checkpoint to go on from; 0: from the start. Default: the newest good one."`
 }
 
 // Run resumes a job.
@@ -226,7 +291,16 @@ func (c *jobResumeCmd) Run(con console) error {
 		if c.JSON {
 			return printProto(con.out, j)
 		}
-		fmt.Fprintf(con.out, "%s is %s; follow it with: coordinator job watch %s\n", j.Name, j.State, j.Name)
-		return nil
+		return printResumed(con.out, j)
 	})
+}
+
+// printResumed says what a job that was resumed does now.
+func printResumed(out io.Writer, j *clusterpb.Job) error {
+	if j.State == "done" {
+		return printEnd(out, j, "")
+	}
+	_, err := fmt.Fprintf(out, "%s is %s, step %d of %d; follow it with: coordinator job watch %s\n", j.Name, j.State,
+		j.CommittedStep, j.Steps, j.Name)
+	return err
 }

@@ -3,9 +3,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -20,14 +24,15 @@ type cli struct {
 	Checkpoint checkpointCmd `cmd:"" help:"List and verify a job's checkpoints, print the digest of its weights."`
 }
 
-// console is where commands print.
+// console is where commands print, and the clock they print by.
 type console struct {
 	out, err io.Writer
 	terminal bool // out is a terminal
+	now      func() time.Time
 }
 
 func main() {
-	os.Exit(run(os.Args[1:], console{out: os.Stdout, err: os.Stderr, terminal: isTerminal(os.Stdout)}))
+	os.Exit(run(os.Args[1:], console{out: os.Stdout, err: os.Stderr, terminal: isTerminal(os.Stdout), now: time.Now}))
 }
 
 // Exit statuses.
@@ -36,11 +41,19 @@ const (
 	exitUsage   = 2
 )
 
-// run is the program: it parses the command line, runs the command and prints what went wrong.
+// usageError is a command line that cannot be meant.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run is the program: it parses the command line, runs the command and prints what went wrong in one line.
 func run(args []string, con console) int {
 	exited := -1
 	parser, err := kong.New(&cli{}, kong.Name("coordinator"), kong.Writers(con.out, con.err),
-		kong.Vars{"address": defaultAddress}, kong.Exit(func(code int) { exited = code }),
+		kong.Vars{"address": defaultAddress, "workers": strconv.Itoa(defaultWorkers)},
+		kong.Exit(func(code int) { exited = code }),
 		kong.Description("Assigns columns of networks to workers and keeps the truth about what is committed."))
 	if err != nil {
 		fmt.Fprintln(con.err, "coordinator:", err)
@@ -51,12 +64,32 @@ func run(args []string, con console) int {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(con.err, "coordinator: %v; see: coordinator --help\n", err)
+		fmt.Fprintf(con.err, "coordinator: %s; see: %s --help\n", oneLine(err), commandOf(err))
 		return exitUsage
 	}
-	if err := command.Run(con); err != nil {
-		fmt.Fprintln(con.err, "coordinator:", err)
-		return exitFailure
+	err = command.Run(con)
+	if err == nil {
+		return 0
 	}
-	return 0
+	fmt.Fprintln(con.err, "coordinator:", oneLine(err))
+	if usage := (usageError{}); errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// commandOf is how far a command line could be understood, for a hint at the right help.
+func commandOf(err error) string {
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context != nil {
+		if node := parse.Context.Selected(); node != nil {
+			return node.FullPath()
+		}
+	}
+	return "coordinator"
+}
+
+// oneLine is an error's text without line ends: several errors, joined, are still one message.
+func oneLine(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"colonnade/coordinator/control"
 	"colonnade/coordinator/raftnode"
@@ -53,8 +52,8 @@ func newNode(cfg nodeConfig) (*node, error) {
 	c := control.New(control.Config{Node: r, Rules: sched.DefaultRules, Now: time.Now, Log: cfg.log})
 	n := &node{cfg: cfg, raft: r, control: c,
 		service: &rpc.Server{Control: c, Node: r, Version: version(), Log: cfg.log}}
-	n.grpc = grpc.NewServer(grpc.UnaryInterceptor(rpc.Recover(cfg.log)),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Second, Timeout: 2 * time.Second}))
+	n.grpc = grpc.NewServer(append(n.service.Options(),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Second, Timeout: 2 * time.Second}))...)
 	n.service.Register(n.grpc)
 	return n, nil
 }
@@ -110,15 +109,12 @@ func (n *node) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		s, err := n.service.Status(r.Context(), &clusterpb.StatusRequest{})
-		if err == nil {
-			var b []byte
-			if b, err = (protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}).Marshal(s); err == nil {
-				w.Header().Set("Content-Type", "application/json")
-				_, _ = w.Write(b) // the client has gone
-				return
-			}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
 		}
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		w.Header().Set("Content-Type", "application/json")
+		_ = printProto(w, s) // whom it cannot be told does not listen
 	})
 	return mux
 }

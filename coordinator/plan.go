@@ -11,7 +11,7 @@ import (
 
 // planCmd is `coordinator plan`.
 type planCmd struct {
-	Network  string `arg:"" help:"Name of an embedded network, or a network file."`
+	Network  string `arg:"" name:"NETWORK" help:"Name of an embedded network, or a network file."`
 	Columns  int    `short:"k" default:"2" help:"Columns to split it into."`
 	Channels int    `help:"Channels of the input, where the network allows several. Default: the most."`
 	Classes  int    `help:"Classes, if not the network's own."`
@@ -20,6 +20,14 @@ type planCmd struct {
 
 // Run draws the plan.
 func (c *planCmd) Run(con console) error {
+	switch {
+	case c.Columns < 1:
+		return usagef("--columns %d; use 1, 2 or 4", c.Columns)
+	case c.Channels < 0:
+		return usagef("--channels %d; leave it out to take the network's", c.Channels)
+	case c.Classes < 0:
+		return usagef("--classes %d; leave it out to take the network's", c.Classes)
+	}
 	network, _, err := loadNetwork(c.Network)
 	if err != nil {
 		return err
@@ -49,11 +57,12 @@ func loadNetwork(name string) (*shard.Network, string, error) {
 	}
 	text, err := readFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", fmt.Errorf("no network %q: it is neither a file nor one of %s", name,
+		return nil, "", fmt.Errorf("no network %q: it is neither a file nor one of %s; name one of these", name,
 			strings.Join(shard.EmbeddedNames(), ", "))
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("read network: %w", err)
+		return nil, "", fmt.Errorf("read network: %w; name a network file, or one of %s", err,
+			strings.Join(shard.EmbeddedNames(), ", "))
 	}
 	network, err := shard.Parse(name, text)
 	return network, string(text), err

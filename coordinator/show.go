@@ -1,14 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
-
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"colonnade/proto/clusterpb"
 )
@@ -33,19 +32,15 @@ func (c *statusCmd) Run(con console) error {
 const shownEvents = 10
 
 func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
-	fmt.Fprintf(out, "cluster %s, node %s, leader %s, term %d, applied %d\n\n",
-		s.Cluster, s.Node, s.Leader, s.Term, s.AppliedIndex)
+	leader := "leader " + s.Leader
+	if s.Leader == "" {
+		leader = "no leader yet: what follows may be out of date"
+	}
+	fmt.Fprintf(out, "%s, node %s, %s\n\n", cmp.Or(s.Cluster, "new cluster"), s.Node, leader)
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "WORKER\tNAME\tSTATE\tDEVICE\tCELLS\tADDRESS")
+	fmt.Fprintln(w, "WORKER\tNAME\tSTATE\tCELLS\tADDRESS\tDEVICE")
 	for _, k := range s.Workers {
-		cells := ""
-		for _, c := range k.Cells {
-			cells += fmt.Sprintf("%s/%s ", c.Job, cellName(c.Cell))
-		}
-		if cells == "" {
-			cells = "spare"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Id, k.Name, k.State, k.Device.GetModel(), cells, k.Address)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Id, k.Name, k.State, cellsOf(k), k.Address, k.Device.GetModel())
 	}
 	if len(s.Workers) == 0 {
 		fmt.Fprintln(w, "none; start one with: worker run --coordinator ADDR --data DIR")
@@ -60,11 +55,25 @@ func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(out, "\nlast events")
+	if len(s.Events) > 0 {
+		fmt.Fprintln(out, "\nlast events")
+	}
 	for _, e := range s.Events[max(0, len(s.Events)-shownEvents):] {
 		fmt.Fprintf(out, "  %s  %s\n", e.At.AsTime().Local().Format(time.TimeOnly), e.Text)
 	}
 	return nil
+}
+
+// cellsOf is what a worker hosts.
+func cellsOf(k *clusterpb.Worker) string {
+	var cells []string
+	for _, c := range k.Cells {
+		cells = append(cells, c.Job+"/"+cellName(c.Cell))
+	}
+	if len(cells) == 0 && k.State == "gone" {
+		return "-"
+	}
+	return cmp.Or(strings.Join(cells, " "), "spare")
 }
 
 // showJob prints all about one job.
@@ -110,21 +119,3 @@ func statusOf(cells []*clusterpb.CellStatus, c *clusterpb.Cell) *clusterpb.CellS
 }
 
 func cellName(c *clusterpb.Cell) string { return fmt.Sprintf("r%dc%d", c.GetReplica(), c.GetColumn()) }
-
-// watchJSON prints every update as one line of JSON.
-func watchJSON(out io.Writer, stream updates) error {
-	for {
-		u, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(u)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(out, string(b))
-	}
-}

@@ -46,8 +46,10 @@ type Control struct {
 	since    time.Time // since when
 	sessions map[string]*Session
 	broken   map[string]time.Time             // when workers without a session lost it
+	handled  map[string]handled               // by worker: reports that are written down
 	cells    map[string]map[cellKey]*cellNote // by job: the newest generation's cells
 	reasons  map[string]string                // by job, from the last decision
+	specs    map[string]specFacts             // by job: what its spec says, which never changes
 	changed  chan struct{}                    // closed and replaced when something to watch has changed
 }
 
@@ -61,8 +63,8 @@ type cellNote struct {
 // New makes a control loop.
 func New(cfg Config) *Control {
 	return &Control{cfg: cfg, wake: make(chan struct{}, 1), sessions: map[string]*Session{},
-		broken: map[string]time.Time{}, cells: map[string]map[cellKey]*cellNote{},
-		reasons: map[string]string{}, changed: make(chan struct{})}
+		broken: map[string]time.Time{}, handled: map[string]handled{}, cells: map[string]map[cellKey]*cellNote{},
+		reasons: map[string]string{}, specs: map[string]specFacts{}, changed: make(chan struct{})}
 }
 
 // Run leads whenever its node does, until ctx ends.
@@ -70,32 +72,34 @@ func (c *Control) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			c.follow()
 			return context.Cause(ctx)
 		case leads := <-c.cfg.Node.Leadership():
-			if !leads {
-				continue
-			}
-			if err := c.lead(ctx); err != nil {
-				return err
+			for leads && ctx.Err() == nil {
+				leads = c.lead(ctx)
 			}
 		}
 	}
 }
 
-// lead decides until leadership or ctx ends.
-func (c *Control) lead(ctx context.Context) error {
+// lead decides until leadership or ctx ends. It returns true if leadership was lost and is back: a lost lead may be
+// told of only by the next one, and what this node knew of the workers is no longer true then.
+func (c *Control) lead(ctx context.Context) (again bool) {
 	defer c.follow()
-	if err := c.cfg.Node.Barrier(ctx); err != nil {
-		c.cfg.Log.Warn("lost the lead before it began", "err", err)
-		return nil
-	}
-	if view, _ := c.cfg.Node.View(); view.Cluster == "" {
-		id := fmt.Sprintf("cluster-%x", c.cfg.Now().UnixNano())
-		_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_InitCluster{
-			InitCluster: &commandpb.InitCluster{Cluster: id}}})
-		if err != nil {
-			return nil // no longer leading: whoever does will do it
+	for {
+		err := c.begin(ctx)
+		if err == nil {
+			break
+		}
+		c.cfg.Log.Warn("cannot lead yet", "err", err)
+		retry := time.NewTimer(beginAgain)
+		select {
+		case <-ctx.Done():
+			retry.Stop()
+			return false
+		case again := <-c.cfg.Node.Leadership():
+			retry.Stop()
+			return again
+		case <-retry.C:
 		}
 	}
 	c.mu.Lock()
@@ -106,20 +110,37 @@ func (c *Control) lead(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		_, changed := c.cfg.Node.View()
-		next := c.decide(ctx)
-		timer.Reset(next)
+		timer.Reset(c.decide(ctx))
 		select {
 		case <-ctx.Done():
-			return nil
-		case leads := <-c.cfg.Node.Leadership():
-			if !leads {
-				return nil
-			}
+			return false
+		case again := <-c.cfg.Node.Leadership():
+			return again
 		case <-changed:
 		case <-c.wake:
 		case <-timer.C:
 		}
 	}
+}
+
+// beginAgain is how long to wait when the log was too busy to begin.
+const beginAgain = 200 * time.Millisecond
+
+// begin brings this node's view up to date and makes the cluster if there is none.
+func (c *Control) begin(ctx context.Context) error {
+	if err := c.cfg.Node.Barrier(ctx); err != nil {
+		return fmt.Errorf("catch up with the log: %w", err)
+	}
+	if view, _ := c.cfg.Node.View(); view.Cluster != "" {
+		return nil
+	}
+	id := fmt.Sprintf("cluster-%x", c.cfg.Now().UnixNano())
+	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_InitCluster{
+		InitCluster: &commandpb.InitCluster{Cluster: id}}})
+	if err != nil {
+		return fmt.Errorf("name the cluster: %w", err)
+	}
+	return nil
 }
 
 // follow forgets what only a leader knows; workers find the new leader by themselves.
@@ -132,7 +153,10 @@ func (c *Control) follow() {
 	}
 	clear(c.sessions)
 	clear(c.broken)
+	clear(c.handled)
 	clear(c.cells)
+	clear(c.reasons)
+	c.notifyLocked() // watchers go and look for the new leader too
 }
 
 // idle is how long to sleep when nothing but a change can matter.
@@ -143,9 +167,17 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 	view, _ := c.cfg.Node.View()
 	now := c.cfg.Now()
 	d := sched.Decide(now, c.input(view))
+	next := idle
+	if !d.Next.IsZero() {
+		next = min(max(d.Next.Sub(now), time.Millisecond), idle)
+	}
 	for _, a := range d.Actions {
-		if _, err := c.cfg.Node.Apply(ctx, command(a)); err != nil {
+		next = 0 // the state has changed
+		if _, err := c.cfg.Node.Apply(ctx, decision(a)); err != nil {
+			// The state has moved on, which wakes the loop at once, or the log is in trouble: trying again at once would
+			// only fill it.
 			c.cfg.Log.Warn("decision was not written", "action", fmt.Sprintf("%+v", a), "err", err)
+			next = idle
 			break
 		}
 	}
@@ -154,13 +186,7 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 	c.mu.Unlock()
 	c.reconcile()
 	c.notify()
-	switch {
-	case len(d.Actions) > 0:
-		return 0 // the state has changed
-	case d.Next.IsZero():
-		return idle
-	}
-	return min(max(d.Next.Sub(now), time.Millisecond), idle)
+	return next
 }
 
 // input is what the scheduler is told.
@@ -177,8 +203,8 @@ func (c *Control) input(view fsm.View) sched.Input {
 	return in
 }
 
-// command is an action as the log has it.
-func command(a sched.Action) *commandpb.Command {
+// decision is an action as the log has it.
+func decision(a sched.Action) *commandpb.Command {
 	switch a := a.(type) {
 	case sched.Lose:
 		return &commandpb.Command{Kind: &commandpb.Command_LoseWorker{

@@ -2,40 +2,77 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"colonnade/coordinator/fsm"
 	"colonnade/proto/clusterpb"
 	"colonnade/proto/commandpb"
-	"colonnade/shard/job"
 )
 
+// handled is the last report of a worker's process that is written down.
+type handled struct {
+	incarnation string
+	sequence    uint64
+}
+
 // Report writes down what a worker reports and acknowledges it. A report that the state refuses, because a newer
-// generation runs say, is acknowledged too: sending it again would change nothing. An error means that this node could
-// not write it; the worker will send it again, here or to another.
+// generation runs say, is acknowledged too, and so is one that makes no sense: sending it again would change nothing.
+// An error means that this node could not write it; the worker will send it again, here or to another. A report that
+// comes again after that is written once.
 func (s *Session) Report(ctx context.Context, r *clusterpb.Report) error {
-	for _, cmd := range commands(r, s.worker) {
-		res, err := s.c.cfg.Node.Apply(ctx, cmd)
-		if err != nil && res.Refused == nil {
-			return fmt.Errorf("write report %d: %w", r.Sequence, err)
-		}
-		if err != nil {
-			s.c.cfg.Log.Info("report refused", "worker", s.worker, "job", r.Job, "generation", r.Generation,
-				"kind", fmt.Sprintf("%T", r.Kind), "err", err)
-		}
+	s.heardNow()
+	if s.isHandled(r.Sequence) {
+		s.ack(r.Sequence, nil)
+		return nil
+	}
+	cmd, err := command(r, s.worker)
+	if err != nil {
+		s.c.cfg.Log.Warn("report makes no sense", "worker", s.worker, "job", r.Job, "sequence", r.Sequence, "err", err)
+	} else if err := s.write(ctx, r, cmd); err != nil {
+		return err
 	}
 	dropped, err := s.c.retain(ctx, r.Job)
 	if err != nil {
 		return err
 	}
+	s.setHandled(r.Sequence)
+	s.heardNow() // what the log took of the worker's time is not its silence
 	s.ack(r.Sequence, nil)
 	if len(dropped) > 0 {
 		s.c.tellDropped(dropped)
 	}
 	s.c.kick()
 	return nil
+}
+
+// write puts a report into the log. A refusal is no error.
+func (s *Session) write(ctx context.Context, r *clusterpb.Report, cmd *commandpb.Command) error {
+	res, err := s.c.cfg.Node.Apply(ctx, cmd)
+	if err != nil && res.Refused == nil {
+		return fmt.Errorf("write report %d: %w", r.Sequence, err)
+	}
+	if err != nil {
+		s.c.cfg.Log.Info("report refused", "worker", s.worker, "job", r.Job, "generation", r.Generation,
+			"kind", fmt.Sprintf("%T", r.Kind), "err", err)
+	}
+	return nil
+}
+
+func (s *Session) isHandled(sequence uint64) bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	h := s.c.handled[s.worker]
+	return h.incarnation == s.incarnation && sequence <= h.sequence
+}
+
+func (s *Session) setHandled(sequence uint64) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if h := s.c.handled[s.worker]; h.incarnation != s.incarnation || sequence > h.sequence {
+		s.c.handled[s.worker] = handled{s.incarnation, sequence}
+	}
 }
 
 func (s *Session) ack(sequence uint64, dropped []*clusterpb.Manifest) {
@@ -52,64 +89,70 @@ func (c *Control) tellDropped(dropped []*clusterpb.Manifest) {
 	}
 }
 
-// commands is a report as the log has it.
-func commands(r *clusterpb.Report, worker string) []*commandpb.Command {
+// command is a report as the log has it.
+func command(r *clusterpb.Report, worker string) (*commandpb.Command, error) {
+	c := &commandpb.Command{}
+	cell, wanted := reportedCell(r)
+	if wanted && cell == nil {
+		return nil, fmt.Errorf("%T names no cell", r.Kind)
+	}
 	switch k := r.Kind.(type) {
 	case *clusterpb.Report_Checkpoint:
 		w := k.Checkpoint
-		return one(&commandpb.Command_CheckpointWritten{CheckpointWritten: &commandpb.CheckpointWritten{Job: r.Job,
-			Generation: r.Generation, Step: w.Step, PlanDigest: w.PlanDigest, Numerics: w.Numerics, File: filePB(w.File)}})
+		c.Kind = &commandpb.Command_CheckpointWritten{CheckpointWritten: &commandpb.CheckpointWritten{Job: r.Job,
+			Generation: r.Generation, Step: w.Step, PlanDigest: w.PlanDigest, Numerics: w.Numerics, File: filePB(w.File)}}
 	case *clusterpb.Report_Evaluation:
 		e := k.Evaluation
-		return one(&commandpb.Command_RecordEvaluation{RecordEvaluation: &commandpb.RecordEvaluation{Job: r.Job,
+		c.Kind = &commandpb.Command_RecordEvaluation{RecordEvaluation: &commandpb.RecordEvaluation{Job: r.Job,
 			Generation: r.Generation, Step: e.Step, Epoch: e.Epoch, Images: e.Images, Top1Errors: e.Top1Errors,
-			Top5Errors: e.Top5Errors, Loss: e.Loss, TrainLoss: e.TrainLoss}})
+			Top5Errors: e.Top5Errors, Loss: e.Loss, TrainLoss: e.TrainLoss}}
 	case *clusterpb.Report_Finished:
-		return one(&commandpb.Command_CellFinished{CellFinished: &commandpb.CellFinished{Job: r.Job,
-			Generation: r.Generation, Cell: cellCommand(k.Finished.Cell), Step: k.Finished.Step, Digest: k.Finished.Digest}})
+		c.Kind = &commandpb.Command_CellFinished{CellFinished: &commandpb.CellFinished{Job: r.Job,
+			Generation: r.Generation, Cell: cellCommand(cell), Step: k.Finished.Step, Digest: k.Finished.Digest}}
 	case *clusterpb.Report_Stopped:
-		return one(&commandpb.Command_CellStopped{CellStopped: &commandpb.CellStopped{Job: r.Job,
-			Generation: r.Generation, Cell: cellCommand(k.Stopped.Cell), Step: k.Stopped.Step}})
+		c.Kind = &commandpb.Command_CellStopped{CellStopped: &commandpb.CellStopped{Job: r.Job,
+			Generation: r.Generation, Cell: cellCommand(cell), Step: k.Stopped.Step}}
 	case *clusterpb.Report_Bad:
-		return one(&commandpb.Command_MarkCheckpointBad{MarkCheckpointBad: &commandpb.MarkCheckpointBad{Job: r.Job,
-			Step: k.Bad.Step, Cell: cellCommand(k.Bad.Cell), Reason: k.Bad.Reason}})
+		c.Kind = &commandpb.Command_MarkCheckpointBad{MarkCheckpointBad: &commandpb.MarkCheckpointBad{Job: r.Job,
+			Step: k.Bad.Step, Cell: cellCommand(cell), Reason: oneLine(k.Bad.Reason)}}
 	case *clusterpb.Report_Failed:
+		reason := oneLine(k.Failed.Reason)
 		if k.Failed.Permanent {
-			return one(&commandpb.Command_FailJob{FailJob: &commandpb.FailJob{Job: r.Job, Generation: r.Generation,
-				Reason: k.Failed.Reason}})
+			c.Kind = &commandpb.Command_FailJob{FailJob: &commandpb.FailJob{Job: r.Job, Generation: r.Generation,
+				Reason: reason}}
+			break
 		}
-		return one(&commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: r.Job, Generation: r.Generation,
-			Reason: k.Failed.Reason}})
+		c.Kind = &commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: r.Job, Generation: r.Generation,
+			Reason: reason}}
 	case *clusterpb.Report_CheckpointFailed:
-		return one(&commandpb.Command_RecordEvent{RecordEvent: &commandpb.RecordEvent{Kind: "checkpoint-failed", Job: r.Job,
+		c.Ignorable = true
+		c.Kind = &commandpb.Command_RecordEvent{RecordEvent: &commandpb.RecordEvent{Kind: "checkpoint-failed", Job: r.Job,
 			Worker: worker, Text: fmt.Sprintf("job %s: checkpoint of step %d was not written: %s; training goes on", r.Job,
-				k.CheckpointFailed.Step, k.CheckpointFailed.Reason)}})
+				k.CheckpointFailed.Step, oneLine(k.CheckpointFailed.Reason))}}
+	default:
+		return nil, fmt.Errorf("kind %T is not known", r.Kind)
 	}
-	return nil
+	return c, nil
 }
 
-// one makes a command of its kind; protoc-gen-go keeps the kinds' interface to itself.
-func one(kind any) []*commandpb.Command {
-	c := &commandpb.Command{}
-	switch k := kind.(type) {
-	case *commandpb.Command_CheckpointWritten:
-		c.Kind = k
-	case *commandpb.Command_RecordEvaluation:
-		c.Kind = k
-	case *commandpb.Command_CellFinished:
-		c.Kind = k
-	case *commandpb.Command_CellStopped:
-		c.Kind = k
-	case *commandpb.Command_MarkCheckpointBad:
-		c.Kind = k
-	case *commandpb.Command_FailJob:
-		c.Kind = k
-	case *commandpb.Command_ReleaseJob:
-		c.Kind = k
-	case *commandpb.Command_RecordEvent:
-		c.Kind, c.Ignorable = k, true
+// reportedCell is the cell a report is about, for the kinds that need one.
+func reportedCell(r *clusterpb.Report) (cell *clusterpb.Cell, wanted bool) {
+	switch k := r.Kind.(type) {
+	case *clusterpb.Report_Checkpoint:
+		return k.Checkpoint.GetFile().GetCell(), true
+	case *clusterpb.Report_Finished:
+		return k.Finished.GetCell(), true
+	case *clusterpb.Report_Stopped:
+		return k.Stopped.GetCell(), true
+	case *clusterpb.Report_Bad:
+		return k.Bad.GetCell(), true
 	}
-	return []*commandpb.Command{c}
+	return nil, false
+}
+
+// oneLine makes one line of a reason: status prints it word for word.
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 
 // retain drops the checkpoints of a job beyond those it keeps, and returns their manifests.
@@ -142,54 +185,6 @@ func (c *Control) retain(ctx context.Context, name string) ([]*clusterpb.Manifes
 		return nil, nil
 	}
 	return out, nil
-}
-
-// Submit writes a new job into the log. With resume, the same job under the same name is gone on with, or left alone if
-// it is under way or done.
-func (c *Control) Submit(ctx context.Context, spec []byte, resume bool) (name string, err error) {
-	j, err := job.Decode(spec)
-	if err != nil {
-		return "", err
-	}
-	view, _ := c.cfg.Node.View()
-	if old := view.Jobs[j.Name]; old != nil && resume {
-		before, err := job.Decode(old.Submitted.Spec)
-		if err != nil {
-			return "", err
-		}
-		if before.Identity() != j.Identity() {
-			return "", fmt.Errorf("job %s: %w, and it is another one: "+
-				"its network, data or recipe differ; give this one another name",
-				j.Name, fsm.ErrJobExists)
-		}
-		if old.State != fsm.Stopped && old.State != fsm.Failed {
-			return j.Name, nil
-		}
-		return j.Name, c.Resume(ctx, &commandpb.ResumeJob{Job: j.Name})
-	}
-	_, err = c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{
-		Job: j.Name, Spec: spec, Steps: j.Steps(), Replicas: int32(j.Replicas), Columns: int32(j.Columns),
-		Keep: uint64(j.Checkpoint.Keep)}}})
-	c.kick()
-	return j.Name, err
-}
-
-// Resume goes on with a stopped or failed job.
-func (c *Control) Resume(ctx context.Context, r *commandpb.ResumeJob) error {
-	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_ResumeJob{ResumeJob: r}})
-	c.kick()
-	return err
-}
-
-// Stop stops a job. Stopping one that has ended is no error.
-func (c *Control) Stop(ctx context.Context, name string, now bool) error {
-	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_RequestStop{
-		RequestStop: &commandpb.RequestStop{Job: name, Now: now}}})
-	c.kick()
-	if errors.Is(err, fsm.ErrJobState) {
-		return nil
-	}
-	return err
 }
 
 // cellStatuses returns a job's noted cells in (replica, column) order. c.mu is held.

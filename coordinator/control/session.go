@@ -3,6 +3,8 @@ package control
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,11 +16,15 @@ import (
 // Protocol is the version of the wire contract this coordinator speaks.
 const Protocol = 1
 
-// Session is one worker's stream. The rpc layer feeds it and sends what Out says.
+// Session is one worker's stream. The rpc layer feeds it and sends what Next says.
 type Session struct {
-	c      *Control
-	worker string
-	heard  time.Time // under c.mu
+	c           *Control
+	worker      string
+	incarnation string
+
+	// Under c.mu.
+	heard  time.Time
+	joined uint64 // the log's index at which the worker was registered; 0: not yet
 
 	mu    sync.Mutex
 	queue []*clusterpb.CoordinatorMessage
@@ -40,38 +46,50 @@ func (c *Control) Attach(ctx context.Context, r *clusterpb.Register) (*Session, 
 	if err := checkRegister(r); err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	leading := c.leading
-	c.mu.Unlock()
-	if !leading {
-		return nil, ErrNotLeading
-	}
-	d := r.Device
-	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_RegisterWorker{
-		RegisterWorker: &commandpb.RegisterWorker{Worker: r.Worker, Name: r.Name, Host: r.Host, Address: r.Address,
-			Device:  &commandpb.Device{Name: d.Name, Model: d.Model, Numerics: d.Numerics, MemoryBytes: d.MemoryBytes},
-			Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation}}})
-	if err != nil {
-		return nil, fmt.Errorf("register worker %s: %w", r.Name, err)
-	}
-	s := &Session{c: c, worker: r.Worker, heard: c.cfg.Now(), ready: make(chan struct{}, 1), done: make(chan struct{}),
-		told: map[string]uint64{}, stopped: map[string]uint64{}}
 	view, _ := c.cfg.Node.View()
+	s := &Session{c: c, worker: r.Worker, incarnation: r.Incarnation, ready: make(chan struct{}, 1),
+		done: make(chan struct{}), told: map[string]uint64{}, stopped: map[string]uint64{}}
 	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Welcome{Welcome: &clusterpb.Welcome{
 		Cluster: view.Cluster, LeaseMs: uint64(c.cfg.Rules.Lease.Milliseconds()),
 		HeartbeatMs: uint64(max(c.cfg.Rules.Lease.Milliseconds()/6, 1))}}})
 	for _, run := range r.Running {
 		s.told[run.Job] = run.Generation
 	}
-	c.mu.Lock()
-	if old := c.sessions[r.Worker]; old != nil {
-		old.end()
+	// The session is there before the log says so: otherwise a decision in between would find a worker without one, and
+	// give up a worker that has just come.
+	if err := c.enter(s); err != nil {
+		return nil, err
 	}
-	c.sessions[r.Worker] = s
-	delete(c.broken, r.Worker)
+	d := r.Device
+	res, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_RegisterWorker{
+		RegisterWorker: &commandpb.RegisterWorker{Worker: r.Worker, Name: r.Name, Host: r.Host, Address: r.Address,
+			Device:  &commandpb.Device{Name: d.Name, Model: d.Model, Numerics: d.Numerics, MemoryBytes: d.MemoryBytes},
+			Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation}}})
+	if err != nil {
+		s.Detach()
+		return nil, fmt.Errorf("register worker %s: %w", r.Name, err)
+	}
+	c.mu.Lock()
+	s.joined, s.heard = res.Index, c.cfg.Now()
 	c.mu.Unlock()
 	c.kick()
 	return s, nil
+}
+
+// enter puts a session in the place of its worker's earlier one, which ends.
+func (c *Control) enter(s *Session) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.leading {
+		return ErrNotLeading
+	}
+	if old := c.sessions[s.worker]; old != nil {
+		old.end()
+	}
+	s.heard = c.cfg.Now()
+	c.sessions[s.worker] = s
+	delete(c.broken, s.worker)
+	return nil
 }
 
 // ErrRegister is a registration that can never be accepted.
@@ -107,6 +125,11 @@ func (s *Session) send(m *clusterpb.CoordinatorMessage) {
 // Next returns the next message for the worker, or nil when the session is over.
 func (s *Session) Next(ctx context.Context) *clusterpb.CoordinatorMessage {
 	for {
+		select {
+		case <-s.done: // what still waits is for the session that took this one's place to say
+			return nil
+		default:
+		}
 		s.mu.Lock()
 		if len(s.queue) > 0 {
 			m := s.queue[0]
@@ -143,16 +166,21 @@ func (s *Session) Detach() {
 	c.kick()
 }
 
-// Heartbeat keeps the lease and notes how far the worker's cells are.
+// Heartbeat keeps the lease and notes how far the worker's cells are. It is answered with an empty acknowledgement, by
+// which the worker tells a coordinator that is there from one that is only still connected.
 func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
+	defer s.ack(0, nil)
 	c := s.c
 	view, _ := c.cfg.Node.View()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.heard = c.cfg.Now()
+	if c.sessions[s.worker] != s {
+		return // what an older stream still holds is of the past
+	}
 	for _, st := range h.Cells {
-		j := view.Jobs[st.Job]
-		if j == nil || st.Cell == nil || j.Generation != st.Generation {
+		j := view.Jobs[st.GetJob()]
+		if j == nil || j.Generation != st.Generation || !placed(j, st.Cell, s.worker) {
 			continue
 		}
 		if c.cells[st.Job] == nil {
@@ -163,28 +191,51 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 	c.notifyLocked()
 }
 
+// placed says whether a job has a cell on a worker.
+func placed(j *commandpb.JobRecord, cell *clusterpb.Cell, worker string) bool {
+	return cell != nil && slices.ContainsFunc(j.Placement, func(p *commandpb.Placement) bool {
+		return p.Worker == worker && p.Cell.GetReplica() == cell.Replica && p.Cell.GetColumn() == cell.Column
+	})
+}
+
+// heardNow keeps the lease.
+func (s *Session) heardNow() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.heard = s.c.cfg.Now()
+}
+
 // reconcile brings what every worker was told into line with the state.
 func (c *Control) reconcile() {
 	view, _ := c.cfg.Node.View()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, s := range c.sessions {
-		s.align(view, id, c)
+		switch w := view.Workers[id]; {
+		case s.joined == 0 || view.Index < s.joined: // its registration is on its way
+		case w == nil || w.Lost:
+			// It was silent for too long and is back on the same stream: it has to register anew to get work again.
+			s.end()
+		default:
+			s.align(view, id, c)
+		}
 	}
 }
 
 // align tells one worker what has changed for it: new generations, ended ones, stops.
 func (s *Session) align(view fsm.View, id string, c *Control) {
+	for _, name := range slices.Sorted(maps.Keys(s.told)) {
+		if view.Jobs[name] == nil { // of another cluster, or of a coordinator that has lost its directory
+			s.revoke(name, "this coordinator does not know the job")
+		}
+	}
 	for _, name := range view.JobNames() {
 		j := view.Jobs[name]
 		mine := cellsOn(j, id)
 		active := (j.State == fsm.Running || j.State == fsm.Stopping) && len(mine) > 0
 		told, ok := s.told[name]
 		if ok && (!active || told != j.Generation) {
-			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Revoke{Revoke: &clusterpb.Revoke{
-				Job: name, Generation: told,
-				Reason: fmt.Sprintf("job is %s, generation %d: %s", j.State, j.Generation, j.Reason)}}})
-			delete(s.told, name)
+			s.revoke(name, fmt.Sprintf("job is %s, generation %d: %s", j.State, j.Generation, j.Reason))
 			ok = false
 		}
 		if active && !ok {
@@ -199,6 +250,13 @@ func (s *Session) align(view fsm.View, id string, c *Control) {
 	}
 }
 
+// revoke takes back what the worker was told to run.
+func (s *Session) revoke(name, reason string) {
+	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Revoke{Revoke: &clusterpb.Revoke{
+		Job: name, Generation: s.told[name], Reason: reason}}})
+	delete(s.told, name)
+}
+
 func cellsOn(j *commandpb.JobRecord, worker string) []*clusterpb.Cell {
 	var out []*clusterpb.Cell
 	for _, p := range j.Placement {
@@ -209,21 +267,27 @@ func cellsOn(j *commandpb.JobRecord, worker string) []*clusterpb.Cell {
 	return out
 }
 
-// assign is a worker's part of a generation.
+// assign is a worker's part of a generation: with the checkpoint to restore, and the older ones that are kept, behind
+// it.
 func (c *Control) assign(view fsm.View, j *commandpb.JobRecord, mine []*clusterpb.Cell) *clusterpb.Assign {
 	a := &clusterpb.Assign{Job: j.Submitted.Job, Generation: j.Generation, Spec: j.Submitted.Spec, Cells: mine,
 		Placement: placementPB(view, j)}
-	if j.HasRestore {
-		for _, r := range j.Checkpoints {
-			if r.Step == j.RestoreStep && r.Committed {
-				m := ManifestPB(j, r)
-				for _, f := range m.Files {
-					if c.sessions[f.Worker] != nil {
-						f.Address = view.Workers[f.Worker].Registered.Address
-					}
-				}
-				a.Restore = append(a.Restore, m)
-			}
+	if !j.HasRestore {
+		return a
+	}
+	for _, r := range j.Checkpoints {
+		if r.Committed && r.Step <= j.RestoreStep && (r.Bad == "" || r.Step == j.RestoreStep) {
+			a.Restore = append(a.Restore, ManifestPB(j, r))
+		}
+	}
+	slices.Reverse(a.Restore)
+	if len(a.Restore) == 0 || a.Restore[0].Step != j.RestoreStep {
+		// Its record is gone: the worker must fail, not begin anew. A manifest without files makes it.
+		a.Restore = []*clusterpb.Manifest{{Job: j.Submitted.Job, Step: j.RestoreStep}}
+	}
+	for _, f := range a.Restore[0].Files {
+		if w := view.Workers[f.Worker]; w != nil && c.sessions[f.Worker] != nil {
+			f.Address = w.Registered.Address
 		}
 	}
 	return a

@@ -2,7 +2,6 @@ package control
 
 import (
 	"crypto/sha256"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -17,26 +16,65 @@ import (
 
 // Job returns a job as operators see it.
 func (c *Control) Job(name string) (*clusterpb.Job, error) {
-	view, _ := c.cfg.Node.View()
-	j := view.Jobs[name]
-	if j == nil {
-		return nil, fmt.Errorf("job %s: %w; see: coordinator job list", name, fsm.ErrNoJob)
+	view, j, err := c.find(name)
+	if err != nil {
+		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.jobPB(view, j), nil
 }
 
-// Jobs returns all jobs in the order they were submitted.
-func (c *Control) Jobs() []*clusterpb.Job {
+// Written returns a job that this node has just written, leader or not any more.
+func (c *Control) Written(name string) *clusterpb.Job {
 	view, _ := c.cfg.Node.View()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.jobPB(view, view.Jobs[name])
+}
+
+// find returns a job's record. Only a leader knows that there is no such job, or how far it is.
+func (c *Control) find(name string) (fsm.View, *commandpb.JobRecord, error) {
+	if err := c.mustLead(); err != nil {
+		return fsm.View{}, nil, err
+	}
+	view, _ := c.cfg.Node.View()
+	j := view.Jobs[name]
+	if j == nil {
+		return fsm.View{}, nil, refuse(fsm.ErrNoJob, "there is no job %s; see: coordinator job list", name)
+	}
+	return view, j, nil
+}
+
+// Jobs returns all jobs in the order they were submitted, in brief.
+func (c *Control) Jobs() ([]*clusterpb.Job, error) {
+	view, _ := c.cfg.Node.View()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.leading {
+		return nil, ErrNotLeading
+	}
+	return c.jobsPB(view), nil
+}
+
+// jobsPB are all jobs. c.mu is held.
+func (c *Control) jobsPB(view fsm.View) []*clusterpb.Job {
 	var out []*clusterpb.Job
 	for _, name := range view.JobNames() {
-		out = append(out, c.jobPB(view, view.Jobs[name]))
+		out = append(out, Brief(c.jobPB(view, view.Jobs[name])))
 	}
 	return out
+}
+
+// Brief leaves out what is large and of use only to one who looks closely at one job: its spec, and the times of every
+// phase.
+func Brief(j *clusterpb.Job) *clusterpb.Job {
+	j.Spec = nil
+	for i, s := range j.Cells { // statuses are shared with others
+		j.Cells[i] = &clusterpb.CellStatus{Job: s.Job, Generation: s.Generation, Cell: s.Cell, Step: s.Step, Phase: s.Phase,
+			ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss}
+	}
+	return j
 }
 
 // jobPB puts together what the log and the heartbeats say. c.mu is held.
@@ -66,19 +104,35 @@ func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord) *clusterpb.Job {
 		out.Evaluations = append(out.Evaluations, &clusterpb.Evaluation{Step: e.Step, Epoch: e.Epoch, Images: e.Images,
 			Top1Errors: e.Top1Errors, Top5Errors: e.Top5Errors, Loss: e.Loss, TrainLoss: e.TrainLoss})
 	}
-	if spec, err := job.Decode(j.Submitted.Spec); err == nil { // it was when it was submitted
-		out.Epochs, out.StepsPerEpoch, out.Batch = spec.Epochs(), uint64(spec.StepsPerEpoch()), uint64(spec.Recipe.Batch)
-	}
+	facts := c.specFacts(j)
+	out.Epochs, out.StepsPerEpoch, out.Batch = facts.epochs, facts.stepsPerEpoch, facts.batch
 	return out
+}
+
+// specFacts is what operators see of a spec.
+type specFacts struct{ epochs, stepsPerEpoch, batch uint64 }
+
+// specFacts reads a job's spec, once. c.mu is held.
+func (c *Control) specFacts(j *commandpb.JobRecord) specFacts {
+	name := j.Submitted.Job
+	facts, ok := c.specs[name]
+	if ok {
+		return facts
+	}
+	if spec, err := job.Decode(j.Submitted.Spec); err == nil { // it was when it was submitted
+		facts = specFacts{spec.Epochs(), uint64(spec.StepsPerEpoch()), uint64(spec.Recipe.Batch)}
+	}
+	c.specs[name] = facts
+	return facts
 }
 
 // Status fills in what this package knows of the cluster.
 func (c *Control) Status(s *clusterpb.StatusReply) {
 	view, _ := c.cfg.Node.View()
 	s.Cluster, s.AppliedIndex, s.Events = view.Cluster, view.Index, EventsPB(view.Events)
-	s.Jobs = c.Jobs()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.Jobs = c.jobsPB(view)
 	now := c.cfg.Now()
 	for _, id := range slices.Sorted(maps.Keys(view.Workers)) {
 		w := view.Workers[id]
@@ -104,10 +158,9 @@ func (c *Control) Status(s *clusterpb.StatusReply) {
 
 // Checkpoints returns a job's committed checkpoints, by step, and the directories their files may lie in.
 func (c *Control) Checkpoints(name string) (*clusterpb.ListCheckpointsReply, error) {
-	view, _ := c.cfg.Node.View()
-	j := view.Jobs[name]
-	if j == nil {
-		return nil, fmt.Errorf("job %s: %w; see: coordinator job list", name, fsm.ErrNoJob)
+	view, j, err := c.find(name)
+	if err != nil {
+		return nil, err
 	}
 	out := &clusterpb.ListCheckpointsReply{}
 	for _, r := range j.Checkpoints {

@@ -30,6 +30,7 @@ var known = []struct {
 	{fsm.ErrJobState, codes.FailedPrecondition, "JOB_STATE"},
 	{fsm.ErrStale, codes.FailedPrecondition, "STALE"},
 	{fsm.ErrNumerics, codes.FailedPrecondition, "NUMERICS"},
+	{fsm.ErrCluster, codes.FailedPrecondition, "CLUSTER"},
 	{fsm.ErrNoWorker, codes.NotFound, "NO_WORKER"},
 	{fsm.ErrInvalid, codes.InvalidArgument, "INVALID"},
 	{job.ErrJob, codes.InvalidArgument, "BAD_JOB"},
@@ -62,14 +63,14 @@ func toStatus(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-// remoteError is an error that came over the wire: it is the known error its reason names.
+// remoteError is an error that came over the wire: it is the known errors its reason names.
 type remoteError struct {
 	text  string
-	known error
+	known []error
 }
 
-func (e *remoteError) Error() string { return e.text }
-func (e *remoteError) Unwrap() error { return e.known }
+func (e *remoteError) Error() string   { return e.text }
+func (e *remoteError) Unwrap() []error { return e.known }
 
 // FromStatus takes an error off the wire, so that errors.Is finds the known error again.
 func FromStatus(err error) error {
@@ -82,10 +83,14 @@ func FromStatus(err error) error {
 		if !ok || info.Domain != domain {
 			continue
 		}
+		e := &remoteError{text: s.Message()}
 		for _, k := range known {
 			if k.reason == info.Reason {
-				return &remoteError{s.Message(), k.err}
+				e.known = append(e.known, k.err)
 			}
+		}
+		if len(e.known) > 0 {
+			return e
 		}
 	}
 	return err

@@ -4,9 +4,9 @@ package rpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"google.golang.org/grpc"
@@ -64,8 +64,8 @@ func (s *Server) Attach(stream grpc.BidiStreamingServer[clusterpb.WorkerMessage,
 	defer session.Detach()
 	received := make(chan error, 1)
 	go func() { // ends when this handler has returned, if not before
-		received <- s.receive(ctx, stream, session)
-		cancel()
+		defer cancel()
+		received <- s.guard(clusterpb.Session_Attach_FullMethodName, func() error { return s.receive(ctx, stream, session) })
 	}()
 	for m := session.Next(ctx); m != nil; m = session.Next(ctx) {
 		if err := stream.Send(m); err != nil {
@@ -103,7 +103,7 @@ func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, session 
 	}
 }
 
-// Status implements the Operator service.
+// Status implements the Operator service. It answers without a leader too.
 func (s *Server) Status(context.Context, *clusterpb.StatusRequest) (*clusterpb.StatusReply, error) {
 	out := &clusterpb.StatusReply{Node: s.Node.ID(), Leader: s.Node.Leader(), Term: s.Node.Term(), Version: s.Version}
 	s.Control.Status(out)
@@ -116,44 +116,61 @@ func (s *Server) SubmitJob(ctx context.Context, r *clusterpb.SubmitJobRequest) (
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return s.job(name)
+	return s.Control.Written(name), nil
 }
 
 // ListJobs implements the Operator service.
 func (s *Server) ListJobs(context.Context, *clusterpb.ListJobsRequest) (*clusterpb.ListJobsReply, error) {
-	return &clusterpb.ListJobsReply{Jobs: s.Control.Jobs()}, nil
+	jobs, err := s.Control.Jobs()
+	return &clusterpb.ListJobsReply{Jobs: jobs}, toStatus(err)
 }
 
 // GetJob implements the Operator service.
 func (s *Server) GetJob(_ context.Context, r *clusterpb.GetJobRequest) (*clusterpb.Job, error) {
-	return s.job(r.Name)
+	if err := named(r.Name); err != nil {
+		return nil, err
+	}
+	j, err := s.Control.Job(r.Name)
+	return j, toStatus(err)
 }
 
-func (s *Server) job(name string) (*clusterpb.Job, error) {
-	j, err := s.Control.Job(name)
-	return j, toStatus(err)
+// named wants a job's name.
+func named(name string) error {
+	if name == "" {
+		return status.Error(codes.InvalidArgument, "the request names no job; see: coordinator job list")
+	}
+	return nil
 }
 
 // StopJob implements the Operator service.
 func (s *Server) StopJob(ctx context.Context, r *clusterpb.StopJobRequest) (*clusterpb.Job, error) {
+	if err := named(r.Name); err != nil {
+		return nil, err
+	}
 	if err := s.Control.Stop(ctx, r.Name, r.Now); err != nil {
 		return nil, toStatus(err)
 	}
-	return s.job(r.Name)
+	return s.Control.Written(r.Name), nil
 }
 
 // ResumeJob implements the Operator service.
 func (s *Server) ResumeJob(ctx context.Context, r *clusterpb.ResumeJobRequest) (*clusterpb.Job, error) {
+	if err := named(r.Name); err != nil {
+		return nil, err
+	}
 	err := s.Control.Resume(ctx, &commandpb.ResumeJob{Job: r.Name, Step: r.Step, FromStep: r.FromStep})
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return s.job(r.Name)
+	return s.Control.Written(r.Name), nil
 }
 
 // ListCheckpoints implements the Operator service.
-func (s *Server) ListCheckpoints(_ context.Context,
-	r *clusterpb.GetJobRequest) (*clusterpb.ListCheckpointsReply, error) {
+func (s *Server) ListCheckpoints(_ context.Context, r *clusterpb.GetJobRequest) (
+	*clusterpb.ListCheckpointsReply, error) {
+	if err := named(r.Name); err != nil {
+		return nil, err
+	}
 	out, err := s.Control.Checkpoints(r.Name)
 	return out, toStatus(err)
 }
@@ -161,20 +178,25 @@ func (s *Server) ListCheckpoints(_ context.Context,
 // watchEvery is the least time between two updates of one watch.
 const watchEvery = 200 * time.Millisecond
 
-// WatchJob implements the Operator service.
+// WatchJob implements the Operator service. Updates are of the job as it is then: a slow watcher misses states in
+// between, but no event. The first one brings what the job has come through, the others also what happens to the
+// cluster.
 func (s *Server) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamingServer[clusterpb.JobUpdate]) error {
+	if err := named(r.Name); err != nil {
+		return err
+	}
 	ctx := stream.Context()
 	var seen uint64
-	for {
+	for first := true; ; first = false {
 		changed := s.Control.Changed()
 		j, err := s.Control.Job(r.Name)
 		if err != nil {
 			return toStatus(err)
 		}
-		u := &clusterpb.JobUpdate{Job: j}
+		u := &clusterpb.JobUpdate{Job: control.Brief(j)}
 		for _, e := range s.Control.Events(seen) {
 			seen = max(seen, e.Index)
-			if e.Job == "" || e.Job == r.Name {
+			if e.Job == r.Name || e.Job == "" && !first {
 				u.Events = append(u.Events, e)
 			}
 		}
@@ -199,15 +221,31 @@ func (s *Server) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamin
 	}
 }
 
-// Recover turns a panic of a handler into an error of that one call.
-func Recover(log *slog.Logger) grpc.UnaryServerInterceptor {
-	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (out any, err error) {
-		defer func() {
-			if r := recover(); r != nil {
-				log.Error("handler panicked", "method", info.FullMethod, "panic", r)
-				err = status.Error(codes.Internal, fmt.Sprintf("internal error in %s; see the coordinator's log", info.FullMethod))
-			}
-		}()
-		return next(ctx, req)
+// guard turns a panic into an error of one call, so that it ends nothing else.
+func (s *Server) guard(method string, call func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.Log.Error("handler panicked", "method", method, "panic", r, "stack", string(debug.Stack()))
+			err = status.Errorf(codes.Internal, "internal error in %s; see the coordinator's log", method)
+		}
+	}()
+	return call()
+}
+
+// Options are what a gRPC server with these services must be made with: panics of handlers become errors.
+func (s *Server) Options() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (
+			out any, err error) {
+			err = s.guard(info.FullMethod, func() (err error) {
+				out, err = next(ctx, req)
+				return err
+			})
+			return out, err
+		}),
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
+			next grpc.StreamHandler) error {
+			return s.guard(info.FullMethod, func() error { return next(srv, stream) })
+		}),
 	}
 }

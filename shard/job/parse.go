@@ -74,6 +74,7 @@ func decode(file string, text []byte, into *Job) error {
 			where, what = file+":"+what[m[2]:m[3]], what[m[1]:]
 		}
 		what, _, _ = strings.Cut(what, "\n")
+		what = plain(what)
 		return errorf("%s: %s; see scripts/jobs for the form", where, what)
 	}
 	var more yaml.Node
@@ -81,6 +82,25 @@ func decode(file string, text []byte, into *Job) error {
 		return errorf("%s: more than one YAML document; keep one", file)
 	}
 	return nil
+}
+
+var (
+	unknownField = regexp.MustCompile("^field (\\S+) not found in type \\S+")
+	wrongType    = regexp.MustCompile("^cannot construct !!\\S+ `(.*?)` into (u?int|float|bool|string)\\S*")
+	typeNames    = map[string]string{"int": "whole number", "uint": "positive whole number", "float": "number",
+		"bool": "true or false", "string": "text"}
+)
+
+// plain says in a user's words what the decoder says in a programmer's.
+func plain(what string) string {
+	what, _, _ = strings.Cut(what, "; line ") // one at a time
+	if m := unknownField.FindStringSubmatch(what); m != nil {
+		return fmt.Sprintf("unknown key %q", m[1])
+	}
+	if m := wrongType.FindStringSubmatch(what); m != nil {
+		return fmt.Sprintf("%q is no %s", m[1], typeNames[m[2]])
+	}
+	return what
 }
 
 // jobName is what names a job, and its directories.
@@ -115,7 +135,7 @@ func (j *Job) check() error {
 	case r.Batch < 1 || r.Batch > maxBatch:
 		return errorf("recipe.batch: %d; it must be between 1 and %d", r.Batch, maxBatch)
 	case (r.Epochs > 0) == (r.Steps > 0) || r.Epochs < 0 || r.Steps < 0 || r.Steps > maxSteps || r.Epochs > maxSteps:
-		return errorf("recipe: give either epochs or steps, positive")
+		return errorf("recipe: epochs %d and steps %d; give one of them, positive", r.Epochs, r.Steps)
 	case !(r.Rate > 0) || !finite(r.Rate):
 		return errorf("recipe.rate: %g; it must be positive, e.g. 0.01", r.Rate)
 	case !(r.Momentum >= 0 && r.Momentum < 1):

@@ -1,0 +1,131 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/proto/commandpb"
+	"colonnade/shard/job"
+)
+
+// refusal is a known error in words that say what to do now.
+type refusal struct {
+	text  string
+	known error
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.known }
+
+func refuse(known error, format string, args ...any) error {
+	return &refusal{fmt.Sprintf(format, args...), known}
+}
+
+// mustLead refuses what only a leader that has caught up may answer.
+func (c *Control) mustLead() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.leading {
+		return ErrNotLeading
+	}
+	return nil
+}
+
+// Submit writes a new job into the log. With resume, the same job under the same name is gone on with, or left alone if
+// it is under way or done.
+func (c *Control) Submit(ctx context.Context, spec []byte, resume bool) (name string, err error) {
+	j, err := job.Decode(spec)
+	if err != nil {
+		return "", err
+	}
+	if err := c.mustLead(); err != nil {
+		return "", err
+	}
+	_, err = c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{
+		Job: j.Name, Spec: spec, Steps: j.Steps(), Replicas: int32(j.Replicas), Columns: int32(j.Columns),
+		Keep: uint64(j.Checkpoint.Keep)}}})
+	if errors.Is(err, fsm.ErrJobExists) {
+		return j.Name, c.submitAgain(ctx, j, resume)
+	}
+	c.kick()
+	return j.Name, err
+}
+
+// submitAgain is Submit of a name that is taken.
+func (c *Control) submitAgain(ctx context.Context, j *job.Job, resume bool) error {
+	view, _ := c.cfg.Node.View()
+	old := view.Jobs[j.Name]
+	before, err := job.Decode(old.Submitted.Spec)
+	if err != nil {
+		return fmt.Errorf("job %s as it was submitted: %w", j.Name, err)
+	}
+	if before.Identity() != j.Identity() {
+		return refuse(fsm.ErrJobExists, "job %s exists and is another one: its network, data or recipe differ; "+
+			"give this one another name", j.Name)
+	}
+	if !resume {
+		return refuse(fsm.ErrJobExists, "job %s exists already and is %s; go on with it by submitting with --resume, or "+
+			"give this one another name", j.Name, old.State)
+	}
+	state, err := c.settled(ctx, j.Name)
+	if err != nil || state != fsm.Stopped && state != fsm.Failed {
+		return err
+	}
+	return c.Resume(ctx, &commandpb.ResumeJob{Job: j.Name})
+}
+
+// settled returns a job's state once it is not about to stop.
+func (c *Control) settled(ctx context.Context, name string) (string, error) {
+	for {
+		view, changed := c.cfg.Node.View()
+		if j := view.Jobs[name]; j == nil || j.State != fsm.Stopping {
+			return j.GetState(), nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return "", fmt.Errorf("job %s is still stopping: %w", name, context.Cause(ctx))
+		}
+	}
+}
+
+// Resume goes on with a stopped or failed job.
+func (c *Control) Resume(ctx context.Context, r *commandpb.ResumeJob) error {
+	if err := c.mustLead(); err != nil {
+		return err
+	}
+	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_ResumeJob{ResumeJob: r}})
+	if errors.Is(err, fsm.ErrJobState) {
+		view, _ := c.cfg.Node.View()
+		return cannotResume(r.Job, view.Jobs[r.Job].GetState())
+	}
+	c.kick()
+	return err
+}
+
+func cannotResume(name, state string) error {
+	switch state {
+	case fsm.Done:
+		return refuse(fsm.ErrJobState, "job %s is done, there is nothing to resume; see: coordinator job show %s", name, name)
+	case fsm.Stopping:
+		return refuse(fsm.ErrJobState, "job %s is still stopping; resume it when it has stopped: coordinator job watch %s",
+			name, name)
+	}
+	return refuse(fsm.ErrJobState, "job %s is %s already; follow it with: coordinator job watch %s", name, state, name)
+}
+
+// Stop stops a job. Stopping one that has ended is no error.
+func (c *Control) Stop(ctx context.Context, name string, now bool) error {
+	if err := c.mustLead(); err != nil {
+		return err
+	}
+	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_RequestStop{
+		RequestStop: &commandpb.RequestStop{Job: name, Now: now}}})
+	c.kick()
+	if errors.Is(err, fsm.ErrJobState) {
+		return nil
+	}
+	return err
+}
