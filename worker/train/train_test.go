@@ -173,7 +173,7 @@ func runLocal(t testing.TB, dev cudakern.Device, j *job.Job, root string, from u
 		if from == 0 {
 			err = c.Initialise()
 		} else {
-			name, _ := checkpoint.Path(j.Name, from, 0, id.Column)
+			name, _ := checkpoint.Path(checkpoint.Meta{Job: j.Name, Generation: 1, Step: from, Column: id.Column})
 			err = c.Restore(context.Background(), filepath.Join(root, name), checkpoint.Want{Meta: checkpoint.Meta{Job: j.Name,
 				Step: from, Column: id.Column, PlanDigest: plan.Digest(), Numerics: dev.Info().Numerics}})
 		}
