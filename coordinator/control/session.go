@@ -143,8 +143,10 @@ func (s *Session) Detach() {
 	c.kick()
 }
 
-// Heartbeat keeps the lease and notes how far the worker's cells are.
+// Heartbeat keeps the lease and notes how far the worker's cells are. It is answered with an empty acknowledgement, by
+// which the worker tells a coordinator that is there from one that is only still connected.
 func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
+	defer s.ack(0, nil)
 	c := s.c
 	view, _ := c.cfg.Node.View()
 	c.mu.Lock()
