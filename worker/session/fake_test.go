@@ -207,8 +207,18 @@ func (c *cells) Assign(a *clusterpb.Assign)      { c.note("assign " + a.Job) }
 func (c *cells) Revoke(r *clusterpb.Revoke)      { c.note("revoke " + r.Job) }
 func (c *cells) Stop(s *clusterpb.Stop)          { c.note("stop " + s.Job) }
 func (c *cells) Dropped(m []*clusterpb.Manifest) { c.note("dropped " + m[0].Job) }
-func (c *cells) Running() []*clusterpb.Running   { return c.running }
-func (c *cells) Cells() []*clusterpb.CellStatus  { return nil }
+func (c *cells) Running() []*clusterpb.Running {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running
+}
+
+func (c *cells) run(running ...*clusterpb.Running) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running = running
+}
+func (c *cells) Cells() []*clusterpb.CellStatus { return nil }
 
 // worker runs a session until the test ends it.
 type worker struct {
@@ -221,7 +231,7 @@ type worker struct {
 var errEnough = errors.New("enough")
 
 func startWorker(n *network, change func(*Config), addresses ...string) *worker {
-	w := &worker{cells: &cells{}, ended: make(chan error, 1)}
+	w := &worker{cells: &cells{running: []*clusterpb.Running{{Job: "old", Generation: 7}}}, ended: make(chan error, 1)}
 	cfg := Config{Coordinators: addresses, Register: &clusterpb.Register{Worker: "w", Incarnation: "i"},
 		Handler: w.cells, Log: slog.New(slog.DiscardHandler), DialOptions: []grpc.DialOption{
 			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(n.dial)}}

@@ -26,7 +26,6 @@ func TestWhatTheCoordinatorSaysReachesTheCells(t *testing.T) {
 		n := newNetwork()
 		c := n.start(one)
 		w := startWorker(n, nil, one)
-		w.cells.running = []*clusterpb.Running{{Job: "old", Generation: 7}}
 		a := <-c.attached
 		if r := a.register; r.Worker != "w" || r.Protocol != Protocol || len(r.Running) != 1 || r.Running[0].Generation != 7 {
 			t.Errorf("registered as %v", r)
@@ -53,7 +52,7 @@ func TestWhatTheCoordinatorSaysReachesTheCells(t *testing.T) {
 	})
 }
 
-// TestReportsSurviveBreaks breaks the stream a hundred times at random points, with acknowledgements that lag behind or
+// TestReportsSurviveBreaks breaks the stream forty times at random points, with acknowledgements that lag behind or
 // get lost, and wants every report at the coordinator, in order, on every stream without a gap.
 func TestReportsSurviveBreaks(t *testing.T) {
 	for seed := range uint64(5) {
@@ -63,7 +62,7 @@ func TestReportsSurviveBreaks(t *testing.T) {
 			c := n.start(one)
 			w := startWorker(n, nil, one)
 			written, reported := uint64(0), uint64(0) // what the coordinator has, what there is
-			for range 100 {
+			for range 40 {
 				a := <-c.attached
 				for range r.IntN(4) {
 					for range r.IntN(5) {
@@ -120,10 +119,10 @@ func TestACoordinatorGoneForLongLosesNothing(t *testing.T) {
 		n.taken()
 		for range 1000 {
 			w.Report(&clusterpb.Report{Job: "j"})
-			time.Sleep(10 * time.Second)
+			time.Sleep(time.Second)
 		}
-		if tries := len(n.taken()); tries < 5000 || tries > 11000 {
-			t.Errorf("%d attempts in 10,000 seconds of pauses up to %v", tries, lastBackoff)
+		if tries := len(n.taken()); tries < 500 || tries > 1100 {
+			t.Errorf("%d attempts in 1,000 seconds of pauses up to %v", tries, lastBackoff)
 		}
 		c = n.start(one)
 		a := <-c.attached
@@ -301,11 +300,11 @@ func TestTheRegistrationIsFresh(t *testing.T) {
 		w := startWorker(n, nil, one)
 		for generation := range uint64(3) {
 			a := <-c.attached
-			if want := min(generation, 1); uint64(len(a.register.Running)) != want {
+			if got := a.register.Running; len(got) != 1 || generation > 0 && got[0].Generation != generation-1 {
 				t.Errorf("attachment %d says it runs %v", generation, a.register.Running)
 			}
 			synctest.Wait()
-			w.cells.running = []*clusterpb.Running{{Job: "j", Generation: generation}}
+			w.cells.run(&clusterpb.Running{Job: "j", Generation: generation})
 			a.end <- errBroken
 		}
 		<-c.attached
