@@ -52,6 +52,7 @@ type Cell struct {
 	stop     atomic.Bool
 	status   tracker
 	timing   *timing
+	timed    bool // times have been reported
 
 	epochLoss  float64 // sum of the mean losses of the steps this run has done in the epoch
 	epochSteps int
