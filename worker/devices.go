@@ -36,7 +36,7 @@ func openDevice(name string) (cudakern.Device, error) {
 			return d, nil
 		}
 	}
-	return nil, fmt.Errorf("no device %q; see: worker devices", name)
+	return nil, usageError{fmt.Errorf("no device %q; see: worker devices", name)}
 }
 
 // devicesCmd is `worker devices`.
@@ -116,15 +116,19 @@ func (c *verifyCmd) Run(ctx context.Context, con console) error {
 }
 
 func printResults(out io.Writer, info cudakern.Info, results []kerntest.Result) error {
-	fmt.Fprintf(out, "%s: %s, numerics %s\n", info.Name, info.Model, info.Numerics)
+	what := "every op against the reference in float64, every run twice:"
+	if info.Name == ref.New().Info().Name {
+		what = "this is the reference itself: all this shows is that it repeats"
+	}
+	fmt.Fprintf(out, "%s: %s, numerics %s\n%s\n", info.Name, info.Model, info.Numerics, what)
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "OP\tCASES\tMAX ERROR\tRESULT")
+	fmt.Fprintln(w, "OP\tCASES\tERROR OF TOLERATED\tRESULT")
 	for _, r := range results {
 		verdict := "ok"
 		if !r.Pass {
 			verdict = "WRONG: " + r.Failure
 		}
-		fmt.Fprintf(w, "%s\t%d\t%.2g\t%s\n", r.Op, r.Cases, r.MaxError, verdict)
+		fmt.Fprintf(w, "%s\t%d\t%.2g %%\t%s\n", r.Op, r.Cases, 100*r.MaxError, verdict)
 	}
 	return w.Flush()
 }

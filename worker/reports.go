@@ -46,7 +46,12 @@ func failureReport(run *assignment, err error) *clusterpb.Report {
 	if len(run.local) > 0 {
 		f.Cell = run.local[0]
 	}
-	if peer, ok := errors.AsType[*exchange.PeerError](err); ok {
+	var where *train.CellError
+	if errors.As(err, &where) {
+		f.Cell, f.Step = cellPB(where.Cell), where.Step
+	}
+	var peer *exchange.PeerError
+	if errors.As(err, &peer) {
 		f.Suspect = peer.Worker
 	}
 	var permanent permanentError

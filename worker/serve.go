@@ -45,8 +45,13 @@ var errParentGone = errors.New("the process that started this worker is gone")
 // Run is the life of a worker.
 func (c *runCmd) Run(ctx context.Context, con console) error {
 	log := slog.New(slog.NewTextHandler(con.err, &slog.HandlerOptions{Level: c.LogLevel}))
-	if err := checkListen(c.Listen, c.Insecure); err != nil {
+	if err := checkListen(c.Listen, c.Advertise, c.Insecure); err != nil {
 		return err
+	}
+	for _, a := range c.Coordinator {
+		if err := checkAddress("--coordinator", a); err != nil {
+			return err
+		}
 	}
 	id, release, err := claimDirectory(c.Data)
 	if err != nil {

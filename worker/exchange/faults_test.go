@@ -344,14 +344,14 @@ func TestRandomDelaysChangeNothing(t *testing.T) {
 // TestASenderIsHeldBack wants a sender that nobody receives from to stop after a bounded amount, and to go on, with
 // nothing lost, once somebody does.
 func TestASenderIsHeldBack(t *testing.T) {
-	const messages, size = 400, ChunkBytes
+	const messages, size = 200, ChunkBytes
 	bound := map[string]int{"local": localMessages, "grpc": queueMessages + inboxFrames + windowBytes/size + 8}
 	for name, most := range bound {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			// The peer is slow for longer than it may be silent: being held back is no silence.
-			ex, _ := joinAll(t, ctx, carriers[name](2), Config{Silence: 200 * time.Millisecond}, nil)
+			ex, _ := joinAll(t, ctx, carriers[name](2), Config{Silence: 800 * time.Millisecond}, nil)
 			sent := make(chan int, messages)
 			var wait sync.WaitGroup
 			wait.Go(func() {
@@ -369,7 +369,7 @@ func TestASenderIsHeldBack(t *testing.T) {
 				select {
 				case <-sent:
 					count++
-				case <-time.After(500 * time.Millisecond):
+				case <-time.After(1600 * time.Millisecond):
 					idle = true
 				}
 			}

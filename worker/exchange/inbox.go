@@ -62,7 +62,9 @@ func (in *inbox) take(ctx context.Context, m *Membership) (arrival, error) {
 	case a := <-in.frames:
 		return a, nil
 	case <-in.ended:
-		err = m.lost(in.from, in.worker, in.cause)
+		if err = m.Err(); err == nil { // else the link ended because all of it did
+			err = m.lost(in.from, in.worker, in.cause)
+		}
 	case <-m.done:
 		err = m.Err()
 	case <-ctx.Done():

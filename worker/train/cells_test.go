@@ -170,6 +170,10 @@ func TestAnErrorInOneCellEndsAll(t *testing.T) {
 			if err := got.errs[exchange.Cell{Column: 1}]; !errors.Is(err, broken) || !strings.Contains(err.Error(), "cell r0c1 after step 4: ") {
 				t.Errorf("the broken cell: %v", err)
 			}
+			var where *CellError
+			if !errors.As(got.errs[exchange.Cell{Column: 1}], &where) || where.Cell.Column != 1 || where.Step != 4 {
+				t.Errorf("the broken cell is %v", where)
+			}
 			err := got.errs[exchange.Cell{}]
 			if err == nil || carrier == "workers" && (!errors.Is(err, exchange.ErrPeerLost) || !strings.Contains(err.Error(), broken.Error())) {
 				t.Errorf("the other cell: %v", err)
@@ -301,7 +305,8 @@ func TestAFullDisk(t *testing.T) {
 
 // TestEveryPhaseIsNamedAndTimed wants a step's phases in the status, and nothing of the evaluation among them.
 func TestEveryPhaseIsNamedAndTimed(t *testing.T) {
-	got := setup{dev: ref.New(), job: twoColumns(t, nil), root: t.TempDir()}.mustRun(t)
+	j := twoColumns(t, func(j *job.Job) { j.Recipe.Epochs = 6 }) // so that there is more than the first step's report
+	got := setup{dev: ref.New(), job: j, root: t.TempDir()}.mustRun(t)
 	for id, s := range got.statuses {
 		for _, phase := range []string{"data", "input", "loss", "guard", "update", "conv1", "conv1/w weights", "pool1", "pool1 gradient",
 			fmt.Sprintf("conv2 wait for column %d", 1-id.Column), "snapshot"} {
