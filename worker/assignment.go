@@ -65,7 +65,8 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 	}
 	err = h.runCells(ctx, run, a, j, plan, packs, members, cells)
 	// A peer that aborted says why; that explains more than the broken link it left behind.
-	if cause := members.Err(); err != nil && cause != nil && !errors.Is(err, cause) && errors.Is(err, exchange.ErrPeerLost) {
+	cause := members.Err()
+	if err != nil && cause != nil && !errors.Is(err, cause) && errors.Is(err, exchange.ErrPeerLost) {
 		var where *train.CellError
 		if errors.As(err, &where) {
 			cause = &train.CellError{Cell: where.Cell, Step: where.Step, Err: cause}
@@ -170,8 +171,8 @@ func (h *host) restore(ctx context.Context, run *assignment, a *clusterpb.Assign
 
 // unusable says whether a checkpoint file will be no better at the next try.
 func unusable(err error) bool {
-	for _, final := range []error{checkpoint.ErrCorrupt, checkpoint.ErrMismatch, checkpoint.ErrMissing, checkpoint.ErrVersion,
-		exchange.ErrNoFile} {
+	for _, final := range []error{checkpoint.ErrCorrupt, checkpoint.ErrMismatch, checkpoint.ErrMissing,
+		checkpoint.ErrVersion, exchange.ErrNoFile} {
 		if errors.Is(err, final) {
 			return true
 		}

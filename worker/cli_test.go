@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -33,88 +34,115 @@ func command(ctx context.Context, args ...string) printed {
 	return printed{code, out.String(), err.String()}
 }
 
-// TestWrongInputs walks the paths of a new user's mistakes: each is one line with the next step.
-func TestWrongInputs(t *testing.T) {
+// mistake is a command line that must end in one line on standard error.
+type mistake struct {
+	args []string
+	code int
+	says []string
+}
+
+// usage is a mistake in the command line, failure one that shows when it is carried out.
+func usage(says ...string) func(args ...string) mistake {
+	return func(args ...string) mistake { return mistake{args, exitUsage, says} }
+}
+
+func failure(says ...string) func(args ...string) mistake {
+	return func(args ...string) mistake { return mistake{args, exitFailure, says} }
+}
+
+// runMistakes are those of `worker run`.
+func runMistakes(t *testing.T, file string) map[string]mistake {
 	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	text := filepath.Join(dir, "text.pack")
-	for _, path := range []string{file, text} {
-		if err := os.WriteFile(path, []byte("this is text\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	empty := filepath.Join(dir, "empty")
-	if err := os.Mkdir(empty, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cut := filepath.Join(dir, "cut.pack")
-	whole, err := os.ReadFile(makePack(t, 16))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(cut, whole[:len(whole)-100], 0o644); err != nil {
-		t.Fatal(err)
-	}
 	used := filepath.Join(dir, "used")
 	_, release, err := claimDirectory(used)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer release()
+	t.Cleanup(release)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	data := filepath.Join(dir, "data")
-	worker := func(more ...string) []string {
-		return append([]string{"run", "--coordinator", "127.0.0.1:1", "--data", data, "--device", "ref", "--log-level", "error"}, more...)
+	at := "127.0.0.1:1"
+	with := func(make func(...string) mistake, more ...string) mistake {
+		return make(append([]string{"run", "--coordinator", at, "--data", data, "--device", "ref", "--log-level", "error"},
+			more...)...)
 	}
-	for name, c := range map[string]struct {
-		args []string
-		code int
-		says []string
-	}{
-		"no command":          {nil, exitUsage, []string{"expected one of", "worker --help"}},
-		"unknown command":     {[]string{"fly"}, exitUsage, []string{"fly", "worker --help"}},
-		"unknown flag":        {worker("--fast"), exitUsage, []string{"--fast", "worker --help"}},
-		"no coordinator flag": {[]string{"run", "--data", data}, exitUsage, []string{"--coordinator", "worker --help"}},
-		"no data flag":        {[]string{"run", "--coordinator", "127.0.0.1:1"}, exitUsage, []string{"--data", "worker --help"}},
-		"log level":           {worker("--log-level", "loud"), exitUsage, []string{"loud"}},
-		"carrier":             {worker("--carrier", "pigeon"), exitUsage, []string{"pigeon", "auto"}},
-		"coordinator address": {[]string{"run", "--coordinator", "localhost", "--data", data}, exitUsage, []string{"--coordinator localhost", "give host:port"}},
-		"coordinator no host": {[]string{"run", "--coordinator", ":7420", "--data", data}, exitUsage, []string{"give host:port"}},
-		"listen address":      {worker("--listen", "here"), exitUsage, []string{"--listen here", "give host:port"}},
-		"listen to all":       {worker("--listen", "0.0.0.0:0"), exitUsage, []string{"without encryption", "--insecure"}},
-		"listen by name":      {worker("--listen", "example.org:80"), exitUsage, []string{"without encryption", "--insecure"}},
-		"listen to any":       {worker("--listen", ":0", "--insecure"), exitUsage, []string{"--advertise"}},
-		"advertise":           {worker("--advertise", "me"), exitUsage, []string{"--advertise me", "give host:port"}},
-		"device":              {worker("--device", "abacus"), exitUsage, []string{`"abacus"`, "worker devices"}},
-		"data is a file":      {worker("--data", file), exitFailure, []string{file, "choose another --data"}},
-		"data is used":        {worker("--data", used), exitFailure, []string{used, "another worker", "choose another --data"}},
-		"port is used":        {worker("--listen", l.Addr().String()), exitFailure, []string{"in use", "choose another --listen"}},
-		"nobody answers":      {worker("--wait", "50ms"), exitFailure, []string{"127.0.0.1:1", "refused", "coordinator start --data DIR"}},
+	help := "see: worker --help"
+	return map[string]mistake{
+		"unknown flag":        with(usage("--fast", help), "--fast"),
+		"no coordinator flag": usage("--coordinator", help)("run", "--data", data),
+		"no data flag":        usage("--data", help)("run", "--coordinator", at),
+		"log level":           with(usage("loud"), "--log-level", "loud"),
+		"carrier":             with(usage("pigeon", "auto"), "--carrier", "pigeon"),
+		"coordinator address": usage("localhost", "give host:port")("run", "--coordinator", "localhost", "--data", data),
+		"coordinator no host": usage("give host:port")("run", "--coordinator", ":7420", "--data", data),
+		"listen address":      with(usage("--listen here", "give host:port"), "--listen", "here"),
+		"listen to all":       with(usage("without encryption", "--insecure"), "--listen", "0.0.0.0:0"),
+		"listen by name":      with(usage("without encryption", "--insecure"), "--listen", "example.org:80"),
+		"listen to any":       with(usage("--advertise"), "--listen", ":0", "--insecure"),
+		"advertise":           with(usage("--advertise me", "give host:port"), "--advertise", "me"),
+		"device":              with(usage(`"abacus"`, "worker devices"), "--device", "abacus"),
+		"data is a file":      with(failure(file, "choose another --data"), "--data", file),
+		"data is used":        with(failure(used, "another worker", "choose another --data"), "--data", used),
+		"port is used":        with(failure("in use", "choose another --listen"), "--listen", l.Addr().String()),
+		"nobody answers":      with(failure(at, "refused", "coordinator start --data DIR"), "--wait", "50ms"),
+	}
+}
 
-		"verify nothing": {[]string{"verify"}, exitUsage, []string{"--device", "worker --help"}},
-		"verify abacus":  {[]string{"verify", "--device", "abacus"}, exitUsage, []string{`"abacus"`, "worker devices"}},
+// otherMistakes are those of the other commands.
+func otherMistakes(t *testing.T, file string) map[string]mistake {
+	dir, empty := t.TempDir(), t.TempDir()
+	whole, err := os.ReadFile(makePack(t, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut, out := filepath.Join(dir, "cut.pack"), filepath.Join(dir, "x.pack")
+	if err := os.WriteFile(cut, whole[:len(whole)-100], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	help := "see: worker --help"
+	pack := func(make func(...string) mistake, from, out string, more ...string) mistake {
+		return make(append([]string{"data", "pack", "--from", from, "--out", out}, more...)...)
+	}
+	return map[string]mistake{
+		"no command":       usage("expected one of", help)(),
+		"unknown command":  usage("fly", help)("fly"),
+		"verify nothing":   usage("--device", help)("verify"),
+		"verify abacus":    usage(`"abacus"`, "worker devices")("verify", "--device", "abacus"),
+		"verify magic":     usage("--op magic", "leave --op out")("verify", "--device", "ref", "--op", "magic,add"),
+		"pack nothing":     usage("--from", help)("data", "pack", "--out", out),
+		"pack no source":   pack(failure("none", "--from"), dir+"/none", out),
+		"pack text":        pack(failure(file, "CLASS/IMAGE"), file, out),
+		"pack emptiness":   pack(failure(empty, "CLASS/IMAGE"), empty, out),
+		"pack to a folder": pack(failure(empty, "--out"), idx(t, 16), empty, "--split", "train"),
+		"pack to nowhere":  pack(failure(file, "--out"), idx(t, 16), file+"/x.pack", "--split", "train"),
+		"pack wrong split": pack(failure("dev", "--split train"), idx(t, 16), out, "--split", "dev"),
+		"info of nothing":  failure("none.pack", "worker data pack")("data", "info", dir+"/none.pack"),
+		"info of text":     failure(file, "worker data pack")("data", "info", file),
+		"info of a part":   failure(cut, "worker data pack")("data", "info", cut),
+		"info of a folder": failure(empty, "worker data pack")("data", "info", empty),
+	}
+}
 
-		"pack nothing":     {[]string{"data", "pack", "--out", data}, exitUsage, []string{"--from", "worker --help"}},
-		"pack no source":   {[]string{"data", "pack", "--from", dir + "/none", "--out", dir + "/x.pack"}, exitFailure, []string{"none", "--from"}},
-		"pack text":        {[]string{"data", "pack", "--from", file, "--out", dir + "/x.pack"}, exitFailure, []string{file, "CLASS/IMAGE"}},
-		"pack emptiness":   {[]string{"data", "pack", "--from", empty, "--out", dir + "/x.pack"}, exitFailure, []string{empty, "CLASS/IMAGE"}},
-		"pack to nowhere":  {[]string{"data", "pack", "--from", idx(t, 16), "--split", "train", "--out", file + "/x.pack"}, exitFailure, []string{file, "--out"}},
-		"pack wrong split": {[]string{"data", "pack", "--from", idx(t, 16), "--split", "dev", "--out", dir + "/x.pack"}, exitFailure, []string{"dev"}},
-		"info of nothing":  {[]string{"data", "info", dir + "/none.pack"}, exitFailure, []string{"none.pack", "worker data pack"}},
-		"info of text":     {[]string{"data", "info", text}, exitFailure, []string{text, "worker data pack"}},
-		"info of a part":   {[]string{"data", "info", cut}, exitFailure, []string{cut, "worker data pack"}},
-		"info of a folder": {[]string{"data", "info", empty}, exitFailure, []string{empty}},
-	} {
+// TestWrongInputs walks the paths of a new user's mistakes: each is one line with the next step.
+func TestWrongInputs(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("this is text\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	all := runMistakes(t, file)
+	maps.Copy(all, otherMistakes(t, file))
+	for name, c := range all {
 		t.Run(name, func(t *testing.T) {
 			p := command(context.Background(), c.args...)
 			if p.code != c.code {
 				t.Errorf("exit status %d, want %d", p.code, c.code)
 			}
-			if strings.Count(p.err, "\n") != 1 || !strings.HasPrefix(p.err, "worker: ") || strings.Contains(p.err, "rpc error") || p.out != "" {
+			if strings.Count(p.err, "\n") != 1 || !strings.HasPrefix(p.err, "worker: ") || p.out != "" ||
+				strings.Contains(p.err, "rpc error") {
 				t.Errorf("not one line: %q; on standard output %q", p.err, p.out)
 			}
 			for _, s := range c.says {
@@ -122,7 +150,6 @@ func TestWrongInputs(t *testing.T) {
 					t.Errorf("%q does not say %q", p.err, s)
 				}
 			}
-			t.Log(strings.TrimSpace(p.err))
 		})
 	}
 }
@@ -137,7 +164,8 @@ func TestFactsAsJSON(t *testing.T) {
 	}
 	p = command(ctx, "data", "info", out, "--json")
 	var facts data.Facts
-	if err := json.Unmarshal([]byte(p.out), &facts); err != nil || p.code != 0 || facts.Images != 16 || len(facts.Classes) != 8 {
+	err := json.Unmarshal([]byte(p.out), &facts)
+	if err != nil || p.code != 0 || facts.Images != 16 || len(facts.Classes) != 8 {
 		t.Errorf("data info: %+v, %v", p, err)
 	}
 	if p = command(ctx, "data", "info", out); p.code != 0 || !strings.Contains(p.out, "16 of 1x12x12") {
@@ -145,7 +173,8 @@ func TestFactsAsJSON(t *testing.T) {
 	}
 	p = command(ctx, "devices", "--json")
 	var devices []deviceFact
-	if err := json.Unmarshal([]byte(p.out), &devices); err != nil || p.code != 0 || len(devices) != len(deviceKinds) || devices[1].Numerics != "ref/1/float64" {
+	err = json.Unmarshal([]byte(p.out), &devices)
+	if err != nil || p.code != 0 || len(devices) != len(deviceKinds) || devices[1].Numerics != "ref/1/float64" {
 		t.Errorf("devices: %+v, %v", p, err)
 	}
 	if p = command(ctx, "devices"); p.code != 0 || strings.Count(p.out, "\n") != 1+len(deviceKinds) {
@@ -159,12 +188,14 @@ func TestVerify(t *testing.T) {
 	defer func() { deviceKinds = kinds }()
 	deviceKinds = append(deviceKinds[:len(deviceKinds):len(deviceKinds)],
 		deviceKind{"lame", "cannot update", func() (cudakern.Device, error) { return noUpdates{ref.New()}, nil }},
-		deviceKind{"absent", "is not there", func() (cudakern.Device, error) { return nil, errors.New("no such bus; plug it in") }})
+		deviceKind{"absent", "is not there", func() (cudakern.Device, error) {
+			return nil, errors.New("no such bus; plug it in")
+		}})
 	ctx := context.Background()
-	p := command(ctx, "verify", "--device", "lame", "--json")
+	p := command(ctx, "verify", "--device", "lame", "--op", "add,sgd", "--json")
 	var results []kerntest.Result
-	if err := json.Unmarshal([]byte(p.out), &results); err != nil {
-		t.Fatal(err)
+	if err := json.Unmarshal([]byte(p.out), &results); err != nil || len(results) != 2 {
+		t.Fatalf("%v, %q", err, p.out)
 	}
 	for _, r := range results {
 		if r.Pass != (r.Op != "sgd") {
@@ -176,7 +207,7 @@ func TestVerify(t *testing.T) {
 	}
 	var text bytes.Buffer
 	for info, says := range map[cudakern.Info]string{ref.New().Info(): "this is the reference itself",
-		{Name: "other"}: "every op against the reference"} {
+		{Name: "other"}: "ops against the reference"} {
 		if err := printResults(&text, info, results); err != nil || !strings.Contains(text.String(), says) {
 			t.Errorf("%v: %v, %q", info, err, &text)
 		}
@@ -199,7 +230,8 @@ type fakeCoordinator struct {
 	refuse string
 }
 
-func (c *fakeCoordinator) Attach(stream grpc.BidiStreamingServer[clusterpb.WorkerMessage, clusterpb.CoordinatorMessage]) error {
+func (c *fakeCoordinator) Attach(
+	stream grpc.BidiStreamingServer[clusterpb.WorkerMessage, clusterpb.CoordinatorMessage]) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return err
@@ -265,14 +297,16 @@ func TestTheLifeOfAWorker(t *testing.T) {
 	end = start()
 	second := <-c.joined
 	if second.Worker != first.Worker || second.Incarnation == first.Incarnation {
-		t.Errorf("came back as worker %s incarnation %s, was %s %s", second.Worker, second.Incarnation, first.Worker, first.Incarnation)
+		t.Errorf("came back as worker %s incarnation %s, was %s %s", second.Worker, second.Incarnation, first.Worker,
+			first.Incarnation)
 	}
 	end()
 }
 
 func TestACoordinatorThatRefusesEndsTheWorker(t *testing.T) {
 	address, _ := startCoordinator(t, "speaks protocol 9; run the same version on all machines")
-	p := command(context.Background(), "run", "--coordinator", address, "--device", "ref", "--data", t.TempDir(), "--log-level", "error")
+	p := command(context.Background(), "run", "--coordinator", address, "--device", "ref", "--data", t.TempDir(),
+		"--log-level", "error")
 	if p.code != exitFailure || !strings.Contains(p.err, "run the same version") || strings.Count(p.err, "\n") != 1 {
 		t.Errorf("%+v", p)
 	}
@@ -288,8 +322,8 @@ func TestAWorkerEndsWithItsParent(t *testing.T) {
 	var out, errs bytes.Buffer
 	code := make(chan int, 1)
 	go func() {
-		code <- run(context.Background(), []string{"run", "--coordinator", address, "--device", "ref", "--data", t.TempDir(), "--with-parent"},
-			console{out: &out, err: &errs, in: r})
+		args := []string{"run", "--coordinator", address, "--device", "ref", "--data", t.TempDir(), "--with-parent"}
+		code <- run(context.Background(), args, console{out: &out, err: &errs, in: r})
 	}()
 	<-c.joined
 	w.Close() // the parent has died

@@ -69,8 +69,8 @@ func checkListen(address, advertise string, insecure bool) error {
 	}
 	ip := net.ParseIP(host)
 	if !insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return usageError{fmt.Errorf("--listen %s is open to the network without encryption; use 127.0.0.1, or add --insecure",
-			address)}
+		return usageError{fmt.Errorf(
+			"--listen %s is open to the network without encryption; use 127.0.0.1, or add --insecure", address)}
 	}
 	if advertise == "" && (host == "" || ip != nil && ip.IsUnspecified()) {
 		return usageError{fmt.Errorf("--listen %s is no address others can reach; add --advertise HOST:PORT", address)}

@@ -13,7 +13,8 @@ func TestClaimDirectory(t *testing.T) {
 	if err != nil || len(id) != 16 {
 		t.Fatalf("id %q, %v", id, err)
 	}
-	if _, _, err := claimDirectory(dir); err == nil || !strings.Contains(err.Error(), "used by another worker; choose another --data") {
+	_, _, err = claimDirectory(dir)
+	if err == nil || !strings.Contains(err.Error(), "used by another worker; choose another --data") {
 		t.Errorf("a second worker: %v", err)
 	}
 	release()

@@ -211,7 +211,8 @@ func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
 		}
 	}
 	for _, c := range run.local {
-		out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: c, Step: run.from, Phase: phase})
+		out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: c, Step: run.from,
+			Phase: phase})
 	}
 	return out
 }

@@ -58,7 +58,8 @@ func idx(t testing.TB, images int) string {
 func makePack(t testing.TB, images int) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "test.pack")
-	if _, err := data.MakePack(context.Background(), data.PackOptions{From: idx(t, images), Split: "train", Out: out}); err != nil {
+	_, err := data.MakePack(context.Background(), data.PackOptions{From: idx(t, images), Split: "train", Out: out})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -119,14 +120,14 @@ func startHost(t *testing.T, id string) *testHost {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	h := &testHost{t: t, server: grpc.NewServer(exchange.ServerOptions()...), served: make(chan struct{}),
-		reports: make(chan *clusterpb.Report, 1000)}
 	mesh := exchange.New(exchange.Config{Worker: id, Log: log})
+	h := &testHost{t: t, server: mesh.NewServer(), served: make(chan struct{}),
+		reports: make(chan *clusterpb.Report, 1000)}
 	root := t.TempDir()
-	mesh.Register(h.server)
 	exchange.RegisterFiles(h.server, root)
-	h.host = &host{device: ref.New(), mesh: mesh, root: root, packs: t.TempDir(), worker: id, address: l.Addr().String(), log: log,
-		runs: map[string]*assignment{}, ended: map[string]uint64{}, report: func(r *clusterpb.Report) { h.reports <- r }}
+	h.host = &host{device: ref.New(), mesh: mesh, root: root, packs: t.TempDir(), worker: id,
+		address: l.Addr().String(), log: log, runs: map[string]*assignment{}, ended: map[string]uint64{},
+		report: func(r *clusterpb.Report) { h.reports <- r }}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(h.served)
@@ -452,9 +453,10 @@ func TestALostPeerIsNamed(t *testing.T) {
 	}
 	a.until("it trains", func(cells []*clusterpb.CellStatus) bool { return len(cells) == 1 && cells[0].Step > 2 })
 	b.server.Stop() // its connections break: each end notices on its own, or hears of it from the other
-	for h, peer := range map[*testHost]string{a: "cell r0c1 on worker b is lost", b: "cell r0c0 on worker a is lost"} {
+	for h, peer := range map[*testHost]string{a: "cell r0c1 on worker b", b: "cell r0c0 on worker a"} {
 		f := h.next(failed).GetFailed()
-		if f.Suspect == h.worker || f.Suspect == "" || f.Permanent || f.Step == 0 || !strings.Contains(f.Reason, peer) || strings.Contains(f.Reason, "\n") {
+		if f.Suspect == h.worker || f.Suspect == "" || f.Permanent || f.Step == 0 ||
+			!strings.Contains(f.Reason, peer+" is lost") || strings.Contains(f.Reason, "\n") {
 			t.Errorf("worker %s reported %v", h.worker, f)
 		}
 	}
@@ -560,14 +562,16 @@ func TestWhichFilesAreBad(t *testing.T) {
 			m.Files[0].Worker, m.Files[0].Address = "gone", "127.0.0.1:1"
 		}, false, "fetch checkpoint file"},
 		"no digest": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) { m.Files[0].Sha256 = nil }, false, "digest"},
-		"no file":   {func(t *testing.T, m *clusterpb.Manifest, h *testHost) { m.Files = m.Files[1:] }, false, "no file of cell r0c0"},
+		"no file": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) {
+			m.Files = m.Files[1:]
+		}, false, "no file of cell r0c0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := startHost(t, "h")
 			m := &clusterpb.Manifest{Job: whole.Job, Step: whole.Step, Numerics: whole.Numerics}
 			for i, f := range whole.Files {
-				g := &clusterpb.CheckpointFile{Cell: f.Cell, Worker: "h", Path: f.Path, Bytes: f.Bytes, Sha256: f.Sha256, Digest: f.Digest}
-				m.Files = append(m.Files, g)
+				m.Files = append(m.Files, &clusterpb.CheckpointFile{Cell: f.Cell, Worker: "h", Path: f.Path, Bytes: f.Bytes,
+					Sha256: f.Sha256, Digest: f.Digest})
 				from, err := os.ReadFile(file(i, []*testHost{a, b}[i]))
 				if err != nil {
 					t.Fatal(err)

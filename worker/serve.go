@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
 
 	"colonnade/cudakern"
 	"colonnade/proto/clusterpb"
@@ -95,13 +94,12 @@ func (c *runCmd) serve(ctx context.Context, con console, log *slog.Logger, id st
 	}
 	mesh := exchange.New(exchange.Config{Worker: id, Log: log})
 	defer mesh.Close()
-	server := grpc.NewServer(exchange.ServerOptions()...)
-	mesh.Register(server)
+	server := mesh.NewServer()
 	exchange.RegisterFiles(server, c.Checkpoints)
 
 	h := &host{ctx: ctx, device: device, mesh: mesh, root: c.Checkpoints, packs: c.Packs, worker: id,
-		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log, runs: map[string]*assignment{},
-		ended: map[string]uint64{}}
+		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log,
+		runs: map[string]*assignment{}, ended: map[string]uint64{}}
 	s := session.New(session.Config{Coordinators: c.Coordinator, FirstTimeout: c.Wait, Log: log, Handler: h,
 		Register: c.registration(id, device)})
 	h.report = s.Report

@@ -59,8 +59,8 @@ func dialRaw(t *testing.T, address string, generation uint64, dial ...grpc.DialO
 		return nil, err
 	}
 	var zero [32]byte
-	hello, err := proto.Marshal(&exchangepb.Hello{Version: frameVersion, Job: "job", Generation: generation, FromColumn: 1,
-		Worker: "raw", PlanDigest: zero[:], Numerics: "test"})
+	hello, err := proto.Marshal(&exchangepb.Hello{Version: frameVersion, Job: "job", Generation: generation,
+		FromColumn: 1, Worker: "raw", PlanDigest: zero[:], Numerics: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,8 +83,8 @@ func (r *raw) close() {
 
 // dataFrame is a good frame from cell 1 to cell 0.
 func dataFrame(generation uint64, tag Tag, chunk uint32, payload []byte, total int) *outgoing {
-	return &outgoing{payload: payload, header: header{kind: kindData, job: jobHash("job"), generation: generation, tag: tag,
-		from: Cell{Column: 1}, to: Cell{}, total: uint64(total), chunk: chunk}}
+	return &outgoing{payload: payload, header: header{kind: kindData, job: jobHash("job"), generation: generation,
+		tag: tag, from: Cell{Column: 1}, to: Cell{}, total: uint64(total), chunk: chunk}}
 }
 
 // sink is a worker that welcomes peers and only listens.
@@ -220,7 +220,9 @@ var badStreams = map[string]struct {
 		b := wire(t, dataFrame(3, due, 0, first, len(whole)))
 		r.stream.SendMsg(b[:len(b)-1])
 	}, want: ErrPeerLost, says: "bad frame"},
-	"of no header": {send: func(t *testing.T, r *raw) { r.stream.SendMsg([]byte("hello")) }, want: ErrPeerLost, says: "bad frame"},
+	"of no header": {send: func(t *testing.T, r *raw) {
+		r.stream.SendMsg([]byte("hello"))
+	}, want: ErrPeerLost, says: "bad frame"},
 	"corrupted": {send: func(t *testing.T, r *raw) {
 		b := wire(t, dataFrame(3, due, 0, first, len(whole)))
 		b[len(b)/2] ^= 4
@@ -254,7 +256,8 @@ func TestBadFramesAreRefusedWithoutHarm(t *testing.T) {
 				t.Errorf("got %v, want %v that says %q", err, c.want, c.says)
 			}
 			var peer *PeerError
-			if errors.Is(c.want, ErrPeerLost) && (!errors.As(err, &peer) || peer.Worker != "raw" || peer.Cell != Cell{Column: 1}) {
+			if errors.Is(c.want, ErrPeerLost) &&
+				(!errors.As(err, &peer) || peer.Worker != "raw" || peer.Cell != Cell{Column: 1}) {
 				t.Errorf("%v does not name the peer", err)
 			}
 			m.Abort("bad frame")
@@ -280,7 +283,8 @@ func TestAStaleHelloIsTurnedAway(t *testing.T) {
 	m, r := joinRaw(t, n, to, 3)
 	defer m.Close()
 	defer r.close()
-	for generation, want := range map[uint64]codes.Code{2: codes.FailedPrecondition, 3: codes.FailedPrecondition, 4: codes.Unavailable} {
+	for generation, want := range map[uint64]codes.Code{
+		2: codes.FailedPrecondition, 3: codes.FailedPrecondition, 4: codes.Unavailable} {
 		if _, err := dialRaw(t, n.address, generation); status.Code(err) != want {
 			t.Errorf("hello of generation %d: got %v, want %v", generation, err, want)
 		}
@@ -378,7 +382,8 @@ func TestASenderIsHeldBack(t *testing.T) {
 			}
 			got := make([]byte, size)
 			for i := range messages {
-				if err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: uint64(i)}, got); err != nil || !bytes.Equal(got, payload(size, 1)) {
+				err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: uint64(i)}, got)
+				if err != nil || !bytes.Equal(got, payload(size, 1)) {
 					t.Fatalf("message %d: %v", i, err)
 				}
 			}
@@ -483,7 +488,8 @@ func TestSilenceIsNoticedInTime(t *testing.T) {
 		}
 		done := make(chan joined, 1)
 		go func() {
-			m, err := mesh.Join(context.Background(), Group{Job: "job", Generation: 3, Numerics: "test", Local: []Cell{{}}, Peers: peers})
+			m, err := mesh.Join(context.Background(), Group{Job: "job", Generation: 3, Numerics: "test", Local: []Cell{{}},
+				Peers: peers})
 			done <- joined{m, err}
 		}()
 		synctest.Wait()

@@ -58,11 +58,12 @@ func serveFiles(t *testing.T) (address string, content []byte) {
 func TestFetch(t *testing.T) {
 	address, content := serveFiles(t)
 	var got bytes.Buffer
-	if err := Fetch(context.Background(), address, "job/1/a.ckpt", &got); err != nil || !bytes.Equal(got.Bytes(), content) {
+	err := Fetch(context.Background(), address, "job/1/a.ckpt", &got)
+	if err != nil || !bytes.Equal(got.Bytes(), content) {
 		t.Errorf("%d bytes, %v", got.Len(), err)
 	}
-	for name, absent := range map[string]bool{"job/1/none.ckpt": true, "job/1": true, "job/link.ckpt": false, "../secret": false,
-		"/etc/passwd": false, "job/1/b.ckpt.tmp": false, "": false, "job/../../secret": false} {
+	for name, absent := range map[string]bool{"job/1/none.ckpt": true, "job/1": true, "job/link.ckpt": false,
+		"../secret": false, "/etc/passwd": false, "job/1/b.ckpt.tmp": false, "": false, "job/../../secret": false} {
 		got.Reset()
 		err := Fetch(context.Background(), address, name, &got)
 		if err == nil || got.Len() > 0 || errors.Is(err, ErrNoFile) != absent || strings.ContainsAny(err.Error(), "\n") {
@@ -76,7 +77,8 @@ func TestFetch(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 	full := errors.New("disk full")
-	if err := Fetch(context.Background(), address, "job/1/a.ckpt", writer(func([]byte) (int, error) { return 0, full })); !errors.Is(err, full) {
+	noRoom := writer(func([]byte) (int, error) { return 0, full })
+	if err := Fetch(context.Background(), address, "job/1/a.ckpt", noRoom); !errors.Is(err, full) {
 		t.Errorf("cannot write: %v", err)
 	}
 }

@@ -21,8 +21,8 @@ type arrival struct {
 	free   func()
 }
 
-// Bounds of what waits in an inbox; a carrier that is further ahead waits. Frames are chunks, so a network link holds up
-// to 64 MiB here and as much again in gRPC's window. A local arrival is a whole message: cells in lock step are a
+// Bounds of what waits in an inbox; a carrier that is further ahead waits. Frames are chunks, so a network link holds
+// up to 64 MiB here and as much again in gRPC's window. A local arrival is a whole message: cells in lock step are a
 // message or two ahead of each other.
 const (
 	inboxFrames   = 64

@@ -64,6 +64,13 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.ReadBufferSize(socketBytes), grpc.WriteBufferSize(socketBytes), grpc.MaxRecvMsgSize(2 * ChunkBytes)}
 }
 
+// NewServer returns a server that carries the mesh. The caller serves and stops it.
+func (m *Mesh) NewServer() *grpc.Server {
+	s := grpc.NewServer(ServerOptions()...)
+	m.Register(s)
+	return s
+}
+
 // Register adds the mesh's service to a server.
 func (m *Mesh) Register(s *grpc.Server) { exchangepb.RegisterExchangeServer(s, m) }
 

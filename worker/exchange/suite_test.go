@@ -33,9 +33,8 @@ func startNode(t *testing.T, id string, cfg Config) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{mesh: New(cfg), server: grpc.NewServer(ServerOptions()...), address: l.Addr().String(),
-		served: make(chan struct{})}
-	n.mesh.Register(n.server)
+	n := &node{mesh: New(cfg), address: l.Addr().String(), served: make(chan struct{})}
+	n.server = n.mesh.NewServer()
 	go func() {
 		defer close(n.served)
 		if err := n.server.Serve(l); err != nil {

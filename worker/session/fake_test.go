@@ -109,7 +109,8 @@ func (c *coordinator) stop() {
 	<-c.served
 }
 
-func (c *coordinator) Attach(stream grpc.BidiStreamingServer[clusterpb.WorkerMessage, clusterpb.CoordinatorMessage]) error {
+func (c *coordinator) Attach(
+	stream grpc.BidiStreamingServer[clusterpb.WorkerMessage, clusterpb.CoordinatorMessage]) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return err

@@ -11,11 +11,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"colonnade/cudakern/ref"
 	"colonnade/shard/job"
@@ -63,8 +62,10 @@ func TestWatchingDoesNotDisturb(t *testing.T) {
 	want := setup{dev: ref.New(), job: twoColumns(t, nil), root: t.TempDir()}.mustRun(t)
 	trainPack := makePack(t, 32, 1, 12, 8, 1)
 	for name, j := range map[string]*job.Job{
-		"no evaluation":         makeJob(t, "tiny", 2, trainPack, "", func(j *job.Job) { j.Recipe.Epochs = 3 }),
-		"another test set":      makeJob(t, "tiny", 2, trainPack, makePack(t, 40, 1, 12, 8, 5), func(j *job.Job) { j.Recipe.Epochs = 3 }),
+		"no evaluation": makeJob(t, "tiny", 2, trainPack, "", func(j *job.Job) { j.Recipe.Epochs = 3 }),
+		"another test set": makeJob(t, "tiny", 2, trainPack, makePack(t, 40, 1, 12, 8, 5), func(j *job.Job) {
+			j.Recipe.Epochs = 3
+		}),
 		"a checkpoint a step":   twoColumns(t, func(j *job.Job) { j.Checkpoint.Every = 1 }),
 		"one checkpoint in all": twoColumns(t, func(j *job.Job) { j.Checkpoint.Every = 1000 }),
 	} {
@@ -167,15 +168,17 @@ func TestAnErrorInOneCellEndsAll(t *testing.T) {
 					}
 					return ex
 				}}.run(t)
-			if err := got.errs[exchange.Cell{Column: 1}]; !errors.Is(err, broken) || !strings.Contains(err.Error(), "cell r0c1 after step 4: ") {
+			err := got.errs[exchange.Cell{Column: 1}]
+			if !errors.Is(err, broken) || !strings.Contains(err.Error(), "cell r0c1 after step 4: ") {
 				t.Errorf("the broken cell: %v", err)
 			}
 			var where *CellError
-			if !errors.As(got.errs[exchange.Cell{Column: 1}], &where) || where.Cell.Column != 1 || where.Step != 4 {
+			if !errors.As(err, &where) || where.Cell.Column != 1 || where.Step != 4 {
 				t.Errorf("the broken cell is %v", where)
 			}
-			err := got.errs[exchange.Cell{}]
-			if err == nil || carrier == "workers" && (!errors.Is(err, exchange.ErrPeerLost) || !strings.Contains(err.Error(), broken.Error())) {
+			err = got.errs[exchange.Cell{}]
+			told := errors.Is(err, exchange.ErrPeerLost) && strings.Contains(err.Error(), broken.Error())
+			if err == nil || carrier == "workers" && !told {
 				t.Errorf("the other cell: %v", err)
 			}
 			if len(got.digest)+len(got.stopped) > 0 {
@@ -207,7 +210,8 @@ func TestDivergenceIsOneVerdict(t *testing.T) {
 func TestCancellingIsNoFailedSave(t *testing.T) {
 	enough := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(context.Background())
-	got := setup{dev: ref.New(), job: twoColumns(t, func(j *job.Job) { j.Checkpoint.Every = 1 }), root: t.TempDir(), context: ctx,
+	j := twoColumns(t, func(j *job.Job) { j.Checkpoint.Every = 1 })
+	got := setup{dev: ref.New(), job: j, root: t.TempDir(), context: ctx,
 		source: func(_ exchange.Cell, s Source) Source {
 			return hooked{s, func(step uint64) {
 				if step == 5 {
@@ -272,10 +276,10 @@ func TestAFailedSaveDoesNotStopTraining(t *testing.T) {
 // TestAFullDisk trains with checkpoints on a file system that has no room for them.
 func TestAFullDisk(t *testing.T) {
 	root := t.TempDir()
-	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=64k"); err != nil {
+	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, "size=64k"); err != nil {
 		t.Skipf("cannot mount a small file system: %v", err)
 	}
-	defer unix.Unmount(root, 0)
+	defer syscall.Unmount(root, 0)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	enough := errors.New("enough")
 	got := setup{dev: ref.New(), job: twoColumns(t, nil), root: root, context: ctx, report: func(e Event) {
@@ -288,7 +292,7 @@ func TestAFullDisk(t *testing.T) {
 			t.Errorf("cell %s ended after step %d: %v", id, got.statuses[id].Step, err)
 		}
 	}
-	if len(got.failed) < 4 || !errors.Is(got.failed[0].Err, unix.ENOSPC) {
+	if len(got.failed) < 4 || !errors.Is(got.failed[0].Err, syscall.ENOSPC) {
 		t.Errorf("failed saves: %v", got.failed)
 	}
 	var left []string
@@ -308,8 +312,8 @@ func TestEveryPhaseIsNamedAndTimed(t *testing.T) {
 	j := twoColumns(t, func(j *job.Job) { j.Recipe.Epochs = 6 }) // so that there is more than the first step's report
 	got := setup{dev: ref.New(), job: j, root: t.TempDir()}.mustRun(t)
 	for id, s := range got.statuses {
-		for _, phase := range []string{"data", "input", "loss", "guard", "update", "conv1", "conv1/w weights", "pool1", "pool1 gradient",
-			fmt.Sprintf("conv2 wait for column %d", 1-id.Column), "snapshot"} {
+		for _, phase := range []string{"data", "input", "loss", "guard", "update", "conv1", "conv1/w weights", "pool1",
+			"pool1 gradient", fmt.Sprintf("conv2 wait for column %d", 1-id.Column), "snapshot"} {
 			if _, ok := s.PhaseSeconds[phase]; !ok {
 				t.Errorf("cell %s: phase %q is not timed", id, phase)
 			}

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"colonnade/checkpoint"
 	"colonnade/cudakern"
 	"colonnade/shard/job"
@@ -90,9 +88,16 @@ func (d *delayed) Send(ctx context.Context, to exchange.Cell, tag exchange.Tag, 
 	return d.Exchanger.Send(ctx, to, tag, data)
 }
 
-// join makes every cell's end of the exchange, and says what an end of the run is told to: abort with a reason.
-func (s *setup) join(t testing.TB, cells []exchange.Cell) (ends map[exchange.Cell]exchange.Exchanger,
-	abort func(exchange.Cell, string), leave func()) {
+// group is the exchange of all cells of a run.
+type group struct {
+	meshes  []*exchange.Mesh
+	members []*exchange.Membership
+	at      map[exchange.Cell]*exchange.Membership
+	stops   []func()
+}
+
+// join links all cells over the carrier that is asked for.
+func (s *setup) join(t testing.TB, cells []exchange.Cell) *group {
 	t.Helper()
 	workers := [][]exchange.Cell{cells}
 	if s.carrier == "workers" {
@@ -101,135 +106,94 @@ func (s *setup) join(t testing.TB, cells []exchange.Cell) (ends map[exchange.Cel
 			workers = append(workers, []exchange.Cell{c})
 		}
 	}
+	g := &group{members: make([]*exchange.Membership, len(workers)), at: map[exchange.Cell]*exchange.Membership{}}
 	var addresses []string
-	var meshes []*exchange.Mesh
-	var stops []func()
 	for i := range workers {
-		mesh := exchange.New(exchange.Config{Worker: fmt.Sprintf("w%d", i), Log: slog.New(slog.DiscardHandler)})
-		meshes = append(meshes, mesh)
-		if s.carrier == "" || s.carrier == "local" {
-			addresses = append(addresses, "")
-			continue
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := grpc.NewServer(exchange.ServerOptions()...)
-		mesh.Register(server)
-		served := make(chan struct{})
-		go func() {
-			defer close(served)
-			server.Serve(l)
-		}()
-		addresses = append(addresses, l.Addr().String())
-		stops = append(stops, func() {
-			server.Stop()
-			<-served
-		})
+		addresses = append(addresses, g.start(t, i, s.carrier != "" && s.carrier != "local"))
 	}
-	members := make([]*exchange.Membership, len(workers))
 	errs := make([]error, len(workers))
 	var wait sync.WaitGroup
 	for i, local := range workers {
-		g := exchange.Group{Job: s.job.Name, Generation: 1, Local: local, Address: addresses[i]}
+		part := exchange.Group{Job: s.job.Name, Generation: 1, Local: local, Address: addresses[i]}
 		if s.carrier == "grpc" {
-			g.Carrier = exchange.CarrierGRPC
+			part.Carrier = exchange.CarrierGRPC
 		}
 		for k, other := range workers {
 			if k != i {
-				g.Peers = append(g.Peers, exchange.Peer{Cell: other[0], Worker: fmt.Sprintf("w%d", k), Address: addresses[k]})
+				part.Peers = append(part.Peers, exchange.Peer{Cell: other[0], Worker: fmt.Sprintf("w%d", k), Address: addresses[k]})
 			}
 		}
-		wait.Go(func() { members[i], errs[i] = meshes[i].Join(context.Background(), g) })
+		wait.Go(func() { g.members[i], errs[i] = g.meshes[i].Join(context.Background(), part) })
 	}
 	wait.Wait()
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
-	ends = map[exchange.Cell]exchange.Exchanger{}
-	at := map[exchange.Cell]*exchange.Membership{}
 	for i, local := range workers {
 		for _, c := range local {
-			ends[c], at[c] = members[i].Exchanger(c), members[i]
-			if s.delay {
-				ends[c] = &delayed{Exchanger: ends[c], r: rand.New(rand.NewPCG(7, uint64(c.Column)))}
-			}
+			g.at[c] = g.members[i]
 		}
 	}
-	return ends, func(c exchange.Cell, reason string) { at[c].Abort(reason) }, func() {
-		for i, m := range members {
-			wait.Go(func() {
-				m.Close()
-				meshes[i].Close()
-			})
+	return g
+}
+
+// start makes a worker's mesh and, for carriers that need it, its server.
+func (g *group) start(t testing.TB, i int, serve bool) (address string) {
+	t.Helper()
+	mesh := exchange.New(exchange.Config{Worker: fmt.Sprintf("w%d", i), Log: slog.New(slog.DiscardHandler)})
+	g.meshes = append(g.meshes, mesh)
+	if !serve {
+		return ""
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := mesh.NewServer()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	g.stops = append(g.stops, func() {
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
 		}
-		wait.Wait()
-		for _, stop := range stops {
-			stop()
-		}
+	})
+	return l.Addr().String()
+}
+
+// leave ends the exchange.
+func (g *group) leave(t testing.TB) {
+	t.Helper()
+	var wait sync.WaitGroup
+	for i, m := range g.members {
+		wait.Go(func() {
+			if err := errors.Join(m.Close(), g.meshes[i].Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	for _, stop := range g.stops {
+		stop()
 	}
 }
 
 // run trains all cells of a job, from a step whose files are in root, until all have ended.
 func (s setup) run(t testing.TB) *outcome {
 	t.Helper()
-	plan, err := s.job.Plan()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var cells []exchange.Cell
 	for k := range s.job.Columns {
 		cells = append(cells, exchange.Cell{Column: k})
 	}
-	ends, abort, leave := s.join(t, cells)
-	defer leave()
-	training, err := data.Open(s.job.Train.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer training.Close()
-	var test *data.Pack
-	if s.job.Test != nil {
-		if test, err = data.Open(s.job.Test.Path); err != nil {
-			t.Fatal(err)
-		}
-		defer test.Close()
-	}
+	g := s.join(t, cells)
+	defer g.leave(t)
+	training, test, closePacks := s.open(t)
+	defer closePacks()
 	out := &outcome{digest: map[exchange.Cell][32]byte{}, saved: map[uint64]map[exchange.Cell]checkpoint.Info{},
 		stopped: map[exchange.Cell]uint64{}, errs: map[exchange.Cell]error{}, statuses: map[exchange.Cell]Status{}}
 	built := map[exchange.Cell]*Cell{}
 	for _, id := range cells {
-		in := plan.Network.Input
-		var source Source = data.NewLoader(s.job, training, test, in.Height, in.Width)
-		if s.source != nil {
-			source = s.source(id, source)
-		}
-		if s.exchanger != nil {
-			ends[id] = s.exchanger(id, ends[id])
-		}
-		c, err := New(Config{Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev,
-			Exchanger: ends[id], Source: source, Directory: s.root, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-			Report: func(e Event) {
-				out.report(e)
-				if s.report != nil {
-					s.report(e)
-				}
-			}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.from == 0 {
-			err = c.Initialise()
-		} else {
-			name, _ := checkpoint.Path(checkpoint.Meta{Job: s.job.Name, Generation: 1, Step: s.from, Column: id.Column})
-			err = c.Restore(context.Background(), filepath.Join(s.root, name), checkpoint.Want{Meta: checkpoint.Meta{Job: s.job.Name,
-				Step: s.from, Column: id.Column, PlanDigest: plan.Digest(), Numerics: s.dev.Info().Numerics}})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		built[id] = c
+		built[id] = s.build(t, id, cells, g.at[id].Exchanger(id), training, test, out)
 	}
 	if s.started != nil {
 		s.started(built)
@@ -246,7 +210,7 @@ func (s setup) run(t testing.TB) *outcome {
 			out.errs[id], out.statuses[id] = err, c.Status()
 			out.mu.Unlock()
 			if err != nil {
-				abort(id, err.Error())
+				g.at[id].Abort(err.Error())
 			}
 		})
 	}
@@ -257,6 +221,77 @@ func (s setup) run(t testing.TB) *outcome {
 		}
 	}
 	return out
+}
+
+// open opens the job's packs.
+func (s *setup) open(t testing.TB) (training, test *data.Pack, closeAll func()) {
+	t.Helper()
+	var open []*data.Pack
+	for _, p := range []*job.Pack{s.job.Train, s.job.Test} {
+		if p == nil {
+			open = append(open, nil)
+			continue
+		}
+		o, err := data.Open(p.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, o)
+	}
+	return open[0], open[1], func() {
+		for _, p := range open {
+			if p == nil {
+				continue
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// build makes one cell and gives it its state.
+func (s *setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex exchange.Exchanger,
+	training, test *data.Pack, out *outcome) *Cell {
+	t.Helper()
+	plan, err := s.job.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source Source = data.NewLoader(s.job, training, test, plan.Network.Input.Height, plan.Network.Input.Width)
+	if s.source != nil {
+		source = s.source(id, source)
+	}
+	if s.delay {
+		ex = &delayed{Exchanger: ex, r: rand.New(rand.NewPCG(7, uint64(id.Column)))}
+	}
+	if s.exchanger != nil {
+		ex = s.exchanger(id, ex)
+	}
+	c, err := New(Config{Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev, Exchanger: ex,
+		Source: source, Directory: s.root, Now: time.Now, Log: slog.New(slog.DiscardHandler), Report: func(e Event) {
+			out.report(e)
+			if s.report != nil {
+				s.report(e)
+			}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.from == 0 {
+		err = c.Initialise()
+	} else {
+		meta := checkpoint.Meta{Job: s.job.Name, Generation: 1, Step: s.from, Column: id.Column, PlanDigest: plan.Digest(),
+			Numerics: s.dev.Info().Numerics}
+		var name string
+		if name, err = checkpoint.Path(meta); err == nil {
+			err = c.Restore(context.Background(), filepath.Join(s.root, name), checkpoint.Want{Meta: meta})
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // mustRun is run for cells that have to come to their end.
