@@ -117,8 +117,8 @@ const (
 )
 
 // answerTimeout is how long a coordinator may take to welcome a worker: one that is stopped, or cut off without its
-// connections breaking, must not keep the worker from asking the next.
-const answerTimeout = 3 * time.Second
+// connections breaking, must not keep the worker from asking the next. It may have to write the worker down first.
+const answerTimeout = 5 * time.Second
 
 // errSilent means that a coordinator's connection stands, but nothing comes over it.
 var errSilent = errors.New("it is silent")
