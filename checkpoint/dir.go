@@ -14,8 +14,8 @@ import (
 )
 
 // A checkpoint directory holds JOB/STEP/rRcC.gG.ckpt, STEP in twelve digits, G the generation that wrote the file. Two
-// generations never write to one name: a worker that was cut off for a while and finishes a file of a generation that is
-// over cannot replace one that is committed.
+// generations never write to one name: a worker that was cut off for a while and finishes a file of a generation that
+// is over cannot replace one that is committed.
 
 var validJob = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
 

@@ -261,7 +261,9 @@ func startCoordinator(t *testing.T, refuse string) (string, *fakeCoordinator) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.Serve(l)
+		if err := s.Serve(l); err != nil {
+			t.Errorf("serve: %v", err)
+		}
 	}()
 	t.Cleanup(func() {
 		s.Stop()

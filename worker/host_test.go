@@ -131,7 +131,9 @@ func startHost(t *testing.T, id string) *testHost {
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(h.served)
-		h.server.Serve(l)
+		if err := h.server.Serve(l); err != nil {
+			t.Errorf("serve: %v", err)
+		}
 	}()
 	t.Cleanup(func() {
 		h.cancel(errors.New("the test is over"))
@@ -325,7 +327,9 @@ func startSilentFiles(t *testing.T) (address string, asked chan struct{}) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.Serve(l)
+		if err := s.Serve(l); err != nil {
+			t.Errorf("serve: %v", err)
+		}
 	}()
 	t.Cleanup(func() {
 		s.Stop()

@@ -46,12 +46,10 @@ func failureReport(run *assignment, err error) *clusterpb.Report {
 	if len(run.local) > 0 {
 		f.Cell = run.local[0]
 	}
-	var where *train.CellError
-	if errors.As(err, &where) {
+	if where, ok := errors.AsType[*train.CellError](err); ok {
 		f.Cell, f.Step = cellPB(where.Cell), where.Step
 	}
-	var peer *exchange.PeerError
-	if errors.As(err, &peer) {
+	if peer, ok := errors.AsType[*exchange.PeerError](err); ok {
 		f.Suspect = peer.Worker
 	}
 	var permanent permanentError

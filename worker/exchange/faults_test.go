@@ -66,7 +66,7 @@ func dialRaw(t *testing.T, address string, generation uint64, dial ...grpc.DialO
 	}
 	f := dataFrame(generation, Tag{}, 0, hello, len(hello))
 	f.kind = kindHello
-	r.stream.SendMsg(f)
+	r.send(f)
 	var answer incoming
 	if err := r.stream.RecvMsg(&answer); err != nil {
 		r.close()
@@ -75,6 +75,9 @@ func dialRaw(t *testing.T, address string, generation uint64, dial ...grpc.DialO
 	answer.free()
 	return r, nil
 }
+
+// send puts a frame, or bytes, on the wire. Whether the other end still listens is not the question here.
+func (r *raw) send(v any) { _ = r.stream.SendMsg(v) }
 
 func (r *raw) close() {
 	r.cancel()
@@ -101,7 +104,10 @@ func (s sink) Open(stream grpc.BidiStreamingServer[exchangepb.Frame, exchangepb.
 		}
 		f.free()
 		if first {
-			stream.SendMsg(&outgoing{header: header{kind: kindHello, job: f.job, generation: f.generation}})
+			hello := &outgoing{header: header{kind: kindHello, job: f.job, generation: f.generation}}
+			if err := stream.SendMsg(hello); err != nil {
+				return err
+			}
 		}
 		if s.asleep {
 			<-stream.Context().Done()
@@ -122,7 +128,9 @@ func startSink(t *testing.T) string {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.Serve(l)
+		if err := s.Serve(l); err != nil {
+			t.Errorf("serve: %v", err)
+		}
 	}()
 	t.Cleanup(func() {
 		s.Stop()
@@ -164,77 +172,77 @@ var badStreams = map[string]struct {
 	says string
 }{
 	"of an older generation": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(2, due, 0, first, len(whole)))
+		r.send(dataFrame(2, due, 0, first, len(whole)))
 	}, want: ErrPeerLost, says: "generation 2"},
 	"of a newer generation": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(4, due, 0, first, len(whole)))
+		r.send(dataFrame(4, due, 0, first, len(whole)))
 	}, want: ErrPeerLost, says: "generation 4"},
 	"of another job": {send: func(t *testing.T, r *raw) {
 		f := dataFrame(3, due, 0, first, len(whole))
 		f.job++
-		r.stream.SendMsg(f)
+		r.send(f)
 	}, want: ErrPeerLost, says: "bad frame"},
 	"of another cell": {send: func(t *testing.T, r *raw) {
 		f := dataFrame(3, due, 0, first, len(whole))
 		f.from.Column = 2
-		r.stream.SendMsg(f)
+		r.send(f)
 	}, want: ErrPeerLost, says: "r0c2"},
 	"to another cell": {send: func(t *testing.T, r *raw) {
 		f := dataFrame(3, due, 0, first, len(whole))
 		f.to.Column = 1
-		r.stream.SendMsg(f)
+		r.send(f)
 	}, want: ErrPeerLost, says: "bad frame"},
 	"of an older step": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(3, Tag{Step: 8, Exchange: 5}, 0, first, len(whole)))
+		r.send(dataFrame(3, Tag{Step: 8, Exchange: 5}, 0, first, len(whole)))
 	}, want: ErrOutOfOrder, says: "step 8"},
 	"of a newer step": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(3, Tag{Step: 10, Exchange: 5}, 0, first, len(whole)))
+		r.send(dataFrame(3, Tag{Step: 10, Exchange: 5}, 0, first, len(whole)))
 	}, want: ErrOutOfOrder, says: "step 10"},
 	"of another exchange": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(3, Tag{Step: 9, Exchange: 6}, 0, first, len(whole)))
+		r.send(dataFrame(3, Tag{Step: 9, Exchange: 6}, 0, first, len(whole)))
 	}, want: ErrOutOfOrder, says: "exchange 6"},
 	"duplicated": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(3, due, 0, first, len(whole)))
-		r.stream.SendMsg(dataFrame(3, due, 0, first, len(whole)))
+		r.send(dataFrame(3, due, 0, first, len(whole)))
+		r.send(dataFrame(3, due, 0, first, len(whole)))
 	}, want: ErrOutOfOrder, says: "chunk 1 is due"},
 	"reordered": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(3, due, 1, second, len(whole)))
-		r.stream.SendMsg(dataFrame(3, due, 0, first, len(whole)))
+		r.send(dataFrame(3, due, 1, second, len(whole)))
+		r.send(dataFrame(3, due, 0, first, len(whole)))
 	}, want: ErrOutOfOrder, says: "chunk 0 is due"},
 	"with a chunk too long": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(3, due, 0, first, len(whole)))
-		r.stream.SendMsg(dataFrame(3, due, 1, first, len(whole)))
+		r.send(dataFrame(3, due, 0, first, len(whole)))
+		r.send(dataFrame(3, due, 1, first, len(whole)))
 	}, want: ErrOutOfOrder, says: "chunk 1"},
 	"with an empty chunk": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(3, due, 0, nil, len(whole)))
+		r.send(dataFrame(3, due, 0, nil, len(whole)))
 	}, want: ErrOutOfOrder, says: "0 bytes"},
 	"of another length": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(3, due, 0, first, len(whole)+1))
+		r.send(dataFrame(3, due, 0, first, len(whole)+1))
 	}, want: ErrOutOfOrder, says: "bytes"},
 	"cut off": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(3, due, 0, first, len(whole)))
+		r.send(dataFrame(3, due, 0, first, len(whole)))
 		r.cancel()
 	}, want: ErrPeerLost, says: "connection broke"},
 	"ended too early": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(dataFrame(3, due, 0, first, len(whole)))
+		r.send(dataFrame(3, due, 0, first, len(whole)))
 		f := dataFrame(3, Tag{}, 0, nil, 0)
 		f.kind = kindBye
-		r.stream.SendMsg(f)
+		r.send(f)
 	}, want: ErrPeerLost, says: "left"},
 	"truncated": {send: func(t *testing.T, r *raw) {
 		b := wire(t, dataFrame(3, due, 0, first, len(whole)))
-		r.stream.SendMsg(b[:len(b)-1])
+		r.send(b[:len(b)-1])
 	}, want: ErrPeerLost, says: "bad frame"},
 	"of no header": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg([]byte("hello"))
+		r.send([]byte("hello"))
 	}, want: ErrPeerLost, says: "bad frame"},
 	"corrupted": {send: func(t *testing.T, r *raw) {
 		b := wire(t, dataFrame(3, due, 0, first, len(whole)))
 		b[len(b)/2] ^= 4
-		r.stream.SendMsg(b)
+		r.send(b)
 	}, want: ErrPeerLost, says: "checksum"},
 	"larger than any": {send: func(t *testing.T, r *raw) {
-		r.stream.SendMsg(make([]byte, 3*ChunkBytes))
+		r.send(make([]byte, 3*ChunkBytes))
 	}, want: ErrPeerLost, says: "larger than max"},
 }
 
@@ -269,8 +277,8 @@ func TestBadFramesAreRefusedWithoutHarm(t *testing.T) {
 
 			m, again := joinRaw(t, n, to, 4)
 			defer again.close()
-			again.stream.SendMsg(dataFrame(4, due, 0, first, len(whole)))
-			again.stream.SendMsg(dataFrame(4, due, 1, second, len(whole)))
+			again.send(dataFrame(4, due, 0, first, len(whole)))
+			again.send(dataFrame(4, due, 1, second, len(whole)))
 			got := make([]byte, len(whole))
 			if err := m.Exchanger(Cell{}).Recv(ctx, Cell{Column: 1}, due, got); err != nil || !bytes.Equal(got, whole) {
 				t.Errorf("the next generation: %v", err)
@@ -294,7 +302,7 @@ func TestAStaleHelloIsTurnedAway(t *testing.T) {
 			t.Errorf("hello of generation %d: got %v, want %v", generation, err, want)
 		}
 	}
-	r.stream.SendMsg(dataFrame(3, due, 0, second, len(second)))
+	r.send(dataFrame(3, due, 0, second, len(second)))
 	if err := m.Exchanger(Cell{}).Recv(ctx, Cell{Column: 1}, due, make([]byte, len(second))); err != nil {
 		t.Errorf("the link that stood before: %v", err)
 	}
@@ -314,7 +322,9 @@ func TestWhoListensIsNoWorker(t *testing.T) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.Serve(l)
+		if err := s.Serve(l); err != nil {
+			t.Errorf("serve: %v", err)
+		}
 	}()
 	defer func() {
 		s.Stop()
@@ -448,6 +458,7 @@ func TestAStuckGenerationEndsWhenAsked(t *testing.T) {
 
 // bubble is a network of meshes in virtual time.
 type bubble struct {
+	t         *testing.T
 	listeners map[string]*bufconn.Listener
 	servers   []*grpc.Server
 	served    sync.WaitGroup
@@ -467,7 +478,11 @@ func (b *bubble) start(address string, register func(*grpc.Server)) {
 	l := bufconn.Listen(1 << 20)
 	b.listeners[address] = l
 	b.servers = append(b.servers, s)
-	b.served.Go(func() { s.Serve(l) })
+	b.served.Go(func() {
+		if err := s.Serve(l); err != nil {
+			b.t.Errorf("serve: %v", err)
+		}
+	})
 }
 
 func (b *bubble) stop() {
@@ -481,7 +496,7 @@ func (b *bubble) stop() {
 // only has nothing to send is not.
 func TestSilenceIsNoticedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bubble{listeners: map[string]*bufconn.Listener{}}
+		b := &bubble{t: t, listeners: map[string]*bufconn.Listener{}}
 		dial := grpc.WithContextDialer(b.dial)
 		mesh := New(Config{Worker: "us", Log: slog.New(slog.DiscardHandler), Dial: []grpc.DialOption{dial}})
 		b.start("127.0.0.1:1", mesh.Register)
@@ -519,7 +534,7 @@ func TestSilenceIsNoticedInTime(t *testing.T) {
 		keepalive.kind = kindKeepalive
 		for range 100 {
 			time.Sleep(DefaultSilence / 2)
-			r.stream.SendMsg(keepalive)
+			r.send(keepalive)
 		}
 		synctest.Wait()
 		if err := j.m.Err(); err != nil {

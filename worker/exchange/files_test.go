@@ -46,7 +46,9 @@ func serveFiles(t *testing.T) (address string, content []byte) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.Serve(l)
+		if err := s.Serve(l); err != nil {
+			t.Errorf("serve: %v", err)
+		}
 	}()
 	t.Cleanup(func() {
 		s.Stop()
@@ -93,14 +95,16 @@ type silentFiles struct {
 }
 
 func (silentFiles) Fetch(_ *exchangepb.FetchRequest, out grpc.ServerStreamingServer[exchangepb.FetchChunk]) error {
-	out.Send(&exchangepb.FetchChunk{Data: []byte("and then")})
+	if err := out.Send(&exchangepb.FetchChunk{Data: []byte("and then")}); err != nil {
+		return err
+	}
 	<-out.Context().Done()
 	return nil
 }
 
 func TestASilentHolderOfAFileIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bubble{listeners: map[string]*bufconn.Listener{}}
+		b := &bubble{t: t, listeners: map[string]*bufconn.Listener{}}
 		b.start("127.0.0.1:1", func(s *grpc.Server) { exchangepb.RegisterFilesServer(s, silentFiles{}) })
 		began := time.Now()
 		var got bytes.Buffer

@@ -31,12 +31,13 @@ const (
 
 // network is what the worker can dial.
 type network struct {
+	t     *testing.T
 	mu    sync.Mutex
 	at    map[string]*bufconn.Listener
 	dials []time.Time
 }
 
-func newNetwork() *network { return &network{at: map[string]*bufconn.Listener{}} }
+func newNetwork(t *testing.T) *network { return &network{t: t, at: map[string]*bufconn.Listener{}} }
 
 func (n *network) dial(ctx context.Context, address string) (net.Conn, error) {
 	n.mu.Lock()
@@ -96,7 +97,9 @@ func (n *network) start(address string) *coordinator {
 	n.mu.Unlock()
 	go func() {
 		defer close(c.served)
-		c.server.Serve(l)
+		if err := c.server.Serve(l); err != nil {
+			n.t.Errorf("serve: %v", err)
+		}
 	}()
 	return c
 }
@@ -178,7 +181,8 @@ func (a *attachment) silence() {
 	a.mu.Unlock()
 }
 
-func (a *attachment) say(m *clusterpb.CoordinatorMessage) { a.stream.Send(m) }
+// say sends the worker a message. Whether it is still there is not the question here.
+func (a *attachment) say(m *clusterpb.CoordinatorMessage) { _ = a.stream.Send(m) }
 
 func (a *attachment) ack(sequence uint64, dropped ...*clusterpb.Manifest) {
 	a.say(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Ack{Ack: &clusterpb.Ack{

@@ -23,7 +23,7 @@ var errBroken = status.Error(codes.Unavailable, "broken by the test")
 
 func TestWhatTheCoordinatorSaysReachesTheCells(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
+		n := newNetwork(t)
 		c := n.start(one)
 		w := startWorker(n, nil, one)
 		a := <-c.attached
@@ -58,7 +58,7 @@ func TestReportsSurviveBreaks(t *testing.T) {
 	for seed := range uint64(5) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
-			n := newNetwork()
+			n := newNetwork(t)
 			c := n.start(one)
 			w := startWorker(n, nil, one)
 			written, reported := uint64(0), uint64(0) // what the coordinator has, what there is
@@ -110,7 +110,7 @@ func TestReportsSurviveBreaks(t *testing.T) {
 
 func TestACoordinatorGoneForLongLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
+		n := newNetwork(t)
 		c := n.start(one)
 		w := startWorker(n, func(cfg *Config) { cfg.FirstTimeout = time.Second }, one)
 		<-c.attached
@@ -137,7 +137,7 @@ func TestACoordinatorGoneForLongLosesNothing(t *testing.T) {
 
 func TestPausesDouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
+		n := newNetwork(t)
 		w := startWorker(n, nil, one)
 		time.Sleep(time.Minute)
 		check := func(when string, pause time.Duration) {
@@ -186,7 +186,7 @@ func TestNobodyAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newNetwork()
+				n := newNetwork(t)
 				stop := setup(n)
 				began := time.Now()
 				w := startWorker(n, func(cfg *Config) { cfg.FirstTimeout = 10 * time.Second }, one, two)
@@ -207,7 +207,7 @@ func TestNobodyAnswers(t *testing.T) {
 // TestTheNextCoordinatorIsAsked walks through coordinators that are down, silent or followers to the one that leads.
 func TestTheNextCoordinatorIsAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
+		n := newNetwork(t)
 		follower, mute, leader := n.start("127.0.0.3:1"), n.start("127.0.0.4:1"), n.start("127.0.0.5:1")
 		follower.follower, mute.mute = true, true
 		began := time.Now()
@@ -225,7 +225,7 @@ func TestTheNextCoordinatorIsAsked(t *testing.T) {
 
 func TestASilentCoordinatorIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
+		n := newNetwork(t)
 		a, b := n.start(one), n.start(two)
 		w := startWorker(n, nil, one, two)
 		first := <-a.attached
@@ -252,7 +252,7 @@ func TestASilentCoordinatorIsLeft(t *testing.T) {
 
 func TestACoordinatorThatNeverAnswersHeartbeatsIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
+		n := newNetwork(t)
 		c := n.start(one)
 		w := startWorker(n, nil, one)
 		a := <-c.attached
@@ -272,7 +272,7 @@ func TestGoodbyeEndsTheSession(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		t.Run(fmt.Sprintf("late %v", late), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newNetwork()
+				n := newNetwork(t)
 				c := n.start(one)
 				if !late {
 					c.first = goodbye
@@ -295,7 +295,7 @@ func TestGoodbyeEndsTheSession(t *testing.T) {
 // TestTheRegistrationIsFresh wants every registration to say what runs at that time.
 func TestTheRegistrationIsFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
+		n := newNetwork(t)
 		c := n.start(one)
 		w := startWorker(n, nil, one)
 		for generation := range uint64(3) {
