@@ -88,7 +88,7 @@ func runMistakes(t *testing.T, file string) map[string]mistake {
 		"data is a file":      with(failure(file, "choose another --data"), "--data", file),
 		"data is used":        with(failure(used, "another worker", "choose another --data"), "--data", used),
 		"port is used":        with(failure("in use", "choose another --listen"), "--listen", l.Addr().String()),
-		"nobody answers":      with(failure(at, "refused", "coordinator start --data DIR"), "--wait", "50ms"),
+		"nobody answers":      with(failure(at, "refused", "coordinator start --data DIR"), "--wait", "500ms"),
 	}
 }
 
@@ -261,7 +261,7 @@ func startCoordinator(t *testing.T, refuse string) (string, *fakeCoordinator) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		if err := s.Serve(l); err != nil {
+		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("serve: %v", err)
 		}
 	}()

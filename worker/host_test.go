@@ -131,7 +131,7 @@ func startHost(t *testing.T, id string) *testHost {
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(h.served)
-		if err := h.server.Serve(l); err != nil {
+		if err := h.server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("serve: %v", err)
 		}
 	}()
@@ -327,7 +327,7 @@ func startSilentFiles(t *testing.T) (address string, asked chan struct{}) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		if err := s.Serve(l); err != nil {
+		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("serve: %v", err)
 		}
 	}()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"colonnade/cudakern"
 	"colonnade/proto/clusterpb"
@@ -106,7 +107,7 @@ func (c *runCmd) serve(ctx context.Context, con console, log *slog.Logger, id st
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		if err := server.Serve(listener); err != nil {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return fmt.Errorf("serve the exchange: %w", err)
 		}
 		return nil

@@ -128,7 +128,7 @@ func startSink(t *testing.T) string {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		if err := s.Serve(l); err != nil {
+		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("serve: %v", err)
 		}
 	}()
@@ -322,7 +322,7 @@ func TestWhoListensIsNoWorker(t *testing.T) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		if err := s.Serve(l); err != nil {
+		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("serve: %v", err)
 		}
 	}()
@@ -479,7 +479,7 @@ func (b *bubble) start(address string, register func(*grpc.Server)) {
 	b.listeners[address] = l
 	b.servers = append(b.servers, s)
 	b.served.Go(func() {
-		if err := s.Serve(l); err != nil {
+		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			b.t.Errorf("serve: %v", err)
 		}
 	})

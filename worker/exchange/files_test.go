@@ -46,7 +46,7 @@ func serveFiles(t *testing.T) (address string, content []byte) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		if err := s.Serve(l); err != nil {
+		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("serve: %v", err)
 		}
 	}()

@@ -37,7 +37,7 @@ func startNode(t *testing.T, id string, cfg Config) *node {
 	n.server = n.mesh.NewServer()
 	go func() {
 		defer close(n.served)
-		if err := n.server.Serve(l); err != nil {
+		if err := n.server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("serve: %v", err)
 		}
 	}()

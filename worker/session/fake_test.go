@@ -97,7 +97,7 @@ func (n *network) start(address string) *coordinator {
 	n.mu.Unlock()
 	go func() {
 		defer close(c.served)
-		if err := c.server.Serve(l); err != nil {
+		if err := c.server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			n.t.Errorf("serve: %v", err)
 		}
 	}()

@@ -127,6 +127,7 @@ var errSilent = errors.New("it is silent")
 func (s *Session) Run(ctx context.Context) error {
 	started := time.Now()
 	backoff := firstBackoff
+	var why error // of the last attempt that was given its time
 	for i := 0; ; i++ {
 		address := s.cfg.Coordinators[i%len(s.cfg.Coordinators)]
 		patience := answerTimeout
@@ -134,6 +135,9 @@ func (s *Session) Run(ctx context.Context) error {
 			patience = max(min(patience, s.cfg.FirstTimeout-time.Since(started)), time.Millisecond)
 		}
 		welcomed, err := s.attach(ctx, address, patience)
+		if why == nil || patience == answerTimeout || !errors.Is(err, errSilent) {
+			why = err
+		}
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -144,7 +148,7 @@ func (s *Session) Run(ctx context.Context) error {
 			s.cfg.Log.Warn("session with coordinator broke", "coordinator", address, "err", err)
 		case !s.seen && s.cfg.FirstTimeout > 0 && time.Since(started) >= s.cfg.FirstTimeout:
 			return fmt.Errorf("%w at %s within %v: %w", ErrUnreachable, strings.Join(s.cfg.Coordinators, ", "),
-				s.cfg.FirstTimeout, err)
+				s.cfg.FirstTimeout, why)
 		default:
 			s.cfg.Log.Debug("coordinator does not answer", "coordinator", address, "err", err)
 		}

@@ -191,6 +191,9 @@ func TestNobodyAnswers(t *testing.T) {
 				began := time.Now()
 				w := startWorker(n, func(cfg *Config) { cfg.FirstTimeout = 10 * time.Second }, one, two)
 				err := <-w.ended
+				if name == "refused" && !strings.Contains(err.Error(), "connection refused") {
+					t.Errorf("got %v, want why", err)
+				}
 				if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), one+", "+two) ||
 					strings.ContainsAny(err.Error(), "\n") {
 					t.Errorf("got %v, want one line with the addresses", err)

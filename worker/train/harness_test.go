@@ -151,7 +151,7 @@ func (g *group) start(t testing.TB, i int, serve bool) (address string) {
 	}
 	server := mesh.NewServer()
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
+	go func() { served <- server.Serve(l) }() // every run joins before it stops: this has begun by then
 	g.stops = append(g.stops, func() {
 		server.Stop()
 		if err := <-served; err != nil {
