@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -360,51 +361,91 @@ func TestRandomDelaysChangeNothing(t *testing.T) {
 	}
 }
 
-// TestASenderIsHeldBack wants a sender that nobody receives from to stop after a bounded amount, and to go on, with
-// nothing lost, once somebody does.
+// TestASenderIsHeldBack wants a sender that nobody receives from to stop after a bounded amount, not to be taken for
+// silent or dead meanwhile, and to go on, with nothing lost, once somebody does.
 func TestASenderIsHeldBack(t *testing.T) {
-	const messages, size = 200, ChunkBytes
-	bound := map[string]int{"local": 16, "grpc": 160} // of 1 MiB: the bounds of the package comment, and slack
-	for name, most := range bound {
+	for name, most := range map[string]int{"local": 16, "grpc": 160} { // MiB: the package comment's bounds, and slack
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
-			// The peer is slow for longer than it may be silent: being held back is no silence.
-			ex, _ := joinAll(t, ctx, carriers[name](2), Config{Silence: 800 * time.Millisecond}, nil)
-			sent := make(chan int, messages)
-			var wait sync.WaitGroup
-			wait.Go(func() {
-				data := payload(size, 1)
-				for i := range messages {
-					if err := ex[0].Send(ctx, Cell{Column: 1}, Tag{Step: uint64(i)}, data); err != nil {
-						t.Error(err)
-						return
-					}
-					sent <- i
-				}
-			})
-			count := 0
-			for idle := false; !idle; {
-				select {
-				case <-sent:
-					count++
-				case <-time.After(1600 * time.Millisecond):
-					idle = true
-				}
-			}
-			if count > most || count == 0 {
-				t.Errorf("%d messages of %d bytes are on their way, want up to %d", count, size, most)
-			}
-			got := make([]byte, size)
-			for i := range messages {
-				err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: uint64(i)}, got)
-				if err != nil || !bytes.Equal(got, payload(size, 1)) {
-					t.Fatalf("message %d: %v", i, err)
-				}
-			}
-			wait.Wait()
+			synctest.Test(t, func(t *testing.T) { holdBack(t, name == "local", most) })
 		})
 	}
+}
+
+// pair is two cells of one or two workers in virtual time.
+func pair(t *testing.T, b *bubble, local bool) (ends []Exchanger, leave func()) {
+	t.Helper()
+	var meshes []*Mesh
+	for i := range 2 {
+		m := New(Config{Worker: fmt.Sprintf("w%d", i), Log: slog.New(slog.DiscardHandler),
+			Dial: []grpc.DialOption{grpc.WithContextDialer(b.dial)}})
+		b.start(fmt.Sprintf("127.0.0.%d:1", i+1), m.Register)
+		meshes = append(meshes, m)
+	}
+	members := make([]*Membership, 2)
+	var wait sync.WaitGroup
+	for i, m := range meshes {
+		g := Group{Job: "job", Generation: 1, Local: []Cell{{Column: i}}, Peers: []Peer{{Cell: Cell{Column: 1 - i},
+			Worker: fmt.Sprintf("w%d", 1-i), Address: fmt.Sprintf("127.0.0.%d:1", 2-i)}}}
+		if local {
+			g = Group{Job: "job", Generation: 1, Local: cellsOf(2)}
+		}
+		wait.Go(func() {
+			var err error
+			if members[i], err = m.Join(context.Background(), g); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	second := members[1]
+	if local {
+		second = members[0]
+	}
+	return []Exchanger{members[0].Exchanger(Cell{}), second.Exchanger(Cell{Column: 1})}, func() {
+		for i, m := range meshes {
+			wait.Go(func() {
+				if err := errors.Join(members[i].Close(), m.Close()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wait.Wait()
+	}
+}
+
+func holdBack(t *testing.T, local bool, most int) {
+	const messages, size = 200, ChunkBytes
+	b := &bubble{t: t, listeners: map[string]*bufconn.Listener{}}
+	ends, leave := pair(t, b, local)
+	var sent atomic.Int32
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		data := payload(size, 1)
+		for i := range messages {
+			if err := ends[0].Send(context.Background(), Cell{Column: 1}, Tag{Step: uint64(i)}, data); err != nil {
+				t.Error(err)
+				return
+			}
+			sent.Add(1)
+		}
+	})
+	time.Sleep(10 * DefaultSilence) // for longer than a peer may be silent: being held back is no silence
+	if n := int(sent.Load()); n > most || n == 0 {
+		t.Errorf("%d messages of %d bytes are on their way, want up to %d", n, size, most)
+	}
+	got, want := make([]byte, size), payload(size, 1)
+	for i := range messages {
+		err := ends[1].Recv(context.Background(), Cell{Column: 0}, Tag{Step: uint64(i)}, got)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	wait.Wait()
+	leave()
+	b.stop()
 }
 
 // stuck are the places a cell may be in when its generation is over.
@@ -443,7 +484,7 @@ func TestAStuckGenerationEndsWhenAsked(t *testing.T) {
 				t.Run(fmt.Sprint(where, " ", carrier, " ", how), func(t *testing.T) {
 					ctx, cancel := context.WithCancelCause(context.Background())
 					defer cancel(nil)
-					ex, members := joinAll(t, ctx, carriers[carrier](2), Config{Silence: 400 * time.Millisecond}, nil)
+					ex, members := joinAll(t, ctx, carriers[carrier](2), Config{}, nil)
 					got := make(chan error, 1)
 					go func() { got <- wait(ctx, ex) }()
 					end.do(cancel, members[0])
