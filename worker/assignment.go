@@ -67,8 +67,7 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 	// A peer that aborted says why; that explains more than the broken link it left behind.
 	cause := members.Err()
 	if err != nil && cause != nil && !errors.Is(err, cause) && errors.Is(err, exchange.ErrPeerLost) {
-		var where *train.CellError
-		if errors.As(err, &where) {
+		if where, ok := errors.AsType[*train.CellError](err); ok {
 			cause = &train.CellError{Cell: where.Cell, Step: where.Step, Err: cause}
 		}
 		err = cause

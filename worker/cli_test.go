@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -186,7 +187,7 @@ func TestFactsAsJSON(t *testing.T) {
 func TestVerify(t *testing.T) {
 	kinds := deviceKinds
 	defer func() { deviceKinds = kinds }()
-	deviceKinds = append(deviceKinds[:len(deviceKinds):len(deviceKinds)],
+	deviceKinds = append(slices.Clip(deviceKinds),
 		deviceKind{"lame", "cannot update", func() (cudakern.Device, error) { return noUpdates{ref.New()}, nil }},
 		deviceKind{"absent", "is not there", func() (cudakern.Device, error) {
 			return nil, errors.New("no such bus; plug it in")

@@ -65,10 +65,7 @@ func makePack(t testing.TB, images int) string {
 	return out
 }
 
-// jobSteps is how many steps makeJob's job has.
-const jobSteps = 8
-
-// makeJob is a job in two columns, with a checkpoint every third step.
+// makeJob is a job of eight steps in two columns, with a checkpoint every third step.
 func makeJob(t testing.TB, packPath string, change func(*job.Job)) *job.Job {
 	t.Helper()
 	j, err := job.Parse("job.yaml", []byte(fmt.Sprintf(`

@@ -279,7 +279,11 @@ func TestAFullDisk(t *testing.T) {
 	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, "size=64k"); err != nil {
 		t.Skipf("cannot mount a small file system: %v", err)
 	}
-	defer syscall.Unmount(root, 0)
+	defer func() {
+		if err := syscall.Unmount(root, 0); err != nil {
+			t.Error(err)
+		}
+	}()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	enough := errors.New("enough")
 	got := setup{dev: ref.New(), job: twoColumns(t, nil), root: root, context: ctx, report: func(e Event) {
@@ -296,14 +300,14 @@ func TestAFullDisk(t *testing.T) {
 		t.Errorf("failed saves: %v", got.failed)
 	}
 	var left []string
-	filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && !e.IsDir() {
 			left = append(left, path)
 		}
-		return nil
+		return err
 	})
-	if len(left) > 0 {
-		t.Errorf("half-written files are left: %v", left)
+	if err != nil || len(left) > 0 {
+		t.Errorf("half-written files are left: %v, %v", left, err)
 	}
 }
 

@@ -97,7 +97,7 @@ type group struct {
 }
 
 // join links all cells over the carrier that is asked for.
-func (s *setup) join(t testing.TB, cells []exchange.Cell) *group {
+func (s setup) join(t testing.TB, cells []exchange.Cell) *group {
 	t.Helper()
 	workers := [][]exchange.Cell{cells}
 	if s.carrier == "workers" {
@@ -224,7 +224,7 @@ func (s setup) run(t testing.TB) *outcome {
 }
 
 // open opens the job's packs.
-func (s *setup) open(t testing.TB) (training, test *data.Pack, closeAll func()) {
+func (s setup) open(t testing.TB) (training, test *data.Pack, closeAll func()) {
 	t.Helper()
 	var open []*data.Pack
 	for _, p := range []*job.Pack{s.job.Train, s.job.Test} {
@@ -251,7 +251,7 @@ func (s *setup) open(t testing.TB) (training, test *data.Pack, closeAll func()) 
 }
 
 // build makes one cell and gives it its state.
-func (s *setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex exchange.Exchanger,
+func (s setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex exchange.Exchanger,
 	training, test *data.Pack, out *outcome) *Cell {
 	t.Helper()
 	plan, err := s.job.Plan()
