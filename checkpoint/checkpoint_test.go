@@ -216,7 +216,7 @@ func TestSweepAndRemove(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cut := filepath.Join(root, m.Job, "000000000003", "r0c0.ckpt.tmp")
+	cut := filepath.Join(root, m.Job, "000000000003", "r0c0.g4.ckpt.tmp")
 	if err := os.WriteFile(cut, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -224,8 +224,8 @@ func TestSweepAndRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	left, _ := filepath.Glob(filepath.Join(root, m.Job, "*", "*"))
-	want := []string{filepath.Join(root, m.Job, "000000000003", "r0c1.ckpt"),
-		filepath.Join(root, m.Job, "000000000004", "r0c1.ckpt")}
+	want := []string{filepath.Join(root, m.Job, "000000000003", "r0c1.g4.ckpt"),
+		filepath.Join(root, m.Job, "000000000004", "r0c1.g4.ckpt")}
 	if fmt.Sprint(left) != fmt.Sprint(want) {
 		t.Fatalf("left %v, want %v", left, want)
 	}
@@ -235,9 +235,23 @@ func TestSweepAndRemove(t *testing.T) {
 		}
 	}
 	for _, job := range []string{"", "..", "a/b", "../x", "-x"} {
-		if _, err := Path(job, 1, 0, 0); err == nil {
+		if _, err := Path(Meta{Job: job, Step: 1}); err == nil {
 			t.Errorf("job %q has a path", job)
 		}
+	}
+}
+
+// A worker that was cut off may finish a file of a generation that is long over: it must not replace one that counts.
+func TestGenerationsDoNotOverwriteEachOther(t *testing.T) {
+	m, tensors := small()
+	root, path, info := write(t, m, tensors)
+	late := m
+	late.Generation--
+	if _, err := Write(context.Background(), root, late, tensors); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := read(path, Want{Meta: m, Bytes: info.Bytes, SHA256: info.SHA256}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -13,25 +13,36 @@ import (
 	"strings"
 )
 
-// A checkpoint directory holds JOB/STEP/rRcC.ckpt, STEP in twelve digits.
+// A checkpoint directory holds JOB/STEP/rRcC.gG.ckpt, STEP in twelve digits, G the generation that wrote the file. Two
+// generations never write to one name: a worker that was cut off for a while and finishes a file of a generation that
+// is over cannot replace one that is committed.
 
 var validJob = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
 
 // Path is where the file of a cell's state lies below the checkpoint directory, slash-separated.
-func Path(job string, step uint64, replica, column int) (string, error) {
-	if !validJob.MatchString(job) || replica < 0 || column < 0 {
-		return "", fmt.Errorf("checkpoint of job %q, cell r%dc%d: no valid name", job, replica, column)
+func Path(m Meta) (string, error) {
+	dir, err := stepDirectory(m.Job, m.Step)
+	if err != nil || m.Replica < 0 || m.Column < 0 {
+		return "", fmt.Errorf("checkpoint of job %q, cell r%dc%d: no valid name", m.Job, m.Replica, m.Column)
 	}
-	return path.Join(job, fmt.Sprintf("%012d", step), fmt.Sprintf("r%dc%d.ckpt", replica, column)), nil
+	return path.Join(dir, fmt.Sprintf("r%dc%d.g%d.ckpt", m.Replica, m.Column, m.Generation)), nil
+}
+
+// stepDirectory is where the files of a job's step lie, below the checkpoint directory.
+func stepDirectory(job string, step uint64) (string, error) {
+	if !validJob.MatchString(job) {
+		return "", fmt.Errorf("checkpoint of job %q: no valid name", job)
+	}
+	return path.Join(job, fmt.Sprintf("%012d", step)), nil
 }
 
 // Remove removes all files of a job's step, if there are any.
 func Remove(root, job string, step uint64) error {
-	name, err := Path(job, step, 0, 0)
+	name, err := stepDirectory(job, step)
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(root, filepath.FromSlash(path.Dir(name)))
+	dir := filepath.Join(root, filepath.FromSlash(name))
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove checkpoint: %w", err)
 	}

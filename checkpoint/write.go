@@ -21,7 +21,7 @@ import (
 // keeps of it. The file appears under its name only when it is whole; on an error nothing is left but what was there.
 // The tensors must not change meanwhile.
 func Write(ctx context.Context, root string, m Meta, tensors []Tensor) (info Info, err error) {
-	name, err := Path(m.Job, m.Step, m.Replica, m.Column)
+	name, err := Path(m)
 	if err != nil {
 		return Info{}, err
 	}

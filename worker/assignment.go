@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"colonnade/checkpoint"
+	"colonnade/cudakern"
 	"colonnade/proto/clusterpb"
 	"colonnade/shard"
 	"colonnade/shard/job"
@@ -19,40 +20,59 @@ import (
 	"colonnade/worker/train"
 )
 
-// run is one generation of a job on this worker, from the assignment to the end of its cells.
-func (h *host) run(ctx context.Context, run *assignment, a *clusterpb.Assign) error {
+// run is one generation of a job on this worker, from the assignment to the end of its cells. What went wrong is told
+// to the coordinator first, then to the peers: it is the coordinator who starts anew.
+func (h *host) run(ctx context.Context, run *assignment, a *clusterpb.Assign) {
+	members, err := h.train(ctx, run, a)
+	h.tell(ctx, run, err)
+	if members == nil {
+		return
+	}
+	if err != nil {
+		members.Abort(err.Error())
+	}
+	members.Close()
+}
+
+// train prepares a generation and runs its cells. The membership it returns is the caller's to leave.
+func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) (*exchange.Membership, error) {
+	if ctx.Err() != nil { // revoked before its turn came
+		return nil, context.Cause(ctx)
+	}
+	run.enter(phasePacks)
 	j, err := job.Decode(a.Spec)
 	if err != nil {
-		return permanentError{fmt.Errorf("read job %s: %w", a.Job, err)}
+		return nil, permanentError{fmt.Errorf("read job %s: %w", a.Job, err)}
 	}
 	plan, err := j.Plan()
 	if err != nil {
-		return permanentError{fmt.Errorf("plan job %s: %w", a.Job, err)}
+		return nil, permanentError{fmt.Errorf("plan job %s: %w", a.Job, err)}
 	}
 	packs, err := openPacks(j, h.packs)
 	if err != nil {
-		return permanentError{err}
+		return nil, permanentError{err}
 	}
 	defer func() {
 		if err := packs.close(); err != nil {
 			h.log.Warn("close packs", "job", a.Job, "err", err)
 		}
 	}()
+	run.enter(phaseJoin)
 	group, cells := h.group(j, plan, a)
 	members, err := h.mesh.Join(ctx, group)
 	if err != nil {
-		return fmt.Errorf("join generation %d: %w", a.Generation, err)
+		return nil, fmt.Errorf("join generation %d: %w", a.Generation, err)
 	}
-	defer members.Close()
 	err = h.runCells(ctx, run, a, j, plan, packs, members, cells)
-	if err != nil {
-		members.Abort(err.Error())
-		// A peer that aborted says why; that explains more than the broken link it left behind.
-		if cause := members.Err(); cause != nil && !errors.Is(err, cause) && errors.Is(err, exchange.ErrPeerLost) {
-			err = cause
+	// A peer that aborted says why; that explains more than the broken link it left behind.
+	cause := members.Err()
+	if err != nil && cause != nil && !errors.Is(err, cause) && errors.Is(err, exchange.ErrPeerLost) {
+		if where, ok := errors.AsType[*train.CellError](err); ok {
+			cause = &train.CellError{Cell: where.Cell, Step: where.Step, Err: cause}
 		}
+		err = cause
 	}
-	return err
+	return members, err
 }
 
 // group is the exchange of one generation: our cells, everyone else's, and all of them.
@@ -88,13 +108,18 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 	steps := j.StepsPerEpoch()
 	for _, pc := range a.Cells {
 		id := cellOf(pc)
+		run.enter(phaseBuild)
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
 			Device: h.device, Exchanger: members.Exchanger(id), Source: packs.source(j, plan), Directory: h.root,
 			Report: func(e train.Event) { h.report(h.eventReport(run, steps, e)) }, Now: time.Now, Log: h.log})
 		if err != nil {
-			return fmt.Errorf("build: %w", err)
+			if err = fmt.Errorf("build: %w", err); errors.Is(err, cudakern.ErrUnsupported) {
+				err = permanentError{err}
+			}
+			return err
 		}
 		built[id] = c
+		run.enter(phaseRestore)
 		if err := h.restore(ctx, run, a, c, id, plan); err != nil {
 			return err
 		}
@@ -116,7 +141,8 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 }
 
 // restore gives a cell the state of the assignment's checkpoint, or its first one. A file that cannot be used is
-// reported, so that the coordinator falls back to an older one.
+// reported, so that the coordinator falls back to an older one; one that could not be had just now is not: the next
+// generation may have more luck.
 func (h *host) restore(ctx context.Context, run *assignment, a *clusterpb.Assign, c *train.Cell, id exchange.Cell,
 	plan *shard.Plan) error {
 	if len(a.Restore) == 0 {
@@ -128,18 +154,47 @@ func (h *host) restore(ctx context.Context, run *assignment, a *clusterpb.Assign
 		return fmt.Errorf("checkpoint of step %d has no file of cell %s", m.Step, id)
 	}
 	want, err := wanted(m, m.Files[i], id, plan)
-	if err == nil {
-		err = h.obtain(ctx, m.Files[i])
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = c.Restore(ctx, filepath.Join(h.root, filepath.FromSlash(m.Files[i].Path)), want)
+	err = h.load(ctx, m.Files[i], c, want)
+	if err == nil || ctx.Err() != nil {
+		return err
 	}
-	if err != nil && ctx.Err() == nil {
+	if unusable(err) {
 		h.report(&clusterpb.Report{Job: a.Job, Generation: a.Generation, Kind: &clusterpb.Report_Bad{
 			Bad: &clusterpb.CheckpointBad{Step: m.Step, Cell: cellPB(id), Reason: err.Error()}}})
-		return fmt.Errorf("restore step %d: %w", m.Step, err)
 	}
-	return err
+	return fmt.Errorf("restore step %d: %w", m.Step, err)
+}
+
+// unusable says whether a checkpoint file will be no better at the next try.
+func unusable(err error) bool {
+	for _, final := range []error{checkpoint.ErrCorrupt, checkpoint.ErrMismatch, checkpoint.ErrMissing,
+		checkpoint.ErrVersion, exchange.ErrNoFile} {
+		if errors.Is(err, final) {
+			return true
+		}
+	}
+	return false
+}
+
+// load restores a cell from a checkpoint file. The file lies here, or the worker that wrote it hands it over; so it
+// does when the copy that lies here is damaged.
+func (h *host) load(ctx context.Context, f *clusterpb.CheckpointFile, c *train.Cell, want checkpoint.Want) error {
+	path := filepath.Join(h.root, filepath.FromSlash(f.Path))
+	elsewhere := f.Address != "" && f.Worker != h.worker
+	if _, err := os.Stat(path); err == nil || !elsewhere {
+		err = c.Restore(ctx, path, want)
+		if err == nil || !elsewhere || !unusable(err) || ctx.Err() != nil {
+			return err
+		}
+		h.log.Warn("checkpoint file is fetched anew", "path", path, "worker", f.Worker, "err", err)
+	}
+	if err := h.fetch(ctx, f, path); err != nil {
+		return err
+	}
+	return c.Restore(ctx, path, want)
 }
 
 // wanted is what a checkpoint file must be.
@@ -153,28 +208,27 @@ func wanted(m *clusterpb.Manifest, f *clusterpb.CheckpointFile, id exchange.Cell
 		Replica: id.Replica, Column: id.Column, PlanDigest: plan.Digest(), Numerics: m.Numerics}}, nil
 }
 
-// obtain makes sure that a checkpoint file is in this worker's directory: another worker may have written it into its
-// own.
-func (h *host) obtain(ctx context.Context, f *clusterpb.CheckpointFile) error {
-	path := filepath.Join(h.root, filepath.FromSlash(f.Path))
-	if _, err := os.Stat(path); err == nil || f.Address == "" || f.Worker == h.worker {
-		return nil // there, or nobody to ask: loading says what is wrong
-	}
+// fetch copies a checkpoint file from the worker that wrote it into this worker's directory.
+func (h *host) fetch(ctx context.Context, f *clusterpb.CheckpointFile, path string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("fetch checkpoint file %s from worker %s: %w", f.Path, f.Worker, err)
+		}
+	}()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("fetch checkpoint file: %w", err)
+		return err
 	}
 	out, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
 	if err != nil {
-		return fmt.Errorf("fetch checkpoint file: %w", err)
+		return err
 	}
 	defer os.Remove(out.Name())
 	err = exchange.Fetch(ctx, f.Address, f.Path, out)
-	err = errors.Join(err, out.Sync(), out.Close())
 	if err == nil {
-		err = os.Rename(out.Name(), path)
+		err = out.Sync()
 	}
-	if err != nil {
-		return fmt.Errorf("fetch checkpoint file %s from worker %s: %w", f.Path, f.Worker, err)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return err
 	}
-	return nil
+	return os.Rename(out.Name(), path)
 }

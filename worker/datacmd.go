@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"text/tabwriter"
 
@@ -53,6 +55,9 @@ type dataInfoCmd struct {
 // Run verifies a pack and prints what is in it.
 func (c *dataInfoCmd) Run(con console) error {
 	f, err := data.Info(c.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; make one with: worker data pack --from SRC --out FILE", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -62,16 +62,35 @@ func workerID(path string) (string, error) {
 }
 
 // checkListen refuses an address that others could reach, unless they are meant to: nothing is encrypted yet.
-func checkListen(address string, insecure bool) error {
+func checkListen(address, advertise string, insecure bool) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("--listen %s: %w; give host:port", address, err)
+		return usageError{fmt.Errorf("--listen %s: %w; give host:port", address, err)}
 	}
 	ip := net.ParseIP(host)
-	if insecure || host == "localhost" || (ip != nil && ip.IsLoopback()) {
-		return nil
+	if !insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return usageError{fmt.Errorf(
+			"--listen %s is open to the network without encryption; use 127.0.0.1, or add --insecure", address)}
 	}
-	return fmt.Errorf("--listen %s is open to the network without encryption; use 127.0.0.1, or add --insecure", address)
+	if advertise == "" && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return usageError{fmt.Errorf("--listen %s is no address others can reach; add --advertise HOST:PORT", address)}
+	}
+	if advertise != "" {
+		return checkAddress("--advertise", advertise)
+	}
+	return nil
+}
+
+// checkAddress wants host:port.
+func checkAddress(flag, address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err == nil && (host == "" || port == "") {
+		err = errors.New("host or port is missing")
+	}
+	if err != nil {
+		return usageError{fmt.Errorf("%s %s: %w; give host:port", flag, address, err)}
+	}
+	return nil
 }
 
 // version is the program's version control revision, if the build recorded one.

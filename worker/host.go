@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"colonnade/checkpoint"
@@ -36,10 +37,11 @@ type host struct {
 	log     *slog.Logger
 	report  func(*clusterpb.Report)
 
-	mu    sync.Mutex
-	runs  map[string]*assignment // by job: the newest generation given to us
-	ended map[string]uint64      // by job: the newest generation that ended here
-	tasks sync.WaitGroup
+	mu     sync.Mutex
+	runs   map[string]*assignment // by job: the newest generation given to us
+	ended  map[string]uint64      // by job: the newest generation that ended here
+	closed bool                   // nothing is begun any more
+	tasks  sync.WaitGroup
 }
 
 // assignment is one generation of a job on this worker.
@@ -47,12 +49,29 @@ type assignment struct {
 	job        string
 	generation uint64
 	local      []*clusterpb.Cell
+	from       uint64 // step that it goes on from
 	cancel     context.CancelCauseFunc
 	done       chan struct{}
 
 	mu    sync.Mutex
+	phase string                        // what it does until its cells run
 	cells map[exchange.Cell]*train.Cell // once built
 	stop  bool                          // asked for before they were
+}
+
+// Phases of an assignment before its cells run.
+const (
+	phaseReplace = "wait for the generation before to end"
+	phasePacks   = "open packs"
+	phaseJoin    = "join"
+	phaseBuild   = "build"
+	phaseRestore = "restore"
+)
+
+func (a *assignment) enter(phase string) {
+	a.mu.Lock()
+	a.phase = phase
+	a.mu.Unlock()
 }
 
 var _ session.Handler = (*host)(nil)
@@ -62,12 +81,15 @@ func (h *host) Assign(a *clusterpb.Assign) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old := h.runs[a.Job]
-	if (old != nil && old.generation >= a.Generation) || h.ended[a.Job] >= a.Generation {
+	if h.closed || (old != nil && old.generation >= a.Generation) || h.ended[a.Job] >= a.Generation {
 		return
 	}
 	ctx, cancel := context.WithCancelCause(h.ctx)
 	run := &assignment{job: a.Job, generation: a.Generation, local: a.Cells, cancel: cancel,
-		done: make(chan struct{})}
+		done: make(chan struct{}), phase: phaseReplace}
+	if len(a.Restore) > 0 {
+		run.from = a.Restore[0].Step
+	}
 	h.runs[a.Job] = run
 	h.tasks.Go(func() {
 		defer close(run.done)
@@ -76,20 +98,19 @@ func (h *host) Assign(a *clusterpb.Assign) {
 			old.cancel(errSuperseded)
 			<-old.done
 		}
-		err := h.run(ctx, run, a)
-		h.finish(ctx, run, err)
+		h.run(ctx, run, a)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.runs[run.job] == run {
+			delete(h.runs, run.job)
+		}
+		h.ended[run.job] = max(h.ended[run.job], run.generation)
 	})
 }
 
-// finish takes a run off the table and reports a failure that is its own.
-func (h *host) finish(ctx context.Context, run *assignment, err error) {
+// tell reports a run's failure, if it is its own.
+func (h *host) tell(ctx context.Context, run *assignment, err error) {
 	cause := context.Cause(ctx)
-	h.mu.Lock()
-	if h.runs[run.job] == run {
-		delete(h.runs, run.job)
-	}
-	h.ended[run.job] = max(h.ended[run.job], run.generation)
-	h.mu.Unlock()
 	switch {
 	case err == nil:
 	case errors.Is(cause, errSuperseded), errors.Is(cause, errRevoked), h.ctx.Err() != nil:
@@ -128,6 +149,11 @@ func (h *host) Stop(s *clusterpb.Stop) {
 
 // Dropped removes the files of checkpoints that retention gave up.
 func (h *host) Dropped(manifests []*clusterpb.Manifest) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
 	h.tasks.Go(func() {
 		for _, m := range manifests {
 			if err := checkpoint.Remove(h.root, m.Job, m.Step); err != nil {
@@ -155,20 +181,49 @@ func (h *host) Cells() []*clusterpb.CellStatus {
 	h.mu.Unlock()
 	var out []*clusterpb.CellStatus
 	for _, run := range runs {
-		run.mu.Lock()
-		for id, c := range run.cells {
-			s := c.Status()
-			out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: cellPB(id),
-				Step: s.Step, Phase: s.Phase, ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss,
-				PhaseSeconds: s.PhaseSeconds})
-		}
-		run.mu.Unlock()
+		out = append(out, h.cellsOf(run)...)
 	}
 	return out
 }
 
-// wait returns when every run has ended; the host's context must have been cancelled.
-func (h *host) wait() { h.tasks.Wait() }
+// cellsOf says how far the cells of one assignment are, or what they wait for.
+func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	var out []*clusterpb.CellStatus
+	for id, c := range run.cells {
+		s := c.Status()
+		out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: cellPB(id),
+			Step: s.Step, Phase: s.Phase, ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss,
+			PhaseSeconds: s.PhaseSeconds})
+	}
+	if len(out) > 0 {
+		return out
+	}
+	phase := run.phase
+	if phase == phaseJoin {
+		var missing []string
+		for _, p := range h.mesh.Waiting(run.job, run.generation) {
+			missing = append(missing, fmt.Sprintf("cell %s on worker %s", p.Cell, p.Worker))
+		}
+		if len(missing) > 0 {
+			phase = "wait for " + strings.Join(missing, ", ")
+		}
+	}
+	for _, c := range run.local {
+		out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: c, Step: run.from,
+			Phase: phase})
+	}
+	return out
+}
+
+// wait lets nothing more begin and returns when every run has ended; the host's context must have been cancelled.
+func (h *host) wait() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.tasks.Wait()
+}
 
 func cellPB(c exchange.Cell) *clusterpb.Cell {
 	return &clusterpb.Cell{Replica: int32(c.Replica), Column: int32(c.Column)}

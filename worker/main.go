@@ -29,7 +29,9 @@ type console struct {
 }
 
 func main() {
-	os.Exit(run(os.Args[1:], console{out: os.Stdout, err: os.Stderr, in: os.Stdin}))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], console{out: os.Stdout, err: os.Stderr, in: os.Stdin}))
 }
 
 // Exit statuses.
@@ -38,10 +40,15 @@ const (
 	exitUsage   = 2
 )
 
+// usageError is a mistake in the command line that its grammar does not catch.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
 // run is the program: it parses the command line, runs the command and prints what went wrong.
-func run(args []string, con console) int {
+func run(ctx context.Context, args []string, con console) int {
 	exited := -1
-	parser, err := kong.New(&cli{}, kong.Name("worker"), kong.UsageOnError(), kong.Writers(con.out, con.err),
+	parser, err := kong.New(&cli{}, kong.Name("worker"), kong.Writers(con.out, con.err),
 		kong.Exit(func(code int) { exited = code }),
 		kong.Description("Trains columns of a network for a coordinator, on one device."))
 	if err != nil {
@@ -56,12 +63,16 @@ func run(args []string, con console) int {
 		fmt.Fprintf(con.err, "worker: %v; see: worker --help\n", err)
 		return exitUsage
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	command.BindTo(ctx, (*context.Context)(nil))
-	if err := command.Run(con); err != nil && !errors.Is(err, context.Canceled) {
+	err = command.Run(con)
+	var usage usageError
+	switch {
+	case err == nil, errors.Is(err, context.Canceled):
+		return 0
+	case errors.As(err, &usage):
 		fmt.Fprintln(con.err, "worker:", err)
-		return exitFailure
+		return exitUsage
 	}
-	return 0
+	fmt.Fprintln(con.err, "worker:", err)
+	return exitFailure
 }

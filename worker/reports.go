@@ -46,6 +46,9 @@ func failureReport(run *assignment, err error) *clusterpb.Report {
 	if len(run.local) > 0 {
 		f.Cell = run.local[0]
 	}
+	if where, ok := errors.AsType[*train.CellError](err); ok {
+		f.Cell, f.Step = cellPB(where.Cell), where.Step
+	}
 	if peer, ok := errors.AsType[*exchange.PeerError](err); ok {
 		f.Suspect = peer.Worker
 	}

@@ -45,8 +45,13 @@ var errParentGone = errors.New("the process that started this worker is gone")
 // Run is the life of a worker.
 func (c *runCmd) Run(ctx context.Context, con console) error {
 	log := slog.New(slog.NewTextHandler(con.err, &slog.HandlerOptions{Level: c.LogLevel}))
-	if err := checkListen(c.Listen, c.Insecure); err != nil {
+	if err := checkListen(c.Listen, c.Advertise, c.Insecure); err != nil {
 		return err
+	}
+	for _, a := range c.Coordinator {
+		if err := checkAddress("--coordinator", a); err != nil {
+			return err
+		}
 	}
 	id, release, err := claimDirectory(c.Data)
 	if err != nil {
@@ -90,20 +95,19 @@ func (c *runCmd) serve(ctx context.Context, con console, log *slog.Logger, id st
 	}
 	mesh := exchange.New(exchange.Config{Worker: id, Log: log})
 	defer mesh.Close()
-	server := grpc.NewServer(exchange.ServerOptions()...)
-	mesh.Register(server)
+	server := mesh.NewServer()
 	exchange.RegisterFiles(server, c.Checkpoints)
 
 	h := &host{ctx: ctx, device: device, mesh: mesh, root: c.Checkpoints, packs: c.Packs, worker: id,
-		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log, runs: map[string]*assignment{},
-		ended: map[string]uint64{}}
+		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log,
+		runs: map[string]*assignment{}, ended: map[string]uint64{}}
 	s := session.New(session.Config{Coordinators: c.Coordinator, FirstTimeout: c.Wait, Log: log, Handler: h,
 		Register: c.registration(id, device)})
 	h.report = s.Report
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		if err := server.Serve(listener); err != nil {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return fmt.Errorf("serve the exchange: %w", err)
 		}
 		return nil

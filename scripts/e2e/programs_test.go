@@ -77,6 +77,13 @@ func (p *process) kill() {
 	<-p.done
 }
 
+func (p *process) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 // output is what a finished command came to.
 type output struct {
 	code           int

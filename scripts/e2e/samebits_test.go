@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,6 +37,13 @@ var runs = []run{
 	{name: "worker killed for good", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
 		c.watch("blobs", past(at()))
 		c.workers[1].kill()
+	}},
+	{name: "worker asleep until its generation is over", workers: 2, disturb: func(t testing.TB, c *cluster,
+		at func() uint64) {
+		generation := c.watch("blobs", past(at())).Generation
+		c.workers[1].signal(syscall.SIGSTOP)
+		c.watch("blobs", func(j *clusterpb.Job) bool { return j.Generation > generation && j.State == "running" })
+		c.workers[1].signal(syscall.SIGCONT)
 	}},
 	{name: "coordinator killed", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
 		c.watch("blobs", past(at()))

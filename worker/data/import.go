@@ -100,7 +100,7 @@ func (o PackOptions) check() error {
 	}
 	from, err := os.Stat(o.From)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; give an existing file or directory with --from", err)
 	}
 	switch out, err := os.Stat(o.Out); {
 	case err != nil: // not there yet; what else is wrong with it shows when it is made

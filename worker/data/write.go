@@ -25,11 +25,11 @@ type writer struct {
 
 func newWriter(path string) (*writer, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("write pack: %w", err)
+		return nil, fmt.Errorf("write pack: %w; choose another --out", err)
 	}
 	side, err := os.Create(path + ".pixels.tmp")
 	if err != nil {
-		return nil, fmt.Errorf("write pack: %w", err)
+		return nil, fmt.Errorf("write pack: %w; choose another --out", err)
 	}
 	return &writer{path: path, side: side, buf: bufio.NewWriterSize(side, 1<<20)}, nil
 }

@@ -5,4 +5,7 @@
 // hand-over for two cells of one worker, gRPC streams of raw frames for cells of two workers. Links are one-way: one
 // for every ordered pair of cells. On a link, messages arrive in the order they were sent, and the receiver says which
 // one it expects; anything else (another job, generation, step, exchange, chunk, length or checksum) breaks the link.
+//
+// Memory is bounded: a local link holds 16 messages; a network link 16 messages at its sender, and 64 frames of 1 MiB
+// and a window of 64 MiB at its receiver. Who is further ahead waits.
 package exchange

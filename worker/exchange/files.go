@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -35,12 +36,12 @@ func (f *files) Fetch(req *exchangepb.FetchRequest, out grpc.ServerStreamingServ
 	}
 	root, err := os.OpenRoot(f.root)
 	if err != nil {
-		return status.Errorf(codes.NotFound, "no checkpoints here: %v", err)
+		return openError(err)
 	}
 	defer root.Close()
 	file, err := root.Open(req.Path) // never leaves the root, through links neither
 	if err != nil {
-		return status.Errorf(codes.NotFound, "%v", err)
+		return openError(err)
 	}
 	defer file.Close()
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
@@ -63,27 +64,51 @@ func (f *files) Fetch(req *exchangepb.FetchRequest, out grpc.ServerStreamingServ
 	}
 }
 
+// openError tells a file that is not there, which is final, from one that could not be opened now.
+func openError(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return status.Errorf(codes.NotFound, "%v", err)
+	}
+	return status.Errorf(codes.Internal, "%v", err)
+}
+
+// ErrNoFile means that a worker answers, but has no such file.
+var ErrNoFile = errors.New("it has no such file")
+
+// fetchSilence is how long a worker may take for the next chunk of a file.
+const fetchSilence = 10 * time.Second
+
 // Fetch copies a checkpoint file of the worker at address to dst. The caller verifies what it got.
-func Fetch(ctx context.Context, address, name string, dst io.Writer) error {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func Fetch(ctx context.Context, address, name string, dst io.Writer, dial ...grpc.DialOption) error {
+	fail := func(err error) error { return fmt.Errorf("fetch %s from %s: %w", name, address, err) }
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(fetchSilence, func() { cancel(fmt.Errorf("silent for %v", fetchSilence)) })
+	defer watch.Stop()
+	dial = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, dial...)
+	conn, err := grpc.NewClient(address, dial...)
 	if err != nil {
-		return fmt.Errorf("dial worker at %s: %w", address, err)
+		return fail(err)
 	}
 	defer conn.Close()
 	stream, err := exchangepb.NewFilesClient(conn).Fetch(ctx, &exchangepb.FetchRequest{Path: name})
-	if err != nil {
-		return fmt.Errorf("fetch %s from %s: %w", name, address, err)
-	}
-	for {
-		chunk, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
+	for err == nil {
+		var chunk *exchangepb.FetchChunk
+		if chunk, err = stream.Recv(); err != nil {
+			break
 		}
-		if err != nil {
-			return fmt.Errorf("fetch %s from %s: %w", name, address, err)
-		}
+		watch.Reset(fetchSilence)
 		if _, err := dst.Write(chunk.Data); err != nil {
-			return fmt.Errorf("fetch %s: %w", name, err)
+			return fail(err)
 		}
 	}
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case ctx.Err() != nil:
+		return fail(context.Cause(ctx))
+	case status.Code(err) == codes.NotFound:
+		return fail(fmt.Errorf("%w: %s", ErrNoFile, status.Convert(err).Message()))
+	}
+	return fail(errors.New(status.Convert(err).Message()))
 }

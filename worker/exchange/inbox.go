@@ -21,11 +21,16 @@ type arrival struct {
 	free   func()
 }
 
-// inboxFrames bounds what waits in an inbox: a carrier that is further ahead waits.
-const inboxFrames = 64
+// Bounds of what waits in an inbox; a carrier that is further ahead waits. Frames are chunks, so a network link holds
+// up to 64 MiB here and as much again in gRPC's window. A local arrival is a whole message: cells in lock step are a
+// message or two ahead of each other.
+const (
+	inboxFrames   = 64
+	localMessages = 16
+)
 
-func newInbox(from Cell, worker string) *inbox {
-	return &inbox{from: from, worker: worker, frames: make(chan arrival, inboxFrames), ended: make(chan struct{})}
+func newInbox(from Cell, worker string, bound int) *inbox {
+	return &inbox{from: from, worker: worker, frames: make(chan arrival, bound), ended: make(chan struct{})}
 }
 
 // put hands a frame over; it reports false if done was closed first.
@@ -57,7 +62,9 @@ func (in *inbox) take(ctx context.Context, m *Membership) (arrival, error) {
 	case a := <-in.frames:
 		return a, nil
 	case <-in.ended:
-		err = m.lost(in.from, in.worker, in.cause)
+		if err = m.Err(); err == nil { // else the link ended because all of it did
+			err = m.lost(in.from, in.worker, in.cause)
+		}
 	case <-m.done:
 		err = m.Err()
 	case <-ctx.Done():

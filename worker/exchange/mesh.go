@@ -40,8 +40,14 @@ type Mesh struct {
 	cfg Config
 
 	mu      sync.Mutex
-	members map[string]*Membership      // by job: the newest joined
-	conns   map[string]*grpc.ClientConn // by address
+	members map[string]*Membership // by job: the newest joined
+	conns   map[string]*connection // by address
+}
+
+// connection is shared by all links to one worker.
+type connection struct {
+	*grpc.ClientConn
+	links int
 }
 
 // New makes a mesh. Register it with the worker's gRPC server, and Close it at the end.
@@ -49,13 +55,20 @@ func New(cfg Config) *Mesh {
 	if cfg.Silence == 0 {
 		cfg.Silence = DefaultSilence
 	}
-	return &Mesh{cfg: cfg, members: map[string]*Membership{}, conns: map[string]*grpc.ClientConn{}}
+	return &Mesh{cfg: cfg, members: map[string]*Membership{}, conns: map[string]*connection{}}
 }
 
 // ServerOptions are what a gRPC server that carries a mesh must be made with.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{grpc.StaticStreamWindowSize(windowBytes), grpc.StaticConnWindowSize(windowBytes),
 		grpc.ReadBufferSize(socketBytes), grpc.WriteBufferSize(socketBytes), grpc.MaxRecvMsgSize(2 * ChunkBytes)}
+}
+
+// NewServer returns a server that carries the mesh. The caller serves and stops it.
+func (m *Mesh) NewServer() *grpc.Server {
+	s := grpc.NewServer(ServerOptions()...)
+	m.Register(s)
+	return s
 }
 
 // Register adds the mesh's service to a server.
@@ -69,27 +82,46 @@ func (m *Mesh) Close() error {
 	for _, c := range m.conns {
 		err = errors.Join(err, c.Close())
 	}
-	m.conns = map[string]*grpc.ClientConn{}
+	clear(m.conns)
 	return err
 }
 
-// conn returns the connection to a worker's address.
-func (m *Mesh) conn(address string) (*grpc.ClientConn, error) {
+// conn returns the connection to a worker's address, and what to call when the link that uses it has ended: workers
+// come back at other addresses, and what they leave behind must not pile up.
+func (m *Mesh) conn(address string) (c *grpc.ClientConn, release func(), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c, ok := m.conns[address]; ok {
-		return c, nil
+	shared, ok := m.conns[address]
+	if !ok {
+		opts := append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, m.cfg.Dial...)
+		opts = append(opts, grpc.WithStaticStreamWindowSize(windowBytes), grpc.WithStaticConnWindowSize(windowBytes),
+			grpc.WithReadBufferSize(socketBytes), grpc.WithWriteBufferSize(socketBytes),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff, MinConnectTimeout: time.Second}))
+		made, err := grpc.NewClient(address, opts...)
+		if err != nil {
+			return nil, nil, fmt.Errorf("dial worker at %s: %w", address, err)
+		}
+		shared = &connection{ClientConn: made}
+		m.conns[address] = shared
 	}
-	opts := append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, m.cfg.Dial...)
-	opts = append(opts, grpc.WithStaticStreamWindowSize(windowBytes), grpc.WithStaticConnWindowSize(windowBytes),
-		grpc.WithReadBufferSize(socketBytes), grpc.WithWriteBufferSize(socketBytes),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff, MinConnectTimeout: time.Second}))
-	c, err := grpc.NewClient(address, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("dial worker at %s: %w", address, err)
+	shared.links++
+	return shared.ClientConn, func() { m.release(address, shared) }, nil
+}
+
+func (m *Mesh) release(address string, shared *connection) {
+	m.mu.Lock()
+	shared.links--
+	last := shared.links == 0 && m.conns[address] == shared
+	if last {
+		delete(m.conns, address)
 	}
-	m.conns[address] = c
-	return c, nil
+	m.mu.Unlock()
+	if !last {
+		return
+	}
+	if err := shared.Close(); err != nil {
+		m.cfg.Log.Warn("close connection to worker", "address", address, "err", err)
+	}
 }
 
 // ErrStale means that a peer already runs a newer generation of the job: this one is over.
@@ -107,6 +139,12 @@ func (m *Mesh) Join(ctx context.Context, g Group) (*Membership, error) {
 	up := m.link(mem)
 	m.mu.Lock()
 	old := m.members[g.Job]
+	if old != nil && old.group.Generation > g.Generation {
+		m.mu.Unlock()
+		cancel()
+		return nil, fmt.Errorf("join generation %d of job %s, which is at %d: %w", g.Generation, g.Job,
+			old.group.Generation, ErrStale)
+	}
 	m.members[g.Job] = mem
 	if len(mem.awaited) == 0 {
 		close(mem.ready)
@@ -139,6 +177,26 @@ func (m *Mesh) Join(ctx context.Context, g Group) (*Membership, error) {
 	return mem, nil
 }
 
+// Waiting returns the peers that a job's generation, which is being joined, still waits for, in the group's order.
+func (m *Mesh) Waiting(job string, generation uint64) []Peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mem := m.members[job]
+	if mem == nil || mem.group.Generation != generation {
+		return nil
+	}
+	var out []Peer
+	for _, p := range mem.group.Peers {
+		for link := range mem.awaited {
+			if link[0] == p.Cell {
+				out = append(out, p)
+				break
+			}
+		}
+	}
+	return out
+}
+
 // link makes the ends of all links of a group; the network links that we send on are returned, not running yet.
 func (m *Mesh) link(mem *Membership) []*outLink {
 	g := mem.group
@@ -151,7 +209,7 @@ func (m *Mesh) link(mem *Membership) []*outLink {
 	for _, local := range g.Local {
 		for _, p := range g.Peers {
 			in := [2]Cell{p.Cell, local}
-			mem.inboxes[in] = newInbox(p.Cell, p.Worker)
+			mem.inboxes[in] = newInbox(p.Cell, p.Worker, inboxFrames)
 			mem.awaited[in] = struct{}{}
 			network(local, p.Cell, p.Worker, p.Address)
 		}
@@ -160,12 +218,13 @@ func (m *Mesh) link(mem *Membership) []*outLink {
 				continue
 			}
 			in := [2]Cell{other, local}
-			mem.inboxes[in] = newInbox(other, m.cfg.Worker)
 			if g.Carrier == CarrierGRPC && g.Address != "" {
+				mem.inboxes[in] = newInbox(other, m.cfg.Worker, inboxFrames)
 				mem.awaited[in] = struct{}{}
 				network(local, other, m.cfg.Worker, g.Address)
 				continue
 			}
+			mem.inboxes[in] = newInbox(other, m.cfg.Worker, localMessages)
 			mem.outs[[2]Cell{local, other}] = &localLink{m: mem, in: nil}
 		}
 	}

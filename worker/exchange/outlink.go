@@ -26,6 +26,8 @@ const helloBackoff = 20 * time.Millisecond
 // outLink sends one cell's messages to a cell of another worker. Its goroutine is the membership's.
 type outLink struct {
 	m        *Membership
+	ctx      context.Context
+	cancel   context.CancelFunc
 	from, to Cell
 	worker   string
 	address  string
@@ -46,8 +48,10 @@ type message struct {
 const queueMessages = 16
 
 func newOutLink(m *Membership, from, to Cell, worker, address string) *outLink {
-	return &outLink{m: m, from: from, to: to, worker: worker, address: address, up: make(chan struct{}),
-		queue: make(chan message, queueMessages), closing: make(chan string, 1), flushed: make(chan struct{})}
+	ctx, cancel := context.WithCancel(m.ctx)
+	return &outLink{m: m, ctx: ctx, cancel: cancel, from: from, to: to, worker: worker, address: address,
+		up: make(chan struct{}), queue: make(chan message, queueMessages), closing: make(chan string, 1),
+		flushed: make(chan struct{})}
 }
 
 func (o *outLink) send(ctx context.Context, tag Tag, data []byte) error {
@@ -62,25 +66,44 @@ func (o *outLink) send(ctx context.Context, tag Tag, data []byte) error {
 	}
 }
 
+// abortPart is the part of the mesh's silence that peers get to take note of an abort: they are told out of courtesy,
+// and whoever gives up is in a hurry to start anew.
+const abortPart = 8
+
 // finish has what is queued sent, then the goodbye, and waits for the peer to have it, but not for ever.
 func (o *outLink) finish(abort string) {
 	o.once.Do(func() { o.closing <- abort })
-	timeout := time.NewTimer(o.m.mesh.cfg.Silence)
+	patience := o.m.mesh.cfg.Silence
+	if abort != "" {
+		patience /= abortPart
+	}
+	select {
+	case <-o.up:
+	default: // nobody to say goodbye to
+		o.cancel()
+	}
+	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	select {
 	case <-o.flushed:
 	case <-timeout.C:
+		o.cancel()
 	}
 }
 
 // run is the link's life: knock until welcomed, then send until the end.
 func (o *outLink) run() {
 	defer close(o.flushed)
-	ctx, cancel := context.WithCancel(o.m.ctx)
-	defer cancel()
-	stream, err := o.open(ctx)
+	defer o.cancel()
+	conn, release, err := o.m.mesh.conn(o.address)
 	if err != nil {
-		if o.m.ctx.Err() == nil {
+		o.m.fail(o.m.lost(o.to, o.worker, err))
+		return
+	}
+	defer release()
+	stream, err := o.open(o.ctx, conn)
+	if err != nil {
+		if o.ctx.Err() == nil {
 			o.m.fail(err)
 		}
 		return
@@ -93,23 +116,21 @@ func (o *outLink) run() {
 		f.free()
 		broken <- err
 	})
-	if err := o.pump(ctx, stream, broken); err != nil {
+	if err := o.pump(o.ctx, stream, broken); err != nil {
 		o.m.fail(o.m.lost(o.to, o.worker, err))
 	}
 }
 
 // open knocks until the peer has joined the same generation.
-func (o *outLink) open(ctx context.Context) (grpc.ClientStream, error) {
-	conn, err := o.m.mesh.conn(o.address)
-	if err != nil {
-		return nil, o.m.lost(o.to, o.worker, err)
-	}
+func (o *outLink) open(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientStream, error) {
 	for {
 		stream, err := o.knock(ctx, conn)
 		if err == nil {
 			return stream, nil
 		}
 		switch status.Code(err) {
+		case codes.Unimplemented:
+			return nil, o.m.lost(o.to, o.worker, fmt.Errorf("who listens at %s is no worker", o.address))
 		case codes.FailedPrecondition:
 			return nil, fmt.Errorf("cell %s on worker %s: %w: %s", o.to, o.worker, ErrStale, status.Convert(err).Message())
 		case codes.InvalidArgument:

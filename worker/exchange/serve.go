@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -106,22 +105,21 @@ func (m *Mesh) welcome(f *incoming) (*Membership, *inbox, error) {
 
 // receive puts frames into the inbox until the link ends, and says how.
 func (m *Mesh) receive(stream grpc.ServerStream, mem *Membership, in *inbox, want header) (err error) {
-	watch := time.AfterFunc(m.cfg.Silence, func() {
+	watch := watchSilence(m.cfg.Silence, func() {
 		mem.fail(mem.lost(in.from, in.worker, fmt.Errorf("silent for %v", m.cfg.Silence)))
 	})
-	defer watch.Stop()
+	defer watch.stop()
 	var cause error
 	defer func() { in.end(cause) }()
 	for {
 		var f incoming
 		if err := stream.RecvMsg(&f); err != nil {
-			watch.Stop()
 			if cause = brokenBy(err); mem.ctx.Err() == nil {
 				mem.fail(mem.lost(in.from, in.worker, cause))
 			}
 			return status.Error(codes.Aborted, cause.Error())
 		}
-		watch.Reset(m.cfg.Silence)
+		watch.heard()
 		if f.job != want.job || f.generation != want.generation || f.from != want.from || f.to != want.to {
 			f.free()
 			cause = fmt.Errorf("%w: of generation %d from cell %s on the link of generation %d from cell %s", ErrFrame,
@@ -142,11 +140,11 @@ func (m *Mesh) receive(stream grpc.ServerStream, mem *Membership, in *inbox, wan
 			return nil
 		case kindData:
 			// While the cell is behind, the sender is held back: its silence then is our doing.
-			watch.Stop()
+			watch.hold()
 			if !in.put(arrival{header: f.header, copyTo: f.copyPayload, free: f.free}, mem.done) {
 				return status.Error(codes.Aborted, "the receiver has left")
 			}
-			watch.Reset(m.cfg.Silence)
+			watch.heard()
 		default:
 			f.free()
 		}

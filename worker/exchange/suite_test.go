@@ -33,12 +33,11 @@ func startNode(t *testing.T, id string, cfg Config) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{mesh: New(cfg), server: grpc.NewServer(ServerOptions()...), address: l.Addr().String(),
-		served: make(chan struct{})}
-	n.mesh.Register(n.server)
+	n := &node{mesh: New(cfg), address: l.Addr().String(), served: make(chan struct{})}
+	n.server = n.mesh.NewServer()
 	go func() {
 		defer close(n.served)
-		if err := n.server.Serve(l); err != nil {
+		if err := n.server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("serve: %v", err)
 		}
 	}()
@@ -186,39 +185,43 @@ func TestSizesBothWays(t *testing.T) {
 }
 
 func TestFourCellsManySteps(t *testing.T) {
-	eachCarrier(t, 4, func(t *testing.T, ctx context.Context, ex []Exchanger) {
-		var wait sync.WaitGroup
-		for me := range ex {
-			wait.Go(func() {
-				for step := range uint64(50) {
-					tag := Tag{Step: step, Exchange: 9}
-					for o := range ex {
-						if o == me {
-							continue
-						}
-						if err := ex[me].Send(ctx, Cell{Column: o}, tag, payload(100+me, byte(step))); err != nil {
-							t.Error(err)
-							return
-						}
+	eachCarrier(t, 4, func(t *testing.T, ctx context.Context, ex []Exchanger) { rounds(t, ctx, ex, 50) })
+}
+
+// rounds has every cell send to every other and receive from every other, step by step.
+func rounds(t *testing.T, ctx context.Context, ex []Exchanger, steps uint64) {
+	t.Helper()
+	var wait sync.WaitGroup
+	for me := range ex {
+		wait.Go(func() {
+			for step := range steps {
+				tag := Tag{Step: step, Exchange: 9}
+				for o := range ex {
+					if o == me {
+						continue
 					}
-					for o := range ex {
-						if o == me {
-							continue
-						}
-						got := make([]byte, 100+o)
-						if err := ex[me].Recv(ctx, Cell{Column: o}, tag, got); err != nil {
-							t.Error(err)
-							return
-						}
-						if !bytes.Equal(got, payload(100+o, byte(step))) {
-							t.Errorf("step %d: message of cell %d differs", step, o)
-						}
+					if err := ex[me].Send(ctx, Cell{Column: o}, tag, payload(100+me, byte(step))); err != nil {
+						t.Error(err)
+						return
 					}
 				}
-			})
-		}
-		wait.Wait()
-	})
+				for o := range ex {
+					if o == me {
+						continue
+					}
+					got := make([]byte, 100+o)
+					if err := ex[me].Recv(ctx, Cell{Column: o}, tag, got); err != nil {
+						t.Error(err)
+						return
+					}
+					if !bytes.Equal(got, payload(100+o, byte(step))) {
+						t.Errorf("step %d: message of cell %d differs", step, o)
+					}
+				}
+			}
+		})
+	}
+	wait.Wait()
 }
 
 func TestWrongTagOrLengthIsRefused(t *testing.T) {

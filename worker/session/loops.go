@@ -2,10 +2,14 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"colonnade/proto/clusterpb"
@@ -21,6 +25,23 @@ func registerOf(r *clusterpb.Register, running []*clusterpb.Running) *clusterpb.
 	return out
 }
 
+// reason is the error of a call in the words of who made it, without gRPC's frame around them.
+func reason(err error) error {
+	text := status.Convert(err).Message()
+	if _, dialing, ok := strings.Cut(text, "Error while dialing: "); ok {
+		text = strings.TrimSuffix(dialing, `"`)
+	}
+	return errors.New(text)
+}
+
+// sendError is what sending failed of; at the end of a stream that is nothing, since receiving says why it ended.
+func sendError(what string, err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, reason(err))
+}
+
 // sendLoop sends heartbeats on time and reports as they come.
 func (s *Session) sendLoop(ctx context.Context, stream attachStream, every time.Duration) error {
 	ticker := time.NewTicker(every)
@@ -28,8 +49,9 @@ func (s *Session) sendLoop(ctx context.Context, stream attachStream, every time.
 	var sent uint64 // sequence of the last report sent on this stream
 	for {
 		for _, r := range s.after(sent) {
-			if err := stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Report{Report: r}}); err != nil {
-				return fmt.Errorf("send report: %w", err)
+			err := stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Report{Report: r}})
+			if err != nil {
+				return sendError("send report", err)
 			}
 			sent = r.Sequence
 		}
@@ -41,18 +63,24 @@ func (s *Session) sendLoop(ctx context.Context, stream attachStream, every time.
 			beat := &clusterpb.Heartbeat{Cells: s.cfg.Handler.Cells()}
 			err := stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Heartbeat{Heartbeat: beat}})
 			if err != nil {
-				return fmt.Errorf("send heartbeat: %w", err)
+				return sendError("send heartbeat", err)
 			}
 		}
 	}
 }
 
-// receiveLoop passes on what the coordinator says until the stream breaks.
-func (s *Session) receiveLoop(stream attachStream) error {
+// receiveLoop passes on what the coordinator says until the stream breaks. A coordinator answers every heartbeat with
+// an empty acknowledgement; once one has, it counts as silent when nothing comes from it for a lease: the worker then
+// turns to the next, before that one has given it up.
+func (s *Session) receiveLoop(stream attachStream, watch *time.Timer, lease time.Duration) error {
+	answers := false
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			return fmt.Errorf("receive: %w", err)
+			return fmt.Errorf("receive: %w", reason(err))
+		}
+		if answers {
+			watch.Reset(lease)
 		}
 		switch k := m.Kind.(type) {
 		case *clusterpb.CoordinatorMessage_Assign:
@@ -62,6 +90,7 @@ func (s *Session) receiveLoop(stream attachStream) error {
 		case *clusterpb.CoordinatorMessage_Stop:
 			s.cfg.Handler.Stop(k.Stop)
 		case *clusterpb.CoordinatorMessage_Ack:
+			answers = answers || k.Ack.Sequence == 0 && len(k.Ack.Dropped) == 0
 			s.acknowledge(k.Ack.Sequence)
 			if len(k.Ack.Dropped) > 0 {
 				s.cfg.Handler.Dropped(k.Ack.Dropped)

@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -114,13 +116,28 @@ const (
 	lastBackoff  = 2 * time.Second
 )
 
+// answerTimeout is how long a coordinator may take to welcome a worker: one that is stopped, or cut off without its
+// connections breaking, must not keep the worker from asking the next. It may have to write the worker down first.
+const answerTimeout = 5 * time.Second
+
+// errSilent means that a coordinator's connection stands, but nothing comes over it.
+var errSilent = errors.New("it is silent")
+
 // Run keeps the session until ctx ends, the coordinator says goodbye, or none has ever answered within FirstTimeout.
 func (s *Session) Run(ctx context.Context) error {
 	started := time.Now()
 	backoff := firstBackoff
+	var why error // of the last attempt that was given its time
 	for i := 0; ; i++ {
 		address := s.cfg.Coordinators[i%len(s.cfg.Coordinators)]
-		welcomed, err := s.attach(ctx, address)
+		patience := answerTimeout
+		if !s.seen && s.cfg.FirstTimeout > 0 {
+			patience = max(min(patience, s.cfg.FirstTimeout-time.Since(started)), time.Millisecond)
+		}
+		welcomed, err := s.attach(ctx, address, patience)
+		if why == nil || patience == answerTimeout || !errors.Is(err, errSilent) {
+			why = err
+		}
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -129,8 +146,9 @@ func (s *Session) Run(ctx context.Context) error {
 		case welcomed:
 			s.seen, backoff = true, firstBackoff
 			s.cfg.Log.Warn("session with coordinator broke", "coordinator", address, "err", err)
-		case !s.seen && s.cfg.FirstTimeout > 0 && time.Since(started) > s.cfg.FirstTimeout:
-			return fmt.Errorf("%w at %v within %v: %w", ErrUnreachable, s.cfg.Coordinators, s.cfg.FirstTimeout, err)
+		case !s.seen && s.cfg.FirstTimeout > 0 && time.Since(started) >= s.cfg.FirstTimeout:
+			return fmt.Errorf("%w at %s within %v: %w", ErrUnreachable, strings.Join(s.cfg.Coordinators, ", "),
+				s.cfg.FirstTimeout, why)
 		default:
 			s.cfg.Log.Debug("coordinator does not answer", "coordinator", address, "err", err)
 		}
@@ -146,9 +164,16 @@ func (s *Session) Run(ctx context.Context) error {
 }
 
 // attach runs one stream until it breaks.
-func (s *Session) attach(ctx context.Context, address string) (welcomed bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+func (s *Session) attach(ctx context.Context, address string, patience time.Duration) (welcomed bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(patience, func() { cancel(errSilent) })
+	defer watch.Stop()
+	defer func() {
+		if err != nil && errors.Is(context.Cause(ctx), errSilent) {
+			err = errSilent
+		}
+	}()
 	opts := s.cfg.DialOptions
 	if opts == nil {
 		opts = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
@@ -160,32 +185,51 @@ func (s *Session) attach(ctx context.Context, address string) (welcomed bool, er
 	defer conn.Close()
 	stream, err := clusterpb.NewSessionClient(conn).Attach(ctx)
 	if err != nil {
-		return false, fmt.Errorf("attach: %w", err)
+		return false, fmt.Errorf("attach: %w", reason(err))
 	}
-	hello := registerOf(s.cfg.Register, s.cfg.Handler.Running())
-	err = stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Register{Register: hello}})
+	w, err := s.register(stream, address)
 	if err != nil {
-		return false, fmt.Errorf("register: %w", err)
+		return false, err
 	}
-	first, err := stream.Recv()
-	if err != nil {
-		return false, fmt.Errorf("register: %w", err)
-	}
-	if g := first.GetGoodbye(); g != nil {
-		return false, fmt.Errorf("%w: %s", ErrGoodbye, g.Reason)
-	}
-	w := first.GetWelcome()
-	if w == nil || w.HeartbeatMs == 0 {
-		return false, fmt.Errorf("coordinator at %s answers with %T instead of a welcome", address, first.Kind)
-	}
+	watch.Stop()
 	s.cfg.Log.Info("attached to coordinator", "coordinator", address, "cluster", w.Cluster)
 
 	sent := make(chan error, 1)
-	go func() { sent <- s.sendLoop(ctx, stream, time.Duration(w.HeartbeatMs)*time.Millisecond) }()
-	err = s.receiveLoop(stream)
-	cancel()
-	if sendErr := <-sent; err == nil {
+	go func() {
+		err := s.sendLoop(ctx, stream, time.Duration(w.HeartbeatMs)*time.Millisecond)
+		if err != nil {
+			cancel(err)
+		}
+		sent <- err
+	}()
+	err = s.receiveLoop(stream, watch, time.Duration(w.LeaseMs)*time.Millisecond)
+	if errors.Is(context.Cause(ctx), errSilent) {
+		err = errSilent // before cancel below makes it look like our doing
+	}
+	cancel(nil)
+	if sendErr := <-sent; sendErr != nil && !errors.Is(err, ErrGoodbye) && !errors.Is(err, errSilent) {
 		err = sendErr
 	}
 	return true, err
+}
+
+// register introduces the worker and waits to be welcomed.
+func (s *Session) register(stream attachStream, address string) (*clusterpb.Welcome, error) {
+	hello := registerOf(s.cfg.Register, s.cfg.Handler.Running())
+	err := stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Register{Register: hello}})
+	if err != nil && !errors.Is(err, io.EOF) { // at the end of a stream, receiving says why it ended
+		return nil, fmt.Errorf("register: %w", reason(err))
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return nil, fmt.Errorf("register: %w", reason(err))
+	}
+	if g := first.GetGoodbye(); g != nil {
+		return nil, fmt.Errorf("%w: %s", ErrGoodbye, g.Reason)
+	}
+	w := first.GetWelcome()
+	if w == nil || w.HeartbeatMs == 0 || w.LeaseMs == 0 {
+		return nil, fmt.Errorf("coordinator at %s answers with %T instead of a welcome", address, first.Kind)
+	}
+	return w, nil
 }

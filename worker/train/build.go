@@ -178,6 +178,6 @@ func (b *builder) adapt(name string, v *value, s cudakern.Shape, l cudakern.Layo
 	}
 	b.closers = append(b.closers, home.Close)
 	return out, func() {
-		b.back(name+" reorder", func(*pass) error { return home.Run(b.st, v.grad, out.grad) })
+		b.back(name+" gradient reorder", func(*pass) error { return home.Run(b.st, v.grad, out.grad) })
 	}, nil
 }

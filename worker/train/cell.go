@@ -52,6 +52,7 @@ type Cell struct {
 	stop     atomic.Bool
 	status   tracker
 	timing   *timing
+	timed    bool // times have been reported
 
 	epochLoss  float64 // sum of the mean losses of the steps this run has done in the epoch
 	epochSteps int
@@ -104,8 +105,23 @@ func (c *Cell) RequestStop() { c.stop.Store(true) }
 // Status says how far the cell is.
 func (c *Cell) Status() Status { return c.status.read() }
 
+// CellError says which cell's run failed, and how far it had come.
+type CellError struct {
+	Cell exchange.Cell
+	Step uint64 // finished steps
+	Err  error
+}
+
+// Error names the cell and its step.
+func (e *CellError) Error() string {
+	return fmt.Sprintf("cell %s after step %d: %v", e.Cell, e.Step, e.Err)
+}
+
+// Unwrap gives what went wrong.
+func (e *CellError) Unwrap() error { return e.Err }
+
 // Run trains from the cell's state to the job's last step, or until a stop was asked for, and reports Finished or
-// Stopped. It locks its OS thread. An error leaves the state as it was after some finished step.
+// Stopped. It locks its OS thread. An error is a *CellError; it leaves the state as it was after some finished step.
 func (c *Cell) Run(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -124,7 +140,7 @@ func (c *Cell) Run(ctx context.Context) error {
 	cancel(context.Canceled)
 	<-done
 	if err != nil {
-		return fmt.Errorf("cell %s after step %d: %w", c.id, c.step, err)
+		return &CellError{Cell: c.id, Step: c.step, Err: err}
 	}
 	if stopped {
 		c.report(Stopped{Cell: c.id, Step: c.step})
@@ -132,7 +148,7 @@ func (c *Cell) Run(ctx context.Context) error {
 	}
 	digest, err := c.Digest()
 	if err != nil {
-		return fmt.Errorf("cell %s after step %d: %w", c.id, c.step, err)
+		return &CellError{Cell: c.id, Step: c.step, Err: err}
 	}
 	c.report(Finished{Cell: c.id, Step: c.step, Digest: digest})
 	return nil

@@ -20,7 +20,7 @@ type Saved struct {
 	Stall      time.Duration // that training waited
 }
 
-// SaveFailed is a checkpoint that could not be written. Training goes on.
+// SaveFailed is a checkpoint that could not be written. Training goes on; the last checkpoint of a run is tried again.
 type SaveFailed struct {
 	Cell exchange.Cell
 	Step uint64

@@ -63,12 +63,18 @@ func (c *Cell) runPhases(p *pass, phases []phase) error {
 		if err := p.ctx.Err(); err != nil {
 			return context.Cause(p.ctx)
 		}
-		c.status.enter(ph.name)
+		name := ph.name
+		if !p.train {
+			name = "evaluate: " + name
+		}
+		c.status.enter(name)
 		start := c.now()
 		if err := ph.run(p); err != nil {
-			return fmt.Errorf("%s: %w", ph.name, err)
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		c.timing.add(ph.name, c.now().Sub(start))
+		if p.train { // the means are those of a step
+			c.timing.add(name, c.now().Sub(start))
+		}
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ type saver struct {
 	snap *snapshot
 	free chan struct{} // holds a token while snap may be written
 	todo chan saveJob
-	last error // of the newest save; read by drain, which owns the token then
+	last error // of the newest save; read by whoever holds the token
 }
 
 // saveJob is a snapshot on its way to disk.
@@ -49,6 +49,7 @@ func (s *saver) save(ctx context.Context, step uint64) error {
 		return fmt.Errorf("snapshot of step %d: %w", step, err)
 	}
 	now := s.c.now()
+	s.c.timing.add("snapshot", now.Sub(began))
 	select {
 	case s.todo <- saveJob{started: now, stall: now.Sub(began)}:
 		return nil
@@ -78,6 +79,10 @@ func (s *saver) write(ctx context.Context, job saveJob) {
 	info, err := checkpoint.Write(ctx, s.root, meta, s.snap.tensors)
 	s.last = err
 	if err != nil {
+		if ctx.Err() != nil {
+			return // the run is over: that is no fault of the disk's
+		}
+		s.c.log.Warn("checkpoint was not written", "cell", s.c.id, "step", meta.Step, "err", err)
 		s.c.report(SaveFailed{Cell: s.c.id, Step: meta.Step, Err: err})
 		return
 	}
@@ -85,15 +90,40 @@ func (s *saver) write(ctx context.Context, job saveJob) {
 		Took: s.c.now().Sub(job.started), Stall: job.stall})
 }
 
-// drain waits for the last save and returns its error: a job may not end, or stop, on a state that is not on disk.
+// Pauses before the last save is tried again: doubled from the first to the longest.
+const (
+	firstRetry   = time.Second
+	longestRetry = time.Minute
+)
+
+// drain waits for the last save: a job may not end, or stop, on a state that is not on disk. One that failed is tried
+// again until it succeeds or the run is ended from outside: the work is done, only the disk is in the way.
 func (s *saver) drain(ctx context.Context) error {
 	s.c.status.enter("save")
-	select {
-	case <-s.free:
-		s.free <- struct{}{}
-		return s.last
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
+		select {
+		case <-s.free:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if s.last == nil {
+			s.free <- struct{}{}
+			return nil
+		}
+		s.c.status.enter("wait to save again")
+		again := time.NewTimer(pause)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return context.Cause(ctx)
+		}
+		s.c.status.enter("save")
+		select {
+		case s.todo <- saveJob{started: s.c.now()}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 

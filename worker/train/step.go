@@ -7,7 +7,7 @@ import (
 	"colonnade/worker/data"
 )
 
-// timingSteps is how many steps a report of phase times covers.
+// timingSteps is how many steps a report of phase times covers; the first report of a run covers its first step.
 const timingSteps = 20
 
 // oneStep does one training step and says whether any cell asked to stop after it.
@@ -41,8 +41,9 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	c.epochSteps++
 	c.timing.steps++
 	c.status.finished(c.now(), c.step, c.b.batch, loss)
-	if c.timing.steps == timingSteps {
+	if c.timing.steps == timingSteps || !c.timed {
 		c.status.phases(c.timing.mean())
+		c.timed = true
 	}
 	return all.stop, nil
 }
@@ -85,7 +86,7 @@ func (c *Cell) evaluate(ctx context.Context) error {
 		whole = append(whole, c.b.forward...)
 		whole = append(whole, phase{"loss", func(p *pass) (err error) { score, err = c.score(p); return err }})
 		if err := c.runPhases(p, whole); err != nil {
-			return fmt.Errorf("evaluate: %w", err)
+			return err
 		}
 		total.Add(score)
 	}

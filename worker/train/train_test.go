@@ -3,25 +3,19 @@ package train
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
-	"colonnade/checkpoint"
-	"colonnade/cudakern"
 	"colonnade/cudakern/philox"
 	"colonnade/cudakern/ref"
 	"colonnade/shard"
 	"colonnade/shard/job"
 	"colonnade/shard/pack"
 	"colonnade/worker/data"
-	"colonnade/worker/exchange"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -69,16 +63,20 @@ func packIDX(t testing.TB, dir string, images, labels []byte) string {
 // makeJob resolves a job on packs.
 func makeJob(t testing.TB, network string, columns int, trainPack, testPack string, change func(*job.Job)) *job.Job {
 	t.Helper()
+	testData := ""
+	if testPack != "" {
+		testData = ", test: " + testPack
+	}
 	j, err := job.Parse("job.yaml", []byte(fmt.Sprintf(`
 job: test
 network: %s
 columns: %d
 seed: 7
-data: {train: %s, test: %s}
+data: {train: %s%s}
 recipe: {batch: 8, epochs: 2, rate: 0.02}
 augment: {crop: random, pad: 1, flip: false}
 checkpoint: {every: 3}
-`, network, columns, trainPack, testPack)))
+`, network, columns, trainPack, testData)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,110 +95,14 @@ checkpoint: {every: 3}
 		return &job.Pack{Path: path, ID: fmt.Sprintf("%x", h.ID), Images: h.Images, Channels: h.Channels, Height: h.Height,
 			Width: h.Width, Classes: len(h.Classes)}
 	}
-	if err := j.Resolve(text, known(trainPack), known(testPack)); err != nil {
+	var test *job.Pack
+	if testPack != "" {
+		test = known(testPack)
+	}
+	if err := j.Resolve(text, known(trainPack), test); err != nil {
 		t.Fatal(err)
 	}
 	return j
-}
-
-// outcome is what a run of all cells came to.
-type outcome struct {
-	mu     sync.Mutex
-	events []Event
-	digest map[exchange.Cell][32]byte
-	evals  []Evaluated
-	saved  map[uint64]map[exchange.Cell]checkpoint.Info
-	stop   uint64
-}
-
-func (o *outcome) report(e Event) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.events = append(o.events, e)
-	switch e := e.(type) {
-	case Finished:
-		o.digest[e.Cell] = e.Digest
-	case Evaluated:
-		o.evals = append(o.evals, e)
-	case Saved:
-		if o.saved[e.Step] == nil {
-			o.saved[e.Step] = map[exchange.Cell]checkpoint.Info{}
-		}
-		o.saved[e.Step][e.Cell] = e.Info
-	case Stopped:
-		o.stop = e.Step
-	}
-}
-
-// runLocal trains all columns of a job in this process, over the local carrier, from a step whose files are in root.
-func runLocal(t testing.TB, dev cudakern.Device, j *job.Job, root string, from uint64, started func([]*Cell)) *outcome {
-	t.Helper()
-	plan, err := j.Plan()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cells []exchange.Cell
-	for k := range j.Columns {
-		cells = append(cells, exchange.Cell{Column: k})
-	}
-	mesh := exchange.New(exchange.Config{Worker: "w", Log: slog.New(slog.DiscardHandler)})
-	defer mesh.Close()
-	members, err := mesh.Join(context.Background(), exchange.Group{Job: j.Name, Generation: 1, Local: cells})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer members.Close()
-	open := func(path string) *data.Pack {
-		p, err := data.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	training, test := open(j.Train.Path), open(j.Test.Path)
-	defer training.Close()
-	defer test.Close()
-	out := &outcome{digest: map[exchange.Cell][32]byte{}, saved: map[uint64]map[exchange.Cell]checkpoint.Info{}}
-	var built []*Cell
-	for _, id := range cells {
-		in := plan.Network.Input
-		c, err := New(Config{Job: j, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: dev,
-			Exchanger: members.Exchanger(id), Source: data.NewLoader(j, training, test, in.Height, in.Width),
-			Directory: root, Report: out.report, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if from == 0 {
-			err = c.Initialise()
-		} else {
-			name, _ := checkpoint.Path(j.Name, from, 0, id.Column)
-			err = c.Restore(context.Background(), filepath.Join(root, name), checkpoint.Want{Meta: checkpoint.Meta{Job: j.Name,
-				Step: from, Column: id.Column, PlanDigest: plan.Digest(), Numerics: dev.Info().Numerics}})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		built = append(built, c)
-	}
-	if started != nil {
-		started(built)
-	}
-	var wait sync.WaitGroup
-	for _, c := range built {
-		wait.Go(func() {
-			if err := c.Run(context.Background()); err != nil {
-				t.Error(err)
-				members.Abort(err.Error())
-			}
-		})
-	}
-	wait.Wait()
-	for _, c := range built {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	return out
 }
 
 func TestTinyLearnsAndResumes(t *testing.T) {
@@ -213,7 +115,7 @@ func TestTinyLearnsAndResumes(t *testing.T) {
 				j.Recipe.Epochs, j.Classes = 4, split.classes
 			})
 			root := t.TempDir()
-			whole := runLocal(t, dev, j, root, 0, nil)
+			whole := setup{dev: dev, job: j, root: root}.mustRun(t)
 			if len(whole.digest) != columns || len(whole.evals) != 4 {
 				t.Fatalf("%d digests and %d evaluations", len(whole.digest), len(whole.evals))
 			}
@@ -221,8 +123,8 @@ func TestTinyLearnsAndResumes(t *testing.T) {
 			if !(last.Score.Loss < first.Score.Loss) || last.Score.Images != 21 {
 				t.Errorf("test loss went from %g to %g over %d images", first.Score.Loss, last.Score.Loss, last.Score.Images)
 			}
-			again := runLocal(t, dev, j, t.TempDir(), 0, nil)
-			resumed := runLocal(t, dev, j, root, 9, nil)
+			again := setup{dev: dev, job: j, root: t.TempDir()}.mustRun(t)
+			resumed := setup{dev: dev, job: j, root: root, from: 9}.mustRun(t)
 			for c, d := range whole.digest {
 				if again.digest[c] != d {
 					t.Errorf("cell %s: a second run ends elsewhere", c)

@@ -1,0 +1,336 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	"colonnade/cudakern"
+	"colonnade/cudakern/kerntest"
+	"colonnade/cudakern/ref"
+	"colonnade/proto/clusterpb"
+	"colonnade/worker/data"
+)
+
+// printed is what a command came to.
+type printed struct {
+	code     int
+	out, err string
+}
+
+func command(ctx context.Context, args ...string) printed {
+	var out, err bytes.Buffer
+	code := run(ctx, args, console{out: &out, err: &err, in: strings.NewReader("")})
+	return printed{code, out.String(), err.String()}
+}
+
+// mistake is a command line that must end in one line on standard error.
+type mistake struct {
+	args []string
+	code int
+	says []string
+}
+
+// usage is a mistake in the command line, failure one that shows when it is carried out.
+func usage(says ...string) func(args ...string) mistake {
+	return func(args ...string) mistake { return mistake{args, exitUsage, says} }
+}
+
+func failure(says ...string) func(args ...string) mistake {
+	return func(args ...string) mistake { return mistake{args, exitFailure, says} }
+}
+
+// runMistakes are those of `worker run`.
+func runMistakes(t *testing.T, file string) map[string]mistake {
+	dir := t.TempDir()
+	used := filepath.Join(dir, "used")
+	_, release, err := claimDirectory(used)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	data := filepath.Join(dir, "data")
+	at := "127.0.0.1:1"
+	with := func(make func(...string) mistake, more ...string) mistake {
+		return make(append([]string{"run", "--coordinator", at, "--data", data, "--device", "ref", "--log-level", "error"},
+			more...)...)
+	}
+	help := "see: worker --help"
+	return map[string]mistake{
+		"unknown flag":        with(usage("--fast", help), "--fast"),
+		"no coordinator flag": usage("--coordinator", help)("run", "--data", data),
+		"no data flag":        usage("--data", help)("run", "--coordinator", at),
+		"log level":           with(usage("loud"), "--log-level", "loud"),
+		"carrier":             with(usage("pigeon", "auto"), "--carrier", "pigeon"),
+		"coordinator address": usage("localhost", "give host:port")("run", "--coordinator", "localhost", "--data", data),
+		"coordinator no host": usage("give host:port")("run", "--coordinator", ":7420", "--data", data),
+		"listen address":      with(usage("--listen here", "give host:port"), "--listen", "here"),
+		"listen to all":       with(usage("without encryption", "--insecure"), "--listen", "0.0.0.0:0"),
+		"listen by name":      with(usage("without encryption", "--insecure"), "--listen", "example.org:80"),
+		"listen to any":       with(usage("--advertise"), "--listen", ":0", "--insecure"),
+		"advertise":           with(usage("--advertise me", "give host:port"), "--advertise", "me"),
+		"device":              with(usage(`"abacus"`, "worker devices"), "--device", "abacus"),
+		"data is a file":      with(failure(file, "choose another --data"), "--data", file),
+		"data is used":        with(failure(used, "another worker", "choose another --data"), "--data", used),
+		"port is used":        with(failure("in use", "choose another --listen"), "--listen", l.Addr().String()),
+		"nobody answers":      with(failure(at, "refused", "coordinator start --data DIR"), "--wait", "500ms"),
+	}
+}
+
+// otherMistakes are those of the other commands.
+func otherMistakes(t *testing.T, file string) map[string]mistake {
+	dir, empty := t.TempDir(), t.TempDir()
+	whole, err := os.ReadFile(makePack(t, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut, out := filepath.Join(dir, "cut.pack"), filepath.Join(dir, "x.pack")
+	if err := os.WriteFile(cut, whole[:len(whole)-100], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	help := "see: worker --help"
+	pack := func(make func(...string) mistake, from, out string, more ...string) mistake {
+		return make(append([]string{"data", "pack", "--from", from, "--out", out}, more...)...)
+	}
+	return map[string]mistake{
+		"no command":       usage("expected one of", help)(),
+		"unknown command":  usage("fly", help)("fly"),
+		"verify nothing":   usage("--device", help)("verify"),
+		"verify abacus":    usage(`"abacus"`, "worker devices")("verify", "--device", "abacus"),
+		"verify magic":     usage("--op magic", "leave --op out")("verify", "--device", "ref", "--op", "magic,add"),
+		"pack nothing":     usage("--from", help)("data", "pack", "--out", out),
+		"pack no source":   pack(failure("none", "--from"), dir+"/none", out),
+		"pack text":        pack(failure(file, "CLASS/IMAGE"), file, out),
+		"pack emptiness":   pack(failure(empty, "CLASS/IMAGE"), empty, out),
+		"pack to a folder": pack(failure(empty, "--out"), idx(t, 16), empty, "--split", "train"),
+		"pack to nowhere":  pack(failure(file, "--out"), idx(t, 16), file+"/x.pack", "--split", "train"),
+		"pack wrong split": pack(failure("dev", "--split train"), idx(t, 16), out, "--split", "dev"),
+		"info of nothing":  failure("none.pack", "worker data pack")("data", "info", dir+"/none.pack"),
+		"info of text":     failure(file, "worker data pack")("data", "info", file),
+		"info of a part":   failure(cut, "worker data pack")("data", "info", cut),
+		"info of a folder": failure(empty, "worker data pack")("data", "info", empty),
+	}
+}
+
+// TestWrongInputs walks the paths of a new user's mistakes: each is one line with the next step.
+func TestWrongInputs(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("this is text\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	all := runMistakes(t, file)
+	maps.Copy(all, otherMistakes(t, file))
+	for name, c := range all {
+		t.Run(name, func(t *testing.T) {
+			p := command(context.Background(), c.args...)
+			if p.code != c.code {
+				t.Errorf("exit status %d, want %d", p.code, c.code)
+			}
+			if strings.Count(p.err, "\n") != 1 || !strings.HasPrefix(p.err, "worker: ") || p.out != "" ||
+				strings.Contains(p.err, "rpc error") {
+				t.Errorf("not one line: %q; on standard output %q", p.err, p.out)
+			}
+			for _, s := range c.says {
+				if !strings.Contains(p.err, s) {
+					t.Errorf("%q does not say %q", p.err, s)
+				}
+			}
+		})
+	}
+}
+
+func TestFactsAsJSON(t *testing.T) {
+	ctx := context.Background()
+	out := filepath.Join(t.TempDir(), "x.pack")
+	p := command(ctx, "data", "pack", "--from", idx(t, 16), "--split", "train", "--out", out, "--json")
+	var packed struct{ Images int }
+	if err := json.Unmarshal([]byte(p.out), &packed); err != nil || p.code != 0 || packed.Images != 16 {
+		t.Errorf("data pack: %+v, %v", p, err)
+	}
+	p = command(ctx, "data", "info", out, "--json")
+	var facts data.Facts
+	err := json.Unmarshal([]byte(p.out), &facts)
+	if err != nil || p.code != 0 || facts.Images != 16 || len(facts.Classes) != 8 {
+		t.Errorf("data info: %+v, %v", p, err)
+	}
+	if p = command(ctx, "data", "info", out); p.code != 0 || !strings.Contains(p.out, "16 of 1x12x12") {
+		t.Errorf("data info: %+v", p)
+	}
+	p = command(ctx, "devices", "--json")
+	var devices []deviceFact
+	err = json.Unmarshal([]byte(p.out), &devices)
+	if err != nil || p.code != 0 || len(devices) != len(deviceKinds) || devices[1].Numerics != "ref/1/float64" {
+		t.Errorf("devices: %+v, %v", p, err)
+	}
+	if p = command(ctx, "devices"); p.code != 0 || strings.Count(p.out, "\n") != 1+len(deviceKinds) {
+		t.Errorf("devices: %+v", p)
+	}
+}
+
+// TestVerify holds two bad devices against the reference; good ones have cudakern's own tests.
+func TestVerify(t *testing.T) {
+	kinds := deviceKinds
+	defer func() { deviceKinds = kinds }()
+	deviceKinds = append(slices.Clip(deviceKinds),
+		deviceKind{"lame", "cannot update", func() (cudakern.Device, error) { return noUpdates{ref.New()}, nil }},
+		deviceKind{"absent", "is not there", func() (cudakern.Device, error) {
+			return nil, errors.New("no such bus; plug it in")
+		}})
+	ctx := context.Background()
+	p := command(ctx, "verify", "--device", "lame", "--op", "add,sgd", "--json")
+	var results []kerntest.Result
+	if err := json.Unmarshal([]byte(p.out), &results); err != nil || len(results) != 2 {
+		t.Fatalf("%v, %q", err, p.out)
+	}
+	for _, r := range results {
+		if r.Pass != (r.Op != "sgd") {
+			t.Errorf("op %s passes: %v", r.Op, r.Pass)
+		}
+	}
+	if p.code != exitFailure || p.err != "worker: device lame gives wrong results; do not train on it\n" {
+		t.Errorf("lame: exit status %d, %q", p.code, p.err)
+	}
+	var text bytes.Buffer
+	for info, says := range map[cudakern.Info]string{ref.New().Info(): "this is the reference itself",
+		{Name: "other"}: "ops against the reference"} {
+		if err := printResults(&text, info, results); err != nil || !strings.Contains(text.String(), says) {
+			t.Errorf("%v: %v, %q", info, err, &text)
+		}
+	}
+	if strings.Count(text.String(), "WRONG: ") != 2 {
+		t.Errorf("lame: %q", &text)
+	}
+	if p = command(ctx, "verify", "--device", "absent"); p.code != exitFailure || !strings.Contains(p.err, "plug it in") {
+		t.Errorf("absent: %+v", p)
+	}
+	if p = command(ctx, "devices"); p.code != 0 || !strings.Contains(p.out, "not usable: no such bus") {
+		t.Errorf("devices: %+v", p)
+	}
+}
+
+// fakeCoordinator welcomes workers and passes their registrations on.
+type fakeCoordinator struct {
+	clusterpb.UnimplementedSessionServer
+	joined chan *clusterpb.Register
+	refuse string
+}
+
+func (c *fakeCoordinator) Attach(
+	stream grpc.BidiStreamingServer[clusterpb.WorkerMessage, clusterpb.CoordinatorMessage]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if c.refuse != "" {
+		return stream.Send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Goodbye{
+			Goodbye: &clusterpb.Goodbye{Reason: c.refuse}}})
+	}
+	err = stream.Send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Welcome{
+		Welcome: &clusterpb.Welcome{Cluster: "test", LeaseMs: 3000, HeartbeatMs: 500}}})
+	c.joined <- first.GetRegister()
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	return nil
+}
+
+func startCoordinator(t *testing.T, refuse string) (string, *fakeCoordinator) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &fakeCoordinator{joined: make(chan *clusterpb.Register, 10), refuse: refuse}
+	s := grpc.NewServer()
+	clusterpb.RegisterSessionServer(s, c)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			t.Errorf("serve: %v", err)
+		}
+	}()
+	t.Cleanup(func() {
+		s.Stop()
+		<-served
+	})
+	return l.Addr().String(), c
+}
+
+// TestTheLifeOfAWorker starts one, looks at how it registers, and ends it.
+func TestTheLifeOfAWorker(t *testing.T) {
+	address, c := startCoordinator(t, "")
+	dir := t.TempDir()
+	start := func() (end func() printed) {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		done := make(chan printed, 1)
+		go func() {
+			done <- command(ctx, "run", "--coordinator", address, "--device", "ref", "--data", dir, "--name", "me")
+		}()
+		return func() printed {
+			cancel(fmt.Errorf("terminated: %w", context.Canceled)) // as a signal does
+			return <-done
+		}
+	}
+	end := start()
+	first := <-c.joined
+	if first.Worker == "" || first.Name != "me" || first.Device.GetName() != "ref" || first.Device.GetNumerics() == "" ||
+		first.Checkpoints != filepath.Join(dir, "checkpoints") || first.Incarnation == "" || first.Address == "" {
+		t.Errorf("registered as %v", first)
+	}
+	if p := end(); p.code != 0 {
+		t.Errorf("ended by a signal: %+v", p)
+	}
+	end = start()
+	second := <-c.joined
+	if second.Worker != first.Worker || second.Incarnation == first.Incarnation {
+		t.Errorf("came back as worker %s incarnation %s, was %s %s", second.Worker, second.Incarnation, first.Worker,
+			first.Incarnation)
+	}
+	end()
+}
+
+func TestACoordinatorThatRefusesEndsTheWorker(t *testing.T) {
+	address, _ := startCoordinator(t, "speaks protocol 9; run the same version on all machines")
+	p := command(context.Background(), "run", "--coordinator", address, "--device", "ref", "--data", t.TempDir(),
+		"--log-level", "error")
+	if p.code != exitFailure || !strings.Contains(p.err, "run the same version") || strings.Count(p.err, "\n") != 1 {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestAWorkerEndsWithItsParent(t *testing.T) {
+	address, c := startCoordinator(t, "")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var out, errs bytes.Buffer
+	code := make(chan int, 1)
+	go func() {
+		args := []string{"run", "--coordinator", address, "--device", "ref", "--data", t.TempDir(), "--with-parent"}
+		code <- run(context.Background(), args, console{out: &out, err: &errs, in: r})
+	}()
+	<-c.joined
+	w.Close() // the parent has died
+	if got := <-code; got != exitFailure || !strings.Contains(errs.String(), errParentGone.Error()) {
+		t.Errorf("exit status %d, %q", got, errs.String())
+	}
+}
