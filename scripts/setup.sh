@@ -73,10 +73,11 @@ add_backports() {
 
 # install_packages PACKAGE... installs them by one command, which is also what somebody without rights is told.
 install_packages() {
-	local command sudo=() log=$root/.data/apt.log waited="" repaired=""
+	local command system sudo=() log=$root/.data/apt.log waited="" repaired=""
 	if [ "$(os ID)" != debian ] || [ "$(os VERSION_ID | grep -E '^[0-9]+$' || echo 13)" -lt 12 ]; then
-		die "missing: $*; they can be installed for you on Debian 12 and 13, and this is $(os PRETTY_NAME);" \
-			"install what corresponds to them, put Go on PATH, and run this again"
+		system=$(os PRETTY_NAME)
+		die "missing: $*; this installs them on Debian 12 and 13, not on ${system:-an unknown system};" \
+			"install what corresponds to them, with Go on PATH, and run this again"
 	fi
 	command=$(add_backports "$@") || exit 1
 	command+="apt-get update; apt-get install -y --no-install-recommends $*"
