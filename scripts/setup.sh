@@ -134,7 +134,10 @@ use_go() {
 		die "Go 1.$(go_minor go) could not fetch the toolchain that go.mod asks for (see above);" \
 			"check the network and GOPROXY, or put Go 1.$(go_wanted) or later on PATH"
 	# A clone owned by another user, as in a container, has no version control stamp to offer.
-	git -C "$root" rev-parse >/dev/null 2>&1 || export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
+	if ! git -C "$root" rev-parse >/dev/null 2>&1; then
+		GOFLAGS="$(go env GOFLAGS) -buildvcs=false"
+		export GOFLAGS
+	fi
 }
 
 # build makes both programs in bin/.
