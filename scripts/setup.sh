@@ -1,7 +1,15 @@
-# Set-up shared by the scripts of this directory; sourced, not run. Everything is safe to do twice and quick the second
-# time. Debian 12 and 13.
+# shellcheck shell=bash
+# Set-up shared by the scripts of this directory; sourced, not run. Everything is safe to do twice, after being killed
+# at any point, and quick the second time. It installs on Debian 12 and 13 and uses what is there on any other system.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# What the CPU engine is built from.
+# shellcheck disable=SC2034 # used by the scripts that source this one
+engine=(g++ libdnnl-dev)
+
+# The oldest Go that can fetch the toolchain go.mod asks for.
+go_least=21
 
 say() { printf '%s\n' "$*" >&2; }
 die() {
@@ -9,93 +17,127 @@ die() {
 	exit 1
 }
 
-# apt_install WHY PACKAGE... installs what is missing: as root, else through sudo, else it prints the command.
-apt_install() {
-	local why=$1 missing=() p sudo=()
-	shift
-	for p in "$@"; do
-		[ "$(dpkg-query -W -f '${db:Status-Status}' "${p%%/*}" 2>/dev/null)" = installed ] || missing+=("$p")
+# need THING... makes usable what is named: go, in the version that go.mod asks for, or a Debian package. All that is
+# missing is installed by one command: as root, else through sudo, else it is printed for somebody who may.
+need() {
+	local thing missing=() go=""
+	for thing in "$@"; do
+		if [ "$thing" != go ]; then
+			have "$thing" || missing+=("$thing")
+			continue
+		fi
+		go=1
+		have ca-certificates || missing+=(ca-certificates) # to fetch Go modules
+		find_go || missing+=("$(debian_go)")
 	done
-	[ ${#missing[@]} -eq 0 ] && return
-	command -v apt-get >/dev/null || die "${missing[*]} missing ($why), and this is no Debian; install them by hand"
+	[ -w "$root" ] || die "no right to write in $root; make a clone of your own"
+	[ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+	[ -z "$go" ] || use_go
+}
+
+# have PACKAGE says whether it is installed; where there is no dpkg, whether what it brings is there.
+have() {
+	if command -v dpkg-query >/dev/null; then
+		case $(dpkg-query -W -f '${db:Status-Status} ' "$1" 2>/dev/null) in installed*) return ;; esac
+		return 1
+	fi
+	case $1 in
+	g++) command -v g++ ;;
+	libdnnl-dev) echo '#include <oneapi/dnnl/dnnl.hpp>' | g++ -E -x c++ - ;;
+	protobuf-compiler) command -v protoc ;;
+	libprotobuf-dev) test -e /usr/include/google/protobuf/timestamp.proto ;;
+	dataset-*) test -d "/usr/share/datasets/${1#dataset-}" ;;
+	esac >/dev/null 2>&1
+}
+
+# os KEY prints a value of /etc/os-release.
+os() { (. /etc/os-release && eval "printf '%s' \"\${$1:-}\"") 2>/dev/null || true; }
+
+# debian_go prints the package that brings a Go that is new enough. bookworm's own is older than toolchain switching;
+# its backports have a newer one.
+debian_go() {
+	if [ "$(os VERSION_CODENAME)" = bookworm ]; then echo golang-1.23-go; else echo golang-go; fi
+}
+
+# add_backports PACKAGE... prints a command that adds bookworm-backports to apt's sources if a package comes from there
+# and apt does not know it yet. They come from where bookworm itself does.
+add_backports() {
+	local uri
+	case " $* " in *" golang-1.23-go "*) ;; *) return ;; esac
+	[ -z "$(apt-cache madison golang-1.23-go 2>/dev/null)" ] || return 0
+	# shellcheck disable=SC2016 # apt expands these
+	uri=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' | awk '$1 == "bookworm" && !uri { print uri = $2 }')
+	[ -n "$uri" ] || die "apt's sources do not name bookworm; add bookworm-backports to them, for Go, and run this again"
+	echo "echo 'deb $uri bookworm-backports main' >/etc/apt/sources.list.d/colonnade-backports.list; "
+}
+
+# install_packages PACKAGE... installs them by one command, which is also what somebody without rights is told.
+install_packages() {
+	local command system sudo=() log=$root/.data/apt.log waited="" repaired=""
+	if [ "$(os ID)" != debian ] || [ "$(os VERSION_ID | grep -E '^[0-9]+$' || echo 13)" -lt 12 ]; then
+		system=$(os PRETTY_NAME)
+		die "missing: $*; this installs them on Debian 12 and 13, not on ${system:-an unknown system};" \
+			"install what corresponds to them, with Go on PATH, and run this again"
+	fi
+	command=$(add_backports "$@") || exit 1
+	command+="apt-get update; apt-get install -y --no-install-recommends $*"
 	if [ "$(id -u)" -ne 0 ]; then
-		command -v sudo >/dev/null || die "${missing[*]} missing ($why); as root: apt-get install ${missing[*]}"
+		command -v sudo >/dev/null || die "missing: $*; run as root: $command"
 		sudo=(sudo)
 	fi
-	say "installing ${missing[*]} ($why)"
-	apt_update "${sudo[@]}"
-	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
-		>"$(apt_log)" 2>&1 || die "apt-get install ${missing[*]} failed; see $(apt_log)"
-}
-
-apt_log() { printf '%s' "${TMPDIR:-/tmp}/colonnade-apt.$(id -u).log"; }
-
-apt_update() {
-	[ -n "${apt_updated:-}" ] && return
-	"$@" apt-get update -qq >"$(apt_log)" 2>&1 || say "apt-get update had errors; see $(apt_log)"
-	apt_updated=1
-}
-
-# The oldest Go that can fetch the toolchain go.mod asks for.
-go_least=21
-
-# go_minor prints the minor version of a go program.
-go_minor() { "$1" version 2>/dev/null | sed -n 's/^go version go1\.\([0-9]*\).*/\1/p'; }
-
-# find_go puts a usable go on PATH: the user's own, or Debian's.
-find_go() {
-	local g
-	for g in "$(command -v go || true)" /usr/lib/go-1.*/bin/go /usr/local/go/bin/go; do
-		if [ -x "$g" ] && [ "$(go_minor "$g")" -ge "$go_least" ] 2>/dev/null; then
-			PATH=$(dirname "$g"):$PATH
-			return
+	mkdir -p "${log%/*}"
+	say "installing $* (log: $log)"
+	until "${sudo[@]}" env LC_ALL=C DEBIAN_FRONTEND=noninteractive sh -c "$command" >"$log" 2>&1; do
+		if grep -q 'Could not get lock' "$log"; then # also what a run that was killed may have left behind
+			[ -n "$waited" ] || say "waiting for another apt-get to finish"
+			waited=1
+			sleep 2
+		elif [ -z "$repaired" ] && grep -q -e 'dpkg --configure -a' -e 'fix-broken' "$log"; then
+			say "finishing an installation that was interrupted"
+			repaired=1
+			"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+				sh -c 'dpkg --configure -a; apt-get install -y --fix-broken' >>"$log" 2>&1 || true
+		else
+			die "could not install $*: $(grep -m 1 '^E: ' "$log" || tail -n 1 "$log"); run as root to see more: $command"
 		fi
 	done
-	return 1
 }
 
-# bookworm's own Go is older than toolchain switching; its backports have one. They come from where bookworm itself
-# does.
-install_backports_go() {
-	local sudo=() uri list=/etc/apt/sources.list.d/colonnade-backports.list
-	[ "$(id -u)" -eq 0 ] || sudo=(sudo)
-	apt_update "${sudo[@]}"
-	if ! apt-cache policy | grep -q bookworm-backports; then
-		uri=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' | sed -n 's/^bookworm //p' | head -n 1)
-		[ -n "$uri" ] || die "cannot tell where bookworm comes from; add bookworm-backports to apt's sources and run again"
-		if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
-			die "Go is missing; as root: echo 'deb $uri bookworm-backports main' >$list; then run again"
+# go_minor GO prints the minor version of a go program itself, not of the toolchain that it would switch to.
+go_minor() { GOTOOLCHAIN=local "$1" version 2>/dev/null | sed -n 's/^go version .*go1\.\([0-9]*\).*/\1/p'; }
+
+# go_wanted prints the minor version of the Go that go.mod asks for.
+go_wanted() { sed -n 's/^go 1\.\([0-9]*\).*/\1/p' "$root/go.mod"; }
+
+# find_go puts a usable go on PATH: the user's own if it is new enough, else the newest there is.
+find_go() {
+	local g minor best=0 dir="" wanted
+	wanted=$(go_wanted)
+	for g in "$(command -v go || true)" /usr/local/go/bin/go /usr/lib/go-1.*/bin/go; do
+		[ -x "$g" ] || continue
+		minor=$(go_minor "$g")
+		if [ "${minor:-0}" -gt "$best" ]; then
+			best=$minor dir=${g%/*}
+			[ "$best" -lt "$wanted" ] || break
 		fi
-		say "adding bookworm-backports to apt's sources in $list (for Go)"
-		echo "deb $uri bookworm-backports main" | "${sudo[@]}" tee "$list" >/dev/null
-		apt_updated=
-	fi
-	apt_install "Go, to build with" golang-1.23-go
+	done
+	[ "$best" -ge "$go_least" ] || return 1
+	[ "$(command -v go || true)" = "$dir/go" ] || PATH=$dir:$PATH
 }
 
-# need_go makes go usable in the version that go.mod names.
-need_go() {
-	if ! find_go; then
-		if grep -q '^VERSION_CODENAME=bookworm' /etc/os-release; then
-			install_backports_go
-		else
-			apt_install "Go, to build with" golang-go
-		fi
-		find_go || die "no Go of version 1.$go_least or later found after installing it; put one on PATH"
-	fi
-	apt_install "certificates, to fetch Go modules" ca-certificates
-	# Debian's Go does not fetch newer toolchains unless told to.
-	if [ "$(go_minor go)" -lt "$(sed -n 's/^go 1\.\([0-9]*\).*/\1/p' "$root/go.mod")" ]; then
-		export GOTOOLCHAIN=auto
-	fi
+# use_go settles which Go builds, and fetches it if it is none of this machine's.
+use_go() {
+	find_go || die "Go 1.$go_least or later is installed but not found; put it on PATH and run this again"
+	# A newer toolchain is fetched by default, but some distributions and users turn that off.
+	[ "$(go_minor go)" -ge "$(go_wanted)" ] || export GOTOOLCHAIN=auto
+	(cd "$root" && go version >/dev/null) ||
+		die "Go 1.$(go_minor go) could not fetch the toolchain that go.mod asks for (see above);" \
+			"check the network and GOPROXY, or put Go 1.$(go_wanted) or later on PATH"
 	# A clone owned by another user, as in a container, has no version control stamp to offer.
-	git -C "$root" rev-parse >/dev/null 2>&1 || export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
-}
-
-# need_engine installs what the CPU engine is built from.
-need_engine() {
-	apt_install "C++ compiler and C library headers, for the CPU engine" g++ libc6-dev
-	apt_install "oneDNN, the CPU engine's kernels" libdnnl-dev
+	if ! git -C "$root" rev-parse >/dev/null 2>&1; then
+		GOFLAGS="$(go env GOFLAGS) -buildvcs=false"
+		export GOFLAGS
+	fi
 }
 
 # build makes both programs in bin/.
