@@ -88,7 +88,8 @@ func (n *Network) shapes(c int) ([]Shape, error) {
 			s, flat = Shape{l.Maps, 1, 1}, true
 		}
 		if float64(s.C)*float64(s.H)*float64(s.W) > maxFloats {
-			return nil, n.errorAt(l, "it makes %d maps of %dx%d of one image, more than %d numbers; use fewer", s.C, s.H, s.W, maxFloats)
+			return nil, n.errorAt(l, "it makes %d maps of %dx%d of one image, more than %d numbers; use fewer", s.C, s.H, s.W,
+				maxFloats)
 		}
 		out[i] = s
 	}

@@ -125,8 +125,8 @@ func (p *planner) fours(l *Layer, span Span, column int) error {
 	for least > 1 && least/2*area%4 == 0 {
 		least /= 2
 	}
-	return p.n.errorAt(l, "column %d's units begin at %d, but units are dropped in groups of four; let the layer before have a "+
-		"multiple of %d maps", column, span.First*area, least*p.plan.Columns)
+	return p.n.errorAt(l, "column %d's units begin at %d, but units are dropped in groups of four; let the layer before "+
+		"have a multiple of %d maps", column, span.First*area, least*p.plan.Columns)
 }
 
 // isLast says whether a layer is the one whose maps are the classes.
