@@ -6,7 +6,7 @@ import (
 	"colonnade/cudakern"
 )
 
-// RunAll holds a device against the whole suite, finite-difference gradients and refusals included. open must return a
+// RunAll holds a device against the whole suite, finite-difference gradients, streams at once, ownership and refusals included. open must return a
 // fresh device; RunAll closes it.
 func RunAll(t *testing.T, open func(testing.TB) cudakern.Device) {
 	dev := open(t)
@@ -19,6 +19,8 @@ func RunAll(t *testing.T, open func(testing.TB) cudakern.Device) {
 		})
 	}
 	t.Run("gradients", func(t *testing.T) { gradients(t, dev) })
+	t.Run("together", func(t *testing.T) { together(t, dev) })
+	t.Run("ownership", func(t *testing.T) { ownership(t, open) })
 	t.Run("refusals", func(t *testing.T) { refusals(t, dev) })
 	if n := dev.Live(); n != 0 {
 		t.Errorf("%d things are still alive on the device", n)
