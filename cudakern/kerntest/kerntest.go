@@ -17,7 +17,8 @@ import (
 
 // Options choose what is checked. The zero value checks everything.
 type Options struct {
-	Ops []string // names of ops; empty: all
+	Ops   []string // names of ops; empty: all
+	First bool     // an op is done with at its first failure
 }
 
 // Result is what the cases of one op came to.
@@ -48,6 +49,9 @@ func Check(dev cudakern.Device, o Options) []Result {
 		if r == nil {
 			r = &Result{Op: t.op, Pass: true}
 			results[t.op] = r
+		}
+		if o.First && !r.Pass {
+			continue
 		}
 		r.Cases++
 		worst, err := t.check(dev)
