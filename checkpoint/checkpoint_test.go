@@ -124,13 +124,19 @@ func TestRefusals(t *testing.T) {
 			want := good
 			c.change(&want)
 			_, err := read(c.path, want)
-			if !errors.Is(err, c.want) {
-				t.Fatalf("got %v, want %v", err, c.want)
-			}
-			if !strings.Contains(err.Error(), c.path) || strings.ContainsRune(err.Error(), '\n') {
-				t.Fatalf("%q does not name the file in one line", err)
-			}
+			refused(t, c.path, err, c.want)
 		})
+	}
+}
+
+// refused wants an error of a kind, in one line that names the file and ends with what to do.
+func refused(t *testing.T, path string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("got %v, want %v", err, want)
+	}
+	if s := err.Error(); !strings.Contains(s, path) || strings.ContainsRune(s, '\n') || !strings.Contains(s, "; resume from") {
+		t.Fatalf("%q does not name the file and the next step in one line", err)
 	}
 }
 
