@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -222,18 +223,29 @@ func TestSweepAndRemove(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cut := filepath.Join(root, m.Job, "000000000003", "r0c0.ckpt.tmp")
-	if err := os.WriteFile(cut, nil, 0o644); err != nil {
+	ours := filepath.Join(root, m.Job, "000000000003", "r0c1.ckpt.tmp")
+	others := filepath.Join(root, m.Job, "000000000003", "r0c0.ckpt.tmp")
+	elsewhere := filepath.Join(root, m.Job, "notes", "r0c1.ckpt.tmp")
+	if err := os.Mkdir(filepath.Dir(elsewhere), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := Sweep(root, m.Job, func(step uint64) bool { return step >= 3 }); err != nil {
+	for _, f := range []string{ours, others, elsewhere} {
+		if err := os.WriteFile(f, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(root, m.Job, 0, 1); err != nil {
 		t.Fatal(err)
 	}
-	left, _ := filepath.Glob(filepath.Join(root, m.Job, "*", "*"))
-	want := []string{filepath.Join(root, m.Job, "000000000003", "r0c1.ckpt"),
-		filepath.Join(root, m.Job, "000000000004", "r0c1.ckpt")}
-	if fmt.Sprint(left) != fmt.Sprint(want) {
+	if err := Sweep(root, "never-seen", 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	left, _ := filepath.Glob(filepath.Join(root, m.Job, "*", "*.tmp"))
+	if want := []string{others, elsewhere}; !slices.Equal(left, want) {
 		t.Fatalf("left %v, want %v", left, want)
+	}
+	if whole, _ := filepath.Glob(filepath.Join(root, m.Job, "*", "*.ckpt")); len(whole) != 5 {
+		t.Fatalf("%d whole files are left of 5", len(whole))
 	}
 	for range 2 {
 		if err := Remove(root, m.Job, 4); err != nil {
@@ -243,21 +255,6 @@ func TestSweepAndRemove(t *testing.T) {
 	for _, job := range []string{"", "..", "a/b", "../x", "-x"} {
 		if _, err := Path(job, 1, 0, 0); err == nil {
 			t.Errorf("job %q has a path", job)
-		}
-	}
-}
-
-func TestRetainKeepsTheNewest(t *testing.T) {
-	for keep := range 6 {
-		steps := []uint64{40, 10, 30, 20, 30}
-		drop := Retain(steps, keep)
-		if want := max(0, 4-max(keep, 1)); len(drop) != want {
-			t.Errorf("keep %d: drops %v, want %d", keep, drop, want)
-		}
-		for i, d := range drop {
-			if d != uint64(10*(i+1)) {
-				t.Errorf("keep %d: drops %v, not the oldest", keep, drop)
-			}
 		}
 	}
 }

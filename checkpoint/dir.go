@@ -8,9 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
-	"strings"
 )
 
 // A checkpoint directory holds JOB/STEP/rRcC.ckpt, STEP in twelve digits.
@@ -41,56 +39,27 @@ func Remove(root, job string, step uint64) error {
 	return nil
 }
 
-// Sweep removes what no manifest knows: files of writes that were cut off, and steps of a job that keep refuses. A
+// Sweep removes what writes of a cell's state left behind that were cut off. Nobody may be writing that cell's state:
+// call it before a run of the cell begins. Other cells' files stay, since their workers may share the directory. A
 // missing directory is an empty one.
-func Sweep(root, job string, keep func(step uint64) bool) error {
-	if !validJob.MatchString(job) {
-		return fmt.Errorf("sweep checkpoints of job %q: no valid name", job)
-	}
-	steps, err := os.ReadDir(filepath.Join(root, job))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+func Sweep(root, job string, replica, column int) error {
+	name, err := Path(job, 0, replica, column)
 	if err != nil {
+		return err
+	}
+	dir := filepath.Join(root, job)
+	steps, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("sweep checkpoints: %w", err)
 	}
 	for _, e := range steps {
-		step, err := strconv.ParseUint(e.Name(), 10, 64)
-		if err != nil || len(e.Name()) != 12 {
+		if _, err := strconv.ParseUint(e.Name(), 10, 64); err != nil || len(e.Name()) != 12 {
 			continue // not ours
 		}
-		if !keep(step) {
-			if err := Remove(root, job, step); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := removeTemporary(filepath.Join(root, job, e.Name())); err != nil {
+		err := os.Remove(filepath.Join(dir, e.Name(), path.Base(name)+".tmp"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("sweep checkpoints: %w", err)
 		}
 	}
 	return nil
-}
-
-func removeTemporary(dir string) error {
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		if strings.HasSuffix(f.Name(), ".tmp") {
-			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// Retain says which of the committed, good steps may go when the newest `keep` of them are to stay.
-func Retain(steps []uint64, keep int) (drop []uint64) {
-	sorted := slices.Clone(steps)
-	slices.Sort(sorted)
-	sorted = slices.Compact(sorted)
-	return sorted[:max(0, len(sorted)-max(keep, 1))]
 }

@@ -91,7 +91,7 @@ func inspect(t *testing.T, dir string) (whole, cut int) {
 		}
 		whole++
 	}
-	if err := Sweep(dir, "killed", func(uint64) bool { return true }); err != nil {
+	if err := Sweep(dir, "killed", 0, 0); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "killed", "*", "*.tmp")); len(left) > 0 {

@@ -62,7 +62,7 @@ func Write(ctx context.Context, root string, m Meta, tensors []Tensor) (info Inf
 func hint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
-		return "; free some space there: training goes on, and the next checkpoint is tried again"
+		return "; free some space there, the next checkpoint is tried again"
 	case errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS):
 		return "; make the directory writable, or use another one: --data DIR"
 	}

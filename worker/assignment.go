@@ -95,6 +95,9 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 			return fmt.Errorf("build: %w", err)
 		}
 		built[id] = c
+		if err := checkpoint.Sweep(h.root, a.Job, id.Replica, id.Column); err != nil {
+			h.log.Warn("files of writes that were cut off stay behind", "job", a.Job, "cell", id, "err", err)
+		}
 		if err := h.restore(ctx, run, a, c, id, plan); err != nil {
 			return err
 		}
