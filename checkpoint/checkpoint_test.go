@@ -136,7 +136,8 @@ func refused(t *testing.T, path string, err, want error) {
 	if !errors.Is(err, want) {
 		t.Fatalf("got %v, want %v", err, want)
 	}
-	if s := err.Error(); !strings.Contains(s, path) || strings.ContainsRune(s, '\n') || !strings.Contains(s, "; resume from") {
+	if s := err.Error(); !strings.Contains(s, path) || strings.ContainsRune(s, '\n') ||
+		!strings.Contains(s, "; resume from") {
 		t.Fatalf("%q does not name the file and the next step in one line", err)
 	}
 }

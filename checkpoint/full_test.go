@@ -52,7 +52,8 @@ func TestUnwritableDirectory(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, m.Job), nil, 0o644); err != nil { // in the way
 		t.Fatal(err)
 	}
-	if _, err := Write(context.Background(), dir, m, tensors); !errors.Is(err, syscall.ENOTDIR) || strings.ContainsRune(err.Error(), '\n') {
+	if _, err := Write(context.Background(), dir, m, tensors); !errors.Is(err, syscall.ENOTDIR) ||
+		strings.ContainsRune(err.Error(), '\n') {
 		t.Errorf("error %v, want one line", err)
 	}
 }

@@ -27,7 +27,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// suicidal is a context that kills the process at its n-th look: Write looks before each chunk that it writes or hashes.
+// suicidal is a context that kills the process at its n-th look: Write looks before each chunk that it writes or
+// hashes.
 type suicidal struct {
 	context.Context
 	left int

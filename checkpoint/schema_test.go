@@ -48,7 +48,8 @@ func found(t *testing.T, path string) (paths []string) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	numbered := map[string]string{"tensors": "<tensor>", "tensors/<tensor>/chunks": "<chunk>", "tensors/<tensor>/sums": "<chunk>"}
+	numbered := map[string]string{"tensors": "<tensor>", "tensors/<tensor>/chunks": "<chunk>",
+		"tensors/<tensor>/sums": "<chunk>"}
 	var walk func(at string, b *bolt.Bucket) error
 	walk = func(at string, b *bolt.Bucket) error {
 		next := uint32(0)
@@ -107,12 +108,13 @@ var update = flag.Bool("update", false, "write the golden file anew, for a new f
 
 // golden is the state in testdata's file of the present version.
 func golden() (Meta, []Tensor) {
-	m := Meta{Job: "golden", Generation: 3, Step: 12345, Replica: 1, Column: 2, PlanDigest: [32]byte{9, 8, 7}, Numerics: "test/1"}
+	m := Meta{Job: "golden", Generation: 3, Step: 12345, Replica: 1, Column: 2, PlanDigest: [32]byte{9, 8, 7},
+		Numerics: "test/1"}
 	return m, []Tensor{{Name: "conv1/w", Shape: []int{2, 3}, Data: []float32{1, -2.5, 3e-8, 4e20, 0, -1}},
 		{Name: "conv1/b", Shape: []int{2}, Data: []float32{0.25, 7}}}
 }
 
-// TestGoldenFile reads what a program of this version wrote once. A file that can no longer be read is someone's training.
+// TestGoldenFile reads what a program of this version wrote once. A file that can no longer be read is someone's work.
 func TestGoldenFile(t *testing.T) {
 	m, tensors := golden()
 	path := filepath.Join("testdata", fmt.Sprintf("v%d.ckpt", Version))
@@ -154,22 +156,24 @@ func TestAnotherVersionIsRefused(t *testing.T) {
 func TestLiesInsideAreRefused(t *testing.T) {
 	first := func(tx *bolt.Tx) *bolt.Bucket { return tx.Bucket(bucketTensors).Bucket(key(0)) }
 	for name, lie := range map[string]func(tx *bolt.Tx) error{
-		"no digest":       func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Delete(keyDigest) },
-		"another digest":  func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyDigest, make([]byte, 32)) },
-		"no header":       func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Delete(keyHeader) },
-		"no version":      func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Delete(keyVersion) },
-		"no meta":         func(tx *bolt.Tx) error { return tx.DeleteBucket(bucketMeta) },
-		"no tensors":      func(tx *bolt.Tx) error { return tx.DeleteBucket(bucketTensors) },
-		"a tensor less":   func(tx *bolt.Tx) error { return tx.Bucket(bucketTensors).DeleteBucket(key(1)) },
-		"another name":    func(tx *bolt.Tx) error { return first(tx).Put(keyName, []byte("conv1/x")) },
-		"another shape":   func(tx *bolt.Tx) error { return first(tx).Put(keyShape, encodeShape([]int{3, 2})) },
-		"a huge shape":    func(tx *bolt.Tx) error { return first(tx).Put(keyShape, encodeShape([]int{1 << 30, 2})) },
-		"an absurd shape": func(tx *bolt.Tx) error { return first(tx).Put(keyShape, encodeShape([]int{1 << 31, 1 << 31, 1 << 31})) },
-		"no shape":        func(tx *bolt.Tx) error { return first(tx).Put(keyShape, encodeShape([]int{0})) },
-		"another value":   func(tx *bolt.Tx) error { return first(tx).Bucket(bucketChunks).Put(key(0), make([]byte, 24)) },
-		"a short chunk":   func(tx *bolt.Tx) error { return first(tx).Bucket(bucketChunks).Put(key(0), make([]byte, 20)) },
-		"no chunk":        func(tx *bolt.Tx) error { return first(tx).Bucket(bucketChunks).Delete(key(0)) },
-		"no sums":         func(tx *bolt.Tx) error { return first(tx).DeleteBucket(bucketSums) },
+		"no digest":      func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Delete(keyDigest) },
+		"another digest": func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyDigest, make([]byte, 32)) },
+		"no header":      func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Delete(keyHeader) },
+		"no version":     func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Delete(keyVersion) },
+		"no meta":        func(tx *bolt.Tx) error { return tx.DeleteBucket(bucketMeta) },
+		"no tensors":     func(tx *bolt.Tx) error { return tx.DeleteBucket(bucketTensors) },
+		"a tensor less":  func(tx *bolt.Tx) error { return tx.Bucket(bucketTensors).DeleteBucket(key(1)) },
+		"another name":   func(tx *bolt.Tx) error { return first(tx).Put(keyName, []byte("conv1/x")) },
+		"another shape":  func(tx *bolt.Tx) error { return first(tx).Put(keyShape, encodeShape([]int{3, 2})) },
+		"a huge shape":   func(tx *bolt.Tx) error { return first(tx).Put(keyShape, encodeShape([]int{1 << 30, 2})) },
+		"an absurd shape": func(tx *bolt.Tx) error {
+			return first(tx).Put(keyShape, encodeShape([]int{1 << 31, 1 << 31, 1 << 31}))
+		},
+		"no shape":      func(tx *bolt.Tx) error { return first(tx).Put(keyShape, encodeShape([]int{0})) },
+		"another value": func(tx *bolt.Tx) error { return first(tx).Bucket(bucketChunks).Put(key(0), make([]byte, 24)) },
+		"a short chunk": func(tx *bolt.Tx) error { return first(tx).Bucket(bucketChunks).Put(key(0), make([]byte, 20)) },
+		"no chunk":      func(tx *bolt.Tx) error { return first(tx).Bucket(bucketChunks).Delete(key(0)) },
+		"no sums":       func(tx *bolt.Tx) error { return first(tx).DeleteBucket(bucketSums) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, tensors := golden()

@@ -113,8 +113,8 @@ func TestLayerShapes(t *testing.T) {
 	}
 }
 
-// TestSourceShapes is net 145 layer by layer (layers-145.cfg): the same sizes with every output size rounded up, conv1's
-// last window overhanging by three pixels, and the conventions of layer-params-145.cfg and layer.py.
+// TestSourceShapes is net 145 layer by layer (layers-145.cfg): the same sizes with every output size rounded up,
+// conv1's last window overhanging by three pixels, and the conventions of layer-params-145.cfg and layer.py.
 func TestSourceShapes(t *testing.T) {
 	p := plan(t, "alexnet-source", 3, 2)
 	var order []string

@@ -21,6 +21,10 @@ layers:
   - {name: softmax, kind: softmax}
 `
 
+// between are the lines from conv2's maps to fc's.
+const between = "kernel: 3, connect: all, init: {std: 0.1}}\n  - {name: drop, kind: dropout, keep: 0.5}\n" +
+	"  - {name: fc, kind: dense, maps: "
+
 // TestRefusals wants one line with file, line, layer and reason for whatever is wrong with a file.
 func TestRefusals(t *testing.T) {
 	for _, c := range []struct{ old, new, want string }{
@@ -102,12 +106,13 @@ func TestRefusals(t *testing.T) {
 		{"  - {name: drop", "  - {name: a, <<: {kind: relu}}\n  - {name: drop",
 			`small.yaml:8: layer "a": anchors, aliases and merged keys`},
 		{"  - {name: drop", "\t- {name: drop", "small.yaml:8: not YAML: "},
-		{"  - {name: fc,", "  - {name: f0, kind: dense, maps: 4, init: {std: 1}}\n  - {name: late, kind: pool, kernel: 1, stride: 1}\n  - {name: fc,",
+		{"  - {name: fc,", "  - {name: f0, kind: dense, maps: 4, init: {std: 1}}\n" +
+			"  - {name: late, kind: pool, kernel: 1, stride: 1}\n  - {name: fc,",
 			`small.yaml:10: layer "late": a pool layer needs maps, but a dense layer comes before it; move it up`},
 		{"8}\nlayers:\n  - {name: conv1, kind: conv, maps: 4", "8000}\nlayers:\n  - {name: conv1, kind: conv, maps: 16777216",
 			`small.yaml:4: layer "conv1": it makes 16777216 maps of 8x8000 of one image, more than`},
-		{"maps: 4, kernel: 3, connect: all, init: {std: 0.1}}\n  - {name: drop, kind: dropout, keep: 0.5}\n  - {name: fc, kind: dense, maps: 4",
-			"maps: 16777216, kernel: 3, connect: all, init: {std: 0.1}}\n  - {name: drop, kind: dropout, keep: 0.5}\n  - {name: fc, kind: dense, maps: 1000",
+		{"maps: 4, " + between + "4",
+			"maps: 16777216, " + between + "1000",
 			`small.yaml:9: layer "fc": 1000 maps of 67108864 inputs each are more than`},
 		{"softmax}\n", "softmax}\n---\nnetwork: two\n", "more than one YAML document"},
 	} {
@@ -136,8 +141,9 @@ func TestSplitRefusals(t *testing.T) {
 		{"maps: 4, connect: all", "maps: 3, connect: all", 4,
 			`layer "fc": 3 maps do not divide into 4 columns; use 1 or 2`},
 		{"k: 2}", "k: 2, scope: layer}", 2, `small.yaml:5: layer "lrn1": scope: layer would need a halo`},
-		{"maps: 4, kernel: 3, connect", "maps: 6, kernel: 2, connect", 2, `small.yaml:8: layer "drop": column 1's units begin at 27, but ` +
-			"units are dropped in groups of four; let the layer before have a multiple of 8 maps"},
+		{"maps: 4, kernel: 3, connect", "maps: 6, kernel: 2, connect", 2,
+			`small.yaml:8: layer "drop": column 1's units begin at 27, but ` +
+				"units are dropped in groups of four; let the layer before have a multiple of 8 maps"},
 		{"channels: [1]", "channels: [1, 3]", 2, "resolve the network for one"},
 	} {
 		n, err := Parse("small.yaml", []byte(strings.Replace(small, c.old, c.new, 1)))

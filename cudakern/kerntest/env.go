@@ -131,7 +131,8 @@ func (e *env) collect() (out []result, err error) {
 	for _, o := range e.operands {
 		g, ok := o.buf.(cudakern.Guarded)
 		if !ok {
-			return nil, fmt.Errorf("%s: buffers have no canary words (cudakern.Guarded), so writes past their ends go unseen", o.name)
+			return nil, fmt.Errorf("%s: buffers have no canary words (cudakern.Guarded), writes past their ends go unseen",
+				o.name)
 		}
 		if err := g.Intact(); err != nil {
 			return nil, fmt.Errorf("%s: %w", o.name, err)
@@ -183,7 +184,8 @@ func (e *env) padding(o *operand) error {
 		filler[i] = math.Float32frombits(0x3f8f8f8f)
 	}
 	is, got := make([]byte, full.Bytes()), make([]byte, o.buf.Bytes())
-	err = errors.Join(e.dev.Upload(e.st, full, filler), e.dev.CopyOut(e.st, is, full), e.dev.CopyOut(e.st, got, o.buf), e.st.Sync())
+	err = errors.Join(e.dev.Upload(e.st, full, filler), e.dev.CopyOut(e.st, is, full),
+		e.dev.CopyOut(e.st, got, o.buf), e.st.Sync())
 	if err != nil {
 		return err
 	}

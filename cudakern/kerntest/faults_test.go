@@ -183,11 +183,15 @@ func (d productThat) BackwardWeights(st cudakern.Stream, x, dy, dw, db cudakern.
 
 // Faults of products, by the pass they are in.
 func spoilData(dev cudakern.Device, p product) productThat {
-	return productThat{product: p, data: func(st cudakern.Stream, dx cudakern.Buffer) error { return poke(dev, st, dx, off) }}
+	return productThat{product: p, data: func(st cudakern.Stream, dx cudakern.Buffer) error {
+		return poke(dev, st, dx, off)
+	}}
 }
 
 func spoilWeights(dev cudakern.Device, p product) productThat {
-	return productThat{product: p, weights: func(st cudakern.Stream, dw, _ cudakern.Buffer) error { return poke(dev, st, dw, off) }}
+	return productThat{product: p, weights: func(st cudakern.Stream, dw, _ cudakern.Buffer) error {
+		return poke(dev, st, dw, off)
+	}}
 }
 
 func spoilBias(dev cudakern.Device, p product) productThat {
@@ -245,7 +249,8 @@ type softmaxThat struct {
 	swap bool
 }
 
-func (s softmaxThat) Forward(st cudakern.Stream, logits, labels cudakern.Buffer, valid int, loss, rank, ties cudakern.Buffer) error {
+func (s softmaxThat) Forward(st cudakern.Stream, logits, labels cudakern.Buffer, valid int, loss, rank,
+	ties cudakern.Buffer) error {
 	if s.swap {
 		rank, ties = ties, rank
 	} else {
@@ -436,7 +441,9 @@ func faults() map[string]struct {
 		"dense by data":                {"dense", faulty{dense: func(d dev, p dense) dense { return spoilData(d, p) }}},
 		"dense by weights":             {"dense", faulty{dense: func(d dev, p dense) dense { return spoilWeights(d, p) }}},
 		"dense by bias":                {"dense", faulty{dense: func(d dev, p dense) dense { return spoilBias(d, p) }}},
-		"output not written":           {"dense", faulty{dense: func(_ dev, p dense) dense { return productThat{product: p, noData: true} }}},
+		"output not written": {"dense", faulty{dense: func(_ dev, p dense) dense {
+			return productThat{product: p, noData: true}
+		}}},
 		"another result every time": {"dense", faulty{dense: func(d dev, p dense) dense {
 			return productThat{product: p, forward: func(st cudakern.Stream, _, y cudakern.Buffer) error {
 				calls++
@@ -451,36 +458,63 @@ func faults() map[string]struct {
 		"written past the end": {"dense", faulty{dense: func(d dev, p dense) dense {
 			return productThat{product: p, data: func(_ cudakern.Stream, dx cudakern.Buffer) error { beyond(dx); return nil }}
 		}}},
-		"copy does nothing":       {"copy", faulty{Device: copyless{ref.New()}}},
-		"memory not zeroed":       {"copy", faulty{Device: dirty{ref.New()}}},
-		"no canaries":             {"relu", faulty{Device: unguarded{ref.New()}}},
-		"pool by data":            {"pool", faulty{poolOp: func(d dev, p cudakern.Pool) cudakern.Pool { return poolThat{p, d} }}},
-		"lrn by data":             {"lrn", faulty{lrnOp: func(d dev, p cudakern.LRN) cudakern.LRN { return lrnThat{p, d} }}},
-		"dropout unscaled":        {"dropout", faulty{dropOp: func(d dev, p cudakern.Dropout) cudakern.Dropout { return dropoutThat{p, d, true} }}},
-		"another mask back":       {"dropout", faulty{dropOp: func(d dev, p cudakern.Dropout) cudakern.Dropout { return dropoutThat{p, d, false} }}},
-		"rank and ties swapped":   {"softmax", faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax { return softmaxThat{s, true} }}},
-		"credit not written":      {"softmax", faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax { return softmaxThat{s, false} }}},
-		"momentum not kept":       {"sgd", faulty{sgd: func(s cudakern.SGD) cudakern.SGD { return sgdHalf{s} }}},
-		"not in place":            {"relu", faulty{relu: func(r cudakern.ReLU) cudakern.ReLU { return reluOut{r} }}},
-		"parts in another order":  {"concat", faulty{concat: func(c cudakern.Concat) cudakern.Concat { return concatTwisted{c} }}},
-		"image not mirrored":      {"input", view(func(v *cudakern.View) { v.Flip = false })},
-		"crop off by one":         {"input", view(func(v *cudakern.View) { v.X++ })},
-		"colour not shifted":      {"input", view(func(v *cudakern.View) { v.Shift = [3]float32{} })},
-		"reorder spoils":          {"reorder", faulty{reorder: func(d dev, r cudakern.Reorder) cudakern.Reorder { return reorderThat{r, d} }}},
-		"ties shared wrongly":     {"pool", faulty{pool: func(d *cudakern.PoolDesc) { d.TiesAll = !d.TiesAll }}},
-		"pool window off by one":  {"pool", faulty{pool: func(d *cudakern.PoolDesc) { d.Pad.Top = min(d.Pad.Top+1, d.Kernel-1) }}},
-		"lrn window too wide":     {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Size++ }}},
-		"alpha over size":         {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Alpha /= float64(d.Size) }}},
-		"beta a hair off":         {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Beta += 1e-4 }}},
-		"mask of another unit":    {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) { d.FirstUnit += 4 }}},
-		"mask of another image":   {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) { d.FirstImage++ }}},
-		"dropout scaled wrongly":  {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) { d.ScaleTrain = !d.ScaleTrain }}},
-		"padding counts":          {"softmax", faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax { return softmaxOfAll{s, 1} }}},
+		"copy does nothing": {"copy", faulty{Device: copyless{ref.New()}}},
+		"memory not zeroed": {"copy", faulty{Device: dirty{ref.New()}}},
+		"no canaries":       {"relu", faulty{Device: unguarded{ref.New()}}},
+		"pool by data": {"pool", faulty{poolOp: func(d dev, p cudakern.Pool) cudakern.Pool {
+			return poolThat{p, d}
+		}}},
+		"lrn by data": {"lrn", faulty{lrnOp: func(d dev, p cudakern.LRN) cudakern.LRN { return lrnThat{p, d} }}},
+		"dropout unscaled": {"dropout", faulty{dropOp: func(d dev, p cudakern.Dropout) cudakern.Dropout {
+			return dropoutThat{p, d, true}
+		}}},
+		"another mask back": {"dropout", faulty{dropOp: func(d dev, p cudakern.Dropout) cudakern.Dropout {
+			return dropoutThat{p, d, false}
+		}}},
+		"rank and ties swapped": {"softmax", faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax {
+			return softmaxThat{s, true}
+		}}},
+		"credit not written": {"softmax", faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax {
+			return softmaxThat{s, false}
+		}}},
+		"momentum not kept": {"sgd", faulty{sgd: func(s cudakern.SGD) cudakern.SGD { return sgdHalf{s} }}},
+		"not in place":      {"relu", faulty{relu: func(r cudakern.ReLU) cudakern.ReLU { return reluOut{r} }}},
+		"parts in another order": {"concat", faulty{concat: func(c cudakern.Concat) cudakern.Concat {
+			return concatTwisted{c}
+		}}},
+		"image not mirrored": {"input", view(func(v *cudakern.View) { v.Flip = false })},
+		"crop off by one":    {"input", view(func(v *cudakern.View) { v.X++ })},
+		"colour not shifted": {"input", view(func(v *cudakern.View) { v.Shift = [3]float32{} })},
+		"reorder spoils": {"reorder", faulty{reorder: func(d dev, r cudakern.Reorder) cudakern.Reorder {
+			return reorderThat{r, d}
+		}}},
+		"ties shared wrongly": {"pool", faulty{pool: func(d *cudakern.PoolDesc) { d.TiesAll = !d.TiesAll }}},
+		"pool window off by one": {"pool", faulty{pool: func(d *cudakern.PoolDesc) {
+			d.Pad.Top = min(d.Pad.Top+1, d.Kernel-1)
+		}}},
+		"lrn window too wide":   {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Size++ }}},
+		"alpha over size":       {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Alpha /= float64(d.Size) }}},
+		"beta a hair off":       {"lrn", faulty{lrn: func(d *cudakern.LRNDesc) { d.Beta += 1e-4 }}},
+		"mask of another unit":  {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) { d.FirstUnit += 4 }}},
+		"mask of another image": {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) { d.FirstImage++ }}},
+		"dropout scaled wrongly": {"dropout", faulty{dropout: func(d *cudakern.DropoutDesc) {
+			d.ScaleTrain = !d.ScaleTrain
+		}}},
+		"padding counts": {"softmax", faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax {
+			return softmaxOfAll{s, 1}
+		}}},
 		"decay left out":          {"sgd", faulty{sgd: func(s cudakern.SGD) cudakern.SGD { return sgdWithout{s} }}},
 		"gradient past rectifier": {"relu", faulty{relu: func(r cudakern.ReLU) cudakern.ReLU { return reluThrough{r} }}},
-		"add overwrites":          {"add", faulty{add: func(dev cudakern.Device, a cudakern.Add) cudakern.Add { return addOver{a, dev} }}},
-		"always the first part":   {"concat", faulty{concat: func(c cudakern.Concat) cudakern.Concat { return concatReversed{c} }}},
-		"memory not given back":   {"reorder", faulty{reorder: func(dev cudakern.Device, r cudakern.Reorder) cudakern.Reorder { return leaking{r, dev} }}},
+		"add overwrites": {"add", faulty{add: func(dev cudakern.Device, a cudakern.Add) cudakern.Add {
+			return addOver{a, dev}
+		}}},
+		"always the first part": {"concat", faulty{concat: func(c cudakern.Concat) cudakern.Concat {
+			return concatReversed{c}
+		}}},
+		"memory not given back": {"reorder", faulty{reorder: func(dev cudakern.Device,
+			r cudakern.Reorder) cudakern.Reorder {
+			return leaking{r, dev}
+		}}},
 	}
 }
 
@@ -554,7 +588,9 @@ func (s shared) NewAdd(d cudakern.AddDesc) (cudakern.Add, error) {
 
 func (a sharedAdd) Run(st cudakern.Stream, dst, src cudakern.Buffer) error {
 	n := a.s.calls.Add(1)
-	return errors.Join(a.Add.Run(st, dst, src), poke(a.s.Device, st, dst, func(v float32) float32 { return v + float32(n) }))
+	return errors.Join(a.Add.Run(st, dst, src), poke(a.s.Device, st, dst, func(v float32) float32 {
+		return v + float32(n)
+	}))
 }
 
 // TestTheRestFindsFaults plants faults for the parts of RunAll that do not ask the reference.
@@ -581,11 +617,15 @@ func TestTheRestFindsFaults(t *testing.T) {
 		"pool":             gradients(faulty{poolOp: func(d dev, p cudakern.Pool) cudakern.Pool { return poolThat{p, d} }}),
 		"lrn":              gradients(faulty{lrnOp: func(d dev, p cudakern.LRN) cudakern.LRN { return lrnThat{p, d} }}),
 		"relu":             gradients(faulty{relu: func(r cudakern.ReLU) cudakern.ReLU { return reluThrough{r} }}),
-		"dropout":          gradients(faulty{dropOp: func(d dev, p cudakern.Dropout) cudakern.Dropout { return dropoutThat{p, d, false} }}),
-		"softmax":          gradients(faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax { return softmaxOfAll{s, 1} }}),
-		"streams meet":     func(r testing.TB) { kerntest.Together(r, shared{ref.New(), new(atomic.Int64)}) },
-		"closes in use":    func(r testing.TB) { kerntest.Ownership(r, open(closeless{ref.New()})) },
-		"takes any shape":  func(r testing.TB) { kerntest.Refusals(r, trusting{ref.New()}) },
+		"dropout": gradients(faulty{dropOp: func(d dev, p cudakern.Dropout) cudakern.Dropout {
+			return dropoutThat{p, d, false}
+		}}),
+		"softmax": gradients(faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax {
+			return softmaxOfAll{s, 1}
+		}}),
+		"streams meet":    func(r testing.TB) { kerntest.Together(r, shared{ref.New(), new(atomic.Int64)}) },
+		"closes in use":   func(r testing.TB) { kerntest.Ownership(r, open(closeless{ref.New()})) },
+		"takes any shape": func(r testing.TB) { kerntest.Refusals(r, trusting{ref.New()}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &recorder{TB: t}

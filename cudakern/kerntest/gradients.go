@@ -97,7 +97,8 @@ func run(t testing.TB, dev cudakern.Device, f func(*session) []float32) []float3
 // slopes are the differentiable ops. Linear ones take a large step, which rounds less; where a maximum is taken, values
 // lie further apart than the step reaches.
 func slopes(t testing.TB, dev cudakern.Device) []slope {
-	conv := cudakern.ConvDesc{N: 2, In: 3, H: 7, W: 6, Out: 4, OutH: 4, OutW: 3, Kernel: 3, Stride: 2, Pad: cudakern.Pad{Top: 1, Left: 1}}
+	conv := cudakern.ConvDesc{N: 2, In: 3, H: 7, W: 6, Out: 4, OutH: 4, OutW: 3, Kernel: 3, Stride: 2,
+		Pad: cudakern.Pad{Top: 1, Left: 1}}
 	dense := cudakern.DenseDesc{N: 3, In: 11, Out: 5}
 	var out []slope
 	conv.Bias, dense.Bias = true, true
@@ -113,7 +114,8 @@ func slopes(t testing.TB, dev cudakern.Device) []slope {
 	return append(out, poolSlope(t, dev), softmaxSlope(t, dev), reluSlope(t, dev), dropoutSlope(t, dev))
 }
 
-func productSlopes(t testing.TB, dev cudakern.Device, name string, xs, ws, ys cudakern.Shape, open func() (product, error)) []slope {
+func productSlopes(t testing.TB, dev cudakern.Device, name string, xs, ws, ys cudakern.Shape,
+	open func() (product, error)) []slope {
 	bs := cudakern.Shape{ws[0]}
 	x0, w0, b0 := draw(1, xs.Len()), draw(2, ws.Len()), draw(6, bs.Len())
 	with := func(f func(s *session, p product, lx, lw, ly cudakern.Layout) cudakern.Buffer) []float32 {
@@ -143,7 +145,9 @@ func productSlopes(t testing.TB, dev cudakern.Device, name string, xs, ws, ys cu
 		})
 	}
 	return []slope{
-		{name + " by data", xs, ys, 0.25, x0, func(x []float32) []float32 { return forward(x, w0, b0) }, func(_, dy []float32) []float32 {
+		{name + " by data", xs, ys, 0.25, x0, func(x []float32) []float32 {
+			return forward(x, w0, b0)
+		}, func(_, dy []float32) []float32 {
 			return with(func(s *session, p product, lx, lw, ly cudakern.Layout) cudakern.Buffer {
 				dx := s.buffer(xs, lx, nil)
 				s.must(p.BackwardData(s.st, s.buffer(ys, ly, dy), s.buffer(ws, lw, w0), dx))
@@ -201,7 +205,9 @@ func dropoutSlope(t testing.TB, dev cudakern.Device) slope {
 			return s.values(out)
 		})
 	}
-	return slope{"dropout", shape, shape, 0.25, draw(8, shape.Len()), func(x []float32) []float32 { return pass(x, false) },
+	return slope{"dropout", shape, shape, 0.25, draw(8, shape.Len()), func(x []float32) []float32 {
+		return pass(x, false)
+	},
 		func(_, dy []float32) []float32 { return pass(dy, true) }}
 }
 

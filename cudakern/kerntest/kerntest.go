@@ -1,7 +1,7 @@
 // Package kerntest is the conformance suite of devices: every op, on shapes chosen to be awkward, against the reference
-// in float64. Outputs are poisoned before, inputs, canaries and padding compared after, every run is done twice and must
-// give the same bits, and nothing may be left alive. RunAll adds what needs no reference: finite differences, several
-// streams at once, refusals, ownership. `worker verify` runs Check on the user's own machine.
+// in float64. Outputs are poisoned before, inputs, canaries and padding compared after, every run is done twice and
+// must give the same bits, and nothing may be left alive. RunAll adds what needs no reference: finite differences,
+// several streams at once, refusals, ownership. `worker verify` runs Check on the user's own machine.
 package kerntest
 
 import (

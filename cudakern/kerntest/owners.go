@@ -8,7 +8,7 @@ import (
 	"colonnade/cudakern"
 )
 
-// ownership wants memory that is given back twice to be noticed, and a device not to close while it has something alive.
+// ownership wants memory that is given back twice to be noticed, and a device with something alive not to close.
 func ownership(t testing.TB, open func(testing.TB) cudakern.Device) {
 	dev := open(t)
 	b, err := dev.Alloc(cudakern.Shape{3, 5}, cudakern.Plain)

@@ -1,6 +1,7 @@
 package kerntest
 
 import (
+	"maps"
 	"testing"
 
 	"colonnade/cudakern"
@@ -19,8 +20,14 @@ func refusals(t testing.TB, dev cudakern.Device) {
 		},
 		"dense of nothing": func() error { _, err := dev.NewDense(cudakern.DenseDesc{N: 1}); return err },
 		"pool of nothing":  func() error { _, err := dev.NewPool(cudakern.PoolDesc{}); return err },
-		"lrn without k":    func() error { _, err := dev.NewLRN(cudakern.LRNDesc{N: 1, C: 1, H: 1, W: 1, Size: 3}); return err },
-		"dropout of all":   func() error { _, err := dev.NewDropout(cudakern.DropoutDesc{Shape: cudakern.Shape{1, 4}}); return err },
+		"lrn without k": func() error {
+			_, err := dev.NewLRN(cudakern.LRNDesc{N: 1, C: 1, H: 1, W: 1, Size: 3})
+			return err
+		},
+		"dropout of all": func() error {
+			_, err := dev.NewDropout(cudakern.DropoutDesc{Shape: shapes[0]})
+			return err
+		},
 		"reorder of two": func() error {
 			_, err := dev.NewReorder(cudakern.ReorderDesc{FromShape: cudakern.Shape{2}, ToShape: cudakern.Shape{3}})
 			return err
@@ -35,7 +42,8 @@ func refusals(t testing.TB, dev cudakern.Device) {
 		s.must(err)
 		defer p.Close()
 		lx, lw, ly := p.Layouts()
-		x, w, y := s.buffer(cudakern.Shape{2, 3}, lx, nil), s.buffer(cudakern.Shape{4, 3}, lw, nil), s.buffer(cudakern.Shape{2, 4}, ly, nil)
+		x, w, y := s.buffer(cudakern.Shape{2, 3}, lx, nil), s.buffer(cudakern.Shape{4, 3}, lw, nil),
+			s.buffer(cudakern.Shape{2, 4}, ly, nil)
 		if err := p.Forward(s.st, y, w, nil, x); err == nil {
 			t.Error("dense takes buffers of the wrong shape")
 		}
@@ -62,8 +70,16 @@ func refusals(t testing.TB, dev cudakern.Device) {
 
 // misfits run each op on an operand that does not fit. A kernel that took it would read or write past its end.
 func misfits(dev cudakern.Device) map[string]func(s *session) error {
+	out := misfitsOfMaps(dev)
+	maps.Copy(out, misfitsOfRows(dev))
+	return out
+}
+
+const plain = cudakern.Plain
+
+// misfitsOfMaps are of the ops on maps.
+func misfitsOfMaps(dev cudakern.Device) map[string]func(s *session) error {
 	maps, other := cudakern.Shape{2, 4, 6, 6}, cudakern.Shape{2, 4, 6, 5}
-	const plain = cudakern.Plain
 	return map[string]func(s *session) error{
 		"conv": func(s *session) error {
 			d := cudakern.ConvDesc{N: 2, In: 4, H: 6, W: 6, Out: 4, OutH: 6, OutW: 6, Kernel: 1, Stride: 1}
@@ -107,6 +123,13 @@ func misfits(dev cudakern.Device) map[string]func(s *session) error {
 			defer p.Close()
 			return p.Forward(s.st, 1, 1, s.buffer(maps, plain, nil), s.buffer(other, plain, nil))
 		},
+	}
+}
+
+// misfitsOfRows are of ops on anything, or on rows of features.
+func misfitsOfRows(dev cudakern.Device) map[string]func(s *session) error {
+	maps, other := cudakern.Shape{2, 4, 6, 6}, cudakern.Shape{2, 4, 6, 5}
+	return map[string]func(s *session) error{
 		"sgd": func(s *session) error {
 			p, err := dev.NewSGD(cudakern.SGDDesc{Shape: maps, Layout: plain})
 			s.must(err)
@@ -121,7 +144,8 @@ func misfits(dev cudakern.Device) map[string]func(s *session) error {
 			return p.Run(s.st, s.buffer(maps, plain, nil), s.buffer(other, plain, nil))
 		},
 		"reorder": func(s *session) error {
-			p, err := dev.NewReorder(cudakern.ReorderDesc{FromShape: maps, From: plain, ToShape: cudakern.Shape{2, 144}, To: plain})
+			p, err := dev.NewReorder(cudakern.ReorderDesc{FromShape: maps, From: plain,
+				ToShape: cudakern.Shape{2, 144}, To: plain})
 			s.must(err)
 			defer p.Close()
 			return p.Run(s.st, s.buffer(cudakern.Shape{2, 120}, plain, nil), s.buffer(maps, plain, nil))
@@ -150,7 +174,8 @@ func misfits(dev cudakern.Device) map[string]func(s *session) error {
 			labels, err := dev.AllocBytes(7)
 			s.must(err)
 			s.own = append(s.own, labels)
-			return p.Backward(s.st, s.buffer(cudakern.Shape{2, 3}, plain, nil), labels, 2, s.buffer(cudakern.Shape{2, 3}, plain, nil))
+			return p.Backward(s.st, s.buffer(cudakern.Shape{2, 3}, plain, nil), labels, 2,
+				s.buffer(cudakern.Shape{2, 3}, plain, nil))
 		},
 	}
 }

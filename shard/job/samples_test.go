@@ -12,10 +12,14 @@ import (
 // TestSampleJobs reads every job under scripts/jobs as submitting one does, with packs of the size its comment tells.
 func TestSampleJobs(t *testing.T) {
 	packs := map[string][2]Pack{
-		"fashion":       {{Images: 60000, Channels: 1, Height: 28, Width: 28, Classes: 10}, {Images: 10000, Channels: 1, Height: 28, Width: 28, Classes: 10}},
-		"fashion-quick": {{Images: 60000, Channels: 1, Height: 28, Width: 28, Classes: 10}, {Images: 10000, Channels: 1, Height: 28, Width: 28, Classes: 10}},
-		"cifar10":       {{Images: 50000, Channels: 3, Height: 32, Width: 32, Classes: 10}, {Images: 10000, Channels: 3, Height: 32, Width: 32, Classes: 10}},
-		"imagenet":      {{Images: 1281167, Channels: 3, Height: 256, Width: 256, Classes: 1000}, {Images: 50000, Channels: 3, Height: 256, Width: 256, Classes: 1000}},
+		"fashion": {{Images: 60000, Channels: 1, Height: 28, Width: 28, Classes: 10},
+			{Images: 10000, Channels: 1, Height: 28, Width: 28, Classes: 10}},
+		"fashion-quick": {{Images: 60000, Channels: 1, Height: 28, Width: 28, Classes: 10},
+			{Images: 10000, Channels: 1, Height: 28, Width: 28, Classes: 10}},
+		"cifar10": {{Images: 50000, Channels: 3, Height: 32, Width: 32, Classes: 10},
+			{Images: 10000, Channels: 3, Height: 32, Width: 32, Classes: 10}},
+		"imagenet": {{Images: 1281167, Channels: 3, Height: 256, Width: 256, Classes: 1000},
+			{Images: 50000, Channels: 3, Height: 256, Width: 256, Classes: 1000}},
 	}
 	paths, err := filepath.Glob("../../scripts/jobs/*.yaml")
 	if err != nil {
