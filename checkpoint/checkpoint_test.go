@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -124,13 +125,20 @@ func TestRefusals(t *testing.T) {
 			want := good
 			c.change(&want)
 			_, err := read(c.path, want)
-			if !errors.Is(err, c.want) {
-				t.Fatalf("got %v, want %v", err, c.want)
-			}
-			if !strings.Contains(err.Error(), c.path) || strings.ContainsRune(err.Error(), '\n') {
-				t.Fatalf("%q does not name the file in one line", err)
-			}
+			refused(t, c.path, err, c.want)
 		})
+	}
+}
+
+// refused wants an error of a kind, in one line that names the file and ends with what to do.
+func refused(t *testing.T, path string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("got %v, want %v", err, want)
+	}
+	if s := err.Error(); !strings.Contains(s, path) || strings.ContainsRune(s, '\n') ||
+		!strings.Contains(s, "; resume from") {
+		t.Fatalf("%q does not name the file and the next step in one line", err)
 	}
 }
 
@@ -216,18 +224,29 @@ func TestSweepAndRemove(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cut := filepath.Join(root, m.Job, "000000000003", "r0c0.g4.ckpt.tmp")
-	if err := os.WriteFile(cut, nil, 0o644); err != nil {
+	ours := filepath.Join(root, m.Job, "000000000003", "r0c1.g4.ckpt.tmp")
+	others := filepath.Join(root, m.Job, "000000000003", "r0c0.g4.ckpt.tmp")
+	elsewhere := filepath.Join(root, m.Job, "notes", "r0c1.g4.ckpt.tmp")
+	if err := os.Mkdir(filepath.Dir(elsewhere), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := Sweep(root, m.Job, func(step uint64) bool { return step >= 3 }); err != nil {
+	for _, f := range []string{ours, others, elsewhere} {
+		if err := os.WriteFile(f, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(root, m.Job, 0, 1); err != nil {
 		t.Fatal(err)
 	}
-	left, _ := filepath.Glob(filepath.Join(root, m.Job, "*", "*"))
-	want := []string{filepath.Join(root, m.Job, "000000000003", "r0c1.g4.ckpt"),
-		filepath.Join(root, m.Job, "000000000004", "r0c1.g4.ckpt")}
-	if fmt.Sprint(left) != fmt.Sprint(want) {
+	if err := Sweep(root, "never-seen", 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	left, _ := filepath.Glob(filepath.Join(root, m.Job, "*", "*.tmp"))
+	if want := []string{others, elsewhere}; !slices.Equal(left, want) {
 		t.Fatalf("left %v, want %v", left, want)
+	}
+	if whole, _ := filepath.Glob(filepath.Join(root, m.Job, "*", "*.ckpt")); len(whole) != 5 {
+		t.Fatalf("%d whole files are left of 5", len(whole))
 	}
 	for range 2 {
 		if err := Remove(root, m.Job, 4); err != nil {
@@ -252,20 +271,5 @@ func TestGenerationsDoNotOverwriteEachOther(t *testing.T) {
 	}
 	if _, err := read(path, Want{Meta: m, Bytes: info.Bytes, SHA256: info.SHA256}); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestRetainKeepsTheNewest(t *testing.T) {
-	for keep := range 6 {
-		steps := []uint64{40, 10, 30, 20, 30}
-		drop := Retain(steps, keep)
-		if want := max(0, 4-max(keep, 1)); len(drop) != want {
-			t.Errorf("keep %d: drops %v, want %d", keep, drop, want)
-		}
-		for i, d := range drop {
-			if d != uint64(10*(i+1)) {
-				t.Errorf("keep %d: drops %v, not the oldest", keep, drop)
-			}
-		}
 	}
 }

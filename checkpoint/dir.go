@@ -8,8 +8,6 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -52,56 +50,22 @@ func Remove(root, job string, step uint64) error {
 	return nil
 }
 
-// Sweep removes what no manifest knows: files of writes that were cut off, and steps of a job that keep refuses. A
-// missing directory is an empty one.
-func Sweep(root, job string, keep func(step uint64) bool) error {
-	if !validJob.MatchString(job) {
-		return fmt.Errorf("sweep checkpoints of job %q: no valid name", job)
+// Sweep removes what writes and copies of a cell's files left behind that were cut off, whatever their generation. Call
+// it before a run of the cell begins: a worker that was cut off and still writes for a generation that is over only
+// fails to. Other cells' files stay, since their workers may share the directory. A missing directory is an empty one.
+func Sweep(root, job string, replica, column int) error {
+	if _, err := stepDirectory(job, 0); err != nil {
+		return err
 	}
-	steps, err := os.ReadDir(filepath.Join(root, job))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	dir := filepath.Join(root, job)
+	left, err := fs.Glob(os.DirFS(dir), fmt.Sprintf("%s/r%dc%d.g*.tmp", strings.Repeat("[0-9]", 12), replica, column))
 	if err != nil {
 		return fmt.Errorf("sweep checkpoints: %w", err)
 	}
-	for _, e := range steps {
-		step, err := strconv.ParseUint(e.Name(), 10, 64)
-		if err != nil || len(e.Name()) != 12 {
-			continue // not ours
-		}
-		if !keep(step) {
-			if err := Remove(root, job, step); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := removeTemporary(filepath.Join(root, job, e.Name())); err != nil {
+	for _, name := range left {
+		if err := os.Remove(filepath.Join(dir, filepath.FromSlash(name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("sweep checkpoints: %w", err)
 		}
 	}
 	return nil
-}
-
-func removeTemporary(dir string) error {
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		if strings.HasSuffix(f.Name(), ".tmp") {
-			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// Retain says which of the committed, good steps may go when the newest `keep` of them are to stay.
-func Retain(steps []uint64, keep int) (drop []uint64) {
-	sorted := slices.Clone(steps)
-	slices.Sort(sorted)
-	sorted = slices.Compact(sorted)
-	return sorted[:max(0, len(sorted)-max(keep, 1))]
 }

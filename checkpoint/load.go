@@ -147,6 +147,7 @@ func readTensors(ctx context.Context, tx *bolt.Tx, into func(string, []int) ([]f
 		return nil, fmt.Errorf("%w: no %s", ErrCorrupt, bucketTensors)
 	}
 	var out []Tensor
+	room := tx.Size() // a damaged shape must not ask for more memory than the file can fill
 	for i := 0; ; i++ {
 		b := all.Bucket(key(i))
 		if b == nil {
@@ -156,6 +157,9 @@ func readTensors(ctx context.Context, tx *bolt.Tx, into func(string, []int) ([]f
 		n, err := volume(t.Shape)
 		if err != nil {
 			return nil, err
+		}
+		if room -= 4 * int64(n); room < 0 {
+			return nil, fmt.Errorf("%w: tensor %s of shape %v does not fit into the file", ErrCorrupt, t.Name, t.Shape)
 		}
 		if t.Data, err = into(t.Name, slices.Clone(t.Shape)); err != nil {
 			return nil, err

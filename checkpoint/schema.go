@@ -11,18 +11,21 @@ import (
 // Version is the format's version.
 const Version = 1
 
-// One file is a bbolt database:
+// One file is a bbolt database. Indented names lie in the bucket above; what has a colon is a value. A test holds this
+// drawing against a file.
 //
 //	meta
-//	  version     uint32, little-endian
-//	  header      JSON of Meta
-//	  digest      32 bytes: Digest of the tensors; written in the last transaction: without it the file is not whole
+//	  version: uint32, little-endian
+//	  header: JSON of Meta
+//	  digest: 32 bytes, Digest of the tensors; written in the last transaction: without it the file is not whole
 //	tensors
-//	  <index, uint32 big-endian>
-//	    name      UTF-8
-//	    shape     uint32, little-endian, for each dimension
-//	    chunks    values of at most 1 MiB under <chunk, uint32 big-endian>: float32, little-endian
-//	    sums      uint64, little-endian, under the same keys: xxh3 of the chunk
+//	  <tensor, uint32 big-endian from 0>
+//	    name: UTF-8
+//	    shape: uint32, little-endian, for each dimension
+//	    chunks
+//	      <chunk, uint32 big-endian from 0>: float32, little-endian; 1 MiB, the last one what is left
+//	    sums
+//	      <chunk, uint32 big-endian from 0>: uint64, little-endian, xxh3 of the chunk
 var (
 	bucketMeta    = []byte("meta")
 	bucketTensors = []byte("tensors")

@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
 	"unsafe"
 
 	"github.com/zeebo/xxh3"
@@ -29,7 +30,8 @@ func Write(ctx context.Context, root string, m Meta, tensors []Tensor) (info Inf
 	defer func() {
 		if err != nil {
 			os.Remove(path + ".tmp")
-			err = fmt.Errorf("write checkpoint %s: %w", path, err)
+			os.Remove(filepath.Dir(path)) // if nothing else is in it
+			err = fmt.Errorf("write checkpoint %s: %w%s", path, err, hint(err))
 		}
 	}()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -54,6 +56,17 @@ func Write(ctx context.Context, root string, m Meta, tensors []Tensor) (info Inf
 			return info, nil
 		}
 	}
+}
+
+// hint says what to do about a failed write, where that is known.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		return "; free some space there, the next checkpoint is tried again"
+	case errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS):
+		return "; make the directory writable, or use another one: --data DIR"
+	}
+	return ""
 }
 
 func syncDirectory(dir string) error {
@@ -82,20 +95,16 @@ func writeFile(ctx context.Context, path string, m Meta, tensors []Tensor, diges
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	w := &chunkWriter{db: db}
-	if err := w.begin(m); err != nil {
-		return err
-	}
-	for i, t := range tensors {
-		if err := w.tensor(ctx, i, t); err != nil {
-			return errors.Join(err, w.tx.Rollback())
+	defer func() {
+		if cerr := db.Close(); err == nil {
+			err = cerr
 		}
-	}
-	if err := w.tx.Bucket(bucketMeta).Put(keyDigest, digest[:]); err != nil {
-		return errors.Join(err, w.tx.Rollback())
-	}
-	if err := w.tx.Commit(); err != nil {
+	}()
+	w := &chunkWriter{db: db}
+	if err := w.all(ctx, m, tensors, digest); err != nil {
+		if w.tx != nil {
+			_ = w.tx.Rollback() // it is closed already if its commit failed
+		}
 		return err
 	}
 	return db.Sync()
@@ -108,24 +117,34 @@ type chunkWriter struct {
 	pending int
 }
 
-func (w *chunkWriter) begin(m Meta) (err error) {
+func (w *chunkWriter) all(ctx context.Context, m Meta, tensors []Tensor, digest [32]byte) (err error) {
 	if w.tx, err = w.db.Begin(true); err != nil {
 		return err
 	}
+	meta, err := w.tx.CreateBucket(bucketMeta)
+	if err != nil {
+		return err
+	}
 	header, err := json.Marshal(m)
-	if err == nil {
-		var b *bolt.Bucket
-		if b, err = w.tx.CreateBucket(bucketMeta); err == nil {
-			err = errors.Join(b.Put(keyVersion, binary.LittleEndian.AppendUint32(nil, Version)), b.Put(keyHeader, header))
+	if err != nil {
+		return err
+	}
+	err = errors.Join(meta.Put(keyVersion, binary.LittleEndian.AppendUint32(nil, Version)), meta.Put(keyHeader, header))
+	if err != nil {
+		return err
+	}
+	if _, err := w.tx.CreateBucket(bucketTensors); err != nil {
+		return err
+	}
+	for i, t := range tensors {
+		if err := w.tensor(ctx, i, t); err != nil {
+			return err
 		}
 	}
-	if err == nil {
-		_, err = w.tx.CreateBucket(bucketTensors)
+	if err := w.tx.Bucket(bucketMeta).Put(keyDigest, digest[:]); err != nil {
+		return err
 	}
-	if err != nil {
-		return errors.Join(err, w.tx.Rollback())
-	}
-	return nil
+	return w.tx.Commit()
 }
 
 func (w *chunkWriter) tensor(ctx context.Context, index int, t Tensor) error {
@@ -161,6 +180,7 @@ func (w *chunkWriter) chunk(index, c int, data []byte) (err error) {
 			return err
 		}
 		if w.tx, err = w.db.Begin(true); err != nil {
+			w.tx = nil
 			return err
 		}
 		w.pending = 0

@@ -108,5 +108,6 @@ type Device interface {
 // it lies; it is valid until Free, and the same stream rules hold for it as for any op on the buffer.
 type HostMapped interface{ Mapped() []byte }
 
-// Guarded is implemented by buffers that notice when something is written past their ends.
+// Guarded is implemented by buffers that notice when something is written past their ends: they lie between canary
+// words, which Intact compares. kerntest asks it of every device; on a GPU the words are read back by a copy.
 type Guarded interface{ Intact() error }

@@ -72,6 +72,9 @@ func (n *Network) shapes(c int) ([]Shape, error) {
 			}
 			s.H, s.W = h, w
 			if l.Kind == Conv {
+				if err := n.weights(l, s.C); err != nil {
+					return nil, err
+				}
 				s.C = l.Maps
 			}
 		case LRN:
@@ -79,11 +82,26 @@ func (n *Network) shapes(c int) ([]Shape, error) {
 				return nil, n.errorAt(l, "an lrn layer needs maps, but a dense layer comes before it; move it up")
 			}
 		case Dense:
+			if err := n.weights(l, s.Len()); err != nil {
+				return nil, err
+			}
 			s, flat = Shape{l.Maps, 1, 1}, true
+		}
+		if float64(s.C)*float64(s.H)*float64(s.W) > maxFloats {
+			return nil, n.errorAt(l, "it makes %d maps of %dx%d of one image, more than %d numbers; use fewer", s.C, s.H, s.W,
+				maxFloats)
 		}
 		out[i] = s
 	}
 	return out, nil
+}
+
+// weights says whether a layer's weights on `in` maps of one pixel or of a kernel's are sensibly many.
+func (n *Network) weights(l *Layer, in int) error {
+	if area := max(1, l.Kernel*l.Kernel); float64(in)*float64(area)*float64(l.Maps) > maxFloats {
+		return n.errorAt(l, "%d maps of %d inputs each are more than %d weights; use fewer", l.Maps, in*area, maxFloats)
+	}
+	return nil
 }
 
 // outSize is the output size along one side: 1 + floor or ceil of (padded size - kernel)/stride (layer.py:1004 and

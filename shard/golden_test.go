@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -48,6 +50,12 @@ func TestCounts(t *testing.T) {
 		{"alexnet", 3, 1, []int64{62_378_344}, []int64{1_135_256_096}, nil},
 		{"alexnet-source", 3, 2, []int64{32_531_112, 28_434_112}, []int64{364_251_408, 360_155_408},
 			[][2]int64{{28_288, 30_336}, {28_288, 30_336}}},
+		{"alexnet-source", 3, 1, []int64{62_378_344}, []int64{1_135_256_096}, nil},
+		// Four columns: conv2, conv4 and conv5 see a quarter of the maps; a column sends a quarter to each of the others.
+		{"alexnet", 3, 4, []int64{15_064_666, 15_064_666, 15_064_666, 15_064_666},
+			[]int64{129_745_544, 129_745_544, 129_745_544, 129_745_544}, [][2]int64{{15_168, 15_168}, {15_418, 15_418}}},
+		{"alexnet-source", 3, 4, []int64{18_137_416, 14_040_416, 14_040_416, 14_040_416},
+			[]int64{132_817_544, 128_721_544, 128_721_544, 128_721_544}, [][2]int64{{14_144, 15_168}, {14_144, 15_168}}},
 	} {
 		p := plan(t, c.network, c.channels, c.columns)
 		for k := range c.columns {
@@ -102,6 +110,63 @@ func TestLayerShapes(t *testing.T) {
 	}
 	if diff := cmp.Diff(params, got); diff != "" {
 		t.Errorf("parameters by layer (-want +got):\n%s", diff)
+	}
+}
+
+// TestSourceShapes is net 145 layer by layer (layers-145.cfg): the same sizes with every output size rounded up,
+// conv1's last window overhanging by three pixels, and the conventions of layer-params-145.cfg and layer.py.
+func TestSourceShapes(t *testing.T) {
+	p := plan(t, "alexnet-source", 3, 2)
+	var order []string
+	for _, l := range p.Layers {
+		order = append(order, fmt.Sprintf("%s %s %v", l.Layer.Name, l.Layer.Kind, l.Out))
+		switch l.Layer.Kind {
+		case Conv, Pool:
+			if l.Layer.Round != RoundCeil || l.Layer.Kind == Pool && l.Layer.Ties != TiesAll {
+				t.Errorf("%s: round %s, ties %s", l.Layer.Name, l.Layer.Round, l.Layer.Ties)
+			}
+		case LRN:
+			if !l.Layer.AlphaOverSize || l.Layer.Scope != ScopeColumn {
+				t.Errorf("%s: alpha over size %v, scope %s", l.Layer.Name, l.Layer.AlphaOverSize, l.Layer.Scope)
+			}
+		case Dropout:
+			if l.Layer.Keep != 0.5 || l.Layer.Scaling != ScaleTest {
+				t.Errorf("%s: keep %g, scaling %s", l.Layer.Name, l.Layer.Keep, l.Layer.Scaling)
+			}
+		}
+	}
+	want := []string{"conv1 conv {96 55 55}", "rnorm1 lrn {96 55 55}", "pool1 pool {96 27 27}", "relu1 relu {96 27 27}",
+		"conv2 conv {256 27 27}", "relu2 relu {256 27 27}", "rnorm2 lrn {256 27 27}", "cnorm2 lrn {256 27 27}",
+		"pool2 pool {256 13 13}", "conv3 conv {384 13 13}", "relu3 relu {384 13 13}", "conv4 conv {384 13 13}",
+		"relu4 relu {384 13 13}", "conv5 conv {256 13 13}", "pool3 pool {256 6 6}", "relu5 relu {256 6 6}",
+		"fc2048 dense {4096 1 1}", "relu6 relu {4096 1 1}", "hs1 dropout {4096 1 1}", "fc2048b dense {4096 1 1}",
+		"relu7 relu {4096 1 1}", "hs2 dropout {4096 1 1}", "fc1000 dense {1000 1 1}", "softmax softmax {1000 1 1}"}
+	if diff := cmp.Diff(want, order); diff != "" {
+		t.Errorf("layers (-want +got):\n%s", diff)
+	}
+	conv1 := p.Layers[0].Layer
+	if over := (p.Layers[0].Out.H-1)*conv1.Stride + conv1.Kernel - p.Network.Input.Height; over != 3 {
+		t.Errorf("conv1's last window overhangs by %d pixels, want 3", over)
+	}
+	if fc := p.Layers[len(p.Layers)-2]; fc.Columns[0].Own.Count != 1000 || fc.Columns[1].Own.Count != 0 {
+		t.Errorf("fc1000 lies on %+v", fc.Columns)
+	}
+}
+
+// TestRounding is the output size where paper and source differ: floor drops what does not fill a window, ceil lets the
+// last window overhang, as net 147's pools of 2 x 2 do (55 to 28), unless it would see nothing of the image.
+func TestRounding(t *testing.T) {
+	for _, c := range []struct{ size, kernel, stride, pad, floor, ceil int }{
+		{224, 11, 4, 0, 54, 55}, {55, 2, 2, 0, 27, 28}, {55, 3, 2, 0, 27, 27}, {32, 3, 2, 0, 15, 16}, {8, 3, 2, 1, 4, 5},
+		{7, 2, 3, 0, 2, 3}, {6, 2, 3, 0, 2, 2}, {7, 3, 4, 1, 2, 2}, {8, 3, 4, 1, 2, 3}, {6, 3, 7, 2, 2, 2},
+	} {
+		for round, want := range map[Rounding]int{RoundFloor: c.floor, RoundCeil: c.ceil} {
+			l := &Layer{Kernel: c.kernel, Stride: c.stride, Round: round}
+			if got, err := (&Network{}).outSize(l, c.size, c.pad, c.pad); err != nil || got != want {
+				t.Errorf("%d pixels, windows of %d, stride %d, padding %d, %s: %d places (%v), want %d", c.size, c.kernel, c.stride,
+					c.pad, round, got, err, want)
+			}
+		}
 	}
 }
 
@@ -182,6 +247,11 @@ func TestText(t *testing.T) {
 		var b bytes.Buffer
 		if err := p.Text(&b); err != nil {
 			t.Fatal(err)
+		}
+		for line := range strings.Lines(b.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+				t.Errorf("%s: a line of %d signs does not fit into a terminal: %s", name, n, line)
+			}
 		}
 		path := filepath.Join("testdata", name+".golden")
 		if *update {

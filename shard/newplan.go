@@ -65,6 +65,9 @@ func (p *planner) layer(l *Layer, out Shape) error {
 		if err != nil {
 			return err
 		}
+		if err := p.fours(l, span, c); err != nil {
+			return err
+		}
 		next[c] = span
 		col := LayerColumn{Own: span, In: p.own(c), Bias: -1}
 		if span.Count > 0 {
@@ -109,6 +112,21 @@ func (p *planner) share(l *Layer, column int) (Span, error) {
 		return Span{0, p.before.C}, nil
 	}
 	return p.owned[column], nil
+}
+
+// fours refuses a dropout layer in which a column's units do not begin at a multiple of four: random numbers come in
+// fours, and two columns must not share one.
+func (p *planner) fours(l *Layer, span Span, column int) error {
+	area := p.before.H * p.before.W
+	if l.Kind != Dropout || span.First*area%4 == 0 {
+		return nil
+	}
+	least := 4 // maps a column must have a multiple of
+	for least > 1 && least/2*area%4 == 0 {
+		least /= 2
+	}
+	return p.n.errorAt(l, "column %d's units begin at %d, but units are dropped in groups of four; let the layer before "+
+		"have a multiple of %d maps", column, span.First*area, least*p.plan.Columns)
 }
 
 // isLast says whether a layer is the one whose maps are the classes.

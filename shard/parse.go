@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,119 +36,43 @@ func (e *networkError) Error() string {
 
 func (e *networkError) Unwrap() error { return ErrNetwork }
 
-// maxFile bounds a network file.
-const maxFile = 1 << 20
-
-// Load reads a network file.
-func Load(path string) (*Network, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open network: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read network: %w", err)
-	}
-	return Parse(path, text)
-}
-
-// fileLayer is a layer as a file has it; which keys a kind allows and needs is in kinds.
-type fileLayer struct {
-	Name    string    `yaml:"name"`
-	Kind    Kind      `yaml:"kind"`
-	Maps    int       `yaml:"maps"`
-	Connect Connect   `yaml:"connect"`
-	On      Placement `yaml:"on"`
-	Kernel  int       `yaml:"kernel"`
-	Stride  int       `yaml:"stride"`
-	Pad     filePad   `yaml:"pad"`
-	Round   Rounding  `yaml:"round"`
-	Init    Init      `yaml:"init"`
-	Factors struct {
-		Rate      *float64 `yaml:"rate"`
-		BiasRate  *float64 `yaml:"bias_rate"`
-		Decay     *float64 `yaml:"decay"`
-		BiasDecay *float64 `yaml:"bias_decay"`
-	} `yaml:"factors"`
-	Ties          Ties    `yaml:"ties"`
-	Size          int     `yaml:"size"`
-	Alpha         float64 `yaml:"alpha"`
-	Beta          float64 `yaml:"beta"`
-	K             float64 `yaml:"k"`
-	AlphaOverSize bool    `yaml:"alpha_over_size"`
-	Across        Across  `yaml:"across"`
-	Scope         Scope   `yaml:"scope"`
-	Keep          float64 `yaml:"keep"`
-	Scaling       Scaling `yaml:"scaling"`
-}
-
-// filePad is one number for all sides or [top, left, bottom, right].
-type filePad struct{ Pad }
-
-// UnmarshalYAML reads either form.
-func (p *filePad) UnmarshalYAML(n *yaml.Node) error {
-	var one int
-	if n.Kind == yaml.ScalarNode {
-		if err := n.Decode(&one); err != nil {
-			return err
-		}
-		p.Pad = Pad{one, one, one, one}
-		return nil
-	}
-	var four []int
-	if err := n.Decode(&four); err != nil || len(four) != 4 {
-		return errors.New("pad must be a number or [top, left, bottom, right]")
-	}
-	p.Pad = Pad{four[0], four[1], four[2], four[3]}
-	return nil
-}
-
-type fileNetwork struct {
-	Network string `yaml:"network"`
-	Title   string `yaml:"title"`
-	Input   struct {
-		Channels []int `yaml:"channels"`
-		Height   int   `yaml:"height"`
-		Width    int   `yaml:"width"`
-	} `yaml:"input"`
-	Layers []yaml.Node `yaml:"layers"`
-}
-
-// keys each kind allows; those it needs have a true.
-var kinds = map[Kind]map[string]bool{
-	Conv: {"maps": true, "kernel": true, "connect": false, "on": false, "stride": false, "pad": false, "round": false,
-		"init": true, "factors": false},
-	Dense: {"maps": true, "connect": false, "on": false, "init": true, "factors": false},
-	ReLU:  {},
-	LRN: {"size": true, "alpha": true, "beta": true, "k": true, "alpha_over_size": false, "across": false,
-		"scope": false},
-	Pool:    {"kernel": true, "stride": true, "pad": false, "round": false, "ties": false},
-	Dropout: {"keep": true, "scaling": false},
-	Softmax: {},
-}
+// Bounds that no sensible network reaches; they keep arithmetic within int64 and memory within reason.
+const (
+	maxFile   = 1 << 20 // bytes
+	maxMaps   = 1 << 24
+	maxKernel = 1024
+	maxSide   = 1 << 14
+	maxFloats = 1 << 32 // of a layer's output an image, or of its weights
+)
 
 // Parse reads a network from YAML. What is wrong is one line with file, line, layer, reason and next step.
 func Parse(file string, text []byte) (*Network, error) {
 	if len(text) > maxFile {
 		return nil, &networkError{file, 0, "", fmt.Sprintf("larger than %d bytes: not a network file", maxFile)}
 	}
-	var f fileNetwork
-	if err := decodeStrict(text, &f); err != nil {
-		return nil, yamlError(file, 0, "", err)
+	root, err := document(file, text)
+	if err != nil {
+		return nil, err
 	}
-	n := &Network{Name: f.Network, Title: f.Title, File: file,
-		Input: Input{Channels: f.Input.Channels, Height: f.Input.Height, Width: f.Input.Width}}
-	if n.Name == "" {
-		return nil, &networkError{file, 1, "", "no name; begin the file with: network: NAME"}
+	f := newFields(file, "", "not a network; begin the file with: network: NAME", root)
+	f.layer = "" // a name: here would be a mistake, not a layer
+	if f.err == nil && f.value["network"] == nil {
+		f.only("a network", nil, []string{"network", "title", "input", "layers"})
+		f.fail(1, "no name; begin the file with: network: NAME")
 	}
-	if len(n.Input.Channels) == 0 || n.Input.Height < 1 || n.Input.Width < 1 ||
-		slices.Min(n.Input.Channels) < 1 || !slices.IsSorted(n.Input.Channels) {
-		return nil, &networkError{file, 1, "", "input needs channels (a list, ascending), height and width, all positive; " +
-			"e.g. input: {channels: [3], height: 224, width: 224}"}
+	f.only("a network", []string{"network", "input", "layers"}, []string{"title"})
+	n := &Network{File: file, Name: f.text("network", ""), Title: f.text("title", ""), Input: parseInput(f)}
+	if f.err == nil && !layerName.MatchString(n.Name) {
+		f.fail(f.value["network"].Line, "network %q is no name; use %s", n.Name, nameRule)
 	}
-	for i := range f.Layers {
-		l, err := parseLayer(file, &f.Layers[i])
+	if layers := f.value["layers"]; f.err == nil && layers.Kind != yaml.SequenceNode {
+		f.fail(layers.Line, "layers must be a list; e.g. - {name: relu1, kind: relu}")
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	for _, node := range f.value["layers"].Content {
+		l, err := parseLayer(file, node)
 		if err != nil {
 			return nil, err
 		}
@@ -162,201 +84,150 @@ func Parse(file string, text []byte) (*Network, error) {
 	return n, nil
 }
 
-// decodeStrict decodes one YAML document; keys without a field are errors.
-func decodeStrict(text []byte, into any) error {
+// document is the root of a file's only YAML document.
+func document(file string, text []byte) (*yaml.Node, error) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
-	d.KnownFields(true)
-	if err := d.Decode(into); err != nil {
-		if errors.Is(err, io.EOF) {
-			return errors.New("the file is empty")
-		}
-		return err
+	var doc, more yaml.Node
+	if err := d.Decode(&doc); errors.Is(err, io.EOF) || err == nil && len(doc.Content) == 0 {
+		return nil, &networkError{file, 0, "", "the file is empty; begin it with: network: NAME"}
+	} else if err != nil {
+		return nil, yamlError(file, err)
 	}
-	var more yaml.Node
-	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
-		return errors.New("more than one YAML document; keep one")
+	if err := d.Decode(&more); err == nil {
+		return nil, &networkError{file, more.Line, "", "more than one YAML document; keep one"}
+	} else if !errors.Is(err, io.EOF) {
+		return nil, yamlError(file, err)
 	}
-	return nil
+	return doc.Content[0], nil
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+)(?:, column \d+)?: ?`)
 
 // yamlError makes one line of what the YAML decoder says.
-func yamlError(file string, base int, layer string, err error) error {
-	text := err.Error()
-	line := base
+func yamlError(file string, err error) error {
+	text, line := err.Error(), 0
 	if m := yamlLine.FindStringSubmatchIndex(text); m != nil {
 		fmt.Sscan(text[m[2]:m[3]], &line)
 		text = text[m[1]:]
 	}
-	if i := strings.IndexByte(text, '\n'); i >= 0 {
-		text = text[:i]
-	}
-	return &networkError{file, line, layer, text + "; see the networks under shard/networks for the form"}
+	text, _, _ = strings.Cut(text, "\n")
+	return &networkError{file, line, "", "not YAML: " + text + "; look at this line and the one before"}
 }
 
-// parseLayer reads one layer and checks that its kind has the keys it needs and no others.
+// parseInput reads what the network takes.
+func parseInput(f *fields) Input {
+	const example = "input: {channels: [3], height: 224, width: 224}"
+	in := f.sub("input", example)
+	if in.value == nil {
+		return Input{}
+	}
+	in.layer = ""
+	in.only("input", []string{"channels", "height", "width"}, nil)
+	out := Input{Channels: in.list("channels", "a list of numbers; e.g. channels: [1, 3]", 1, maxKernel),
+		Height: in.whole("height", 0, 1, maxSide), Width: in.whole("width", 0, 1, maxSide)}
+	for i := 1; in.err == nil && i < len(out.Channels); i++ {
+		if out.Channels[i] <= out.Channels[i-1] {
+			in.fail(in.value["channels"].Line, "channels must be in ascending order, each once; e.g. channels: [1, 3]")
+		}
+	}
+	if f.err == nil {
+		f.err = in.err
+	}
+	return out
+}
+
+// layerName is what names networks, layers and with them parameters, also in checkpoints.
+var layerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+
+const nameRule = "letters, digits, '_', '-' and '.', at most 64, beginning with a letter or digit"
+
+// kinds lists the keys that each kind of layer needs, and those it allows.
+var kinds = map[Kind]struct{ needed, optional []string }{
+	Conv:    {[]string{"maps", "kernel", "init"}, []string{"connect", "on", "stride", "pad", "round", "factors"}},
+	Dense:   {[]string{"maps", "init"}, []string{"connect", "on", "factors"}},
+	ReLU:    {},
+	LRN:     {[]string{"size", "alpha", "beta", "k"}, []string{"alpha_over_size", "across", "scope"}},
+	Pool:    {[]string{"kernel", "stride"}, []string{"pad", "round", "ties"}},
+	Dropout: {[]string{"keep"}, []string{"scaling"}},
+	Softmax: {},
+}
+
+// parseLayer reads one layer.
 func parseLayer(file string, node *yaml.Node) (*Layer, error) {
-	var name string
-	var kind Kind
-	if node.Kind != yaml.MappingNode {
-		return nil, &networkError{file, node.Line, "", "a layer must be a mapping; e.g. - {name: relu1, kind: relu}"}
+	f := newFields(file, "", "a layer must be a mapping; e.g. - {name: relu1, kind: relu}", node)
+	if f.err != nil {
+		return nil, f.err
 	}
-	given := map[string]int{}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		key, value := node.Content[i], node.Content[i+1]
-		if _, twice := given[key.Value]; twice {
-			return nil, &networkError{file, key.Line, name, fmt.Sprintf("key %q is given twice; keep one", key.Value)}
-		}
-		given[key.Value] = key.Line
-		switch key.Value {
-		case "name":
-			name = value.Value
-		case "kind":
-			kind = Kind(value.Value)
-		}
+	l := &Layer{Name: f.text("name", ""), Kind: Kind(f.text("kind", "")), Line: node.Line}
+	keys, known := kinds[l.Kind]
+	switch {
+	case l.Name == "":
+		f.fail(node.Line, "a layer without a name; add name: NAME")
+	case !layerName.MatchString(l.Name):
+		f.fail(node.Line, "name %q is no name; use %s", l.Name, nameRule)
+	case l.Kind == "":
+		f.fail(node.Line, "a layer without a kind; add kind: conv, dense, relu, lrn, pool, dropout or softmax")
+	case !known:
+		f.fail(f.value["kind"].Line, "kind %q is unknown; use conv, dense, relu, lrn, pool, dropout or softmax", l.Kind)
 	}
-	if name == "" {
-		return nil, &networkError{file, node.Line, "", "a layer without a name; add name: NAME"}
+	f.only(fmt.Sprintf("a %s layer", l.Kind), slices.Concat([]string{"name", "kind"}, keys.needed), keys.optional)
+	switch l.Kind {
+	case Conv:
+		l.weights(f)
+		l.window(f)
+	case Dense:
+		l.weights(f)
+	case Pool:
+		l.window(f)
+		l.Ties = Ties(f.text("ties", string(TiesFirst), string(TiesFirst), string(TiesAll)))
+	case LRN:
+		l.normalisation(f)
+	case Dropout:
+		l.Keep = f.number("keep", 0, 1e-6, 1)
+		l.Scaling = Scaling(f.text("scaling", string(ScaleTest), string(ScaleTest), string(ScaleTrain)))
 	}
-	allowed, ok := kinds[kind]
-	if !ok {
-		return nil, &networkError{file, node.Line, name, fmt.Sprintf(
-			"kind %q is unknown; use conv, dense, relu, lrn, pool, dropout or softmax", kind)}
-	}
-	if err := checkKeys(file, node.Line, name, kind, given, allowed); err != nil {
-		return nil, err
-	}
-	var f fileLayer
-	if err := node.Decode(&f); err != nil {
-		return nil, yamlError(file, node.Line, name, err)
-	}
-	l := f.layer(node.Line)
-	if reason := l.problem(); reason != "" {
-		return nil, &networkError{file, node.Line, name, reason}
+	if f.err != nil {
+		return nil, f.err
 	}
 	return l, nil
 }
 
-func checkKeys(file string, line int, name string, kind Kind, given map[string]int, allowed map[string]bool) error {
-	var keys []string
-	for k := range given {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
-		if _, ok := allowed[k]; !ok && k != "name" && k != "kind" {
-			return &networkError{file, given[k], name, fmt.Sprintf("a %s layer has no key %q; remove it", kind, k)}
-		}
-	}
-	var missing []string
-	for k, needed := range allowed {
-		if _, ok := given[k]; needed && !ok {
-			missing = append(missing, k)
-		}
-	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		return &networkError{file, line, name, fmt.Sprintf("a %s layer needs the key %q; add it", kind, missing[0])}
-	}
-	return nil
+// window reads what conv and pool have in common.
+func (l *Layer) window(f *fields) {
+	l.Kernel = f.whole("kernel", 0, 1, maxKernel)
+	l.Stride = f.whole("stride", 1, 1, maxKernel)
+	l.Pad = f.pad(l.Kernel)
+	l.Round = Rounding(f.text("round", string(RoundFloor), string(RoundFloor), string(RoundCeil)))
 }
 
-// layer fills in the defaults.
-func (f *fileLayer) layer(line int) *Layer {
-	l := &Layer{Name: f.Name, Kind: f.Kind, Line: line, Maps: f.Maps, Connect: f.Connect, On: f.On, Kernel: f.Kernel,
-		Stride: f.Stride, Pad: f.Pad.Pad, Round: f.Round, Init: f.Init, Ties: f.Ties, Size: f.Size, Alpha: f.Alpha,
-		Beta: f.Beta, K: f.K, AlphaOverSize: f.AlphaOverSize, Across: f.Across, Scope: f.Scope, Keep: f.Keep,
-		Scaling: f.Scaling}
-	switch l.Kind {
-	case Conv, Dense:
-		l.Connect = or(l.Connect, ConnectColumn)
-		l.On = or(l.On, OnEvery)
-		one := func(v *float64) float64 {
-			if v == nil {
-				return 1
-			}
-			return *v
+// weights reads what conv and dense have in common.
+func (l *Layer) weights(f *fields) {
+	l.Maps = f.whole("maps", 0, 1, maxMaps)
+	l.Connect = Connect(f.text("connect", string(ConnectColumn), string(ConnectColumn), string(ConnectAll)))
+	l.On = Placement(f.text("on", string(OnEvery), string(OnEvery), string(OnFirst)))
+	init := f.sub("init", "init: {std: 0.01, bias: 0}")
+	init.only("init", []string{"std"}, []string{"bias"})
+	l.Init = Init{Std: init.number("std", 0, 0, 1e3), Bias: init.number("bias", 0, -1e6, 1e6)}
+	factors := f.sub("factors", "factors: {bias_rate: 2, bias_decay: 0}")
+	factors.only("factors", nil, []string{"rate", "bias_rate", "decay", "bias_decay"})
+	l.Factors = Factors{Rate: factors.number("rate", 1, 0, 1e6), BiasRate: factors.number("bias_rate", 1, 0, 1e6),
+		Decay: factors.number("decay", 1, 0, 1e6), BiasDecay: factors.number("bias_decay", 1, 0, 1e6)}
+	for _, s := range []*fields{init, factors} {
+		if f.err == nil {
+			f.err = s.err
 		}
-		l.Factors = Factors{Rate: one(f.Factors.Rate), BiasRate: one(f.Factors.BiasRate),
-			Decay: one(f.Factors.Decay), BiasDecay: one(f.Factors.BiasDecay)}
-		if l.Kind == Conv {
-			l.Stride = or(l.Stride, 1)
-			l.Round = or(l.Round, RoundFloor)
-		}
-	case Pool:
-		l.Round = or(l.Round, RoundFloor)
-		l.Ties = or(l.Ties, TiesFirst)
-	case LRN:
-		l.Across = or(l.Across, AcrossMaps)
-		l.Scope = or(l.Scope, ScopeColumn)
-	case Dropout:
-		l.Scaling = or(l.Scaling, ScaleTest)
 	}
-	return l
 }
 
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
+func (l *Layer) normalisation(f *fields) {
+	l.Size = f.whole("size", 0, 1, maxKernel)
+	l.Alpha = f.number("alpha", 0, 0, 1e6)
+	l.Beta = f.number("beta", 0, 0, 100)
+	l.K = f.number("k", 0, 1e-6, 1e6)
+	l.AlphaOverSize = f.flag("alpha_over_size")
+	l.Across = Across(f.text("across", string(AcrossMaps), string(AcrossMaps), string(AcrossSpace)))
+	l.Scope = Scope(f.text("scope", string(ScopeColumn), string(ScopeColumn), string(ScopeLayer)))
+	if l.Across == AcrossSpace && l.Scope == ScopeLayer {
+		f.fail(f.value["scope"].Line, "across: space stays within a map, so scope: layer means nothing; remove it")
 	}
-	return v
-}
-
-// problem says what is wrong with a layer by itself, or nothing.
-func (l *Layer) problem() string {
-	const big = 1 << 24
-	oneOf := func(what, v string, allowed ...string) string {
-		if slices.Contains(allowed, v) {
-			return ""
-		}
-		return fmt.Sprintf("%s %q is unknown; use one of %q", what, v, allowed)
-	}
-	in := func(what string, v, lo, hi int) string {
-		if v >= lo && v <= hi {
-			return ""
-		}
-		return fmt.Sprintf("%s is %d; it must be between %d and %d", what, v, lo, hi)
-	}
-	number := func(what string, v, lo, hi float64) string {
-		if v >= lo && v <= hi && !math.IsNaN(v) {
-			return ""
-		}
-		return fmt.Sprintf("%s is %g; it must be between %g and %g", what, v, lo, hi)
-	}
-	window := func() []string {
-		return []string{in("kernel", l.Kernel, 1, 1024), in("stride", l.Stride, 1, 1024),
-			in("pad", min(l.Pad.Top, l.Pad.Left, l.Pad.Bottom, l.Pad.Right), 0, 1024),
-			in("pad", max(l.Pad.Top, l.Pad.Left, l.Pad.Bottom, l.Pad.Right), 0, max(0, l.Kernel-1)),
-			oneOf("round", string(l.Round), "floor", "ceil")}
-	}
-	weights := func() []string {
-		return []string{in("maps", l.Maps, 1, big), oneOf("connect", string(l.Connect), "column", "all"),
-			oneOf("on", string(l.On), "every", "first"), number("init.std", l.Init.Std, 0, 1e3),
-			number("init.bias", l.Init.Bias, -1e6, 1e6), number("factors.rate", l.Factors.Rate, 0, 1e6),
-			number("factors.bias_rate", l.Factors.BiasRate, 0, 1e6), number("factors.decay", l.Factors.Decay, 0, 1e6),
-			number("factors.bias_decay", l.Factors.BiasDecay, 0, 1e6)}
-	}
-	var found []string
-	switch l.Kind {
-	case Conv:
-		found = append(weights(), window()...)
-	case Dense:
-		found = weights()
-	case Pool:
-		found = append(window(), oneOf("ties", string(l.Ties), "first", "all"))
-	case LRN:
-		found = []string{in("size", l.Size, 1, 1024), number("alpha", l.Alpha, 0, 1e6), number("beta", l.Beta, 0, 100),
-			number("k", l.K, 1e-6, 1e6), oneOf("across", string(l.Across), "maps", "space"),
-			oneOf("scope", string(l.Scope), "column", "layer")}
-	case Dropout:
-		found = []string{number("keep", l.Keep, 1e-6, 1), oneOf("scaling", string(l.Scaling), "test", "train")}
-	}
-	for _, reason := range found {
-		if reason != "" {
-			return reason
-		}
-	}
-	return ""
 }

@@ -128,7 +128,8 @@ func TestPlansHold(t *testing.T) {
 	each(t, func(t *testing.T, name string, p *Plan) { checkPlan(t, p) })
 }
 
-// genNetwork draws networks whose maps divide into 1, 2 and 4 columns, up to the classes.
+// genNetwork draws networks whose maps divide into 1, 2 and 4 columns, up to the classes, with groups of four units
+// each for dropout.
 var genNetwork = rapid.Custom(func(t *rapid.T) *Network {
 	n := &Network{Name: "random", File: "random", Input: Input{Channels: []int{rapid.IntRange(1, 4).Draw(t, "channels")},
 		Height: rapid.IntRange(8, 20).Draw(t, "height"), Width: rapid.IntRange(8, 20).Draw(t, "width")}}
@@ -143,7 +144,7 @@ var genNetwork = rapid.Custom(func(t *rapid.T) *Network {
 		}
 		return ConnectColumn
 	}
-	maps := func() int { return 4 * rapid.IntRange(1, 4).Draw(t, "maps") }
+	maps := func() int { return 16 * rapid.IntRange(1, 4).Draw(t, "maps") }
 	ones := Factors{1, 1, 1, 1}
 	for range rapid.IntRange(0, 4).Draw(t, "convs") {
 		add(Layer{Kind: Conv, Maps: maps(), Connect: connect(), On: OnEvery, Kernel: 3, Stride: 1, Pad: Pad{1, 1, 1, 1},

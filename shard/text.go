@@ -3,14 +3,17 @@ package shard
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// Text draws the plan: a row for each layer with what every column computes and owns, and between layers the exchanges
-// with what crosses, an image. Multiply-adds are forward; floats are float32.
+// Text draws the plan for people, at most 80 signs wide for the networks that come with the program: a row for each
+// layer with what every column owns, its parameters and its multiply-adds, and between layers the exchanges with what
+// crosses. All numbers are of one image, forward; floats are float32. From three columns on, neighbours with equal
+// shares are drawn once.
 func (p *Plan) Text(w io.Writer) error {
-	d := &drawing{p: p}
+	d := &drawing{p: p, groups: p.groups()}
 	d.heading()
 	rows := [][]string{d.titles(), d.input()}
 	for i := range p.Layers {
@@ -27,49 +30,77 @@ func (p *Plan) Text(w io.Writer) error {
 
 // drawing builds the text.
 type drawing struct {
-	p *Plan
-	b strings.Builder
+	p      *Plan
+	groups []Span // columns that are drawn together
+	b      strings.Builder
+}
+
+// groups puts neighbouring columns together that do equally much of every layer; up to two columns stay apart.
+func (p *Plan) groups() []Span {
+	var out []Span
+	for c := range p.Columns {
+		if p.Columns > 2 && c > 0 && p.alike(c-1, c) {
+			out[len(out)-1].Count++
+			continue
+		}
+		out = append(out, Span{c, 1})
+	}
+	return out
+}
+
+func (p *Plan) alike(a, b int) bool {
+	return !slices.ContainsFunc(p.Layers, func(l LayerPlan) bool {
+		return l.Columns[a].Own.Count != l.Columns[b].Own.Count || l.Columns[a].MACs != l.Columns[b].MACs
+	})
 }
 
 func (d *drawing) heading() {
 	p := d.p
-	var params, macs int64
+	var params, macs, floats, logits int64
 	for c := range p.Columns {
 		params += p.Parameters(c)
 		macs += p.MACs(c)
-	}
-	columns := "1 column"
-	if p.Columns > 1 {
-		columns = fmt.Sprintf("%d columns", p.Columns)
-	}
-	fmt.Fprintf(&d.b, "%s in %s: %s parameters, %s multiply-adds an image forward\n",
-		p.Network.Name, columns, commas(params),
-		commas(macs))
-	if p.Columns > 1 {
-		var floats, logits int64
-		for _, e := range p.Exchanges {
-			for _, m := range e.Moves {
-				if e.Logits {
-					logits += int64(m.Shape.Len())
-				} else {
-					floats += int64(m.Shape.Len())
-				}
-			}
+		for to := range p.Columns {
+			floats += p.Crossing(c, to, false)
+			logits += p.Crossing(c, to, true) - p.Crossing(c, to, false)
 		}
-		fmt.Fprintf(&d.b, "crossing an image: %s floats (%s) of activations forward, as many gradients back",
-			commas(floats), kib(floats))
-		if logits > 0 {
-			fmt.Fprintf(&d.b, ", %s logits", commas(logits))
-		}
-		d.b.WriteString("\n")
+	}
+	n := p.Network
+	of := Shape{n.Input.Channels[0], n.Input.Height, n.Input.Width}
+	fmt.Fprintf(&d.b, "%s for images of %s in %s\n\n", n.Name, of.size(), plural(p.Columns, "column"))
+	fmt.Fprintf(&d.b, "parameters     %s\nmultiply-adds  %s (MACs) an image forward\n", commas(params), commas(macs))
+	if p.Columns > 1 {
+		fmt.Fprintf(&d.b, "crossing       %s floats (%s) an image forward, as many back\n", commas(floats), kib(floats))
+	}
+	if logits > 0 {
+		fmt.Fprintf(&d.b, "               %s logits (%s), forward only\n", commas(logits), kib(logits))
 	}
 	d.b.WriteString("\n")
 }
 
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// Cells of a row: the layer, its whole output, and for each group three: maps, parameters, multiply-adds.
+const (
+	cellsBefore = 2
+	cellsEach   = 3
+)
+
 func (d *drawing) titles() []string {
-	row := []string{"LAYER", "WHOLE"}
-	for c := range d.p.Columns {
-		row = append(row, fmt.Sprintf("COLUMN %d", c))
+	row := []string{"LAYER", "OUTPUT"}
+	for _, g := range d.groups {
+		switch {
+		case g.Count > 1:
+			row = append(row, fmt.Sprintf("COLUMNS %d-%d", g.First, g.First+g.Count-1))
+		default:
+			row = append(row, fmt.Sprintf("COLUMN %d", g.First))
+		}
+		row = append(row, "PARAMS", "MACS")
 	}
 	return row
 }
@@ -77,8 +108,8 @@ func (d *drawing) titles() []string {
 func (d *drawing) input() []string {
 	n := d.p.Network
 	row := []string{"input", Shape{n.Input.Channels[0], n.Input.Height, n.Input.Width}.size()}
-	for range d.p.Columns {
-		row = append(row, "all of it")
+	for range d.groups {
+		row = append(row, "all of it", "", "")
 	}
 	return row
 }
@@ -86,56 +117,59 @@ func (d *drawing) input() []string {
 // layer is a layer's row.
 func (d *drawing) layer(l *LayerPlan) []string {
 	row := []string{l.Layer.Name + l.Layer.detail(), l.Out.size()}
-	for c := range l.Columns {
-		row = append(row, d.part(l, c))
+	for _, g := range d.groups {
+		row = append(row, d.part(l, g)...)
 	}
 	return row
 }
 
-// part is what one column does of a layer.
-func (d *drawing) part(l *LayerPlan, column int) string {
-	c := l.Columns[column]
+// part is what the columns of a group do of a layer, each.
+func (d *drawing) part(l *LayerPlan, g Span) []string {
+	c := l.Columns[g.First]
+	maps := c.Own.text()
 	switch {
 	case l.Layer.Kind == Softmax && c.Own.Count > 0:
-		return "loss of all, gradient of own"
+		return []string{"loss", "", ""}
 	case c.Own.Count == 0:
-		return "-"
+		return []string{"-", "", ""}
+	case g.Count > 1:
+		maps = fmt.Sprintf("%d each", c.Own.Count)
 	}
-	s := c.Own.text()
 	if len(c.Blocks) == 0 {
-		return s
+		return []string{maps, "", ""}
 	}
-	params := 0
+	params := d.p.Params[g.First][c.Bias].Len()
 	for _, b := range c.Blocks {
-		params += d.p.Params[column][b.Weight].Len()
+		params += d.p.Params[g.First][b.Weight].Len()
 	}
-	if c.Bias >= 0 {
-		params += d.p.Params[column][c.Bias].Len()
-	}
-	return fmt.Sprintf("%s: %s par, %s mac", s, short(int64(params)), short(c.MACs))
+	return []string{maps, short(int64(params)), short(c.MACs)}
 }
 
 func (d *drawing) totals() []string {
 	row := []string{"total", ""}
-	for c := range d.p.Columns {
-		row = append(row, fmt.Sprintf("%s par, %s mac", short(d.p.Parameters(c)), short(d.p.MACs(c))))
+	for _, g := range d.groups {
+		maps := ""
+		if g.Count > 1 {
+			maps = "each"
+		}
+		row = append(row, maps, short(d.p.Parameters(g.First)), short(d.p.MACs(g.First)))
 	}
 	return row
 }
 
 // table prints the rows under each other; an empty one is the exchange before the next layer.
 func (d *drawing) table(rows [][]string) {
-	width := make([]int, 2+d.p.Columns)
+	width := make([]int, cellsBefore+cellsEach*len(d.groups))
 	for _, row := range rows {
 		for i, s := range row {
 			width[i] = max(width[i], utf8.RuneCountInString(s))
 		}
 	}
-	line := 0
+	line := 2 * (len(width) - 1)
 	for _, n := range width {
-		line += n + 2
+		line += n
 	}
-	rule := strings.Repeat("─", line-2) + "\n"
+	rule := strings.Repeat("─", line) + "\n"
 	exchange := 0
 	for i, row := range rows {
 		if row == nil {
@@ -146,18 +180,25 @@ func (d *drawing) table(rows [][]string) {
 		if i == len(rows)-1 {
 			d.b.WriteString(rule)
 		}
-		for j, s := range row {
-			if j == len(row)-1 {
-				d.b.WriteString(s)
-				break
-			}
-			fmt.Fprintf(&d.b, "%s%s", s, strings.Repeat(" ", width[j]-utf8.RuneCountInString(s)+2))
-		}
-		d.b.WriteString("\n")
+		d.row(row, width)
 		if i == 0 {
 			d.b.WriteString(rule)
 		}
 	}
+}
+
+// row prints names to the left and numbers to the right.
+func (d *drawing) row(row []string, width []int) {
+	var b strings.Builder
+	for j, s := range row {
+		space := strings.Repeat(" ", width[j]-utf8.RuneCountInString(s))
+		if j >= cellsBefore && (j-cellsBefore)%cellsEach > 0 {
+			b.WriteString(space + s + "  ")
+		} else {
+			b.WriteString(s + space + "  ")
+		}
+	}
+	d.b.WriteString(strings.TrimRight(b.String(), " ") + "\n")
 }
 
 // exchange prints what moves before a layer.
@@ -178,7 +219,9 @@ func (d *drawing) exchange(e *Exchange) {
 			branch = "└"
 		}
 		whom := "column " + to[0]
-		if n := len(to); n > 1 {
+		if n := len(to); n > 1 && n == d.p.Columns-1 {
+			whom = "the others"
+		} else if n > 1 {
 			whom = fmt.Sprintf("columns %s and %s", strings.Join(to[:n-1], ", "), to[n-1])
 		}
 		fmt.Fprintf(&d.b, "  %s─ column %d sends %s its %s %s: %s floats, %s\n", branch, m.From, whom, what, m.Maps.text(),
@@ -234,14 +277,16 @@ func commas(n int64) string {
 	return s
 }
 
-// short prints a number to three digits.
+// short prints a number in thousands, millions or thousands of millions.
 func short(n int64) string {
 	switch v := float64(n); {
 	case n < 1000:
 		return fmt.Sprint(n)
 	case n < 1_000_000:
-		return fmt.Sprintf("%.3g k", v/1e3)
+		return fmt.Sprintf("%.1fk", v/1e3)
+	case n < 1_000_000_000:
+		return fmt.Sprintf("%.1fM", v/1e6)
 	default:
-		return fmt.Sprintf("%.4g M", v/1e6)
+		return fmt.Sprintf("%.2fG", v/1e9)
 	}
 }

@@ -119,6 +119,9 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 			return err
 		}
 		built[id] = c
+		if err := checkpoint.Sweep(h.root, a.Job, id.Replica, id.Column); err != nil {
+			h.log.Warn("files of writes that were cut off stay behind", "job", a.Job, "cell", id, "err", err)
+		}
 		run.enter(phaseRestore)
 		if err := h.restore(ctx, run, a, c, id, plan); err != nil {
 			return err

@@ -147,9 +147,9 @@ func softmaxTest(d cudakern.SoftmaxDesc, valid int) test {
 			labels = append(labels, int32(i*7%d.Classes))
 		}
 		logits := e.with("logits", shape, cudakern.Plain, v)
-		want := e.bytes("labels", int32s(labels...), false)
+		want := e.bytes("labels", int32s(labels...))
 		loss, dlogits := e.out("loss", cudakern.Shape{d.N}, cudakern.Plain, 0), e.out("dlogits", shape, cudakern.Plain, 0)
-		rank, ties := e.bytes("rank", make([]byte, 4*d.N), true), e.bytes("ties", make([]byte, 4*d.N), true)
+		rank, ties := e.bytesOut("rank", 4*d.N), e.bytesOut("ties", 4*d.N)
 		if e.err != nil {
 			return e.err
 		}

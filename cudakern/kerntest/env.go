@@ -1,7 +1,9 @@
 package kerntest
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -92,8 +94,15 @@ func (e *env) inout(name string, s cudakern.Shape, l cudakern.Layout, terms int)
 	return b
 }
 
-// bytes makes a buffer of bytes; out says that it is compared, otherwise it must not change.
-func (e *env) bytes(name string, v []byte, out bool) cudakern.Buffer {
+// bytes makes an input of bytes, which must not change.
+func (e *env) bytes(name string, v []byte) cudakern.Buffer { return e.byteOperand(name, v, false) }
+
+// bytesOut makes an output of n bytes, poisoned.
+func (e *env) bytesOut(name string, n int) cudakern.Buffer {
+	return e.byteOperand(name, bytes.Repeat([]byte{0xa5}, n), true)
+}
+
+func (e *env) byteOperand(name string, v []byte, out bool) cudakern.Buffer {
 	o := &operand{name: name, raw: v, out: out}
 	if e.err != nil {
 		return nil
@@ -120,10 +129,13 @@ func (e *env) collect() (out []result, err error) {
 		return nil, err
 	}
 	for _, o := range e.operands {
-		if g, ok := o.buf.(cudakern.Guarded); ok {
-			if err := g.Intact(); err != nil {
-				return nil, fmt.Errorf("%s: %w", o.name, err)
-			}
+		g, ok := o.buf.(cudakern.Guarded)
+		if !ok {
+			return nil, fmt.Errorf("%s: buffers have no canary words (cudakern.Guarded), writes past their ends go unseen",
+				o.name)
+		}
+		if err := g.Intact(); err != nil {
+			return nil, fmt.Errorf("%s: %w", o.name, err)
 		}
 		r := result{name: o.name, terms: o.terms}
 		if o.raw != nil {
@@ -147,10 +159,42 @@ func (e *env) collect() (out []result, err error) {
 			}
 		}
 		if o.out {
+			if err := e.padding(o); err != nil {
+				return nil, err
+			}
 			out = append(out, r)
 		}
 	}
 	return out, nil
+}
+
+// padding wants the padding inside a device's own layout to be zero still: ops count on it. Which bytes are padding
+// shows in a buffer of the same layout that is filled with a number of which no byte is zero.
+func (e *env) padding(o *operand) error {
+	if o.raw != nil || o.buf.Layout() == cudakern.Plain || o.buf.Bytes() == 4*o.buf.Shape().Len() {
+		return nil
+	}
+	full, err := e.dev.Alloc(o.buf.Shape(), o.buf.Layout())
+	if err != nil {
+		return err
+	}
+	defer full.Free()
+	filler := make([]float32, o.buf.Shape().Len())
+	for i := range filler {
+		filler[i] = math.Float32frombits(0x3f8f8f8f)
+	}
+	is, got := make([]byte, full.Bytes()), make([]byte, o.buf.Bytes())
+	err = errors.Join(e.dev.Upload(e.st, full, filler), e.dev.CopyOut(e.st, is, full),
+		e.dev.CopyOut(e.st, got, o.buf), e.st.Sync())
+	if err != nil {
+		return err
+	}
+	for i := range is {
+		if is[i] == 0 && got[i] != 0 {
+			return fmt.Errorf("%s: byte %d of the layout %s is padding and no longer zero", o.name, i, o.buf.Layout())
+		}
+	}
+	return nil
 }
 
 // free gives everything back.

@@ -1,6 +1,7 @@
 // Package kerntest is the conformance suite of devices: every op, on shapes chosen to be awkward, against the reference
-// in float64. Outputs are poisoned before, inputs compared after, every run is done twice and must give the same bits,
-// and nothing may be left alive. `worker verify` runs it on the user's own machine.
+// in float64. Outputs are poisoned before, inputs, canaries and padding compared after, every run is done twice and
+// must give the same bits, and nothing may be left alive. RunAll adds what needs no reference: finite differences,
+// several streams at once, refusals, ownership. `worker verify` runs Check on the user's own machine.
 package kerntest
 
 import (
@@ -16,7 +17,8 @@ import (
 
 // Options choose what is checked. The zero value checks everything.
 type Options struct {
-	Ops []string // names of ops; empty: all
+	Ops   []string // names of ops; empty: all
+	First bool     // an op is done with at its first failure
 }
 
 // Result is what the cases of one op came to.
@@ -47,6 +49,9 @@ func Check(dev cudakern.Device, o Options) []Result {
 		if r == nil {
 			r = &Result{Op: t.op, Pass: true}
 			results[t.op] = r
+		}
+		if o.First && !r.Pass {
+			continue
 		}
 		r.Cases++
 		worst, err := t.check(dev)
@@ -90,9 +95,18 @@ func (t test) check(dev cudakern.Device) (worst float64, err error) {
 	return worst, nil
 }
 
-// runOn runs the case on one device and returns its outputs.
+// runOn runs the case on one device, which does nothing else, and returns its outputs.
 func (t test) runOn(dev cudakern.Device) (out []result, err error) {
 	before := dev.Live()
+	out, err = t.pass(dev)
+	if err == nil && dev.Live() != before {
+		err = fmt.Errorf("%d things were not given back", dev.Live()-before)
+	}
+	return out, err
+}
+
+// pass runs the case on a stream of its own.
+func (t test) pass(dev cudakern.Device) (out []result, err error) {
 	st, err := dev.NewStream()
 	if err != nil {
 		return nil, err
@@ -105,9 +119,6 @@ func (t test) runOn(dev cudakern.Device) (out []result, err error) {
 	e.free()
 	if cerr := st.Close(); err == nil {
 		err = cerr
-	}
-	if err == nil && dev.Live() != before {
-		err = fmt.Errorf("%d things were not given back", dev.Live()-before)
 	}
 	return out, err
 }

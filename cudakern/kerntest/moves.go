@@ -1,16 +1,17 @@
 package kerntest
 
 import (
+	"errors"
 	"fmt"
 
 	"colonnade/cudakern"
 )
 
-// dataTests are the cases of ops that move data: reorder, concat and input.
+// dataTests are the cases of ops that move data: copies, reorder, concat and input.
 func dataTests() []test {
 	var out []test
 	for _, s := range []cudakern.Shape{{2, 3, 5, 7}, {3, 16, 4, 4}, {1, 48, 6, 6}, {2, 8, 1, 1}} {
-		out = append(out, reorderTest(s))
+		out = append(out, reorderTest(s), copyTest(s))
 	}
 	for _, d := range []cudakern.ConcatDesc{{N: 1, Parts: []int{1}}, {N: 5, Parts: []int{3, 7}},
 		{N: 128, Parts: []int{5, 5}},
@@ -23,6 +24,52 @@ func dataTests() []test {
 		out = append(out, inputTest(d))
 	}
 	return out
+}
+
+// copyTest moves a tensor every way there is, behind an event, and wants new memory to be zero where the old was not.
+func copyTest(s cudakern.Shape) test {
+	return test{"copy", fmt.Sprint(s), func(e *env) error {
+		l := e.layoutOf(s)
+		x, y, z := e.in("x", s, l), e.out("copied", s, l, 0), e.out("through the host", s, l, 0)
+		if e.err != nil {
+			return e.err
+		}
+		used := e.out("used before", s, l, 0) // poisoned
+		if e.err != nil {
+			return e.err
+		}
+		e.operands = e.operands[:len(e.operands)-1]
+		used.Free()
+		e.alloc("new", s, l).out = true
+		if e.err != nil {
+			return e.err
+		}
+		if err := e.dev.Copy(e.st, y, x); err != nil {
+			return fmt.Errorf("copy: %w", err)
+		}
+		host, err := e.dev.AllocHost(x.Bytes())
+		if err != nil {
+			return err
+		}
+		e.closing(host.Free)
+		if len(host.Bytes()) != x.Bytes() {
+			return fmt.Errorf("host memory of %d bytes instead of %d", len(host.Bytes()), x.Bytes())
+		}
+		if err := e.dev.CopyOut(e.st, host.Bytes(), x); err != nil {
+			return fmt.Errorf("copy out: %w", err)
+		}
+		ev, err := e.st.Record()
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(e.st.Wait(ev), e.st.Sync()); err != nil {
+			return err
+		}
+		if done, err := ev.Done(); err != nil || !done {
+			return fmt.Errorf("an event before Sync is not done after it: %w", err)
+		}
+		return e.dev.CopyIn(e.st, z, host.Bytes())
+	}}
 }
 
 // reorderTest flattens maps out of the layout a convolution likes, and back.
@@ -106,7 +153,7 @@ func inputTest(d cudakern.InputDesc) test {
 			views = append(views, cudakern.View{Y: int32(n*3 - 2), X: int32(1 - n*2), Flip: n%2 == 0,
 				Shift: [3]float32{float32(n), -2, 0.5}})
 		}
-		images := e.bytes("images", pixels, false)
+		images := e.bytes("images", pixels)
 		m := e.with("mean", cudakern.Shape{1, d.C, d.H, d.W}, cudakern.Plain, mean)
 		y := e.out("y", d.YShape(), p.Layouts(), 0)
 		if e.err != nil {

@@ -1,13 +1,16 @@
 package ref_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
 	"os"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"colonnade/cudakern"
@@ -93,6 +96,28 @@ func (b *bench) bytes(v []byte) cudakern.Buffer {
 	return buf
 }
 
+func int32s(v []float64) (out []byte) {
+	for _, x := range v {
+		out = binary.NativeEndian.AppendUint32(out, uint32(int32(x)))
+	}
+	return out
+}
+
+// bytesAre compares a buffer of int32 with what is wanted under a name, if anything is.
+func (b *bench) bytesAre(name string, buf cudakern.Buffer) {
+	b.Helper()
+	t, ok := b.f.Want[name]
+	if !ok {
+		return
+	}
+	delete(b.f.Want, name)
+	got := make([]byte, buf.Bytes())
+	b.must(b.dev.CopyOut(b.st, got, buf))
+	if want := int32s(t.Data); !bytes.Equal(got, want) {
+		b.Errorf("%s is %v, PyTorch has %v", name, got, want)
+	}
+}
+
 // tolerance: results leave the device as float32.
 const tolerance = 1.0 / (1 << 23)
 
@@ -162,18 +187,85 @@ var runs = map[string]func(b *bench){
 		b.must(p.Backward(b.st, x, y, b.in("dy"), b.out("dx")))
 	},
 	"softmax": func(b *bench) {
-		var d cudakern.SoftmaxDesc
+		d := struct {
+			cudakern.SoftmaxDesc
+			Valid int
+		}{}
 		b.desc(&d)
-		p, err := b.dev.NewSoftmax(d)
+		valid := d.Valid
+		if valid == 0 {
+			valid = d.N
+		}
+		p, err := b.dev.NewSoftmax(d.SoftmaxDesc)
 		b.must(err)
 		defer p.Close()
-		var labels []byte
-		for _, l := range b.f.In["labels"].Data {
-			labels = binary.NativeEndian.AppendUint32(labels, uint32(l))
+		logits, l := b.in("logits"), b.bytes(int32s(b.f.In["labels"].Data))
+		rank, ties := b.bytes(make([]byte, 4*d.N)), b.bytes(make([]byte, 4*d.N))
+		b.must(p.Forward(b.st, logits, l, valid, b.out("loss"), rank, ties))
+		b.must(p.Backward(b.st, logits, l, valid, b.out("dlogits")))
+		b.bytesAre("rank", rank)
+		b.bytesAre("ties", ties)
+	},
+	"dropout": func(b *bench) {
+		d := struct {
+			cudakern.DropoutDesc
+			Key, Step uint64
+		}{DropoutDesc: cudakern.DropoutDesc{Layout: cudakern.Plain}}
+		b.desc(&d)
+		p, err := b.dev.NewDropout(d.DropoutDesc)
+		b.must(err)
+		defer p.Close()
+		x := b.in("x")
+		b.must(p.Forward(b.st, d.Key, d.Step, x, b.out("y")))
+		b.must(p.Backward(b.st, d.Key, d.Step, b.in("dy"), b.out("dx")))
+		b.must(p.Infer(b.st, x, b.out("infer")))
+	},
+	"add": func(b *bench) {
+		d := cudakern.AddDesc{Layout: cudakern.Plain}
+		b.desc(&d)
+		p, err := b.dev.NewAdd(d)
+		b.must(err)
+		defer p.Close()
+		sum := b.out("sum")
+		b.must(b.dev.Copy(b.st, sum, b.in("dst")))
+		b.must(p.Run(b.st, sum, b.in("src")))
+	},
+	"reorder": func(b *bench) {
+		d := cudakern.ReorderDesc{From: cudakern.Plain, To: cudakern.Plain}
+		b.desc(&d)
+		p, err := b.dev.NewReorder(d)
+		b.must(err)
+		defer p.Close()
+		b.must(p.Run(b.st, b.out("dst"), b.in("src")))
+	},
+	"concat": func(b *bench) {
+		var d cudakern.ConcatDesc
+		b.desc(&d)
+		p, err := b.dev.NewConcat(d)
+		b.must(err)
+		defer p.Close()
+		whole := b.in("whole")
+		var parts []cudakern.Buffer
+		for i := range d.Parts {
+			parts = append(parts, b.in(fmt.Sprintf("part%d", i)))
+			b.must(p.Cut(b.st, b.out(fmt.Sprintf("cut%d", i)), i, whole))
 		}
-		logits, l := b.in("logits"), b.bytes(labels)
-		b.must(p.Forward(b.st, logits, l, d.N, b.out("loss"), b.bytes(make([]byte, 4*d.N)), b.bytes(make([]byte, 4*d.N))))
-		b.must(p.Backward(b.st, logits, l, d.N, b.out("dlogits")))
+		b.must(p.Join(b.st, b.out("join"), parts))
+	},
+	"input": func(b *bench) {
+		d := struct {
+			cudakern.InputDesc
+			Views []cudakern.View
+		}{}
+		b.desc(&d)
+		p, err := b.dev.NewInput(d.InputDesc)
+		b.must(err)
+		defer p.Close()
+		var pixels []byte
+		for _, v := range b.f.In["pixels"].Data {
+			pixels = append(pixels, byte(v))
+		}
+		b.must(p.Forward(b.st, b.bytes(pixels), d.Views, b.in("mean"), 1.0/64, b.out("y")))
 	},
 	"sgd": func(b *bench) {
 		d := struct {
@@ -232,7 +324,12 @@ func TestPyTorchAgrees(t *testing.T) {
 			b.must(b.dev.Close())
 		})
 	}
-	if len(seen) != len(runs) {
-		t.Errorf("fixtures of %v only", slices.Sorted(maps.Keys(seen)))
+	// Every op a device makes (its methods New...) must be among the fixtures.
+	device := reflect.TypeFor[cudakern.Device]()
+	for i := range device.NumMethod() {
+		name, ok := strings.CutPrefix(device.Method(i).Name, "New")
+		if op := strings.ToLower(name); ok && op != "stream" && !seen[op] {
+			t.Errorf("no fixture of %s: PyTorch must hold every op of the reference", op)
+		}
 	}
 }

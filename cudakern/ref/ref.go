@@ -34,13 +34,41 @@ func (d *device) Close() error {
 	return nil
 }
 
-// buffer holds either numbers or bytes.
+// buffer holds either numbers or bytes, with canaries on both sides: whoever writes through Mapped, or through a
+// slice that reaches too far, is found out by Intact.
 type buffer struct {
 	d     *device
 	shape cudakern.Shape
 	v     []float64
 	raw   []byte
+	all   []byte // v or raw as bytes, with the canaries
 	freed bool
+}
+
+// canary is the number of bytes on each side, all of value canaryByte.
+const (
+	canary     = 64
+	canaryByte = 0xc9
+)
+
+// guarded returns n bytes of zeros between canaries.
+func guarded(n int) (all, inner []byte) {
+	words := make([]float64, (n+7)/8+2*canary/8) // aligned for float64
+	all = unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), n+2*canary)
+	for i := range canary {
+		all[i], all[canary+n+i] = canaryByte, canaryByte
+	}
+	return all, all[canary : canary+n : canary+n]
+}
+
+// Intact says whether nothing has written past the buffer's ends.
+func (b *buffer) Intact() error {
+	for i := range canary {
+		if b.all[i] != canaryByte || b.all[len(b.all)-1-i] != canaryByte {
+			return fmt.Errorf("ref: buffer %v: written past its ends", b.shape)
+		}
+	}
+	return nil
 }
 
 func (b *buffer) Shape() cudakern.Shape   { return b.shape }
@@ -68,7 +96,9 @@ func (d *device) Alloc(s cudakern.Shape, l cudakern.Layout) (cudakern.Buffer, er
 		return nil, fmt.Errorf("alloc %v %s: %w", s, l, cudakern.ErrShape)
 	}
 	d.live.Add(1)
-	return &buffer{d: d, shape: append(cudakern.Shape(nil), s...), v: make([]float64, s.Len())}, nil
+	all, inner := guarded(8 * s.Len())
+	v := unsafe.Slice((*float64)(unsafe.Pointer(unsafe.SliceData(inner))), s.Len())
+	return &buffer{d: d, shape: append(cudakern.Shape(nil), s...), v: v, all: all}, nil
 }
 
 func (d *device) AllocBytes(n int) (cudakern.Buffer, error) {
@@ -76,7 +106,8 @@ func (d *device) AllocBytes(n int) (cudakern.Buffer, error) {
 		return nil, fmt.Errorf("alloc %d bytes: %w", n, cudakern.ErrShape)
 	}
 	d.live.Add(1)
-	return &buffer{d: d, shape: cudakern.Shape{n}, raw: make([]byte, n)}, nil
+	all, inner := guarded(n)
+	return &buffer{d: d, shape: cudakern.Shape{n}, raw: inner, all: all}, nil
 }
 
 // hostBuffer is plain memory.
@@ -160,7 +191,7 @@ type op struct{ d *device }
 func (d *device) newOp() op { d.live.Add(1); return op{d} }
 func (o op) Close()         { o.d.live.Add(-1) }
 
-// plain checks operands: name, buffer, shape in threes.
+// operand is a buffer and the shape it must have.
 type operand struct {
 	name  string
 	b     cudakern.Buffer
