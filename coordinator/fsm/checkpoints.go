@@ -86,8 +86,8 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 }
 
 // record returns the record that a cell's file belongs to, made if need be. A step that is done again replaces what an
-// earlier generation began or what could not be used, but joins a good checkpoint: the files lie under the same names
-// and hold the same state, and what is committed is not given up for what may never be complete.
+// earlier generation began or what could not be used, but joins a good checkpoint: its files hold the same state, and
+// what is committed is not given up for what may never be complete.
 func record(j *commandpb.JobRecord, c *commandpb.CheckpointWritten) *commandpb.CheckpointRecord {
 	i, r := find(j, c.Step)
 	if r != nil && (r.Generation == c.Generation || (r.Committed && r.Bad == "")) {

@@ -288,7 +288,8 @@ func TestEffects(t *testing.T) {
 	}
 }
 
-// The files of a step that is done again lie under the old names, so the manifest must follow them; it stays committed.
+// A step that is done again holds the same state: its files take the place of the old ones one by one, and the
+// checkpoint stays committed.
 func TestStepDoneAgainKeepsItsCheckpoint(t *testing.T) {
 	l := newLog(t, after(committed(4), release("j", 1, "oops"), assign("j", 2, -1, place(2, "w0", "w0")...))...)
 	old := l.View().Jobs["j"].Checkpoints[0]
