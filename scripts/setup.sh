@@ -128,8 +128,11 @@ find_go() {
 # use_go settles which Go builds, and fetches it if it is none of this machine's.
 use_go() {
 	find_go || die "Go 1.$go_least or later is installed but not found; put it on PATH and run this again"
-	# A newer toolchain is fetched by default, but some distributions and users turn that off.
-	[ "$(go_minor go)" -ge "$(go_wanted)" ] || export GOTOOLCHAIN=auto
+	# By its exact name: go would fetch yet another to install tools with, and some systems keep it from fetching any.
+	if [ "$(go_minor go)" -lt "$(go_wanted)" ]; then
+		GOTOOLCHAIN=$(sed -n 's/^toolchain //p' "$root/go.mod")
+		export GOTOOLCHAIN
+	fi
 	(cd "$root" && go version >/dev/null) ||
 		die "Go 1.$(go_minor go) could not fetch the toolchain that go.mod asks for (see above);" \
 			"check the network and GOPROXY, or put Go 1.$(go_wanted) or later on PATH"
