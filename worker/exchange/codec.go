@@ -57,7 +57,7 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if data.CopyTo(head[:min(headerBytes, data.Len())]) < headerBytes {
 		return fmt.Errorf("%w: %d bytes are no frame", ErrFrame, data.Len())
 	}
-	h, err := parseHeader(head[:])
+	h, err := parseHeader(head[:], ChunkBytes)
 	if err != nil {
 		return err
 	}
@@ -78,6 +78,14 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	data.Ref()
 	f.header, f.payload = h, data
 	return nil
+}
+
+// text returns the payload of a control frame and frees the frame.
+func (f *incoming) text() []byte {
+	b := make([]byte, f.length)
+	f.copyPayload(b)
+	f.free()
+	return b
 }
 
 // copyPayload copies the frame's payload to dst, which has its length.
