@@ -68,9 +68,12 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return fmt.Errorf("listen for other workers: %w; choose another --listen", err)
 	}
-	if c.Shm != "" { // peers open it by this name
-		if c.Shm, err = filepath.Abs(c.Shm); err != nil {
-			return fmt.Errorf("directory for shared memory: %w", err)
+	if c.Shm != "" { // peers open what is in it by its whole name
+		if c.Shm, err = filepath.Abs(c.Shm); err == nil {
+			err = os.MkdirAll(c.Shm, 0o755)
+		}
+		if err != nil {
+			return fmt.Errorf("directory for shared memory: %w; choose another --shm", err)
 		}
 	}
 	if c.Checkpoints == "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +17,12 @@ import (
 	"google.golang.org/grpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(peerVariable) != "" {
+		os.Exit(peerProcess())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // node is one worker of a test.
 type node struct {
@@ -26,7 +32,7 @@ type node struct {
 	served  chan struct{}
 }
 
-func startNode(t *testing.T, id string, cfg Config) *node {
+func startNode(t testing.TB, id string, cfg Config) *node {
 	t.Helper()
 	cfg.Worker, cfg.Log = id, slog.New(slog.DiscardHandler)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -92,7 +98,7 @@ func cellsOf(n int) []Cell {
 }
 
 // joinAll joins `cells` cells, cell i on worker at[i].
-func joinAll(t *testing.T, ctx context.Context, at []int, cfg Config,
+func joinAll(t testing.TB, ctx context.Context, at []int, cfg Config,
 	change func(worker int, g *Group)) ([]Exchanger, []*Membership) {
 	t.Helper()
 	workers := 0
