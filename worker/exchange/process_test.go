@@ -138,7 +138,7 @@ func TestTwoProcesses(t *testing.T) {
 		signal syscall.Signal
 		says   string
 	}{
-		"killed":  {syscall.SIGKILL, "connection broke"},
+		"killed":  {syscall.SIGKILL, "its connection broke"},
 		"stopped": {syscall.SIGSTOP, fmt.Sprintf("silent for %v", peerSilence)},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -52,6 +52,7 @@ type ring struct {
 	path      string   // of the file, until it is unlinked
 	file      *os.File // at the end that made it, until it is unlinked: holds the lock that says it is in use
 	slotBytes int
+	recheck   time.Duration // bounds a sleep
 
 	mu     sync.RWMutex // read: mem is in use; write: it is unmapped
 	mem    []byte       // nil once closed
@@ -66,7 +67,7 @@ func (r *ring) word(at int) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Poin
 
 // attach finds the words in a mapping.
 func (r *ring) attach(mem []byte, reads bool) {
-	r.mem = mem
+	r.mem, r.recheck = mem, ringRecheck
 	r.written, r.writer = r.word(atWritten), r.word(atWriter)
 	r.taken, r.reader = r.word(atTaken), r.word(atReader)
 	r.sleeps = r.taken
@@ -211,12 +212,12 @@ func (r *ring) take() {
 // waitForChunk sleeps while there is nothing to take, waitForRoom while there is no room: until the other end moves on,
 // a poke, or the bound. The flag is set before the last look and looked at after a move, so that one of the two sees
 // the other. The caller has entered.
-func (r *ring) waitForChunk() { sleepOn(r.written, r.reader, r.count) }
-func (r *ring) waitForRoom()  { sleepOn(r.taken, r.writer, r.count-ringSlots) }
+func (r *ring) waitForChunk() { r.sleepOn(r.written, r.reader, r.count) }
+func (r *ring) waitForRoom()  { r.sleepOn(r.taken, r.writer, r.count-ringSlots) }
 
-func sleepOn(word, waits *atomic.Uint32, seen uint32) {
+func (r *ring) sleepOn(word, waits *atomic.Uint32, seen uint32) {
 	waits.Store(1)
 	if word.Load() == seen {
-		futexWait(word, seen, ringRecheck)
+		futexWait(word, seen, r.recheck)
 	}
 }

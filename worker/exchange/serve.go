@@ -32,6 +32,9 @@ func closedBy(err error, broken <-chan error) error {
 	if err = <-broken; err == nil || errors.Is(err, errEOF) {
 		return errors.New("it has left")
 	}
+	if status.Code(err) == codes.Unavailable {
+		return errors.New("its connection broke")
+	}
 	return errors.New(status.Convert(err).Message())
 }
 
