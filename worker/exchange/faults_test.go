@@ -385,8 +385,8 @@ func pair(t *testing.T, b *bubble, local bool) (ends []Exchanger, leave func()) 
 	var wait sync.WaitGroup
 	for i, m := range meshes {
 		// Virtual time stands still while someone sleeps in shared memory.
-		g := Group{Job: "job", Generation: 1, Carrier: CarrierGRPC, Local: []Cell{{Column: i}}, Peers: []Peer{{Cell: Cell{Column: 1 - i},
-			Worker: fmt.Sprintf("w%d", 1-i), Address: fmt.Sprintf("127.0.0.%d:1", 2-i)}}}
+		g := Group{Job: "job", Generation: 1, Carrier: CarrierGRPC, Local: []Cell{{Column: i}}, Peers: []Peer{{
+			Cell: Cell{Column: 1 - i}, Worker: fmt.Sprintf("w%d", 1-i), Address: fmt.Sprintf("127.0.0.%d:1", 2-i)}}}
 		if local {
 			g = Group{Job: "job", Generation: 1, Local: cellsOf(2)}
 		}

@@ -277,11 +277,12 @@ func TestCarrierOfAPair(t *testing.T) {
 		"other hosts":         {cfg: [2]Config{{Host: "a"}, {Host: "b"}}, want: [2]string{"grpc", "grpc"}},
 		"no directory at one": {cfg: [2]Config{here, nowhere}, want: [2]string{"grpc", "shm"}},
 		"no directory":        {cfg: [2]Config{nowhere, nowhere}, want: [2]string{"grpc", "grpc"}},
-		"second directory":    {cfg: [2]Config{{Rings: []string{"/nonexistent", t.TempDir()}}, here}, want: [2]string{"shm", "shm"}},
+		"second directory": {
+			cfg: [2]Config{{Rings: []string{"/nonexistent", t.TempDir()}}, here}, want: [2]string{"shm", "shm"}},
 		"forced, other hosts": {force: [2]Carrier{CarrierSHM, CarrierSHM}, cfg: [2]Config{{Host: "a"}, {Host: "b"}},
 			says: "different hosts"},
-		"forced by one, other hosts": {force: [2]Carrier{CarrierAuto, CarrierSHM}, cfg: [2]Config{{Host: "a"}, {Host: "b"}},
-			says: "different hosts"},
+		"forced by one, other hosts": {force: [2]Carrier{CarrierAuto, CarrierSHM},
+			cfg: [2]Config{{Host: "a"}, {Host: "b"}}, says: "different hosts"},
 		"forced, no directory": {force: [2]Carrier{CarrierSHM, CarrierSHM}, cfg: [2]Config{here, nowhere},
 			says: "/nonexistent"},
 		"forced both": {force: [2]Carrier{CarrierSHM, CarrierGRPC}, says: "takes gRPC only"},
@@ -353,7 +354,8 @@ func TestASenderIsHeldBackInMemory(t *testing.T) {
 	}
 	got := make([]byte, 1000)
 	for i := range sent {
-		if err := ex[1].Recv(ctx, Cell{}, Tag{Step: uint64(i)}, got); err != nil || !bytes.Equal(got, payload(1000, byte(i))) {
+		err := ex[1].Recv(ctx, Cell{}, Tag{Step: uint64(i)}, got)
+		if err != nil || !bytes.Equal(got, payload(1000, byte(i))) {
 			t.Fatalf("message %d: %v", i, err)
 		}
 	}

@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -64,7 +63,7 @@ func makeRingIn(dir, worker string, slotBytes int) (*ring, []byte, error) {
 	var random [8 + nonceBytes]byte
 	rand.Read(random[:]) // never fails: crypto/rand ends the process instead
 	nonce := random[8:]
-	name := fmt.Sprintf("%s%s-%d-%s%s", ringPrefix, plainName(worker), os.Getpid(), hex.EncodeToString(random[:8]), ringSuffix)
+	name := fmt.Sprintf("%s%s-%d-%x%s", ringPrefix, plainName(worker), os.Getpid(), random[:8], ringSuffix)
 	r := &ring{path: filepath.Join(dir, name), slotBytes: slotBytes}
 	file, err := os.OpenFile(r.path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {

@@ -114,12 +114,13 @@ func (m *Mesh) welcome(f *incoming) (*Membership, *inbox, *exchangepb.Hello, err
 			"plans differ: %x here, %x there; run the same version on all workers",
 			mem.group.PlanDigest[:6], hello.PlanDigest[:min(6, len(hello.PlanDigest))])
 	case hello.Numerics != mem.group.Numerics:
-		return nil, nil, nil, status.Errorf(codes.InvalidArgument, "numerics differ: %s here, %s there; use workers of one kind",
-			mem.group.Numerics, hello.Numerics)
+		return nil, nil, nil, status.Errorf(codes.InvalidArgument,
+			"numerics differ: %s here, %s there; use workers of one kind", mem.group.Numerics, hello.Numerics)
 	}
 	key := [2]Cell{f.from, f.to}
 	if _, ok := mem.awaited[key]; !ok {
-		return nil, nil, nil, status.Errorf(codes.FailedPrecondition, "no link from cell %s to cell %s is awaited", f.from, f.to)
+		return nil, nil, nil, status.Errorf(codes.FailedPrecondition, "no link from cell %s to cell %s is awaited",
+			f.from, f.to)
 	}
 	in, ok := mem.inboxes[key].(*inbox)
 	if !ok {

@@ -280,8 +280,8 @@ func TestCloseAndCancelUnblock(t *testing.T) {
 	})
 }
 
-// TestWhatWasSentArrivesThoughTheSenderHasLeft sends as many messages as every carrier takes without a receiver, some of
-// them larger than a slot, and leaves before any is received.
+// TestWhatWasSentArrivesThoughTheSenderHasLeft sends as many messages as every carrier takes without a receiver, some
+// of them larger than both slots of memory, and leaves before any is received.
 func TestWhatWasSentArrivesThoughTheSenderHasLeft(t *testing.T) {
 	for name, c := range carriers {
 		if c.perWorker != 1 { // who leaves must not be who receives
@@ -291,7 +291,7 @@ func TestWhatWasSentArrivesThoughTheSenderHasLeft(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			ex, members := c.join(t, ctx, 2, Config{})
-			size := func(i int) int { return 1000 + i%3*(ChunkBytes+ChunkBytes/2) }
+			size := func(i int) int { return 1000 + i%3*(ChunkBytes+ChunkBytes/4) }
 			for i := range localMessages {
 				if err := ex[0].Send(ctx, Cell{Column: 1}, Tag{Step: uint64(i)}, payload(size(i), byte(i))); err != nil {
 					t.Fatal(err)
