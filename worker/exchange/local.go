@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-
-	"google.golang.org/grpc/mem"
 )
 
 // localMessages bounds what waits between two cells of one worker: in lock step they are a message or two apart.
@@ -21,12 +19,13 @@ type localLink struct {
 	mu     sync.Mutex
 	queue  []localMessage // empty while a receiver waits
 	posted *posted
+	spare  [][]byte      // memory of messages that were taken
 	room   chan struct{} // a token after every message taken
 }
 
 type localMessage struct {
 	tag  Tag
-	data *[]byte // pooled
+	data []byte // a copy
 }
 
 // posted is a receiver that waits.
@@ -67,10 +66,11 @@ func (l *localLink) offer(tag Tag, data []byte) bool {
 	if len(l.queue) == localMessages {
 		return false
 	}
-	pool := mem.DefaultBufferPool()
-	b := pool.Get(len(data))
-	copy(*b, data)
-	l.queue = append(l.queue, localMessage{tag, b})
+	var b []byte
+	if n := len(l.spare); n > 0 {
+		b, l.spare = l.spare[n-1], l.spare[:n-1]
+	}
+	l.queue = append(l.queue, localMessage{tag, append(b[:0], data...)})
 	return true
 }
 
@@ -97,8 +97,13 @@ func (l *localLink) recv(ctx context.Context, m *Membership, tag Tag, into []byt
 		case l.room <- struct{}{}:
 		default: // the sender has not used the one before
 		}
-		defer mem.DefaultBufferPool().Put(msg.data)
-		return l.fill(tag, into, msg.tag, *msg.data)
+		err := l.fill(tag, into, msg.tag, msg.data)
+		l.mu.Lock()
+		if len(l.spare) < spareCopies {
+			l.spare = append(l.spare, msg.data)
+		}
+		l.mu.Unlock()
+		return err
 	}
 	p := &posted{tag: tag, into: into, done: make(chan error, 1)}
 	l.posted = p
@@ -123,12 +128,5 @@ func (l *localLink) recv(ctx context.Context, m *Membership, tag Tag, into []byt
 
 func (l *localLink) finish(string) {}
 
-// drop gives back what nobody took.
-func (l *localLink) drop() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, msg := range l.queue {
-		mem.DefaultBufferPool().Put(msg.data)
-	}
-	l.queue = nil
-}
+// drop has nothing to free: what nobody took is garbage.
+func (l *localLink) drop() {}
