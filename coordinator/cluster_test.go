@@ -234,7 +234,7 @@ func (w *fakeWorker) train(ctx context.Context) error {
 	for _, step := range []uint64{half, steps} {
 		for _, cell := range w.now.Cells {
 			beat := &clusterpb.CellStatus{Job: j.Name, Generation: w.now.Generation, Cell: cell, Step: step, Phase: "conv1",
-				ImagesPerSecond: 100, Loss: 0.25, PhaseSeconds: map[string]float64{"conv1": 0.5}}
+				ImagesPerSecond: 100, Loss: 0.25, PhaseSeconds: map[string]float64{"conv1": 0.5}, Carrier: "shm"}
 			err := w.stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Heartbeat{
 				Heartbeat: &clusterpb.Heartbeat{Cells: []*clusterpb.CellStatus{beat}}}})
 			if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -567,4 +568,18 @@ func TestDevWhoseJobFails(t *testing.T) {
 		!strings.HasSuffix(err.Error(), "when that is mended: coordinator dev --resume --data data "+file) {
 		t.Errorf("ends with %v", err)
 	}
+}
+
+// TestShowJobNamesCarriers shows a job one of whose cells has not spoken yet.
+func TestShowJobNamesCarriers(t *testing.T) {
+	second := &clusterpb.Cell{Column: 1}
+	j := &clusterpb.Job{Name: "j", State: "running", Placement: []*clusterpb.Placement{
+		{Cell: &clusterpb.Cell{}, WorkerName: "a"}, {Cell: second, WorkerName: "b"}},
+		Cells: []*clusterpb.CellStatus{{Cell: second, Step: 20, Phase: "conv1", ImagesPerSecond: 100, Carrier: "shm"}}}
+	var out bytes.Buffer
+	if err := showJob(&out, j); err != nil {
+		t.Fatal(err)
+	}
+	like(t, out.String(), `.*CELL +WORKER +STEP +PHASE +IMAGES/S +CARRIER\n`+
+		`r0c0 +a +0 +0 +-\nr0c1 +b +20 +conv1 +100 +shm\n`)
 }

@@ -28,7 +28,7 @@ type devCmd struct {
 	Device  string `default:"cpu" help:"Device of every worker: see worker devices."`
 	Data    string `default:"colonnade-data" placeholder:"DIR" help:"Directory of everything: the coordinator's state, the workers', checkpoints, logs."`
 	Resume  bool   `help:"Go on with the job if DIR knows it already."`
-	Carrier string `default:"auto" enum:"auto,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells, grpc is used even within one worker."`
+	Carrier string `default:"auto" enum:"auto,shm,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells; shm (shared memory of one host) and grpc are used even within one worker, or not at all."`
 	JSON    bool   `help:"Print every update as a line of JSON, in the words of proto/clusterpb/cluster.proto."`
 	Program string `placeholder:"FILE" help:"Worker program. Default: worker, beside this program."`
 }

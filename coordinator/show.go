@@ -85,12 +85,12 @@ func showJob(out io.Writer, j *clusterpb.Job) error {
 	fmt.Fprintf(out, "  newest checkpoint: step %d\n", j.CommittedStep)
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	if len(j.Placement) > 0 {
-		fmt.Fprintln(w, "\nCELL\tWORKER\tSTEP\tPHASE\tIMAGES/S")
+		fmt.Fprintln(w, "\nCELL\tWORKER\tSTEP\tPHASE\tIMAGES/S\tCARRIER")
 	}
 	for _, p := range j.Placement {
 		s := statusOf(j.Cells, p.Cell)
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%.0f\n", cellName(p.Cell), p.WorkerName, s.GetStep(), s.GetPhase(),
-			s.GetImagesPerSecond())
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%.0f\t%s\n", cellName(p.Cell), p.WorkerName, s.GetStep(), s.GetPhase(),
+			s.GetImagesPerSecond(), cmp.Or(s.GetCarrier(), "-"))
 	}
 	if len(j.Evaluations) > 0 {
 		fmt.Fprintln(w, "\nEPOCH\tSTEP\tTRAIN LOSS\tTEST LOSS\tTOP-1 ERROR\tTOP-5 ERROR")

@@ -61,7 +61,11 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 	group, cells := h.group(j, plan, a)
 	members, err := h.mesh.Join(ctx, group)
 	if err != nil {
-		return nil, fmt.Errorf("join generation %d: %w", a.Generation, err)
+		err = fmt.Errorf("join generation %d: %w", a.Generation, err)
+		if errors.Is(err, exchange.ErrCarrier) { // asked for, and not to be had where the cells are
+			err = permanentError{err}
+		}
+		return nil, err
 	}
 	err = h.runCells(ctx, run, a, j, plan, packs, members, cells)
 	// A peer that aborted says why; that explains more than the broken link it left behind.
@@ -78,7 +82,8 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 // group is the exchange of one generation: our cells, everyone else's, and all of them.
 func (h *host) group(j *job.Job, plan *shard.Plan, a *clusterpb.Assign) (exchange.Group, []exchange.Cell) {
 	g := exchange.Group{Job: a.Job, Generation: a.Generation, PlanDigest: plan.Digest(),
-		Numerics: h.device.Info().Numerics, Carrier: h.carrier, Address: h.address}
+		Numerics: h.device.Info().Numerics, Carrier: h.carrier, Address: h.address,
+		Largest: largest(j, plan)}
 	for _, c := range a.Cells {
 		g.Local = append(g.Local, cellOf(c))
 	}
@@ -91,6 +96,18 @@ func (h *host) group(j *job.Job, plan *shard.Plan, a *clusterpb.Assign) (exchang
 		}
 	}
 	return g, all
+}
+
+// largest is the size of the largest message of a step. Devices may lay maps out in more room: a message that is larger
+// costs a copy more where it finds no room, and nothing else.
+func largest(j *job.Job, plan *shard.Plan) uint64 {
+	most := 0
+	for _, x := range plan.Exchanges {
+		for _, m := range x.Moves {
+			most = max(most, m.Shape.Len())
+		}
+	}
+	return uint64(most) * uint64(j.Recipe.Batch) * 4
 }
 
 // runCells builds the cells, gives them their state and runs them until all have ended; the first error ends all.
@@ -128,7 +145,10 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		}
 	}
 	run.mu.Lock()
-	run.cells = built
+	run.cells, run.links = built, map[exchange.Cell]string{}
+	for id := range built {
+		run.links[id] = members.Carriers(id)
+	}
 	for _, c := range built {
 		if run.stop {
 			c.RequestStop()

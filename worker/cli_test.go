@@ -88,6 +88,7 @@ func runMistakes(t *testing.T, file string) map[string]mistake {
 		"device":              with(usage(`"abacus"`, "worker devices"), "--device", "abacus"),
 		"data is a file":      with(failure(file, "choose another --data"), "--data", file),
 		"data is used":        with(failure(used, "another worker", "choose another --data"), "--data", used),
+		"shm is a file":       with(failure(file, "choose another --shm"), "--shm", file),
 		"port is used":        with(failure("in use", "choose another --listen"), "--listen", l.Addr().String()),
 		"nobody answers":      with(failure(at, "refused", "coordinator start --data DIR"), "--wait", "500ms"),
 	}

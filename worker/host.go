@@ -56,6 +56,7 @@ type assignment struct {
 	mu    sync.Mutex
 	phase string                        // what it does until its cells run
 	cells map[exchange.Cell]*train.Cell // once built
+	links map[exchange.Cell]string      // over which carriers they send
 	stop  bool                          // asked for before they were
 }
 
@@ -195,7 +196,7 @@ func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
 		s := c.Status()
 		out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: cellPB(id),
 			Step: s.Step, Phase: s.Phase, ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss,
-			PhaseSeconds: s.PhaseSeconds})
+			PhaseSeconds: s.PhaseSeconds, Carrier: run.links[id]})
 	}
 	if len(out) > 0 {
 		return out

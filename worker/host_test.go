@@ -456,6 +456,9 @@ func TestALostPeerIsNamed(t *testing.T) {
 		h.Assign(assign(j, 1, h, a, b))
 	}
 	a.until("it trains", func(cells []*clusterpb.CellStatus) bool { return len(cells) == 1 && cells[0].Step > 2 })
+	if c := a.Cells()[0].Carrier; c != "shm" {
+		t.Errorf("carrier %q", c)
+	}
 	b.server.Stop() // its connections break: each end notices on its own, or hears of it from the other
 	for h, peer := range map[*testHost]string{a: "cell r0c1 on worker b", b: "cell r0c0 on worker a"} {
 		f := h.next(failed).GetFailed()
@@ -463,6 +466,21 @@ func TestALostPeerIsNamed(t *testing.T) {
 			!strings.Contains(f.Reason, peer+" is lost") || strings.Contains(f.Reason, "\n") {
 			t.Errorf("worker %s reported %v", h.worker, f)
 		}
+	}
+}
+
+// TestACarrierThatCannotBeHadIsFinal asks one worker for shared memory and the other for gRPC.
+func TestACarrierThatCannotBeHadIsFinal(t *testing.T) {
+	j := makeJob(t, makePack(t, 16), nil)
+	a, b := startHost(t, "a"), startHost(t, "b")
+	a.carrier, b.carrier = exchange.CarrierSHM, exchange.CarrierGRPC
+	for _, h := range []*testHost{a, b} {
+		h.Assign(assign(j, 1, h, a, b))
+	}
+	f := a.next(failed).GetFailed()
+	if !f.Permanent || f.Suspect != "" || !strings.Contains(f.Reason, "no shared memory with cell r0c1 on worker b: ") ||
+		!strings.Contains(f.Reason, "use --carrier auto") || strings.Contains(f.Reason, "\n") {
+		t.Errorf("reported %v", f)
 	}
 }
 

@@ -34,7 +34,8 @@ type runCmd struct {
 	Insecure    bool          `help:"Allow --listen on an address other than loopback, without encryption."`
 	Name        string        `help:"Name for people. Default: host name and process id."`
 	Wait        time.Duration `default:"10s" help:"How long to look for a coordinator at the start; 0 for ever. Once one has answered, a worker never gives up."`
-	Carrier     string        `default:"auto" enum:"auto,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells, grpc is used even within one worker."`
+	Carrier     string        `default:"auto" enum:"auto,shm,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells; shm (shared memory of one host) and grpc are used even within one worker, or not at all."`
+	Shm         string        `placeholder:"DIR" help:"Directory for memory shared with workers of this host, when /dev/shm is missing or too small."`
 	LogLevel    slog.Level    `default:"info" help:"debug, info, warn or error."`
 	WithParent  bool          `hidden:"" help:"Exit when standard input ends: the process that started this one is gone."`
 }
@@ -67,6 +68,14 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return fmt.Errorf("listen for other workers: %w; choose another --listen", err)
 	}
+	if c.Shm != "" { // peers open what is in it by its whole name
+		if c.Shm, err = filepath.Abs(c.Shm); err == nil {
+			err = os.MkdirAll(c.Shm, 0o755)
+		}
+		if err != nil {
+			return fmt.Errorf("directory for shared memory: %w; choose another --shm", err)
+		}
+	}
 	if c.Checkpoints == "" {
 		c.Checkpoints = filepath.Join(c.Data, "checkpoints")
 	}
@@ -93,7 +102,14 @@ func (c *runCmd) serve(ctx context.Context, con console, log *slog.Logger, id st
 			cancel(errParentGone)
 		}()
 	}
-	mesh := exchange.New(exchange.Config{Worker: id, Log: log})
+	rings := []string{exchange.SharedMemory}
+	if c.Shm != "" {
+		rings = append(rings, c.Shm)
+	}
+	for _, path := range exchange.ReapRings(rings) {
+		log.Info("removed shared memory of a worker that died", "path", path)
+	}
+	mesh := exchange.New(exchange.Config{Worker: id, Rings: rings, Log: log})
 	defer mesh.Close()
 	server := mesh.NewServer()
 	exchange.RegisterFiles(server, c.Checkpoints)

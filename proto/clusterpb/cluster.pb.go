@@ -466,6 +466,7 @@ type CellStatus struct {
 	ImagesPerSecond float64                `protobuf:"fixed64,6,opt,name=images_per_second,json=imagesPerSecond,proto3" json:"images_per_second,omitempty"`
 	Loss            float64                `protobuf:"fixed64,7,opt,name=loss,proto3" json:"loss,omitempty"`                                                                                                               // of the last finished step; only from cells that hold the softmax
 	PhaseSeconds    map[string]float64     `protobuf:"bytes,8,rep,name=phase_seconds,json=phaseSeconds,proto3" json:"phase_seconds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // mean of the last steps
+	Carrier         string                 `protobuf:"bytes,9,opt,name=carrier,proto3" json:"carrier,omitempty"`                                                                                                           // of what it sends to its peers: local, shm, grpc, or how many links of each
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -554,6 +555,13 @@ func (x *CellStatus) GetPhaseSeconds() map[string]float64 {
 		return x.PhaseSeconds
 	}
 	return nil
+}
+
+func (x *CellStatus) GetCarrier() string {
+	if x != nil {
+		return x.Carrier
+	}
+	return ""
 }
 
 // Report is something the coordinator must write down. It is sent again after a reconnect until it is acknowledged;
@@ -3017,7 +3025,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\"C\n" +
 	"\tHeartbeat\x126\n" +
-	"\x05cells\x18\x01 \x03(\v2 .colonnade.cluster.v1.CellStatusR\x05cells\"\xf2\x02\n" +
+	"\x05cells\x18\x01 \x03(\v2 .colonnade.cluster.v1.CellStatusR\x05cells\"\x8c\x03\n" +
 	"\n" +
 	"CellStatus\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
@@ -3029,7 +3037,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x05phase\x18\x05 \x01(\tR\x05phase\x12*\n" +
 	"\x11images_per_second\x18\x06 \x01(\x01R\x0fimagesPerSecond\x12\x12\n" +
 	"\x04loss\x18\a \x01(\x01R\x04loss\x12W\n" +
-	"\rphase_seconds\x18\b \x03(\v22.colonnade.cluster.v1.CellStatus.PhaseSecondsEntryR\fphaseSeconds\x1a?\n" +
+	"\rphase_seconds\x18\b \x03(\v22.colonnade.cluster.v1.CellStatus.PhaseSecondsEntryR\fphaseSeconds\x12\x18\n" +
+	"\acarrier\x18\t \x01(\tR\acarrier\x1a?\n" +
 	"\x11PhaseSecondsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xba\x04\n" +

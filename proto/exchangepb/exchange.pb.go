@@ -77,17 +77,23 @@ func (x *Frame) GetPayload() []byte {
 }
 
 type Hello struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // 1
-	Job           string                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
-	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
-	FromReplica   int32                  `protobuf:"varint,4,opt,name=from_replica,json=fromReplica,proto3" json:"from_replica,omitempty"`
-	FromColumn    int32                  `protobuf:"varint,5,opt,name=from_column,json=fromColumn,proto3" json:"from_column,omitempty"`
-	ToReplica     int32                  `protobuf:"varint,6,opt,name=to_replica,json=toReplica,proto3" json:"to_replica,omitempty"`
-	ToColumn      int32                  `protobuf:"varint,7,opt,name=to_column,json=toColumn,proto3" json:"to_column,omitempty"`
-	Worker        string                 `protobuf:"bytes,8,opt,name=worker,proto3" json:"worker,omitempty"`                           // name of the sender, for messages
-	PlanDigest    []byte                 `protobuf:"bytes,9,opt,name=plan_digest,json=planDigest,proto3" json:"plan_digest,omitempty"` // both ends must have built the same plan
-	Numerics      string                 `protobuf:"bytes,10,opt,name=numerics,proto3" json:"numerics,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Version     uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // 1
+	Job         string                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	Generation  uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	FromReplica int32                  `protobuf:"varint,4,opt,name=from_replica,json=fromReplica,proto3" json:"from_replica,omitempty"`
+	FromColumn  int32                  `protobuf:"varint,5,opt,name=from_column,json=fromColumn,proto3" json:"from_column,omitempty"`
+	ToReplica   int32                  `protobuf:"varint,6,opt,name=to_replica,json=toReplica,proto3" json:"to_replica,omitempty"`
+	ToColumn    int32                  `protobuf:"varint,7,opt,name=to_column,json=toColumn,proto3" json:"to_column,omitempty"`
+	Worker      string                 `protobuf:"bytes,8,opt,name=worker,proto3" json:"worker,omitempty"`                           // name of the sender, for messages
+	PlanDigest  []byte                 `protobuf:"bytes,9,opt,name=plan_digest,json=planDigest,proto3" json:"plan_digest,omitempty"` // both ends must have built the same plan
+	Numerics    string                 `protobuf:"bytes,10,opt,name=numerics,proto3" json:"numerics,omitempty"`
+	// Shared memory between the two. The sender says what it can; the receiver's answer offers a ring or says why not. To
+	// an offer the sender replies with a Ring frame: empty if it has mapped the ring, else why it could not.
+	Host          string `protobuf:"bytes,11,opt,name=host,proto3" json:"host,omitempty"`                   // boot id of the sender's kernel; empty: it wants no shared memory
+	Largest       uint64 `protobuf:"varint,12,opt,name=largest,proto3" json:"largest,omitempty"`            // bytes of the largest message it means to send; 0: unknown
+	Ring          *Ring  `protobuf:"bytes,13,opt,name=ring,proto3" json:"ring,omitempty"`                   // in the answer
+	NoRing        string `protobuf:"bytes,14,opt,name=no_ring,json=noRing,proto3" json:"no_ring,omitempty"` // in the answer: why no ring is offered
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -192,6 +198,95 @@ func (x *Hello) GetNumerics() string {
 	return ""
 }
 
+func (x *Hello) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Hello) GetLargest() uint64 {
+	if x != nil {
+		return x.Largest
+	}
+	return 0
+}
+
+func (x *Hello) GetRing() *Ring {
+	if x != nil {
+		return x.Ring
+	}
+	return nil
+}
+
+func (x *Hello) GetNoRing() string {
+	if x != nil {
+		return x.NoRing
+	}
+	return ""
+}
+
+// Ring is a file of shared memory made for one link. It is unlinked as soon as both ends have it mapped.
+type Ring struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Nonce         []byte                 `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"` // what the file holds too, so that another file of the same path is not taken for it
+	SlotBytes     uint64                 `protobuf:"varint,3,opt,name=slot_bytes,json=slotBytes,proto3" json:"slot_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ring) Reset() {
+	*x = Ring{}
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ring) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ring) ProtoMessage() {}
+
+func (x *Ring) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ring.ProtoReflect.Descriptor instead.
+func (*Ring) Descriptor() ([]byte, []int) {
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Ring) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Ring) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+func (x *Ring) GetSlotBytes() uint64 {
+	if x != nil {
+		return x.SlotBytes
+	}
+	return 0
+}
+
 type FetchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // below the checkpoint directory
@@ -201,7 +296,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[2]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -213,7 +308,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[2]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -226,7 +321,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{2}
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FetchRequest) GetPath() string {
@@ -245,7 +340,7 @@ type FetchChunk struct {
 
 func (x *FetchChunk) Reset() {
 	*x = FetchChunk{}
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[3]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +352,7 @@ func (x *FetchChunk) String() string {
 func (*FetchChunk) ProtoMessage() {}
 
 func (x *FetchChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[3]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +365,7 @@ func (x *FetchChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchChunk.ProtoReflect.Descriptor instead.
 func (*FetchChunk) Descriptor() ([]byte, []int) {
-	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{3}
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FetchChunk) GetData() []byte {
@@ -287,7 +382,7 @@ const file_proto_exchangepb_exchange_proto_rawDesc = "" +
 	"\x1fproto/exchangepb/exchange.proto\x12\x15colonnade.exchange.v1\"9\n" +
 	"\x05Frame\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\fR\x06header\x12\x18\n" +
-	"\apayload\x18\x02 \x01(\fR\apayload\"\xa8\x02\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\"\xa0\x03\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x1e\n" +
@@ -304,7 +399,16 @@ const file_proto_exchangepb_exchange_proto_rawDesc = "" +
 	"\vplan_digest\x18\t \x01(\fR\n" +
 	"planDigest\x12\x1a\n" +
 	"\bnumerics\x18\n" +
-	" \x01(\tR\bnumerics\"\"\n" +
+	" \x01(\tR\bnumerics\x12\x12\n" +
+	"\x04host\x18\v \x01(\tR\x04host\x12\x18\n" +
+	"\alargest\x18\f \x01(\x04R\alargest\x12/\n" +
+	"\x04ring\x18\r \x01(\v2\x1b.colonnade.exchange.v1.RingR\x04ring\x12\x17\n" +
+	"\ano_ring\x18\x0e \x01(\tR\x06noRing\"O\n" +
+	"\x04Ring\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x1d\n" +
+	"\n" +
+	"slot_bytes\x18\x03 \x01(\x04R\tslotBytes\"\"\n" +
 	"\fFetchRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\" \n" +
 	"\n" +
@@ -327,23 +431,25 @@ func file_proto_exchangepb_exchange_proto_rawDescGZIP() []byte {
 	return file_proto_exchangepb_exchange_proto_rawDescData
 }
 
-var file_proto_exchangepb_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_proto_exchangepb_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_proto_exchangepb_exchange_proto_goTypes = []any{
 	(*Frame)(nil),        // 0: colonnade.exchange.v1.Frame
 	(*Hello)(nil),        // 1: colonnade.exchange.v1.Hello
-	(*FetchRequest)(nil), // 2: colonnade.exchange.v1.FetchRequest
-	(*FetchChunk)(nil),   // 3: colonnade.exchange.v1.FetchChunk
+	(*Ring)(nil),         // 2: colonnade.exchange.v1.Ring
+	(*FetchRequest)(nil), // 3: colonnade.exchange.v1.FetchRequest
+	(*FetchChunk)(nil),   // 4: colonnade.exchange.v1.FetchChunk
 }
 var file_proto_exchangepb_exchange_proto_depIdxs = []int32{
-	0, // 0: colonnade.exchange.v1.Exchange.Open:input_type -> colonnade.exchange.v1.Frame
-	2, // 1: colonnade.exchange.v1.Files.Fetch:input_type -> colonnade.exchange.v1.FetchRequest
-	0, // 2: colonnade.exchange.v1.Exchange.Open:output_type -> colonnade.exchange.v1.Frame
-	3, // 3: colonnade.exchange.v1.Files.Fetch:output_type -> colonnade.exchange.v1.FetchChunk
-	2, // [2:4] is the sub-list for method output_type
-	0, // [0:2] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: colonnade.exchange.v1.Hello.ring:type_name -> colonnade.exchange.v1.Ring
+	0, // 1: colonnade.exchange.v1.Exchange.Open:input_type -> colonnade.exchange.v1.Frame
+	3, // 2: colonnade.exchange.v1.Files.Fetch:input_type -> colonnade.exchange.v1.FetchRequest
+	0, // 3: colonnade.exchange.v1.Exchange.Open:output_type -> colonnade.exchange.v1.Frame
+	4, // 4: colonnade.exchange.v1.Files.Fetch:output_type -> colonnade.exchange.v1.FetchChunk
+	3, // [3:5] is the sub-list for method output_type
+	1, // [1:3] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_proto_exchangepb_exchange_proto_init() }
@@ -357,7 +463,7 @@ func file_proto_exchangepb_exchange_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_exchangepb_exchange_proto_rawDesc), len(file_proto_exchangepb_exchange_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -30,7 +30,8 @@ type ExchangeClient interface {
 	// Open carries one cell's frames to another cell, for one generation of a job. Both directions of this stream carry
 	// raw frames (content-subtype "colonnade-frame"), not protobuf: see worker/exchange/frame.go for the layout. The
 	// first frame of the sender is a Hello frame whose payload is the message below; the receiver answers with one too,
-	// or ends the stream with FAILED_PRECONDITION if the generation is not the one it runs.
+	// or ends the stream with FAILED_PRECONDITION if the generation is not the one it runs. The answer may offer shared
+	// memory: data then travels there, and this stream carries everything else.
 	Open(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
 }
 
@@ -62,7 +63,8 @@ type ExchangeServer interface {
 	// Open carries one cell's frames to another cell, for one generation of a job. Both directions of this stream carry
 	// raw frames (content-subtype "colonnade-frame"), not protobuf: see worker/exchange/frame.go for the layout. The
 	// first frame of the sender is a Hello frame whose payload is the message below; the receiver answers with one too,
-	// or ends the stream with FAILED_PRECONDITION if the generation is not the one it runs.
+	// or ends the stream with FAILED_PRECONDITION if the generation is not the one it runs. The answer may offer shared
+	// memory: data then travels there, and this stream carries everything else.
 	Open(grpc.BidiStreamingServer[Frame, Frame]) error
 	mustEmbedUnimplementedExchangeServer()
 }

@@ -29,6 +29,9 @@ var runs = []run{
 	{name: "two workers", workers: 2},
 	{name: "three workers", workers: 3},
 	{name: "one worker, over gRPC", workers: 1, carrier: "grpc"},
+	{name: "two workers, over gRPC", workers: 2, carrier: "grpc"},
+	{name: "one worker, over shared memory", workers: 1, carrier: "shm"},
+	{name: "two workers, over shared memory", workers: 2, carrier: "shm"},
 	{name: "worker killed and started again", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
 		c.watch("blobs", past(at()))
 		c.workers[2].kill()

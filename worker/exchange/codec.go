@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"fmt"
+	"sync"
 
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
@@ -37,11 +38,42 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: cannot send a %T", ErrFrame, v)
 	}
-	pool := mem.DefaultBufferPool()
-	b := pool.Get(headerBytes + len(f.payload))
+	b := framePool.Get(headerBytes + len(f.payload))
 	copy((*b)[headerBytes:], f.payload)
 	f.put(*b, (*b)[headerBytes:])
-	return mem.BufferSlice{mem.NewBuffer(b, pool)}, nil
+	return mem.BufferSlice{mem.NewBuffer(b, framePool)}, nil
+}
+
+// framePool holds memory for frames of any size up to the largest. Unlike gRPC's own it does not clear what will be
+// written over, which would cost as much as the copy does.
+var framePool = &frameMemory{}
+
+type frameMemory struct{ whole, small sync.Pool }
+
+// smallFrame is enough for keepalives, verdicts and the like.
+const smallFrame = 4 << 10
+
+// Get returns memory of that length, with anything in it.
+func (p *frameMemory) Get(length int) *[]byte {
+	pool, size := &p.small, smallFrame
+	if length > smallFrame {
+		pool, size = &p.whole, max(length, headerBytes+ChunkBytes)
+	}
+	if b, ok := pool.Get().(*[]byte); ok && cap(*b) >= length {
+		*b = (*b)[:length]
+		return b
+	}
+	b := make([]byte, length, size)
+	return &b
+}
+
+// Put takes memory back.
+func (p *frameMemory) Put(b *[]byte) {
+	if cap(*b) > smallFrame {
+		p.whole.Put(b)
+		return
+	}
+	p.small.Put(b)
 }
 
 // Unmarshal checks a frame and keeps its payload where it was received.
@@ -57,7 +89,7 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if data.CopyTo(head[:min(headerBytes, data.Len())]) < headerBytes {
 		return fmt.Errorf("%w: %d bytes are no frame", ErrFrame, data.Len())
 	}
-	h, err := parseHeader(head[:])
+	h, err := parseHeader(head[:], ChunkBytes)
 	if err != nil {
 		return err
 	}
@@ -78,6 +110,14 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	data.Ref()
 	f.header, f.payload = h, data
 	return nil
+}
+
+// text returns the payload of a control frame and frees the frame.
+func (f *incoming) text() []byte {
+	b := make([]byte, f.length)
+	f.copyPayload(b)
+	f.free()
+	return b
 }
 
 // copyPayload copies the frame's payload to dst, which has its length.

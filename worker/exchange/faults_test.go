@@ -351,11 +351,11 @@ func TestRandomDelaysChangeNothing(t *testing.T) {
 		case <-ctx.Done():
 		}
 	}
-	for name, spread := range carriers {
+	for name, c := range carriers {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
-			ex, _ := joinAll(t, ctx, spread(4), Config{Delay: delay}, nil)
+			ex, _ := c.join(t, ctx, 4, Config{Delay: delay})
 			rounds(t, ctx, ex, 30)
 		})
 	}
@@ -384,8 +384,9 @@ func pair(t *testing.T, b *bubble, local bool) (ends []Exchanger, leave func()) 
 	members := make([]*Membership, 2)
 	var wait sync.WaitGroup
 	for i, m := range meshes {
-		g := Group{Job: "job", Generation: 1, Local: []Cell{{Column: i}}, Peers: []Peer{{Cell: Cell{Column: 1 - i},
-			Worker: fmt.Sprintf("w%d", 1-i), Address: fmt.Sprintf("127.0.0.%d:1", 2-i)}}}
+		// Virtual time stands still while someone sleeps in shared memory.
+		g := Group{Job: "job", Generation: 1, Carrier: CarrierGRPC, Local: []Cell{{Column: i}}, Peers: []Peer{{
+			Cell: Cell{Column: 1 - i}, Worker: fmt.Sprintf("w%d", 1-i), Address: fmt.Sprintf("127.0.0.%d:1", 2-i)}}}
 		if local {
 			g = Group{Job: "job", Generation: 1, Local: cellsOf(2)}
 		}
@@ -467,7 +468,7 @@ var stuck = map[string]func(ctx context.Context, ex []Exchanger) error{
 func TestAStuckGenerationEndsWhenAsked(t *testing.T) {
 	over := errors.New("generation is over")
 	for where, wait := range stuck {
-		for _, carrier := range []string{"local", "grpc"} {
+		for _, carrier := range []string{"local", "shm", "grpc"} {
 			for how, end := range map[string]struct {
 				do   func(cancel context.CancelCauseFunc, m *Membership)
 				want error
@@ -484,7 +485,7 @@ func TestAStuckGenerationEndsWhenAsked(t *testing.T) {
 				t.Run(fmt.Sprint(where, " ", carrier, " ", how), func(t *testing.T) {
 					ctx, cancel := context.WithCancelCause(context.Background())
 					defer cancel(nil)
-					ex, members := joinAll(t, ctx, carriers[carrier](2), Config{}, nil)
+					ex, members := carriers[carrier].join(t, ctx, 2, Config{})
 					got := make(chan error, 1)
 					go func() { got <- wait(ctx, ex) }()
 					end.do(cancel, members[0])

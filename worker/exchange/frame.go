@@ -20,9 +20,10 @@ const (
 	kindKeepalive kind = 3 // nothing to say, still there
 	kindAbort     kind = 4 // payload: why the sender gives up
 	kindBye       kind = 5 // the sender has sent all it ever will
+	kindRing      kind = 6 // answer to an offer of shared memory; payload: why the sender cannot map it, or nothing
 )
 
-// ChunkBytes is the most a data frame carries; longer messages are cut into chunks of this size.
+// ChunkBytes is the most a frame on a stream carries; longer messages are cut into chunks of this size.
 const ChunkBytes = 1 << 20
 
 // maxMessage bounds a message: far above any exchange, far below what would overflow.
@@ -43,7 +44,7 @@ const (
 //	40 from replica u16, from column u16, to replica u16, to column u16
 //	48 total    u64 bytes of the whole message
 //	56 chunk    u32    60 length  u32 bytes of payload behind this header
-//	64 checksum u64 xxh3 of bytes 0..63 and the payload
+//	64 checksum u64 xxh3 of bytes 0..63 and the payload; in shared memory of bytes 0..63 alone
 type header struct {
 	kind       kind
 	job        uint64
@@ -56,11 +57,37 @@ type header struct {
 	checksum   uint64
 }
 
+// fence refuses a frame that does not belong on the link it came over.
+func (h *header) fence(link header) error {
+	if h.job == link.job && h.generation == link.generation && h.from == link.from && h.to == link.to {
+		return nil
+	}
+	return fmt.Errorf("%w: of generation %d from cell %s on the link of generation %d from cell %s", ErrFrame,
+		h.generation, h.from, link.generation, link.from)
+}
+
 // jobHash is how frames name a job.
 func jobHash(name string) uint64 { return xxh3.HashString(name) }
 
-// put encodes the header into b, checksum included, for the payload in parts.
+// put encodes the header into b, checksum included.
 func (h *header) put(b []byte, payload []byte) {
+	h.length = uint32(len(payload))
+	h.encode(b)
+	h.checksum = checksum(b, payload)
+	binary.LittleEndian.PutUint64(b[64:], h.checksum)
+}
+
+// putInMemory encodes the header of a chunk that travels through shared memory: there is no wire that could damage its
+// payload, but whoever wakes up late could write where it has no business.
+func (h *header) putInMemory(b []byte, length int) {
+	h.length = uint32(length)
+	h.encode(b)
+	h.checksum = checksum(b)
+	binary.LittleEndian.PutUint64(b[64:], h.checksum)
+}
+
+// encode encodes all but the checksum.
+func (h *header) encode(b []byte) {
 	le := binary.LittleEndian
 	clear(b[:headerBytes])
 	le.PutUint32(b[0:], frameMagic)
@@ -75,10 +102,7 @@ func (h *header) put(b []byte, payload []byte) {
 	le.PutUint16(b[46:], uint16(h.to.Column))
 	le.PutUint64(b[48:], h.total)
 	le.PutUint32(b[56:], h.chunk)
-	le.PutUint32(b[60:], uint32(len(payload)))
-	h.length = uint32(len(payload))
-	h.checksum = checksum(b, payload)
-	le.PutUint64(b[64:], h.checksum)
+	le.PutUint32(b[60:], h.length)
 }
 
 // checksum is over the header but for its own place, and the payload's parts.
@@ -91,8 +115,8 @@ func checksum(b []byte, payload ...[]byte) uint64 {
 	return x.Sum64()
 }
 
-// parseHeader decodes a header and checks what it can without the payload.
-func parseHeader(b []byte) (header, error) {
+// parseHeader decodes the header of a frame of up to `most` bytes and checks what it can without the payload.
+func parseHeader(b []byte, most uint32) (header, error) {
 	le := binary.LittleEndian
 	if len(b) < headerBytes {
 		return header{}, fmt.Errorf("%w: %d bytes are no frame", ErrFrame, len(b))
@@ -109,10 +133,10 @@ func parseHeader(b []byte) (header, error) {
 	h := header{kind: kind(b[5]), job: le.Uint64(b[8:]), generation: le.Uint64(b[16:]),
 		tag: Tag{Step: le.Uint64(b[24:]), Exchange: le.Uint32(b[32:])}, from: cell(40), to: cell(44),
 		total: le.Uint64(b[48:]), chunk: le.Uint32(b[56:]), length: le.Uint32(b[60:]), checksum: le.Uint64(b[64:])}
-	if h.kind < kindHello || h.kind > kindBye {
+	if h.kind < kindHello || h.kind > kindRing {
 		return header{}, fmt.Errorf("%w: kind %d", ErrFrame, h.kind)
 	}
-	if h.length > ChunkBytes || h.total > maxMessage {
+	if h.length > most || h.total > maxMessage {
 		return header{}, fmt.Errorf("%w: chunk of %d bytes in a message of %d", ErrFrame, h.length, h.total)
 	}
 	return h, nil

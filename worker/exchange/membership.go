@@ -8,15 +8,6 @@ import (
 	"sync"
 )
 
-// Carrier says which carrier links use.
-type Carrier string
-
-// Carriers.
-const (
-	CarrierAuto Carrier = "auto" // local within a worker, gRPC between workers
-	CarrierGRPC Carrier = "grpc" // gRPC even within a worker
-)
-
 // Group is one generation of a job: our cells and everyone else's.
 type Group struct {
 	Job        string
@@ -25,8 +16,9 @@ type Group struct {
 	Numerics   string   // likewise
 	Local      []Cell
 	Peers      []Peer
-	Carrier    Carrier
-	Address    string // of this worker's own exchange service; CarrierGRPC needs it
+	Carrier    Carrier // auto, shm or grpc; empty: auto
+	Address    string  // of this worker's own exchange service, which forced carriers need
+	Largest    uint64  // bytes of the largest message of a step, for room in shared memory; 0: unknown
 }
 
 // Peer is a cell on another worker.
@@ -44,10 +36,14 @@ type Membership struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	inboxes map[[2]Cell]*inbox   // by from and to
-	outs    map[[2]Cell]outbox   // likewise
-	awaited map[[2]Cell]struct{} // links in that are not up yet; under mesh.mu
-	ready   chan struct{}        // closed when all links in are up
+	inboxes   map[[2]Cell]inlink   // by from and to
+	outs      map[[2]Cell]outbox   // likewise
+	awaited   map[[2]Cell]struct{} // links in that nobody has opened yet; under mesh.mu
+	unsettled int                  // links in that are not up yet: also those whose carrier is not settled; under mesh.mu
+	ready     chan struct{}        // closed when all links in are up
+
+	ringsMu sync.Mutex
+	rings   []*ring
 
 	once sync.Once
 	done chan struct{} // closed by the first failure, or by Close
@@ -58,6 +54,13 @@ type Membership struct {
 type outbox interface {
 	send(ctx context.Context, tag Tag, data []byte) error
 	finish(abort string) // sends what is queued and then says goodbye, or why it gives up
+	carrier() Carrier
+}
+
+// inlink is the receiving end of one link.
+type inlink interface {
+	recv(ctx context.Context, m *Membership, tag Tag, into []byte) error
+	drop() // frees what nobody took
 }
 
 // Exchanger returns a local cell's end of the exchange.
@@ -87,6 +90,7 @@ func (m *Membership) fail(err error) {
 		m.err = err
 		close(m.done)
 	})
+	m.pokeRings()
 }
 
 func (m *Membership) lost(c Cell, worker string, cause error) error {
@@ -121,14 +125,12 @@ func (m *Membership) leave(abort string) {
 	m.cancel()
 	m.tasks.Wait()
 	for _, in := range m.inboxes {
-		for drained := false; !drained; {
-			select {
-			case a := <-in.frames:
-				a.free()
-			default:
-				drained = true
-			}
-		}
+		in.drop()
+	}
+	m.ringsMu.Lock()
+	defer m.ringsMu.Unlock()
+	for _, r := range m.rings {
+		r.close()
 	}
 }
 
@@ -152,7 +154,7 @@ func (e *exchanger) Recv(ctx context.Context, from Cell, tag Tag, into []byte) e
 		return fmt.Errorf("receive at cell %s: cell %s is not in the group", e.cell, from)
 	}
 	err := in.recv(ctx, e.m, tag, into)
-	if errors.Is(err, ErrOutOfOrder) {
+	if errors.Is(err, ErrOutOfOrder) || errors.Is(err, ErrFrame) || errors.Is(err, errRing) {
 		e.m.fail(err)
 	}
 	return err

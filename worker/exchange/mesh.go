@@ -19,6 +19,8 @@ type Config struct {
 	Worker  string        // id of this worker
 	Silence time.Duration // after which a silent peer counts as lost; 0: DefaultSilence
 	Log     *slog.Logger
+	Host    string            // who has the same shares its memory; empty: the kernel's boot id
+	Rings   []string          // directories for shared memory, tried in order; nil: SharedMemory
 	Dial    []grpc.DialOption // in front of the mesh's own; for tests
 
 	// Delay, if set, is called before every data frame is sent; for tests.
@@ -54,6 +56,12 @@ type connection struct {
 func New(cfg Config) *Mesh {
 	if cfg.Silence == 0 {
 		cfg.Silence = DefaultSilence
+	}
+	if cfg.Host == "" {
+		cfg.Host = bootID()
+	}
+	if cfg.Rings == nil {
+		cfg.Rings = []string{SharedMemory}
 	}
 	return &Mesh{cfg: cfg, members: map[string]*Membership{}, conns: map[string]*connection{}}
 }
@@ -134,7 +142,7 @@ var ErrDisagree = errors.New("peers disagree")
 // the same job must have been closed.
 func (m *Mesh) Join(ctx context.Context, g Group) (*Membership, error) {
 	mctx, cancel := context.WithCancel(context.Background())
-	mem := &Membership{mesh: m, group: g, ctx: mctx, cancel: cancel, inboxes: map[[2]Cell]*inbox{},
+	mem := &Membership{mesh: m, group: g, ctx: mctx, cancel: cancel, inboxes: map[[2]Cell]inlink{},
 		outs: map[[2]Cell]outbox{}, awaited: map[[2]Cell]struct{}{}, ready: make(chan struct{}), done: make(chan struct{})}
 	up := m.link(mem)
 	m.mu.Lock()
@@ -146,7 +154,7 @@ func (m *Mesh) Join(ctx context.Context, g Group) (*Membership, error) {
 			old.group.Generation, ErrStale)
 	}
 	m.members[g.Job] = mem
-	if len(mem.awaited) == 0 {
+	if mem.unsettled = len(mem.awaited); mem.unsettled == 0 {
 		close(mem.ready)
 	}
 	m.mu.Unlock()
@@ -173,6 +181,10 @@ func (m *Mesh) Join(ctx context.Context, g Group) (*Membership, error) {
 	if err := mem.Err(); err != nil {
 		mem.Close()
 		return nil, err
+	}
+	for _, o := range up {
+		m.cfg.Log.Info("link is up", "job", g.Job, "generation", g.Generation, "from", o.from, "to", o.to, "worker", o.worker,
+			"carrier", o.carrier(), "why", o.why)
 	}
 	return mem, nil
 }
@@ -206,31 +218,29 @@ func (m *Mesh) link(mem *Membership) []*outLink {
 		mem.outs[[2]Cell{from, to}] = o
 		up = append(up, o)
 	}
+	receive := func(from, to Cell, worker string) {
+		key := [2]Cell{from, to}
+		link := header{job: jobHash(g.Job), generation: g.Generation, from: from, to: to}
+		mem.inboxes[key] = newInbox(link, worker)
+		mem.awaited[key] = struct{}{}
+	}
+	forced := g.Address != "" && (g.Carrier == CarrierGRPC || g.Carrier == CarrierSHM)
 	for _, local := range g.Local {
 		for _, p := range g.Peers {
-			in := [2]Cell{p.Cell, local}
-			mem.inboxes[in] = newInbox(p.Cell, p.Worker, inboxFrames)
-			mem.awaited[in] = struct{}{}
+			receive(p.Cell, local, p.Worker)
 			network(local, p.Cell, p.Worker, p.Address)
 		}
 		for _, other := range g.Local {
-			if other == local {
-				continue
-			}
-			in := [2]Cell{other, local}
-			if g.Carrier == CarrierGRPC && g.Address != "" {
-				mem.inboxes[in] = newInbox(other, m.cfg.Worker, inboxFrames)
-				mem.awaited[in] = struct{}{}
+			switch {
+			case other == local:
+			case forced:
+				receive(other, local, m.cfg.Worker)
 				network(local, other, m.cfg.Worker, g.Address)
-				continue
+			default:
+				l := newLocalLink(mem, local)
+				key := [2]Cell{local, other}
+				mem.inboxes[key], mem.outs[key] = l, l
 			}
-			mem.inboxes[in] = newInbox(other, m.cfg.Worker, localMessages)
-			mem.outs[[2]Cell{local, other}] = &localLink{m: mem, in: nil}
-		}
-	}
-	for key, o := range mem.outs {
-		if l, ok := o.(*localLink); ok {
-			l.in = mem.inboxes[key]
 		}
 	}
 	return up

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -28,20 +29,29 @@ type outLink struct {
 	m        *Membership
 	ctx      context.Context
 	cancel   context.CancelFunc
+	job      uint64 // hash of its name
 	from, to Cell
 	worker   string
 	address  string
-	up       chan struct{} // closed when the peer has welcomed us
+	up       chan struct{} // closed when the peer has welcomed us and the carrier is settled
+	ring     *ring         // or nil: set before up is closed, like why
+	why      string        // there is no ring
 	queue    chan message
+	pending  atomic.Int32  // messages in the queue or being written from it
+	handover chan struct{} // closed when what is left is to go over the stream
+	spare    chan []byte   // memory of messages that are gone
 	closing  chan string   // finish: the reason of an abort, or empty
 	flushed  chan struct{} // closed when run has ended
 	once     sync.Once
 }
 
-// message is a copy of what is to be sent.
+// message is what is still to be sent of a message.
 type message struct {
-	tag  Tag
-	data []byte
+	tag   Tag
+	data  []byte
+	total int
+	chunk uint32 // number of the next one
+	copy  []byte // the memory data is in, if it is the link's
 }
 
 // queueMessages bounds what waits to be sent on a link: a step sends a handful.
@@ -49,20 +59,58 @@ const queueMessages = 16
 
 func newOutLink(m *Membership, from, to Cell, worker, address string) *outLink {
 	ctx, cancel := context.WithCancel(m.ctx)
-	return &outLink{m: m, ctx: ctx, cancel: cancel, from: from, to: to, worker: worker, address: address,
-		up: make(chan struct{}), queue: make(chan message, queueMessages), closing: make(chan string, 1),
-		flushed: make(chan struct{})}
+	return &outLink{m: m, ctx: ctx, cancel: cancel, job: jobHash(m.group.Job),
+		from: from, to: to, worker: worker, address: address,
+		up: make(chan struct{}), queue: make(chan message, queueMessages), handover: make(chan struct{}),
+		spare: make(chan []byte, spareCopies), closing: make(chan string, 1), flushed: make(chan struct{})}
+}
+
+// spareCopies is how many copies' memory a link keeps: in lock step it needs no more.
+const spareCopies = 2
+
+func (o *outLink) carrier() Carrier {
+	if o.ring != nil {
+		return CarrierSHM
+	}
+	return CarrierGRPC
 }
 
 func (o *outLink) send(ctx context.Context, tag Tag, data []byte) error {
-	b := append(make([]byte, 0, len(data)), data...)
+	msg := message{tag: tag, data: data, total: len(data)}
+	if whole, err := o.sendDirect(&msg); whole || err != nil {
+		return err
+	}
+	msg.copy = o.keep(msg.data)
+	msg.data = msg.copy
+	o.pending.Add(1)
 	select {
-	case o.queue <- message{tag, b}:
+	case o.queue <- msg:
 		return nil
 	case <-o.m.done:
+		o.pending.Add(-1)
 		return o.m.Err()
 	case <-ctx.Done():
+		o.pending.Add(-1)
 		return context.Cause(ctx)
+	}
+}
+
+// keep copies what cannot be sent at once.
+func (o *outLink) keep(data []byte) []byte {
+	var b []byte
+	select {
+	case b = <-o.spare:
+	default:
+	}
+	return append(b[:0], data...)
+}
+
+// sent gives the memory of a message back that is gone.
+func (o *outLink) sent(msg *message) {
+	o.pending.Add(-1)
+	select {
+	case o.spare <- msg.copy:
+	default:
 	}
 }
 
@@ -108,6 +156,9 @@ func (o *outLink) run() {
 		}
 		return
 	}
+	if o.ring != nil {
+		o.m.use(o.ring)
+	}
 	close(o.up)
 	broken := make(chan error, 1)
 	o.m.tasks.Go(func() { // the peer says nothing more until the end: this notices the end
@@ -133,8 +184,13 @@ func (o *outLink) open(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientS
 			return nil, o.m.lost(o.to, o.worker, fmt.Errorf("who listens at %s is no worker", o.address))
 		case codes.FailedPrecondition:
 			return nil, fmt.Errorf("cell %s on worker %s: %w: %s", o.to, o.worker, ErrStale, status.Convert(err).Message())
+		case codes.ResourceExhausted:
+			return nil, noSHM(o.to, o.worker, status.Convert(err).Message())
 		case codes.InvalidArgument:
 			return nil, fmt.Errorf("cell %s on worker %s: %w: %s", o.to, o.worker, ErrDisagree, status.Convert(err).Message())
+		}
+		if errors.Is(err, ErrCarrier) {
+			return nil, err
 		}
 		wait := time.NewTimer(helloBackoff)
 		select {
@@ -161,9 +217,11 @@ func (o *outLink) knock(ctx context.Context, conn *grpc.ClientConn) (grpc.Client
 		return nil, err
 	}
 	g := o.m.group
-	hello, err := proto.Marshal(&exchangepb.Hello{Version: frameVersion, Job: g.Job, Generation: g.Generation,
+	h := &exchangepb.Hello{Version: frameVersion, Job: g.Job, Generation: g.Generation,
 		FromReplica: int32(o.from.Replica), FromColumn: int32(o.from.Column), ToReplica: int32(o.to.Replica),
-		ToColumn: int32(o.to.Column), Worker: o.m.mesh.cfg.Worker, PlanDigest: g.PlanDigest[:], Numerics: g.Numerics})
+		ToColumn: int32(o.to.Column), Worker: o.m.mesh.cfg.Worker, PlanDigest: g.PlanDigest[:], Numerics: g.Numerics}
+	o.wantsRing(h)
+	hello, err := proto.Marshal(h)
 	if err != nil {
 		return nil, err
 	}
@@ -174,34 +232,65 @@ func (o *outLink) knock(ctx context.Context, conn *grpc.ClientConn) (grpc.Client
 	if err := stream.RecvMsg(&f); err != nil {
 		return nil, err
 	}
-	f.free()
+	answer := f.text()
 	if f.kind != kindHello {
 		return nil, fmt.Errorf("%w: answer to a hello is of kind %d", ErrFrame, f.kind)
 	}
-	return stream, nil
+	return stream, o.settle(stream, answer)
+}
+
+// settle decides about shared memory by the peer's answer to our hello, and replies to its offer.
+func (o *outLink) settle(stream grpc.ClientStream, answer []byte) error {
+	r, offered, why := o.answer(answer)
+	if offered {
+		if err := stream.SendMsg(o.frame(kindRing, Tag{}, []byte(why[:min(len(why), 4096)]))); err != nil {
+			if r != nil {
+				r.close()
+			}
+			return err
+		}
+	}
+	if o.ring, o.why = r, why; r == nil && o.m.group.Carrier == CarrierSHM {
+		return noSHM(o.to, o.worker, why)
+	}
+	return nil
+}
+
+func (o *outLink) header(k kind, tag Tag) header {
+	return header{kind: k, job: o.job, generation: o.m.group.Generation, tag: tag, from: o.from, to: o.to}
 }
 
 func (o *outLink) frame(k kind, tag Tag, payload []byte) *outgoing {
-	return &outgoing{header: header{kind: k, job: jobHash(o.m.group.Job), generation: o.m.group.Generation, tag: tag,
-		from: o.from, to: o.to, total: uint64(len(payload))}, payload: payload}
+	h := o.header(k, tag)
+	h.total = uint64(len(payload))
+	return &outgoing{header: h, payload: payload}
 }
 
 // pump sends what is queued, and a keepalive when there is nothing, until the link is closed or breaks.
 func (o *outLink) pump(ctx context.Context, stream grpc.ClientStream, broken <-chan error) error {
 	idle := time.NewTicker(o.m.mesh.cfg.Silence / 8)
 	defer idle.Stop()
+	queue, filled := o.queue, (chan filling)(nil)
+	if o.ring != nil { // what waits for room there must not keep the stream silent
+		queue, filled = nil, make(chan filling, 1)
+		o.m.tasks.Go(func() { filled <- o.fill(ctx) })
+	}
 	for {
 		select {
-		case msg := <-o.queue:
-			if err := o.message(ctx, stream, msg); err != nil {
+		case msg := <-queue:
+			if err := o.message(ctx, stream, &msg); err != nil {
 				return closedBy(err, broken)
+			}
+		case f := <-filled: // before it was asked to end
+			if filled = nil; f.err != nil {
+				return f.err
 			}
 		case <-idle.C:
 			if err := stream.SendMsg(o.frame(kindKeepalive, Tag{}, nil)); err != nil {
 				return closedBy(err, broken)
 			}
 		case reason := <-o.closing:
-			return o.close(ctx, stream, broken, reason)
+			return o.close(ctx, stream, broken, filled, reason)
 		case err := <-broken:
 			return closedBy(errEOF, one(err))
 		case <-ctx.Done():
@@ -210,33 +299,53 @@ func (o *outLink) pump(ctx context.Context, stream grpc.ClientStream, broken <-c
 	}
 }
 
-// message sends one message in chunks. An empty one is one empty chunk.
-func (o *outLink) message(ctx context.Context, stream grpc.ClientStream, msg message) error {
-	if delay := o.m.mesh.cfg.Delay; delay != nil {
-		delay(ctx, o.from, o.to, msg.tag)
-	}
-	total := uint64(len(msg.data))
-	for chunk := uint32(0); ; chunk++ {
-		n := min(len(msg.data), ChunkBytes)
-		f := o.frame(kindData, msg.tag, msg.data[:n])
-		f.total, f.chunk = total, chunk
-		if err := stream.SendMsg(f); err != nil {
+// message sends one message in chunks, or what is left of it. An empty one is one empty chunk.
+func (o *outLink) message(ctx context.Context, stream grpc.ClientStream, msg *message) error {
+	o.delay(ctx, msg)
+	for {
+		h, payload, last := o.chunk(msg, ChunkBytes)
+		if err := stream.SendMsg(&outgoing{header: h, payload: payload}); err != nil {
 			return err
 		}
-		if msg.data = msg.data[n:]; len(msg.data) == 0 {
+		if last {
+			o.sent(msg)
 			return nil
 		}
 	}
 }
 
+func (o *outLink) delay(ctx context.Context, msg *message) {
+	if delay := o.m.mesh.cfg.Delay; delay != nil {
+		delay(ctx, o.from, o.to, msg.tag)
+	}
+}
+
+// chunk cuts the next chunk of at most `most` bytes off a message.
+func (o *outLink) chunk(msg *message, most int) (h header, payload []byte, last bool) {
+	h = o.header(kindData, msg.tag)
+	h.total, h.chunk = uint64(msg.total), msg.chunk
+	payload = msg.data[:min(len(msg.data), most)]
+	msg.data = msg.data[len(payload):]
+	msg.chunk++
+	return h, payload, len(msg.data) == 0
+}
+
 // close sends what is still queued and the last frame, and waits for the peer to end the stream.
-func (o *outLink) close(ctx context.Context, stream grpc.ClientStream, broken <-chan error, abort string) error {
+func (o *outLink) close(ctx context.Context, stream grpc.ClientStream, broken <-chan error, filled <-chan filling,
+	abort string) error {
 	last := o.frame(kindBye, Tag{}, nil)
 	if abort != "" {
 		last = o.frame(kindAbort, Tag{}, []byte(abort[:min(len(abort), 4096)]))
 	}
+	if filled != nil { // what has no room in memory goes over the stream, behind what is there
+		close(o.handover)
+		o.ring.poke()
+		if f := <-filled; f.rest != nil && abort == "" && o.message(ctx, stream, f.rest) != nil {
+			return nil
+		}
+	}
 	for abort == "" && len(o.queue) > 0 {
-		if err := o.message(ctx, stream, <-o.queue); err != nil {
+		if msg := <-o.queue; o.message(ctx, stream, &msg) != nil {
 			return nil
 		}
 	}

@@ -32,6 +32,9 @@ func closedBy(err error, broken <-chan error) error {
 	if err = <-broken; err == nil || errors.Is(err, errEOF) {
 		return errors.New("it has left")
 	}
+	if status.Code(err) == codes.Unavailable {
+		return errors.New("its connection broke")
+	}
 	return errors.New(status.Convert(err).Message())
 }
 
@@ -41,13 +44,12 @@ func (m *Mesh) Open(stream grpc.BidiStreamingServer[exchangepb.Frame, exchangepb
 	if err := stream.RecvMsg(&first); err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	mem, in, err := m.welcome(&first)
+	mem, in, hello, err := m.welcome(&first)
 	if err != nil {
 		return err
 	}
-	answer := &outgoing{header: header{kind: kindHello, job: first.job, generation: first.generation,
-		from: first.to, to: first.from}}
-	if err := stream.SendMsg(answer); err != nil {
+	offered, answer, err := m.answerHello(stream, mem, in, hello)
+	if err != nil {
 		mem.tasks.Done()
 		in.end(err)
 		return err
@@ -55,7 +57,7 @@ func (m *Mesh) Open(stream grpc.BidiStreamingServer[exchangepb.Frame, exchangepb
 	frames := make(chan error, 1)
 	go func() { // counted by welcome; ends when this handler has returned, if not before
 		defer mem.tasks.Done()
-		frames <- m.receive(stream, mem, in, first.header)
+		frames <- m.receive(stream, mem, in, offered, answer.GetRing().GetNonce())
 	}()
 	select {
 	case err = <-frames:
@@ -65,52 +67,84 @@ func (m *Mesh) Open(stream grpc.BidiStreamingServer[exchangepb.Frame, exchangepb
 	return err
 }
 
+// answerHello tells a peer that its link is welcome and offers it shared memory if that may work. Without an offer the
+// link is up.
+func (m *Mesh) answerHello(stream grpc.ServerStream, mem *Membership, in *inbox, hello *exchangepb.Hello) (*ring,
+	*exchangepb.Hello, error) {
+	offered, answer := m.offer(mem, hello)
+	if offered == nil && mem.group.Carrier == CarrierSHM {
+		mem.fail(noSHM(in.from, in.worker, answer.NoRing))
+		return nil, nil, status.Error(codes.ResourceExhausted, answer.NoRing)
+	}
+	payload, err := proto.Marshal(answer)
+	if err == nil {
+		err = stream.SendMsg(&outgoing{payload: payload, header: header{kind: kindHello, job: in.link.job,
+			generation: in.link.generation, from: in.link.to, to: in.link.from, total: uint64(len(payload))}})
+	}
+	if err != nil {
+		if offered != nil {
+			offered.close()
+		}
+		mem.fail(mem.lost(in.from, in.worker, brokenBy(err)))
+		return nil, nil, err
+	}
+	if offered == nil {
+		m.linkUp(mem)
+	}
+	return offered, answer, nil
+}
+
 // welcome decides about a hello. A link that is welcome counts as one of the membership's tasks.
-func (m *Mesh) welcome(f *incoming) (*Membership, *inbox, error) {
-	defer f.free()
-	payload := make([]byte, f.length)
-	f.copyPayload(payload)
-	var hello exchangepb.Hello
-	if f.kind != kindHello || proto.Unmarshal(payload, &hello) != nil || jobHash(hello.Job) != f.job {
-		return nil, nil, status.Error(codes.InvalidArgument, "a link must begin with a hello")
+func (m *Mesh) welcome(f *incoming) (*Membership, *inbox, *exchangepb.Hello, error) {
+	hello := &exchangepb.Hello{}
+	if err := proto.Unmarshal(f.text(), hello); err != nil || f.kind != kindHello || jobHash(hello.Job) != f.job {
+		return nil, nil, nil, status.Error(codes.InvalidArgument, "a link must begin with a hello")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	mem := m.members[hello.Job]
 	switch {
 	case mem == nil || mem.group.Generation < hello.Generation:
-		return nil, nil, status.Error(codes.Unavailable, "not joined yet")
+		return nil, nil, nil, status.Error(codes.Unavailable, "not joined yet")
 	case mem.group.Generation > hello.Generation:
-		return nil, nil, status.Errorf(codes.FailedPrecondition, "job %s is at generation %d, not %d", hello.Job,
+		return nil, nil, nil, status.Errorf(codes.FailedPrecondition, "job %s is at generation %d, not %d", hello.Job,
 			mem.group.Generation, hello.Generation)
 	case string(hello.PlanDigest) != string(mem.group.PlanDigest[:]):
-		return nil, nil, status.Errorf(codes.InvalidArgument,
+		return nil, nil, nil, status.Errorf(codes.InvalidArgument,
 			"plans differ: %x here, %x there; run the same version on all workers",
 			mem.group.PlanDigest[:6], hello.PlanDigest[:min(6, len(hello.PlanDigest))])
 	case hello.Numerics != mem.group.Numerics:
-		return nil, nil, status.Errorf(codes.InvalidArgument, "numerics differ: %s here, %s there; use workers of one kind",
-			mem.group.Numerics, hello.Numerics)
+		return nil, nil, nil, status.Errorf(codes.InvalidArgument,
+			"numerics differ: %s here, %s there; use workers of one kind", mem.group.Numerics, hello.Numerics)
 	}
 	key := [2]Cell{f.from, f.to}
 	if _, ok := mem.awaited[key]; !ok {
-		return nil, nil, status.Errorf(codes.FailedPrecondition, "no link from cell %s to cell %s is awaited", f.from, f.to)
+		return nil, nil, nil, status.Errorf(codes.FailedPrecondition, "no link from cell %s to cell %s is awaited",
+			f.from, f.to)
+	}
+	in, ok := mem.inboxes[key].(*inbox)
+	if !ok {
+		return nil, nil, nil, status.Errorf(codes.Internal, "the link from cell %s to cell %s is local", f.from, f.to)
 	}
 	delete(mem.awaited, key)
-	if len(mem.awaited) == 0 {
-		close(mem.ready)
-	}
 	mem.tasks.Add(1)
-	return mem, mem.inboxes[key], nil
+	return mem, in, hello, nil
 }
 
-// receive puts frames into the inbox until the link ends, and says how.
-func (m *Mesh) receive(stream grpc.ServerStream, mem *Membership, in *inbox, want header) (err error) {
+// receive puts frames into the inbox until the link ends, and says how. If a ring was offered, the peer's reply to that
+// comes first.
+func (m *Mesh) receive(stream grpc.ServerStream, mem *Membership, in *inbox, offered *ring, nonce []byte) (err error) {
 	watch := watchSilence(m.cfg.Silence, func() {
 		mem.fail(mem.lost(in.from, in.worker, fmt.Errorf("silent for %v", m.cfg.Silence)))
 	})
 	defer watch.stop()
 	var cause error
-	defer func() { in.end(cause) }()
+	defer func() {
+		if offered != nil {
+			offered.close()
+		}
+		in.end(cause)
+	}()
 	for {
 		var f incoming
 		if err := stream.RecvMsg(&f); err != nil {
@@ -120,22 +154,27 @@ func (m *Mesh) receive(stream grpc.ServerStream, mem *Membership, in *inbox, wan
 			return status.Error(codes.Aborted, cause.Error())
 		}
 		watch.heard()
-		if f.job != want.job || f.generation != want.generation || f.from != want.from || f.to != want.to {
+		if cause = f.fence(in.link); cause == nil && (f.kind == kindRing) != (offered != nil) {
+			cause = fmt.Errorf("%w: of kind %d, out of turn", ErrFrame, f.kind)
+		}
+		if cause != nil {
 			f.free()
-			cause = fmt.Errorf("%w: of generation %d from cell %s on the link of generation %d from cell %s", ErrFrame,
-				f.generation, f.from, want.generation, want.from)
 			mem.fail(mem.lost(in.from, in.worker, cause))
 			return status.Error(codes.FailedPrecondition, cause.Error())
 		}
 		switch f.kind {
+		case kindRing:
+			r := offered
+			offered = nil // settle's from here on
+			if err := m.settle(mem, in, r, nonce, string(f.text())); err != nil {
+				mem.fail(err)
+				return status.Error(codes.ResourceExhausted, err.Error())
+			}
 		case kindBye:
 			f.free()
 			return nil
 		case kindAbort:
-			reason := make([]byte, f.length)
-			f.copyPayload(reason)
-			f.free()
-			cause = errors.New(string(reason))
+			cause = errors.New(string(f.text()))
 			mem.fail(mem.lost(in.from, in.worker, cause))
 			return nil
 		case kindData:

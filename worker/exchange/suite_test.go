@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +17,12 @@ import (
 	"google.golang.org/grpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(peerVariable) != "" {
+		os.Exit(peerProcess())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // node is one worker of a test.
 type node struct {
@@ -26,7 +32,7 @@ type node struct {
 	served  chan struct{}
 }
 
-func startNode(t *testing.T, id string, cfg Config) *node {
+func startNode(t testing.TB, id string, cfg Config) *node {
 	t.Helper()
 	cfg.Worker, cfg.Log = id, slog.New(slog.DiscardHandler)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -49,23 +55,38 @@ func startNode(t *testing.T, id string, cfg Config) *node {
 	return n
 }
 
-// carriers are the ways a test spreads cells over workers.
-var carriers = map[string]func(cells int) []int{
-	"local": func(cells int) []int { return make([]int, cells) },
-	"grpc": func(cells int) []int {
-		at := make([]int, cells)
-		for i := range at {
-			at[i] = i
+// carrier is a way a test spreads cells over workers and links them.
+type carrier struct {
+	perWorker int // cells on a worker; 0: all on one
+	force     Carrier
+}
+
+// at says which worker each cell is on.
+func (c carrier) at(cells int) []int {
+	at := make([]int, cells)
+	for i := range at {
+		if c.perWorker > 0 {
+			at[i] = i / c.perWorker
 		}
-		return at
-	},
-	"mixed": func(cells int) []int {
-		at := make([]int, cells)
-		for i := range at {
-			at[i] = i / 2
-		}
-		return at
-	},
+	}
+	return at
+}
+
+// join joins that many cells.
+func (c carrier) join(t *testing.T, ctx context.Context, cells int, cfg Config) ([]Exchanger, []*Membership) {
+	t.Helper()
+	return joinAll(t, ctx, c.at(cells), cfg, func(_ int, g *Group) { g.Carrier = c.force })
+}
+
+// carriers are what every test of the suite runs with.
+var carriers = map[string]carrier{
+	"local":               {},
+	"shm":                 {perWorker: 1},
+	"grpc":                {perWorker: 1, force: CarrierGRPC},
+	"local and shm":       {perWorker: 2},
+	"grpc within":         {force: CarrierGRPC},
+	"shm within":          {force: CarrierSHM},
+	"shm between, forced": {perWorker: 2, force: CarrierSHM},
 }
 
 func cellsOf(n int) []Cell {
@@ -77,7 +98,7 @@ func cellsOf(n int) []Cell {
 }
 
 // joinAll joins `cells` cells, cell i on worker at[i].
-func joinAll(t *testing.T, ctx context.Context, at []int, cfg Config,
+func joinAll(t testing.TB, ctx context.Context, at []int, cfg Config,
 	change func(worker int, g *Group)) ([]Exchanger, []*Membership) {
 	t.Helper()
 	workers := 0
@@ -129,21 +150,15 @@ func joinAll(t *testing.T, ctx context.Context, at []int, cfg Config,
 }
 
 // eachCarrier runs a test with every carrier.
-func eachCarrier(t *testing.T, cells int, f func(t *testing.T, ctx context.Context, ex []Exchanger)) {
-	for name, spread := range carriers {
+func eachCarrier(t *testing.T, cells int, f func(t *testing.T, ctx context.Context, ex []Exchanger, m []*Membership)) {
+	for name, c := range carriers {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
-			ex, _ := joinAll(t, ctx, spread(cells), Config{}, nil)
-			f(t, ctx, ex)
+			ex, members := c.join(t, ctx, cells, Config{})
+			f(t, ctx, ex, members)
 		})
 	}
-	t.Run("forced grpc", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		ex, _ := joinAll(t, ctx, make([]int, cells), Config{}, func(_ int, g *Group) { g.Carrier = CarrierGRPC })
-		f(t, ctx, ex)
-	})
 }
 
 func payload(n int, seed byte) []byte {
@@ -155,8 +170,8 @@ func payload(n int, seed byte) []byte {
 }
 
 func TestSizesBothWays(t *testing.T) {
-	sizes := []int{0, 1, ChunkBytes - 1, ChunkBytes, ChunkBytes + 1, 11<<20 + 3}
-	eachCarrier(t, 2, func(t *testing.T, ctx context.Context, ex []Exchanger) {
+	sizes := []int{0, 1, minSlotBytes + 1, ChunkBytes - 1, ChunkBytes, ChunkBytes + 1, 11<<20 + 3}
+	eachCarrier(t, 2, func(t *testing.T, ctx context.Context, ex []Exchanger, _ []*Membership) {
 		var wait sync.WaitGroup
 		for me := range ex {
 			wait.Go(func() {
@@ -185,7 +200,7 @@ func TestSizesBothWays(t *testing.T) {
 }
 
 func TestFourCellsManySteps(t *testing.T) {
-	eachCarrier(t, 4, func(t *testing.T, ctx context.Context, ex []Exchanger) { rounds(t, ctx, ex, 50) })
+	eachCarrier(t, 4, func(t *testing.T, ctx context.Context, ex []Exchanger, _ []*Membership) { rounds(t, ctx, ex, 50) })
 }
 
 // rounds has every cell send to every other and receive from every other, step by step.
@@ -235,7 +250,7 @@ func TestWrongTagOrLengthIsRefused(t *testing.T) {
 		"shorter":  {Tag{Step: 1, Exchange: 5}, 7},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachCarrier(t, 2, func(t *testing.T, ctx context.Context, ex []Exchanger) {
+			eachCarrier(t, 2, func(t *testing.T, ctx context.Context, ex []Exchanger, _ []*Membership) {
 				if err := ex[0].Send(ctx, Cell{Column: 1}, Tag{Step: 1, Exchange: 5}, make([]byte, 8)); err != nil {
 					t.Fatal(err)
 				}
@@ -249,7 +264,7 @@ func TestWrongTagOrLengthIsRefused(t *testing.T) {
 }
 
 func TestCloseAndCancelUnblock(t *testing.T) {
-	eachCarrier(t, 2, func(t *testing.T, ctx context.Context, ex []Exchanger) {
+	eachCarrier(t, 2, func(t *testing.T, ctx context.Context, ex []Exchanger, _ []*Membership) {
 		cause := errors.New("enough")
 		cctx, cancel := context.WithCancelCause(ctx)
 		cancel(cause)
@@ -265,37 +280,52 @@ func TestCloseAndCancelUnblock(t *testing.T) {
 	})
 }
 
+// TestWhatWasSentArrivesThoughTheSenderHasLeft sends as many messages as every carrier takes without a receiver, some
+// of them larger than both slots of memory, and leaves before any is received.
 func TestWhatWasSentArrivesThoughTheSenderHasLeft(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	ex, members := joinAll(t, ctx, []int{0, 1}, Config{}, nil)
-	for i := range 40 {
-		if err := ex[0].Send(ctx, Cell{Column: 1}, Tag{Step: uint64(i)}, payload(1000, byte(i))); err != nil {
-			t.Fatal(err)
+	for name, c := range carriers {
+		if c.perWorker != 1 { // who leaves must not be who receives
+			continue
 		}
-	}
-	members[0].Close()
-	got := make([]byte, 1000)
-	for i := range 40 {
-		if err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: uint64(i)}, got); err != nil ||
-			!bytes.Equal(got, payload(1000, byte(i))) {
-			t.Fatalf("message %d: %v", i, err)
-		}
-	}
-	var lost *PeerError
-	if err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: 40}, got); !errors.As(err, &lost) || lost.Worker != "w0" {
-		t.Fatalf("after the last message: got %v, want a lost peer on w0", err)
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			ex, members := c.join(t, ctx, 2, Config{})
+			size := func(i int) int { return 1000 + i%3*(ChunkBytes+ChunkBytes/4) }
+			for i := range localMessages {
+				if err := ex[0].Send(ctx, Cell{Column: 1}, Tag{Step: uint64(i)}, payload(size(i), byte(i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			members[0].Close()
+			for i := range localMessages {
+				got := make([]byte, size(i))
+				if err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: uint64(i)}, got); err != nil ||
+					!bytes.Equal(got, payload(size(i), byte(i))) {
+					t.Fatalf("message %d: %v", i, err)
+				}
+			}
+			var lost *PeerError
+			err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{Step: 40}, make([]byte, 1000))
+			if !errors.As(err, &lost) || lost.Worker != "w0" {
+				t.Fatalf("after the last message: got %v, want a lost peer on w0", err)
+			}
+		})
 	}
 }
 
 func TestAbortSaysWhy(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	ex, members := joinAll(t, ctx, []int{0, 1}, Config{}, nil)
-	members[0].Abort("device on fire")
-	err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{}, make([]byte, 1))
-	if !errors.Is(err, ErrPeerLost) || !strings.Contains(err.Error(), "device on fire") {
-		t.Fatalf("got %v, want the peer's reason", err)
+	for _, name := range []string{"shm", "grpc"} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			ex, members := carriers[name].join(t, ctx, 2, Config{})
+			members[0].Abort("device on fire")
+			err := ex[1].Recv(ctx, Cell{Column: 0}, Tag{}, make([]byte, 1))
+			if !errors.Is(err, ErrPeerLost) || !strings.Contains(err.Error(), "device on fire") {
+				t.Fatalf("got %v, want the peer's reason", err)
+			}
+		})
 	}
 }
 

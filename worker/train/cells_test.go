@@ -42,7 +42,7 @@ func TestWhereCellsRunDoesNotReachTheBits(t *testing.T) {
 	if len(want.digest) != 2 || len(want.evals) != 3 {
 		t.Fatalf("%d digests, %d evaluations", len(want.digest), len(want.evals))
 	}
-	for _, carrier := range []string{"local", "grpc", "workers"} {
+	for _, carrier := range []string{"local", "grpc", "shm", "workers"} {
 		for _, delay := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s delayed %v", carrier, delay), func(t *testing.T) {
 				got := setup{dev: ref.New(), job: j, root: t.TempDir(), carrier: carrier, delay: delay}.mustRun(t)

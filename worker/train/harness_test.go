@@ -59,7 +59,7 @@ type setup struct {
 	job     *job.Job
 	root    string // of checkpoints
 	from    uint64 // step to restore
-	carrier string // "", "local": one worker, local carrier; "grpc": one worker, all over gRPC; "workers": one a cell
+	carrier string // "", "local": one worker; "grpc", "shm": one worker, forced; "workers": one a cell
 	delay   bool   // every message that is sent waits a random while
 
 	exchanger func(exchange.Cell, exchange.Exchanger) exchange.Exchanger
@@ -115,8 +115,8 @@ func (s setup) join(t testing.TB, cells []exchange.Cell) *group {
 	var wait sync.WaitGroup
 	for i, local := range workers {
 		part := exchange.Group{Job: s.job.Name, Generation: 1, Local: local, Address: addresses[i]}
-		if s.carrier == "grpc" {
-			part.Carrier = exchange.CarrierGRPC
+		if s.carrier == "grpc" || s.carrier == "shm" {
+			part.Carrier = exchange.Carrier(s.carrier)
 		}
 		for k, other := range workers {
 			if k != i {
