@@ -176,7 +176,7 @@ func TestGradientsAreSummedInReplicaOrder(t *testing.T) {
 		for _, n := range sizes {
 			var v []float64
 			for range n {
-				v = append(v, float64(float32(random.NormFloat64()*math.Pow(2, float64(random.IntN(100))))))
+				v = append(v, []float64{1 << 60, -1 << 60, 1, 3}[random.IntN(4)]) // 1 is lost beside 1 << 60
 			}
 			terms[r] = append(terms[r], v)
 		}
@@ -280,9 +280,9 @@ func TestAnErrorInOneReplicaEndsAll(t *testing.T) {
 					!strings.Contains(err.Error(), "cell r1c1 after step 4: ") {
 					t.Errorf("the broken cell: %v", err)
 				}
-				for id, err := range got.errs {
-					if err == nil || got.statuses[id].Step != 4 {
-						t.Errorf("cell %s ends after step %d: %v", id, got.statuses[id].Step, err)
+				for id, err := range got.errs { // one may not yet have heard that step 4 is done
+					if step := got.statuses[id].Step; err == nil || step < 3 || step > 4 {
+						t.Errorf("cell %s ends after step %d: %v", id, step, err)
 					}
 				}
 				if n := dev.Live(); n != 0 {
