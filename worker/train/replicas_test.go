@@ -339,3 +339,29 @@ func TestDivergenceOfOneReplicaIsEverybodys(t *testing.T) {
 		t.Errorf("the cells ended after steps %v", after)
 	}
 }
+
+// BenchmarkReplicas trains two replicas of one column, each a worker of its own, and says what part of a step is spent
+// waiting for sums that were not done by the end of the backward pass.
+func BenchmarkReplicas(b *testing.B) {
+	dev, err := cpu.New()
+	if err != nil {
+		b.Skip(err)
+	}
+	defer dev.Close()
+	path := makePack(b, 640, 1, 28, 8, 1)
+	for b.Loop() {
+		j := makeJob(b, "alexnet-32", 1, path, "", func(j *job.Job) {
+			j.Replicas, j.Recipe.Batch, j.Recipe.Epochs, j.Recipe.Steps, j.Checkpoint.Every = 2, 32, 0, timingSteps+1, 100
+		})
+		got := setup{dev: dev, job: j, root: b.TempDir(), carrier: "workers"}.mustRun(b)
+		wait, step := 0.0, 0.0
+		for name, seconds := range got.statuses[exchange.Cell{}].PhaseSeconds {
+			step += seconds
+			if name == "wait for gradients of replicas" {
+				wait = seconds
+			}
+		}
+		b.ReportMetric(1000*step, "ms/step")
+		b.ReportMetric(100*wait/step, "%waiting")
+	}
+}
