@@ -13,7 +13,8 @@ type Batch struct {
 	Valid  int             // images that count; the rest pads the last batch of a test set
 }
 
-// Loader gives one cell its batches, a replica's slice of each: pure functions of the step, and of the batch of the test set.
+// Loader gives one cell its replica's slices of the batches: pure functions of the step, and of the batch of the test
+// set.
 type Loader struct {
 	job        *job.Job
 	slice      int // images of a batch that are the replica's

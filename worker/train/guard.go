@@ -44,8 +44,8 @@ func decodeVerdict(src []byte) (verdict, error) {
 }
 
 // guard tells every other cell this cell's verdict and returns all of them combined, with the loss over the whole
-// batch: the replicas' in replica order. It goes in two rounds, over the replicas of the column and then, with what that
-// came to, over the columns of the replica: R + K - 2 messages of a cell instead of R K - 1, and all know the same.
+// batch: the replicas' in replica order. It goes in two rounds, over the replicas of the column and then, with what
+// came of it, over the columns of the replica: R + K - 2 messages of a cell instead of R K - 1, and all know the same.
 func (c *Cell) guard(p *pass, id uint32, own verdict) (verdict, error) {
 	replicas, err := c.tell(p, c.replicas, id, own)
 	if err != nil {
