@@ -185,7 +185,7 @@ func TestWrongJobFiles(t *testing.T) {
 	job := func(name string, lines ...string) { writeJob(t, dir, name, lines...) }
 	job("bad-key.yaml", "netwrok: tiny")
 	job("bad-type.yaml", "recipe: {batch: two, steps: 1, rate: 0.1}")
-	job("replicas.yaml", "replicas: 2")
+	job("replicas.yaml", "replicas: 3")
 	job("network.yaml", "network: resnet")
 	job("columns.yaml", "columns: 3")
 	job("name.yaml", "job: a/b")
@@ -209,7 +209,7 @@ func TestWrongJobFiles(t *testing.T) {
 		{"two documents", words("two.yaml"), 0, []string{"two.yaml", "more than one", ";"}},
 		{"bad key", words("bad-key.yaml"), 0, []string{`bad-key.yaml:5: unknown key "netwrok"; see scripts/jobs`}},
 		{"bad type", words("bad-type.yaml"), 0, []string{"bad-type.yaml:4: \"two\" is no whole number; see scripts/jobs"}},
-		{"replicas", words("replicas.yaml"), 0, []string{"replicas: 2", "not there yet; use replicas: 1"}},
+		{"replicas", words("replicas.yaml"), 0, []string{"recipe.batch: 4 does not divide among 3 replicas; use 6"}},
 		{"unknown network", words("network.yaml"), 0, []string{`no network "resnet"`}},
 		{"columns do not divide", words("columns.yaml"), 0, []string{"columns.yaml", "divide into 3 columns", "; use"}},
 		{"name", words("name.yaml"), 0, []string{`"a/b" is no name; use`}},

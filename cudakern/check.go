@@ -108,7 +108,20 @@ func (d DropoutDesc) Threshold() uint64 { return uint64(d.Keep*(1<<32) + 0.5) }
 func (d DropoutDesc) Features() int { return d.Shape[1:].Len() }
 
 // Check says whether the descriptor makes sense.
-func (d SoftmaxDesc) Check() error { return positive("softmax", d.N, d.Classes) }
+func (d SoftmaxDesc) Check() error {
+	if d.Whole != 0 && d.Whole < d.N {
+		return fmt.Errorf("softmax: %d images are no slice of a batch of %d: %w", d.N, d.Whole, ErrShape)
+	}
+	return positive("softmax", d.N, d.Classes)
+}
+
+// Divisor is what gradients are divided by when so many images are valid.
+func (d SoftmaxDesc) Divisor(valid int) int {
+	if d.Whole > 0 {
+		return d.Whole
+	}
+	return valid
+}
 
 // Check says whether the descriptor makes sense.
 func (d ReorderDesc) Check() error {

@@ -125,6 +125,7 @@ type Dropout interface {
 // SoftmaxDesc is softmax and cross-entropy over N x Classes logits.
 type SoftmaxDesc struct {
 	N, Classes int
+	Whole      int // images of the whole batch, where these are a replica's slice: what Backward divides by; 0: valid
 }
 
 // Softmax computes, for each image n with label t: p = softmax(logits) with the maximum subtracted, loss[n] = -ln p[t],
@@ -135,7 +136,7 @@ type SoftmaxDesc struct {
 type Softmax interface {
 	// loss {N} float32; labels, rank, ties int32
 	Forward(st Stream, logits, labels Buffer, valid int, loss, rank, ties Buffer) error
-	Backward(st Stream, logits, labels Buffer, valid int, dlogits Buffer) error // divides by valid, not N
+	Backward(st Stream, logits, labels Buffer, valid int, dlogits Buffer) error // divides by Whole, or by valid, not N
 	Close()
 }
 

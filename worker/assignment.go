@@ -127,7 +127,7 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		id := cellOf(pc)
 		run.enter(phaseBuild)
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
-			Device: h.device, Exchanger: members.Exchanger(id), Source: packs.source(j, plan), Directory: h.root,
+			Device: h.device, Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica), Directory: h.root,
 			Report: func(e train.Event) { h.report(h.eventReport(run, steps, e)) }, Now: time.Now, Log: h.log})
 		if err != nil {
 			if err = fmt.Errorf("build: %w", err); errors.Is(err, cudakern.ErrUnsupported) {

@@ -74,9 +74,9 @@ func findPack(want *job.Pack, directory string) (string, error) {
 }
 
 // source gives one cell its batches.
-func (p *packs) source(j *job.Job, plan *shard.Plan) *data.Loader {
+func (p *packs) source(j *job.Job, plan *shard.Plan, replica int) *data.Loader {
 	in := plan.Network.Input
-	return data.NewLoader(j, p.train, p.test, in.Height, in.Width)
+	return data.NewLoader(j, replica, p.train, p.test, in.Height, in.Width)
 }
 
 func (p *packs) close() error {

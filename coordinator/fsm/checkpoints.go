@@ -72,6 +72,13 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 			c.Step,
 			cellName(f.Cell), ErrInvalid)
 	}
+	if other := differs(r, f); other != nil {
+		a.release(j, fmt.Sprintf("after step %d cells %s and %s, replicas of one column, have different states: "+
+			"a device or its memory computes wrongly; see coordinator job show %s and test the workers of both with "+
+			"worker verify", c.Step, cellName(other.Cell), cellName(f.Cell), c.Job))
+		a.keep(j)
+		return nil
+	}
 	if found {
 		r.Files[at] = f
 	} else {
@@ -82,6 +89,18 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 		a.event("checkpoint", c.Job, "", "job %s: checkpoint of step %d committed", c.Job, c.Step)
 	}
 	a.keep(j)
+	return nil
+}
+
+// differs returns a file of another replica of the file's column that holds another state. Replicas add the same sums
+// to the same weights, so their states are equal after every step.
+func differs(r *commandpb.CheckpointRecord, f *commandpb.CheckpointFile) *commandpb.CheckpointFile {
+	for _, other := range r.Files {
+		if other.Cell.GetColumn() == f.Cell.GetColumn() && other.Cell.GetReplica() != f.Cell.GetReplica() &&
+			string(other.Digest) != string(f.Digest) {
+			return other
+		}
+	}
 	return nil
 }
 

@@ -323,6 +323,30 @@ func TestFailuresWithoutProgressFailTheJob(t *testing.T) {
 	}
 }
 
+// TestReplicasMustAgree has one replica of a column write another state than the other: no checkpoint comes of it, the
+// generation ends with a reason that names both, and the next may do better.
+func TestReplicasMustAgree(t *testing.T) {
+	other := written("j", 1, 4, cell(1, 1))
+	other.GetCheckpointWritten().File.Digest = stateDigest("j", 4, cell(0, 0))
+	l := newLog(t, register("w0", "a"), register("w1", "a"), submit("j", 2, 2, 6, 2),
+		assign("j", 1, -1, place(2, "w0", "w0", "w1", "w1")...),
+		written("j", 1, 2, cell(0, 0)), written("j", 1, 2, cell(1, 0)), written("j", 1, 2, cell(1, 1)),
+		written("j", 1, 2, cell(0, 1)), written("j", 1, 4, cell(0, 0)), written("j", 1, 4, cell(1, 0)),
+		written("j", 1, 4, cell(0, 1)), other)
+	j := l.View().Jobs["j"]
+	if j.State != Recovering || j.Failures != 1 || len(Usable(j)) != 1 ||
+		!strings.Contains(j.Reason, "after step 4 cells r0c1 and r1c1, replicas of one column, have different states") {
+		t.Fatalf("job is %s after %d failures, %q, with %v", j.State, j.Failures, j.Reason, Usable(j))
+	}
+	l.must(t, assign("j", 2, 2, place(2, "w0", "w1", "w1", "w0")...))
+	for i := range int32(4) {
+		l.must(t, written("j", 2, 4, cell(i/2, i%2)))
+	}
+	if j := l.View().Jobs["j"]; j.State != Running || j.Failures != 0 || len(Usable(j)) != 2 {
+		t.Errorf("job is %s after %d failures, with %v", j.State, j.Failures, Usable(j))
+	}
+}
+
 // Losing workers is not the job's fault.
 func TestLostWorkersAreNotFailures(t *testing.T) {
 	l := newLog(t, begin()...)

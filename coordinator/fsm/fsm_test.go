@@ -78,9 +78,10 @@ func resume(job string, step int) *commandpb.Command {
 	return &commandpb.Command{Kind: &commandpb.Command_ResumeJob{ResumeJob: r}}
 }
 
-// stateDigest is the digest of a cell's state: the same in every generation, as replay gives the same bits.
+// stateDigest is the digest of a cell's state: the same in every generation, as replay gives the same bits, and in
+// every replica.
 func stateDigest(job string, step uint64, c *commandpb.Cell) []byte {
-	h := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", job, step, cellName(c)))
+	h := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", job, step, cellName(cell(0, c.GetColumn()))))
 	return h[:]
 }
 

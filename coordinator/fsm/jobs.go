@@ -120,14 +120,19 @@ func (a *applier) releaseJob(c *commandpb.ReleaseJob) error {
 	if err != nil {
 		return err
 	}
-	j.Failures++
-	if j.Failures >= maxFailures && j.State == Running {
-		a.fail(j, fmt.Sprintf("%d generations failed without a new checkpoint; the last: %s", j.Failures, c.Reason))
-	} else {
-		a.end(j, c.Reason)
-	}
+	a.release(j, c.Reason)
 	a.keep(j)
 	return nil
+}
+
+// release ends the generation that runs, and the job too if that has gone on for too long.
+func (a *applier) release(j *commandpb.JobRecord, reason string) {
+	j.Failures++
+	if j.Failures >= maxFailures && j.State == Running {
+		a.fail(j, fmt.Sprintf("%d generations failed without a new checkpoint; the last: %s", j.Failures, reason))
+	} else {
+		a.end(j, reason)
+	}
 }
 
 func (a *applier) failJob(c *commandpb.FailJob) error {

@@ -55,7 +55,10 @@ func digest(value uint64) []byte {
 }
 
 // initial and next are training: the only state a cell can have after some steps.
-func (j jobSpec) initial(cell int) uint64 { return j.seed ^ uint64(cell)*0x9e3779b97f4a7c15 }
+// initial and next keep the replicas of a column in the same state.
+func (j jobSpec) initial(cell int) uint64 {
+	return j.seed ^ uint64(cell%int(j.columns))*0x9e3779b97f4a7c15
+}
 
 func (j jobSpec) next(value, step uint64) uint64 {
 	return (value^(step*0xbf58476d1ce4e5b9))*0x94d049bb133111eb + 1

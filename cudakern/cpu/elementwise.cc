@@ -124,7 +124,7 @@ void ck_softmax_forward(int n, int classes, int valid, const float *z, const int
   }
 }
 
-void ck_softmax_backward(int n, int classes, int valid, const float *z, const int32_t *labels, float *dz) {
+void ck_softmax_backward(int n, int classes, int valid, int divisor, const float *z, const int32_t *labels, float *dz) {
   for (int i = 0; i < n; i++, z += classes, dz += classes) {
     if (i >= valid) {
       memset(dz, 0, sizeof(float) * classes);
@@ -133,7 +133,7 @@ void ck_softmax_backward(int n, int classes, int valid, const float *z, const in
     float top;
     double sum = row_sum(z, classes, &top);
     for (int c = 0; c < classes; c++)
-      dz[c] = (float)((exponential((double)z[c] - top) / sum - (c == labels[i])) / valid);
+      dz[c] = (float)((exponential((double)z[c] - top) / sum - (c == labels[i])) / divisor);
   }
 }
 

@@ -82,7 +82,7 @@ void ck_sgd(size_t n, const float *w0, const float *v0, const float *g, float *w
     float rate, float decay);
 void ck_softmax_forward(int n, int classes, int valid, const float *z, const int32_t *labels, float *loss,
     int32_t *rank, int32_t *ties);
-void ck_softmax_backward(int n, int classes, int valid, const float *z, const int32_t *labels, float *dz);
+void ck_softmax_backward(int n, int classes, int valid, int divisor, const float *z, const int32_t *labels, float *dz);
 typedef struct {
   int n, c, h, w, out_h, out_w, block;
 } ck_input_desc;

@@ -282,7 +282,8 @@ func (c *softmax) Backward(_ cudakern.Stream, logits, labels cudakern.Buffer, va
 	if err != nil {
 		return err
 	}
-	C.ck_softmax_backward(C.int(c.N), C.int(c.Classes), C.int(valid), floats(logits), ints(labels), floats(dlogits))
+	C.ck_softmax_backward(C.int(c.N), C.int(c.Classes), C.int(valid), C.int(c.Divisor(valid)), floats(logits),
+		ints(labels), floats(dlogits))
 	return nil
 }
 

@@ -22,7 +22,7 @@ func elementTests() []test {
 		}
 	}
 	for _, d := range []cudakern.SoftmaxDesc{{N: 1, Classes: 1}, {N: 7, Classes: 10}, {N: 128, Classes: 10},
-		{N: 5, Classes: 1000}} {
+		{N: 5, Classes: 1000}, {N: 6, Classes: 10, Whole: 18}} {
 		out = append(out, softmaxTest(d, d.N), softmaxTest(d, (d.N+1)/2))
 	}
 	return out
@@ -131,7 +131,11 @@ func dropoutTest(d cudakern.DropoutDesc) test {
 }
 
 func softmaxTest(d cudakern.SoftmaxDesc, valid int) test {
-	return test{"softmax", fmt.Sprintf("%d of %d images, %d classes", valid, d.N, d.Classes), func(e *env) error {
+	name := fmt.Sprintf("%d of %d images, %d classes", valid, d.N, d.Classes)
+	if d.Whole > 0 {
+		name += fmt.Sprintf(", slice of %d", d.Whole)
+	}
+	return test{"softmax", name, func(e *env) error {
 		p, err := e.dev.NewSoftmax(d)
 		if err != nil {
 			return err

@@ -342,7 +342,7 @@ func (c *softmax) Backward(_ cudakern.Stream, logits, labels cudakern.Buffer, va
 			if i == int(int32At(labels, n)) {
 				p--
 			}
-			out[i] = p / float64(valid)
+			out[i] = p / float64(c.Divisor(valid))
 		}
 	}
 	return nil

@@ -9,7 +9,7 @@ type Job struct {
 	Network    string     `yaml:"network"` // name of an embedded network, or path of a file (relative to the job file)
 	Classes    int        `yaml:"classes"` // 0: as many as the training pack has
 	Columns    int        `yaml:"columns"`
-	Replicas   int        `yaml:"replicas"`
+	Replicas   int        `yaml:"replicas"` // each takes its slice of every batch; gradients are summed over them
 	Seed       uint64     `yaml:"seed"`
 	Data       Data       `yaml:"data"`
 	Recipe     Recipe     `yaml:"recipe"`
@@ -41,7 +41,7 @@ type Pack struct {
 
 // Recipe is how weights are trained: SGD with momentum and decay (paper, section 5).
 type Recipe struct {
-	Batch    int     `yaml:"batch"`
+	Batch    int     `yaml:"batch"`  // images a step, over all replicas
 	Epochs   int     `yaml:"epochs"` // either Epochs or Steps
 	Steps    int     `yaml:"steps"`
 	Rate     float64 `yaml:"rate"`

@@ -127,13 +127,14 @@ func (j *Job) check() error {
 	case j.Columns < 1 || j.Columns > 64:
 		return errorf("columns: %d; use 1, 2 or 4", j.Columns)
 	case j.Replicas < 1 || j.Replicas > 1024:
-		return errorf("replicas: %d; use replicas: 1", j.Replicas)
-	case j.Replicas > 1:
-		return errorf("replicas: %d: summing gradients over replicas is not there yet; use replicas: 1", j.Replicas)
+		return errorf("replicas: %d; use 1, or as many as share each batch, at most 1024", j.Replicas)
 	case j.Data.Train == "":
 		return errorf("data.train: missing; name a pack, made with: worker data pack --from SRC --out FILE")
 	case r.Batch < 1 || r.Batch > maxBatch:
 		return errorf("recipe.batch: %d; it must be between 1 and %d", r.Batch, maxBatch)
+	case r.Batch%j.Replicas != 0:
+		return errorf("recipe.batch: %d does not divide among %d replicas; use %d", r.Batch, j.Replicas,
+			(r.Batch/j.Replicas+1)*j.Replicas)
 	case (r.Epochs > 0) == (r.Steps > 0) || r.Epochs < 0 || r.Steps < 0 || r.Steps > maxSteps || r.Epochs > maxSteps:
 		return errorf("recipe: epochs %d and steps %d; give one of them, positive", r.Epochs, r.Steps)
 	case !(r.Rate > 0) || !finite(r.Rate):

@@ -122,6 +122,9 @@ func (j *Job) Identity() [32]byte {
 // in that epoch; the next epoch's order is another.
 func (j *Job) StepsPerEpoch() int { return j.Train.Images / j.Recipe.Batch }
 
+// Slice is how many images of each batch one replica takes.
+func (j *Job) Slice() int { return j.Recipe.Batch / max(j.Replicas, 1) }
+
 // Steps is the number of steps of the whole job.
 func (j *Job) Steps() uint64 {
 	if j.Recipe.Steps > 0 {

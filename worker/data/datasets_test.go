@@ -119,7 +119,7 @@ func BenchmarkLoader(b *testing.B) {
 	path, s := mustPack(b, PackOptions{From: needFashion(b), Split: "train"})
 	j := &job.Job{Seed: 1, Recipe: job.Recipe{Batch: 128}, Augment: job.Augment{Crop: "random", Pad: 2, Flip: true},
 		Train: &job.Pack{Images: s.Images}}
-	l := NewLoader(j, mustOpen(b, path), nil, 32, 32)
+	l := NewLoader(j, 0, mustOpen(b, path), nil, 32, 32)
 	b.ReportAllocs()
 	for step := uint64(0); b.Loop(); step++ {
 		l.Train(step)

@@ -13,9 +13,12 @@ type Batch struct {
 	Valid  int             // images that count; the rest pads the last batch of a test set
 }
 
-// Loader gives one cell its batches: pure functions of the step, and of the batch of the test set.
+// Loader gives one cell its replica's slices of the batches: pure functions of the step, and of the batch of the test
+// set.
 type Loader struct {
 	job        *job.Job
+	slice      int // images of a batch that are the replica's
+	first      int // the first of them in the whole batch
 	train      *Pack
 	test       *Pack // nil: none
 	outH, outW int
@@ -25,18 +28,18 @@ type Loader struct {
 	ordered    bool
 }
 
-// NewLoader makes the batches of a job for a network that takes images of outH x outW. The packs must stay open while
-// it is used.
-func NewLoader(j *job.Job, train, test *Pack, outH, outW int) *Loader {
-	n := j.Recipe.Batch
-	return &Loader{job: j, train: train, test: test, outH: outH, outW: outW, batch: Batch{
+// NewLoader makes a replica's slices of a job's batches for a network that takes images of outH x outW. The packs must
+// stay open while it is used.
+func NewLoader(j *job.Job, replica int, train, test *Pack, outH, outW int) *Loader {
+	n := j.Slice()
+	return &Loader{job: j, slice: n, first: replica * n, train: train, test: test, outH: outH, outW: outW, batch: Batch{
 		Images: make([]byte, n*train.ImageBytes()), Labels: make([]int32, n), Views: make([]cudakern.View, n)}}
 }
 
-// Train gathers the batch of the step that follows `step` finished ones.
+// Train gathers the replica's slice of the batch of the step that follows `step` finished ones.
 func (l *Loader) Train(step uint64) Batch {
 	per := uint64(l.job.StepsPerEpoch())
-	epoch, place := step/per, step%per*uint64(l.job.Recipe.Batch)
+	epoch, place := step/per, step%per*uint64(l.job.Recipe.Batch)+uint64(l.first)
 	if !l.ordered || epoch != l.epoch {
 		l.order, l.epoch, l.ordered = NewOrder(l.job.Seed, epoch, uint64(l.train.Images)), epoch, true
 	}
@@ -57,16 +60,16 @@ func (l *Loader) TestBatches() int {
 	return (l.test.Images + l.job.Recipe.Batch - 1) / l.job.Recipe.Batch
 }
 
-// Test gathers batch `index` of the test set, in the pack's order, every image seen at its centre. What is missing in
-// the last one is padded with the last image.
+// Test gathers the slice of batch `index` of the test set, in the pack's order, every image seen at its centre. What is
+// missing in the last batch is padded with the last image; a slice of it may have no valid image at all.
 func (l *Loader) Test(index int) Batch {
 	view := CentreView(l.test.Height, l.test.Width, l.outH, l.outW)
-	first := index * l.job.Recipe.Batch
+	first := index*l.job.Recipe.Batch + l.first
 	for i := range l.batch.Labels {
 		l.put(l.test, i, min(first+i, l.test.Images-1))
 		l.batch.Views[i] = view
 	}
-	l.batch.Valid = min(len(l.batch.Labels), l.test.Images-first)
+	l.batch.Valid = max(0, min(l.slice, l.test.Images-first))
 	return l.batch
 }
 

@@ -33,11 +33,11 @@ func keep(b Batch) Batch {
 // TestTrainBatchIsAFunctionOfTheStep asks for steps in any order, of loaders old and new.
 func TestTrainBatchIsAFunctionOfTheStep(t *testing.T) {
 	j, train, test := digitJob(t)
-	old := NewLoader(j, train, test, 4, 5)
+	old := NewLoader(j, 0, train, test, 4, 5)
 	rapid.Check(t, func(t *rapid.T) {
 		step := rapid.Uint64Range(0, 40).Draw(t, "step")
 		got := keep(old.Train(step))
-		if diff := cmp.Diff(NewLoader(j, train, test, 4, 5).Train(step), got); diff != "" {
+		if diff := cmp.Diff(NewLoader(j, 0, train, test, 4, 5).Train(step), got); diff != "" {
 			t.Fatalf("step %d (-first asked +asked after others):\n%s", step, diff)
 		}
 		if rapid.Bool().Draw(t, "evaluate") {
@@ -49,7 +49,7 @@ func TestTrainBatchIsAFunctionOfTheStep(t *testing.T) {
 // TestTrainBatchFollowsOrderAndView says for each place of each batch which image it must be.
 func TestTrainBatchFollowsOrderAndView(t *testing.T) {
 	j, train, _ := digitJob(t)
-	l := NewLoader(j, train, nil, 4, 5)
+	l := NewLoader(j, 0, train, nil, 4, 5)
 	for step := range uint64(15) {
 		epoch, first := step/5, step%5*4 // 5 whole batches of 4 in 23
 		b := l.Train(step)
@@ -71,7 +71,7 @@ func TestTrainBatchFollowsOrderAndView(t *testing.T) {
 // TestEpochShowsNoImageTwice trains an epoch of 5 batches of 4: 20 different images of 23.
 func TestEpochShowsNoImageTwice(t *testing.T) {
 	j, train, _ := digitJob(t)
-	l := NewLoader(j, train, nil, 3, 4)
+	l := NewLoader(j, 0, train, nil, 3, 4)
 	var epochs [2][]string
 	for step := range uint64(10) {
 		b := l.Train(step)
@@ -90,7 +90,7 @@ func TestEpochShowsNoImageTwice(t *testing.T) {
 // TestTestBatchesAreThePackInOrder pads the last one with what does not count.
 func TestTestBatchesAreThePackInOrder(t *testing.T) {
 	j, train, test := digitJob(t)
-	l := NewLoader(j, train, test, 4, 5)
+	l := NewLoader(j, 0, train, test, 4, 5)
 	if n := l.TestBatches(); n != 3 {
 		t.Fatalf("11 images make %d batches of 4", n)
 	}
@@ -118,14 +118,54 @@ func TestTestBatchesAreThePackInOrder(t *testing.T) {
 	if seen != 11 {
 		t.Errorf("%d images seen", seen)
 	}
-	if n := NewLoader(j, train, nil, 4, 5).TestBatches(); n != 0 {
+	if n := NewLoader(j, 0, train, nil, 4, 5).TestBatches(); n != 0 {
 		t.Errorf("no test set makes %d batches", n)
+	}
+}
+
+// TestReplicasShareBatches wants the replicas' slices, one behind the other, to be the batches of one replica.
+func TestReplicasShareBatches(t *testing.T) {
+	j, train, test := digitJob(t)
+	whole := NewLoader(j, 0, train, test, 4, 5)
+	cut := *j
+	cut.Replicas = 2
+	var parts []*Loader
+	for r := range cut.Replicas {
+		parts = append(parts, NewLoader(&cut, r, train, test, 4, 5))
+	}
+	join := func(batch func(*Loader) Batch) (all Batch) {
+		for _, l := range parts {
+			b := batch(l)
+			if len(b.Labels) != 2 {
+				t.Fatalf("a slice of 4 images for one of 2 replicas has %d", len(b.Labels))
+			}
+			all.Images, all.Labels = append(all.Images, b.Images...), append(all.Labels, b.Labels...)
+			all.Views, all.Valid = append(all.Views, b.Views...), all.Valid+b.Valid
+		}
+		return all
+	}
+	for step := range uint64(15) {
+		batch := func(l *Loader) Batch { return l.Train(step) }
+		if diff := cmp.Diff(batch(whole), join(batch)); diff != "" {
+			t.Errorf("step %d (-whole +slices):\n%s", step, diff)
+		}
+	}
+	for index := range whole.TestBatches() {
+		batch := func(l *Loader) Batch { return l.Test(index) }
+		if diff := cmp.Diff(batch(whole), join(batch)); diff != "" {
+			t.Errorf("test batch %d (-whole +slices):\n%s", index, diff)
+		}
+	}
+	test.Images = 9 // the last batch has one image, the second slice of it none
+	if n := parts[1].TestBatches(); n != 3 || parts[0].Test(2).Valid != 1 || parts[1].Test(2).Valid != 0 {
+		t.Errorf("%d batches of 9 images, the slices of the last have %d and %d", n, parts[0].Test(2).Valid,
+			parts[1].Test(2).Valid)
 	}
 }
 
 func TestLoaderSaysWhatItLoads(t *testing.T) {
 	j, train, test := digitJob(t)
-	l := NewLoader(j, train, test, 4, 5)
+	l := NewLoader(j, 0, train, test, 4, 5)
 	if c, h, w := l.Shape(); c != 1 || h != 3 || w != 4 {
 		t.Errorf("shape %d x %d x %d", c, h, w)
 	}
@@ -136,7 +176,7 @@ func TestLoaderSaysWhatItLoads(t *testing.T) {
 
 func TestLoaderAllocatesNothing(t *testing.T) {
 	j, train, test := digitJob(t)
-	l := NewLoader(j, train, test, 4, 5)
+	l := NewLoader(j, 0, train, test, 4, 5)
 	step := uint64(0)
 	if n := testing.AllocsPerRun(50, func() {
 		l.Train(step)

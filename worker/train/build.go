@@ -26,6 +26,7 @@ type builder struct {
 	ex     exchange.Exchanger
 	seed   uint64
 	first  int // the replica's first image in the whole batch
+	whole  int // images of the whole batch
 
 	params   map[int]*param
 	buffers  []cudakern.Buffer
@@ -33,6 +34,9 @@ type builder struct {
 	closers  []func()
 	forward  []phase
 	backward [][]phase // by layer; run from the last to the first
+
+	reducer *reducer // nil where there is one replica
+	staged  bool     // see Config
 
 	in  *inputStage
 	out *lossStage // nil for a column that has no part in the softmax

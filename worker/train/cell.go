@@ -1,10 +1,13 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,12 +31,18 @@ type Config struct {
 	Report     func(Event)      // called in order from the cell's goroutines; must not block for long
 	Now        func() time.Time // for reports only
 	Log        *slog.Logger
+
+	// For tests; the bits depend on none of them.
+	staged                bool // exchange through host buffers even where the host can address device memory
+	partBytes, smallBytes int  // 0: as said in replicas.go
 }
 
 // Cell is one column of one replica on a device.
 type Cell struct {
-	id     exchange.Cell
-	others []exchange.Cell
+	id exchange.Cell
+	// The cells of this column, by replica, and those of this replica, by column; this one among both.
+	replicas, columns []exchange.Cell
+
 	job    *job.Job
 	plan   *shard.Plan
 	dev    cudakern.Device
@@ -68,14 +77,26 @@ func New(cfg Config) (*Cell, error) {
 	c := &Cell{id: cfg.Cell, job: cfg.Job, plan: cfg.Plan, dev: cfg.Device, st: st, ex: cfg.Exchanger,
 		source: cfg.Source, report: cfg.Report, now: cfg.Now, log: cfg.Log, timing: newTiming()}
 	for _, other := range cfg.Cells {
-		if other != cfg.Cell {
-			c.others = append(c.others, other)
+		if other.Column == cfg.Cell.Column {
+			c.replicas = append(c.replicas, other)
+		}
+		if other.Replica == cfg.Cell.Replica {
+			c.columns = append(c.columns, other)
 		}
 	}
-	c.b = &builder{dev: cfg.Device, st: st, plan: cfg.Plan, column: cfg.Cell.Column, batch: cfg.Job.Recipe.Batch,
-		cell: cfg.Cell, ex: cfg.Exchanger, seed: cfg.Job.Seed, params: map[int]*param{},
+	slices.SortFunc(c.replicas, func(a, b exchange.Cell) int { return a.Replica - b.Replica })
+	slices.SortFunc(c.columns, func(a, b exchange.Cell) int { return a.Column - b.Column })
+	c.b = &builder{dev: cfg.Device, st: st, plan: cfg.Plan, column: cfg.Cell.Column, batch: cfg.Job.Slice(),
+		first: cfg.Cell.Replica * cfg.Job.Slice(), whole: cfg.Job.Recipe.Batch, cell: cfg.Cell, ex: cfg.Exchanger,
+		seed: cfg.Job.Seed, params: map[int]*param{}, staged: cfg.staged,
 		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale)}}
-	if err := c.b.build(); err != nil {
+	if len(c.replicas) > 1 {
+		c.b.reducer, err = c.b.newReducer(c.replicas, cmp.Or(cfg.partBytes, partBytes), cmp.Or(cfg.smallBytes, smallBytes))
+	}
+	if err == nil {
+		err = c.b.build()
+	}
+	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
 	}
@@ -127,18 +148,19 @@ func (c *Cell) Run(ctx context.Context) error {
 	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.saver.run(ctx)
-	}()
+	var tasks sync.WaitGroup
+	tasks.Go(func() { c.saver.run(ctx) })
+	if r := c.b.reducer; r != nil {
+		r.start()
+		tasks.Go(func() { r.run(ctx) })
+	}
 
 	stopped, err := c.train(ctx)
 	if err == nil {
 		err = c.saver.drain(ctx)
 	}
 	cancel(context.Canceled)
-	<-done
+	tasks.Wait()
 	if err != nil {
 		return &CellError{Cell: c.id, Step: c.step, Err: err}
 	}

@@ -145,11 +145,12 @@ func TestAStopInTheLastStepIsTheEnd(t *testing.T) {
 type failing struct {
 	exchange.Exchanger
 	step uint64
+	from *exchange.Cell // nil: whoever it is
 	err  error
 }
 
 func (f failing) Recv(ctx context.Context, from exchange.Cell, tag exchange.Tag, into []byte) error {
-	if tag.Step == f.step {
+	if tag.Step == f.step && (f.from == nil || *f.from == from) {
 		return f.err
 	}
 	return f.Exchanger.Recv(ctx, from, tag, into)
@@ -164,7 +165,7 @@ func TestAnErrorInOneCellEndsAll(t *testing.T) {
 			got := setup{dev: dev, job: twoColumns(t, nil), root: t.TempDir(), carrier: carrier,
 				exchanger: func(id exchange.Cell, ex exchange.Exchanger) exchange.Exchanger {
 					if id.Column == 1 {
-						return failing{ex, 4, broken}
+						return failing{ex, 4, nil, broken}
 					}
 					return ex
 				}}.run(t)

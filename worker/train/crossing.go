@@ -8,10 +8,14 @@ import (
 	"colonnade/worker/exchange"
 )
 
-// Exchange ids within a step. Forward and backward crossings of plan exchange e are 2e and 2e+1; evaluation passes add
-// evalTag and the batch, so that no two messages of one step share an id.
+// Exchange ids within a step. Forward and backward crossings of plan exchange e are 2e and 2e+1; segment i of the
+// gradients has reduceTag+2i for parts and the next one for sums; evaluation passes add evalTag and the batch, so that
+// no two messages of one step share an id.
 const (
-	guardTag  = 1 << 16
+	guardTag  = 1 << 16      // first over the column's replicas, then, plus 1, over the replica's columns
+	knownTag  = guardTag + 2 // likewise
+	scoreTag  = guardTag + 4
+	reduceTag = 1 << 17
 	evalTag   = 1 << 31
 	evalShift = 8
 )
@@ -20,21 +24,22 @@ const (
 // the device copies to and from.
 type wire struct {
 	b    *builder
+	st   cudakern.Stream // that the buffer is used on
 	buf  cudakern.Buffer
 	host []byte
 	own  bool // host is the buffer's own memory
 }
 
-func (b *builder) newWire(buf cudakern.Buffer) (*wire, error) {
-	if m, ok := buf.(cudakern.HostMapped); ok {
-		return &wire{b: b, buf: buf, host: m.Mapped(), own: true}, nil
+func (b *builder) newWire(st cudakern.Stream, buf cudakern.Buffer) (*wire, error) {
+	if m, ok := buf.(cudakern.HostMapped); ok && !b.staged {
+		return &wire{b: b, st: st, buf: buf, host: m.Mapped(), own: true}, nil
 	}
 	h, err := b.dev.AllocHost(buf.Bytes())
 	if err != nil {
 		return nil, err
 	}
 	b.hosts = append(b.hosts, h)
-	return &wire{b: b, buf: buf, host: h.Bytes()}, nil
+	return &wire{b: b, st: st, buf: buf, host: h.Bytes()}, nil
 }
 
 // peer is another column of the same replica.
@@ -42,27 +47,39 @@ func (b *builder) peer(column int) exchange.Cell {
 	return exchange.Cell{Replica: b.cell.Replica, Column: column}
 }
 
-func (w *wire) send(p *pass, to int, id uint32) error {
+// out brings what the stream leaves in the buffer to the host.
+func (w *wire) out() error {
 	if !w.own {
-		if err := w.b.dev.CopyOut(w.b.st, w.host, w.buf); err != nil {
+		if err := w.b.dev.CopyOut(w.st, w.host, w.buf); err != nil {
 			return err
 		}
 	}
-	if err := w.b.st.Sync(); err != nil {
-		return err
-	}
-	return w.b.ex.Send(p.ctx, w.b.peer(to), exchange.Tag{Step: p.step, Exchange: p.tag + id}, w.host)
+	return w.st.Sync()
 }
 
-func (w *wire) recv(p *pass, from int, id uint32) error {
-	if err := w.b.st.Sync(); err != nil { // nobody may still be reading what is about to be overwritten
+// in has the stream bring what the host holds into the buffer.
+func (w *wire) in() error {
+	if w.own {
+		return nil
+	}
+	return w.b.dev.CopyIn(w.st, w.buf, w.host)
+}
+
+func (w *wire) send(p *pass, to exchange.Cell, id uint32) error {
+	if err := w.out(); err != nil {
 		return err
 	}
-	err := w.b.ex.Recv(p.ctx, w.b.peer(from), exchange.Tag{Step: p.step, Exchange: p.tag + id}, w.host)
-	if err != nil || w.own {
+	return w.b.ex.Send(p.ctx, to, exchange.Tag{Step: p.step, Exchange: p.tag + id}, w.host)
+}
+
+func (w *wire) recv(p *pass, from exchange.Cell, id uint32) error {
+	if err := w.st.Sync(); err != nil { // nobody may still be reading what is about to be overwritten
 		return err
 	}
-	return w.b.dev.CopyIn(w.b.st, w.buf, w.host)
+	if err := w.b.ex.Recv(p.ctx, from, exchange.Tag{Step: p.step, Exchange: p.tag + id}, w.host); err != nil {
+		return err
+	}
+	return w.in()
 }
 
 // crossing is one column's part in the exchange before a layer. Maps travel in the layout they are computed in; both
@@ -133,13 +150,13 @@ func (x *crossing) send() error {
 	if len(x.to) == 0 {
 		return nil
 	}
-	w, err := x.b.newWire(x.cur.buf)
+	w, err := x.b.newWire(x.b.st, x.cur.buf)
 	if err != nil {
 		return err
 	}
 	x.b.fwd(x.before+" send", func(p *pass) error {
 		for _, to := range x.to {
-			if err := w.send(p, to, x.forwardID()); err != nil {
+			if err := w.send(p, x.b.peer(to), x.forwardID()); err != nil {
 				return err
 			}
 		}
@@ -150,23 +167,25 @@ func (x *crossing) send() error {
 
 // wait appends the phase that waits for a column's maps.
 func (x *crossing) wait(from int) error {
-	w, err := x.b.newWire(x.remote[from].buf)
+	w, err := x.b.newWire(x.b.st, x.remote[from].buf)
 	if err != nil {
 		return err
 	}
 	x.b.fwd(fmt.Sprintf("%s wait for column %d", x.before, from), func(p *pass) error {
-		return w.recv(p, from, x.forwardID())
+		return w.recv(p, x.b.peer(from), x.forwardID())
 	})
 	return nil
 }
 
 // sendGradient appends the phase that hands a column our part of its maps' gradient.
 func (x *crossing) sendGradient(to int) error {
-	w, err := x.b.newWire(x.remote[to].grad)
+	w, err := x.b.newWire(x.b.st, x.remote[to].grad)
 	if err != nil {
 		return err
 	}
-	x.b.back(fmt.Sprintf("%s send gradient", x.before), func(p *pass) error { return w.send(p, to, x.backwardID()) })
+	x.b.back(fmt.Sprintf("%s send gradient", x.before), func(p *pass) error {
+		return w.send(p, x.b.peer(to), x.backwardID())
+	})
 	return nil
 }
 
@@ -176,13 +195,13 @@ func (x *crossing) collect() error {
 	if len(x.to) == 0 || x.ex.Logits {
 		return nil
 	}
-	w, err := x.b.newWire(x.partial.buf)
+	w, err := x.b.newWire(x.b.st, x.partial.buf)
 	if err != nil {
 		return err
 	}
 	for i, from := range x.to {
 		x.b.back(fmt.Sprintf("%s wait for gradient of column %d", x.before, from), func(p *pass) error {
-			return w.recv(p, from, x.backwardID())
+			return w.recv(p, x.b.peer(from), x.backwardID())
 		})
 		first := i == 0 && !x.own
 		x.b.back(x.before+" add gradient", func(*pass) error {

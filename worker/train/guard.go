@@ -15,11 +15,12 @@ var ErrDiverged = errors.New("training has diverged")
 // verdict is what one cell tells every other at the end of a step's backward pass, before anyone updates. All cells
 // combine all verdicts, so all decide the same.
 type verdict struct {
-	finite bool // the loss is a number
-	stop   bool // this cell was asked to stop after this step
+	finite bool    // the loss is a number
+	stop   bool    // this cell was asked to stop after this step
+	loss   float64 // sum over the images of the step, in cells that hold the softmax
 }
 
-const verdictBytes = 8
+const verdictBytes = 16
 
 func (v verdict) encode(dst []byte) {
 	var bits uint64
@@ -30,6 +31,7 @@ func (v verdict) encode(dst []byte) {
 		bits |= 2
 	}
 	binary.LittleEndian.PutUint64(dst, bits)
+	binary.LittleEndian.PutUint64(dst[8:], math.Float64bits(v.loss))
 }
 
 func decodeVerdict(src []byte) (verdict, error) {
@@ -37,30 +39,63 @@ func decodeVerdict(src []byte) (verdict, error) {
 	if bits > 3 {
 		return verdict{}, fmt.Errorf("verdict with unknown bits %#x", bits)
 	}
-	return verdict{finite: bits&1 != 0, stop: bits&2 != 0}, nil
+	return verdict{finite: bits&1 != 0, stop: bits&2 != 0,
+		loss: math.Float64frombits(binary.LittleEndian.Uint64(src[8:]))}, nil
 }
 
-// guard tells every other cell this cell's verdict and returns all of them combined.
-func (c *Cell) guard(p *pass, own verdict) (verdict, error) {
-	tag := exchange.Tag{Step: p.step, Exchange: guardTag}
+// guard tells every other cell this cell's verdict and returns all of them combined, with the loss over the whole
+// batch: the replicas' in replica order. It goes in two rounds, over the replicas of the column and then, with what
+// came of it, over the columns of the replica: R + K - 2 messages of a cell instead of R K - 1, and all know the same.
+func (c *Cell) guard(p *pass, id uint32, own verdict) (verdict, error) {
+	replicas, err := c.tell(p, c.replicas, id, own)
+	if err != nil {
+		return verdict{}, err
+	}
+	column := verdict{finite: true}
+	for _, v := range replicas {
+		column.finite = column.finite && v.finite
+		column.stop = column.stop || v.stop
+		column.loss += v.loss
+	}
+	columns, err := c.tell(p, c.columns, id+1, column)
+	if err != nil {
+		return verdict{}, err
+	}
+	all := verdict{finite: true, loss: columns[0].loss} // every column that has it has the same
+	for _, v := range columns {
+		all.finite = all.finite && v.finite
+		all.stop = all.stop || v.stop
+	}
+	return all, nil
+}
+
+// tell exchanges verdicts within a group that this cell belongs to, and returns all of them in its order.
+func (c *Cell) tell(p *pass, group []exchange.Cell, id uint32, own verdict) ([]verdict, error) {
+	tag := exchange.Tag{Step: p.step, Exchange: id}
 	var buf [verdictBytes]byte
 	own.encode(buf[:])
-	for _, other := range c.others {
+	for _, other := range group {
+		if other == c.id {
+			continue
+		}
 		if err := c.ex.Send(p.ctx, other, tag, buf[:]); err != nil {
-			return verdict{}, fmt.Errorf("guard: %w", err)
+			return nil, fmt.Errorf("guard: %w", err)
 		}
 	}
-	all := own
-	for _, other := range c.others {
+	all := make([]verdict, len(group))
+	for i, other := range group {
+		if other == c.id {
+			all[i] = own
+			continue
+		}
 		if err := c.ex.Recv(p.ctx, other, tag, buf[:]); err != nil {
-			return verdict{}, fmt.Errorf("guard: %w", err)
+			return nil, fmt.Errorf("guard: %w", err)
 		}
 		v, err := decodeVerdict(buf[:])
 		if err != nil {
-			return verdict{}, fmt.Errorf("guard: from cell %s: %w", other, err)
+			return nil, fmt.Errorf("guard: from cell %s: %w", other, err)
 		}
-		all.finite = all.finite && v.finite
-		all.stop = all.stop || v.stop
+		all[i] = v
 	}
 	return all, nil
 }

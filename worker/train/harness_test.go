@@ -59,8 +59,12 @@ type setup struct {
 	job     *job.Job
 	root    string // of checkpoints
 	from    uint64 // step to restore
-	carrier string // "", "local": one worker; "grpc", "shm": one worker, forced; "workers": one a cell
-	delay   bool   // every message that is sent waits a random while
+	carrier string // "", "local": one worker, local carrier; "grpc", "shm": one worker, forced; "workers": one a
+	// cell; "replicas", "columns": one for each
+	delay bool // every message that is sent waits a random while
+
+	staged                bool // these as in Config
+	partBytes, smallBytes int
 
 	exchanger func(exchange.Cell, exchange.Exchanger) exchange.Exchanger
 	source    func(exchange.Cell, Source) Source
@@ -96,16 +100,31 @@ type group struct {
 	stops   []func()
 }
 
+// workers says which cells share one.
+func (s setup) workers(cells []exchange.Cell) [][]exchange.Cell {
+	share := func(exchange.Cell) int { return 0 }
+	switch s.carrier {
+	case "workers":
+		share = func(c exchange.Cell) int { return c.Replica*s.job.Columns + c.Column }
+	case "replicas":
+		share = func(c exchange.Cell) int { return c.Replica }
+	case "columns":
+		share = func(c exchange.Cell) int { return c.Column }
+	}
+	var out [][]exchange.Cell
+	for _, c := range cells {
+		for share(c) >= len(out) {
+			out = append(out, nil)
+		}
+		out[share(c)] = append(out[share(c)], c)
+	}
+	return out
+}
+
 // join links all cells over the carrier that is asked for.
 func (s setup) join(t testing.TB, cells []exchange.Cell) *group {
 	t.Helper()
-	workers := [][]exchange.Cell{cells}
-	if s.carrier == "workers" {
-		workers = nil
-		for _, c := range cells {
-			workers = append(workers, []exchange.Cell{c})
-		}
-	}
+	workers := s.workers(cells)
 	g := &group{members: make([]*exchange.Membership, len(workers)), at: map[exchange.Cell]*exchange.Membership{}}
 	var addresses []string
 	for i := range workers {
@@ -119,8 +138,11 @@ func (s setup) join(t testing.TB, cells []exchange.Cell) *group {
 			part.Carrier = exchange.Carrier(s.carrier)
 		}
 		for k, other := range workers {
-			if k != i {
-				part.Peers = append(part.Peers, exchange.Peer{Cell: other[0], Worker: fmt.Sprintf("w%d", k), Address: addresses[k]})
+			if k == i {
+				continue
+			}
+			for _, c := range other {
+				part.Peers = append(part.Peers, exchange.Peer{Cell: c, Worker: fmt.Sprintf("w%d", k), Address: addresses[k]})
 			}
 		}
 		wait.Go(func() { g.members[i], errs[i] = g.meshes[i].Join(context.Background(), part) })
@@ -182,8 +204,10 @@ func (g *group) leave(t testing.TB) {
 func (s setup) run(t testing.TB) *outcome {
 	t.Helper()
 	var cells []exchange.Cell
-	for k := range s.job.Columns {
-		cells = append(cells, exchange.Cell{Column: k})
+	for r := range s.job.Replicas {
+		for k := range s.job.Columns {
+			cells = append(cells, exchange.Cell{Replica: r, Column: k})
+		}
 	}
 	g := s.join(t, cells)
 	defer g.leave(t)
@@ -258,18 +282,20 @@ func (s setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex e
 	if err != nil {
 		t.Fatal(err)
 	}
-	var source Source = data.NewLoader(s.job, training, test, plan.Network.Input.Height, plan.Network.Input.Width)
+	in := plan.Network.Input
+	var source Source = data.NewLoader(s.job, id.Replica, training, test, in.Height, in.Width)
 	if s.source != nil {
 		source = s.source(id, source)
 	}
 	if s.delay {
-		ex = &delayed{Exchanger: ex, r: rand.New(rand.NewPCG(7, uint64(id.Column)))}
+		ex = &delayed{Exchanger: ex, r: rand.New(rand.NewPCG(7, uint64(id.Replica<<8+id.Column)))}
 	}
 	if s.exchanger != nil {
 		ex = s.exchanger(id, ex)
 	}
 	c, err := New(Config{Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev, Exchanger: ex,
-		Source: source, Directory: s.root, Now: time.Now, Log: slog.New(slog.DiscardHandler), Report: func(e Event) {
+		Source: source, Directory: s.root, staged: s.staged, partBytes: s.partBytes,
+		smallBytes: s.smallBytes, Now: time.Now, Log: slog.New(slog.DiscardHandler), Report: func(e Event) {
 			out.report(e)
 			if s.report != nil {
 				s.report(e)
@@ -281,8 +307,8 @@ func (s setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex e
 	if s.from == 0 {
 		err = c.Initialise()
 	} else {
-		meta := checkpoint.Meta{Job: s.job.Name, Generation: 1, Step: s.from, Column: id.Column, PlanDigest: plan.Digest(),
-			Numerics: s.dev.Info().Numerics}
+		meta := checkpoint.Meta{Job: s.job.Name, Generation: 1, Step: s.from, Replica: id.Replica, Column: id.Column,
+			PlanDigest: plan.Digest(), Numerics: s.dev.Info().Numerics}
 		var name string
 		if name, err = checkpoint.Path(meta); err == nil {
 			err = c.Restore(context.Background(), filepath.Join(s.root, name), checkpoint.Want{Meta: meta})

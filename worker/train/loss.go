@@ -1,10 +1,13 @@
 package train
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math"
 
 	"colonnade/cudakern"
 	"colonnade/shard"
+	"colonnade/worker/exchange"
 )
 
 // lossStage is the softmax over the whole layer's logits. Every column that holds it computes it whole, from the same
@@ -23,7 +26,7 @@ type lossStage struct {
 // Score is what a batch or a test set came to.
 type Score struct {
 	Images uint64
-	Loss   float64 // sum of the images' cross-entropies, in image order
+	Loss   float64 // sum of the images' cross-entropies, in image order within a replica
 	Top1   float64 // errors; logits equal to the label's share the credit (layer_kernels.cu:96-118 of the source)
 	Top5   float64
 }
@@ -82,7 +85,7 @@ func (b *builder) buildSoftmax(lp *shard.LayerPlan, cur *value, parts []cudakern
 		return err
 	}
 	s := &lossStage{b: b, losses: make([]float32, b.batch), ranks: make([]int32, b.batch), equals: make([]int32, b.batch)}
-	if s.op, err = b.dev.NewSoftmax(cudakern.SoftmaxDesc{N: b.batch, Classes: classes}); err != nil {
+	if s.op, err = b.dev.NewSoftmax(cudakern.SoftmaxDesc{N: b.batch, Classes: classes, Whole: b.whole}); err != nil {
 		return err
 	}
 	b.closers = append(b.closers, s.op.Close)
@@ -100,7 +103,8 @@ func (b *builder) buildSoftmax(lp *shard.LayerPlan, cur *value, parts []cudakern
 		if err := concat.Join(b.st, logits.buf, parts); err != nil {
 			return err
 		}
-		return s.op.Forward(b.st, logits.buf, b.in.labels, p.valid, s.loss, s.rank, s.ties)
+		valid := max(p.valid, 1) // a slice of a test batch may have none: score counts none
+		return s.op.Forward(b.st, logits.buf, b.in.labels, valid, s.loss, s.rank, s.ties)
 	})
 	b.back(name+" gradient", func(p *pass) error {
 		if err := s.op.Backward(b.st, logits.buf, b.in.labels, p.valid, logits.grad); err != nil {
@@ -134,6 +138,31 @@ func (s *lossStage) score(valid int) (Score, error) {
 		out.Top5 += 1 - credit(5, s.ranks[i], s.equals[i])
 	}
 	return out, nil
+}
+
+const scoreBytes = 32
+
+// addScores tells cell r0c0 what this replica's part of the test set came to; there it adds the others', in replica
+// order.
+func (c *Cell) addScores(p *pass, total *Score) error {
+	tag := exchange.Tag{Step: p.step, Exchange: scoreTag}
+	var buf [scoreBytes]byte
+	le := binary.LittleEndian
+	if c.id.Replica > 0 {
+		le.PutUint64(buf[0:], total.Images)
+		le.PutUint64(buf[8:], math.Float64bits(total.Loss))
+		le.PutUint64(buf[16:], math.Float64bits(total.Top1))
+		le.PutUint64(buf[24:], math.Float64bits(total.Top5))
+		return c.ex.Send(p.ctx, c.replicas[0], tag, buf[:])
+	}
+	for _, other := range c.replicas[1:] {
+		if err := c.ex.Recv(p.ctx, other, tag, buf[:]); err != nil {
+			return err
+		}
+		total.Add(Score{Images: le.Uint64(buf[0:]), Loss: math.Float64frombits(le.Uint64(buf[8:])),
+			Top1: math.Float64frombits(le.Uint64(buf[16:])), Top5: math.Float64frombits(le.Uint64(buf[24:]))})
+	}
+	return nil
 }
 
 // credit is the share of a top-k success: with `above` logits greater than the label's and `ties` others equal to it,

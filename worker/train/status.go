@@ -10,7 +10,7 @@ import (
 type Status struct {
 	Step            uint64  // finished steps
 	Phase           string  // what it is doing
-	Loss            float64 // mean of the last finished step; 0 in cells without a softmax
+	Loss            float64 // mean over the whole batch of the last finished step
 	ImagesPerSecond float64 // of the last steps, whole batch
 	PhaseSeconds    map[string]float64
 }

@@ -21,10 +21,15 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	whole = append(whole, c.b.forward...)
 	whole = append(whole, phase{"loss", func(p *pass) (err error) { score, err = c.score(p); return err }})
 	whole = append(whole, c.backward...)
+	if r := c.b.reducer; r != nil {
+		whole = append(whole, phase{"wait for gradients of replicas", r.wait})
+	}
 	whole = append(whole,
 		phase{"guard", func(p *pass) (err error) {
-			all, err = c.guard(p, verdict{finite: finite(score.Loss), stop: c.stop.Load()})
+			all, err = c.guard(p, guardTag, verdict{finite: finite(score.Loss), stop: c.stop.Load(), loss: score.Loss})
 			if err == nil && !all.finite {
+				// Whoever leaves breaks links: nobody does before all know why, however far this gets.
+				_, _ = c.guard(p, knownTag, all)
 				err = fmt.Errorf("loss is not a finite number in step %d (this cell's: %g): %w; lower recipe.rate",
 					p.step+1, score.Loss, ErrDiverged)
 			}
@@ -36,11 +41,11 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 		return false, err
 	}
 	c.step++
-	loss := score.Loss / float64(max(score.Images, 1))
+	loss := all.loss / float64(c.b.whole)
 	c.epochLoss += loss
 	c.epochSteps++
 	c.timing.steps++
-	c.status.finished(c.now(), c.step, c.b.batch, loss)
+	c.status.finished(c.now(), c.step, c.b.whole, loss)
 	if c.timing.steps == timingSteps || !c.timed {
 		c.status.phases(c.timing.mean())
 		c.timed = true
@@ -76,7 +81,7 @@ func (c *Cell) update(p *pass) error {
 	return c.st.Sync()
 }
 
-// evaluate runs the whole test set and has one cell report what it came to.
+// evaluate runs the whole test set, each replica its slices, and has one cell report what it came to.
 func (c *Cell) evaluate(ctx context.Context) error {
 	var total Score
 	for i := range c.source.TestBatches() {
@@ -89,6 +94,13 @@ func (c *Cell) evaluate(ctx context.Context) error {
 			return err
 		}
 		total.Add(score)
+	}
+	if c.id.Column == 0 && len(c.replicas) > 1 {
+		p := &pass{ctx: ctx, step: c.step}
+		err := c.runPhases(p, []phase{{"scores of replicas", func(p *pass) error { return c.addScores(p, &total) }}})
+		if err != nil {
+			return err
+		}
 	}
 	if c.id.Replica == 0 && c.id.Column == 0 {
 		c.report(Evaluated{Step: c.step, Score: total, TrainLoss: c.epochLoss / float64(max(c.epochSteps, 1))})

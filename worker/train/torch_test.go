@@ -82,7 +82,7 @@ func losses(t *testing.T, dev cudakern.Device, f torchJob) []float64 {
 	for _, id := range ids {
 		in := plan.Network.Input
 		c, err := New(Config{Job: j, Plan: plan, Cell: id, Cells: ids, Generation: 1, Device: dev,
-			Exchanger: members.Exchanger(id), Source: data.NewLoader(j, images, nil, in.Height, in.Width),
+			Exchanger: members.Exchanger(id), Source: data.NewLoader(j, id.Replica, images, nil, in.Height, in.Width),
 			Directory: t.TempDir(), Report: func(Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)

@@ -144,7 +144,14 @@ func (b *builder) buildBackward(lp *shard.LayerPlan, cur *value, x *crossing, y 
 			return blk.op.BackwardWeights(b.st, blk.x.buf, y.grad, blk.w.grad, db)
 		})
 	}
-	return x.collect()
+	if err := x.collect(); err != nil {
+		return err
+	}
+	params := []*param{bias}
+	for _, blk := range blocks {
+		params = append(params, blk.w)
+	}
+	return b.reduce(name, params)
 }
 
 // newProduct makes the op of one block.
