@@ -22,7 +22,7 @@ type deviceKind struct {
 }
 
 var deviceKinds = []deviceKind{
-	{"cpu", "this machine's processor, float32", cpu.New},
+	{"cpu", "this machine's processor, float32", func() (cudakern.Device, error) { return cpu.New() }},
 	{"ref", "reference in float64, for tests: slow", func() (cudakern.Device, error) { return ref.New(), nil }},
 }
 

@@ -1,7 +1,7 @@
 //go:build cgo
 
-// Package cpu is the CPU device: float32, convolutions and dense layers by oneDNN's direct algorithms, the rest in C++
-// of its own, all on the calling thread. Maps whose channels divide into blocks are kept blocked (N x C/B x H x W x B)
+// Package cpu is the CPU device: float32, dense layers and some convolutions by oneDNN's direct algorithms, the other
+// convolutions by Winograd's and the rest in C++ of its own, all on the calling thread. Maps whose channels divide into blocks are kept blocked (N x C/B x H x W x B)
 // from one op to the next; others are plain. Weights are in whatever layout oneDNN's primitives like.
 package cpu
 
@@ -25,10 +25,11 @@ import (
 )
 
 // kernels is the version of this package's own arithmetic: part of the numerics id.
-const kernels = 1
+const kernels = 2
 
 // device implements cudakern.Device.
 type device struct {
+	config
 	live    atomic.Int64
 	block   int // channels in a block of maps
 	blocked cudakern.Layout
@@ -38,15 +39,49 @@ type device struct {
 }
 
 // New opens the processor.
-func New() (cudakern.Device, error) {
-	b := int(C.ck_block())
-	return &device{block: b, blocked: cudakern.Layout(fmt.Sprintf("nChw%dc", b)),
+func New(options ...Option) (cudakern.Device, error) {
+	c := config{winograd: winogradAuto, path: -1}
+	for _, o := range options {
+		o(&c)
+	}
+	if c.path < 0 {
+		c.path = int(C.ck_best_path())
+	}
+	if C.ck_path_runs(C.int(c.path)) == 0 {
+		return nil, fmt.Errorf("this processor cannot run the kernels for %s: %w", pathName(c.path), cudakern.ErrUnsupported)
+	}
+	b := int(C.ck_block(C.int(c.path)))
+	return &device{config: c, block: b, blocked: cudakern.Layout(fmt.Sprintf("nChw%dc", b)),
 		weights: map[cudakern.Layout]*C.ck_layout{}}, nil
+}
+
+// paths are the instruction sets that Winograd's kernels are compiled for and this processor can run.
+func paths() (out []int) {
+	for p := range int(C.CK_PATHS) {
+		if C.ck_path_runs(C.int(p)) != 0 {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func pathName(path int) string { return C.GoString(C.ck_path_name(C.int(path))) }
+
+// convolutions names the algorithms of convolution, their tiles and the instruction set of their kernels.
+func (d *device) convolutions() string {
+	if d.winograd == winogradOff {
+		return "direct"
+	}
+	s := "winograd-" + pathName(d.path)
+	for i := C.int(0); C.ck_tile(i) != 0; i++ {
+		s += fmt.Sprintf("-f%d", int(C.ck_tile(i)))
+	}
+	return s
 }
 
 func (d *device) Info() cudakern.Info {
 	return cudakern.Info{Name: "cpu", Model: model(), Memory: memory(),
-		Numerics: fmt.Sprintf("cpu/%d/%s/direct", kernels, C.GoString(C.ck_version()))}
+		Numerics: fmt.Sprintf("cpu/%d/%s/%s", kernels, C.GoString(C.ck_version()), d.convolutions())}
 }
 
 // model and memory are what the kernel says of the machine, for people.

@@ -60,3 +60,87 @@ func TestCloseCountsWhatIsAlive(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// forced opens a device with a path and a mode of convolution.
+func forced(t *testing.T, path, mode int) cudakern.Device {
+	t.Helper()
+	d, err := New(func(c *config) { c.path, c.winograd = path, mode })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestWinograd holds every path that this processor can run against the suite, with every convolution done by
+// Winograd's algorithm that can be.
+func TestWinograd(t *testing.T) {
+	for _, p := range paths() {
+		t.Run(pathName(p), func(t *testing.T) {
+			kerntest.RunAll(t, func(testing.TB) cudakern.Device { return forced(t, p, winogradAlways) })
+		})
+	}
+}
+
+// TestPrecision bounds the rounding errors of convolutions as in AlexNet, full-size and small, on every path.
+func TestPrecision(t *testing.T) {
+	same := func(n, in, size, out, kernel int) cudakern.ConvDesc {
+		pad := cudakern.Pad{Top: kernel / 2, Left: kernel / 2, Bottom: kernel / 2, Right: kernel / 2}
+		return cudakern.ConvDesc{N: n, In: in, H: size, W: size, Out: out, OutH: size, OutW: size, Kernel: kernel, Stride: 1, Pad: pad}
+	}
+	for _, c := range []cudakern.ConvDesc{
+		{N: 1, In: 3, H: 107, W: 107, Out: 48, OutH: 25, OutW: 25, Kernel: 11, Stride: 4}, // conv1, a part of the image
+		same(1, 48, 27, 64, 5), same(1, 192, 13, 64, 3), same(2, 32, 16, 32, 5), same(4, 32, 8, 32, 3),
+	} {
+		m, err := kerntest.NewPrecision(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range paths() {
+			for _, mode := range []int{winogradOff, winogradAuto} {
+				d := forced(t, p, mode)
+				passes, err := m.Measure(d)
+				if err != nil {
+					t.Errorf("%s: %dx%dx%dx%d by %d of %dx%d: %v", pathName(p), c.N, c.In, c.H, c.W, c.Out, c.Kernel, c.Kernel, err)
+				}
+				for _, r := range passes {
+					t.Logf("%-9s %3d maps of %2dx%-2d to %3d, %-10s %-19s rms %.2g, max %.2g", pathName(p), c.In, c.H, c.W, c.Out,
+						r.Pass, r.Algorithm, r.RMS, r.Max)
+				}
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
+
+// TestPlans pins what is chosen for the networks' convolutions: it is part of what the bits depend on.
+func TestPlans(t *testing.T) {
+	d := forced(t, paths()[0], winogradAuto)
+	for _, c := range []struct {
+		in, size, out, kernel, stride, outSize int
+		want                                   string
+	}{
+		{3, 224, 48, 11, 4, 55, "winograd F(5x5,3x3)"}, {48, 27, 128, 5, 1, 27, "winograd F(4x4,5x5)"},
+		{128, 13, 192, 3, 1, 13, "winograd F(5x5,3x3)"}, {192, 13, 128, 3, 1, 13, "winograd F(5x5,3x3)"},
+		{1, 32, 16, 5, 1, 32, "direct"}, {16, 16, 32, 5, 1, 16, "winograd F(4x4,5x5)"}, {32, 8, 32, 3, 1, 8, "winograd F(4x4,3x3)"},
+		{8, 8, 8, 3, 1, 8, "direct"}, {64, 9, 64, 3, 2, 5, "direct"}, {64, 9, 64, 7, 1, 9, "direct"},
+	} {
+		desc := cudakern.ConvDesc{N: 2, In: c.in, H: c.size, W: c.size, Out: c.out, OutH: c.outSize, OutW: c.outSize,
+			Kernel: c.kernel, Stride: c.stride, NoData: c.in < 8}
+		if c.stride == 1 {
+			desc.Pad = cudakern.Pad{Top: c.kernel / 2, Left: c.kernel / 2}
+		}
+		op, err := d.NewConv(desc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f, data, w := op.(*product).Algorithms(); f != c.want || w != c.want || (!desc.NoData && data != c.want) {
+			t.Errorf("%+v: forward by %s, backward by %s and %s, want %s", desc, f, data, w, c.want)
+		}
+		op.Close()
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}

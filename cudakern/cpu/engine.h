@@ -11,7 +11,13 @@ extern "C" {
 enum { ERR_BYTES = 512 };
 
 const char *ck_version(void);   // "onednn-2.6.3/avx2"
-int ck_block(void);             // channels in a block of maps: 16 with AVX-512, else 8
+
+// Paths: what the kernels of Winograd convolution are compiled for.
+enum { CK_PORTABLE, CK_AVX2, CK_AVX2_WIDE, CK_AVX512, CK_PATHS };
+int ck_best_path(void);               // of this processor and oneDNN's own choice
+int ck_path_runs(int path);           // whether this processor has the instructions
+const char *ck_path_name(int path);   // "avx2"
+int ck_block(int path);               // channels in a block of maps: 16 or 8
 void *ck_alloc(size_t bytes);   // zeroed, aligned; NULL without memory
 void ck_free(void *p);
 
@@ -27,7 +33,9 @@ typedef struct {
   int n, in, h, w, out, out_h, out_w, kernel, stride, pad_top, pad_left;
   int bias, accumulate, relu, no_data;
   int block_x, block_y;
+  int path, winograd; // CK_AVX2 ..., CK_WINOGRAD_...
 } ck_conv_desc;
+enum { CK_WINOGRAD_OFF, CK_WINOGRAD_AUTO, CK_WINOGRAD_ALWAYS }; // never, where it is expected to be faster, where it can
 typedef struct {
   int n, in, out, bias, accumulate, relu, no_data;
 } ck_dense_desc;
@@ -39,6 +47,9 @@ int ck_product_forward(ck_product *p, const float *x, const float *w, const floa
 int ck_product_backward_data(ck_product *p, const float *dy, const float *w, float *dx, char *err);
 int ck_product_backward_weights(ck_product *p, const float *x, const float *dy, float *dw, float *db, char *err);
 void ck_product_free(ck_product *p);
+// The algorithms of the three passes: 0 is direct, 10*m + r is Winograd's F(m x m, r x r).
+void ck_product_algorithms(const ck_product *p, int *forward, int *data, int *weights);
+int ck_tile(int i); // the i-th tile that plans choose from, 10*m + r; 0 behind the last
 
 // Maps are n x c/block x h x w x block.
 void ck_maps_reorder(int n, int c, int area, int from, int to, const float *src, float *dst);

@@ -1,4 +1,5 @@
-// Convolution and dense layers on oneDNN: direct algorithms, one-thread primitives, scratch memory of their own.
+// Convolution and dense layers: oneDNN's direct algorithms, one-thread primitives with scratch memory of their own, and
+// Winograd convolution where it is faster.
 #include "engine.h"
 
 #include <cstdio>
@@ -15,6 +16,7 @@
 #include <sys/mman.h>
 
 #include "dnnl_compat.h"
+#include "winograd.h"
 
 using namespace compat;
 using tag = memory::format_tag;
@@ -159,9 +161,11 @@ struct ck_product {
   bool bias = false;
   const ck_layout *weights = nullptr;
   Run fwd, data, wts;
+  winograd::Plan wino; // passes that have no primitive
+  int flags = 0;
 
   template <class PD> void make_forward(const primitive &p, const PD &pd, const dims &shape, const md &x, const md &y) {
-    weights = intern(pd.weights_desc(), shape);
+    if (!weights) weights = intern(pd.weights_desc(), shape);
     fwd.make(p, pd);
     fwd.in(DNNL_ARG_SRC, x, pd.src_desc());
     fwd.in(DNNL_ARG_WEIGHTS, weights->desc, pd.weights_desc());
@@ -191,31 +195,49 @@ md maps(int n, int c, int h, int w, int block) {
 
 md any(const md &m) { return md(shape_of(m), f32, tag::any); }
 
+// direct_backward makes the primitives of those backward passes that Winograd's algorithm does not do.
+void direct_backward(ck_product &p, const ck_conv_desc &d, const md &x, const md &w, const md *b, const md &y, const dims &st, const dims &pl,
+                     const dims &pr) {
+  const md loose_w(shape_of(w), f32, tag::any);
+  auto hint = conv_fwd(cpu(), x, w, b, y, st, pl, pr, attributes());
+  auto loose = conv_fwd(cpu(), any(x), loose_w, b, any(y), st, pl, pr, attributes());
+  if (!d.no_data && !p.wino.data) {
+    auto bd = conv_bwd_data(cpu(), x, w, y, st, pl, pr, hint, attributes());
+    if (slow(bd)) bd = conv_bwd_data(cpu(), any(x), loose_w, any(y), st, pl, pr, loose, attributes());
+    p.make_data(convolution_backward_data(bd), bd, x, y);
+  }
+  if (!p.wino.gradient) {
+    auto bw = conv_bwd_weights(cpu(), x, w, b, y, st, pl, pr, hint, attributes());
+    if (slow(bw)) bw = conv_bwd_weights(cpu(), any(x), loose_w, b, any(y), st, pl, pr, loose, attributes());
+    p.make_weights(convolution_backward_weights(bw), bw, x, y);
+  }
+}
+
 ck_product *conv(const ck_conv_desc &d) {
   auto p = std::make_unique<ck_product>();
   p->bias = d.bias;
+  p->wino = winograd::plan(d);
+  p->flags = (d.bias ? winograd::add_bias : 0) | (d.accumulate ? winograd::accumulate : 0) | (d.relu ? winograd::rectify : 0);
   md x = maps(d.n, d.in, d.h, d.w, d.block_x), y = maps(d.n, d.out, d.out_h, d.out_w, d.block_y);
   dims shape{d.out, d.in, d.kernel, d.kernel};
   md w(shape, f32, tag::any), b({d.out}, f32, tag::x);
+  if (p->wino.any()) {
+    p->weights = intern(md(shape, f32, d.block_y == 16 ? tag::Abcd16a : tag::Abcd8a), shape);
+    w = p->weights->desc;
+  }
   dims st{d.stride, d.stride}, pl{d.pad_top, d.pad_left};
   // What the last window needs beyond the image; negative where it ends before it.
   dims pr{(d.out_h - 1) * d.stride + d.kernel - d.pad_top - d.h,
           (d.out_w - 1) * d.stride + d.kernel - d.pad_left - d.w};
   const md *bp = d.bias ? &b : nullptr;
   // Operands as they lie first; where oneDNN has only plain loops for that, as it likes them, through copies.
-  auto fwd = conv_fwd(cpu(), x, w, bp, y, st, pl, pr, attributes(d.accumulate, d.relu));
-  if (slow(fwd)) fwd = conv_fwd(cpu(), any(x), w, bp, y, st, pl, pr, attributes(d.accumulate, d.relu));
-  p->make_forward(convolution_forward(fwd), fwd, shape, x, y);
-  auto hint = conv_fwd(cpu(), x, w, bp, y, st, pl, pr, attributes());
-  auto loose = conv_fwd(cpu(), any(x), w, bp, any(y), st, pl, pr, attributes());
-  if (!d.no_data) {
-    auto bd = conv_bwd_data(cpu(), x, w, y, st, pl, pr, hint, attributes());
-    if (slow(bd)) bd = conv_bwd_data(cpu(), any(x), w, any(y), st, pl, pr, loose, attributes());
-    p->make_data(convolution_backward_data(bd), bd, x, y);
+  if (!p->wino.forward) {
+    const md loose_w(shape, f32, tag::any);
+    auto fwd = conv_fwd(cpu(), x, w, bp, y, st, pl, pr, attributes(d.accumulate, d.relu));
+    if (slow(fwd)) fwd = conv_fwd(cpu(), any(x), loose_w, bp, y, st, pl, pr, attributes(d.accumulate, d.relu));
+    p->make_forward(convolution_forward(fwd), fwd, shape, x, y);
   }
-  auto bw = conv_bwd_weights(cpu(), x, w, bp, y, st, pl, pr, hint, attributes());
-  if (slow(bw)) bw = conv_bwd_weights(cpu(), any(x), w, bp, any(y), st, pl, pr, loose, attributes());
-  p->make_weights(convolution_backward_weights(bw), bw, x, y);
+  if (!p->wino.data || !p->wino.gradient) direct_backward(*p, d, x, w, bp, y, st, pl, pr);
   return p.release();
 }
 
@@ -265,11 +287,28 @@ const char *ck_version(void) {
   return v.c_str();
 }
 
-int ck_block(void) {
-  bool wide = __builtin_cpu_supports("avx512f") &&
-              (int)dnnl_get_effective_cpu_isa() >= (int)dnnl_cpu_isa_avx512_core;
-  return wide ? 16 : 8;
+int ck_path_runs(int path) {
+#if defined(__x86_64__)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  switch (path) {
+  case CK_AVX512:
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw");
+  case CK_AVX2:
+  case CK_AVX2_WIDE: return avx2;
+  }
+#endif
+  return path == CK_PORTABLE;
 }
+int ck_best_path(void) {
+  if (ck_path_runs(CK_AVX512) && (int)dnnl_get_effective_cpu_isa() >= (int)dnnl_cpu_isa_avx512_core) return CK_AVX512;
+  return ck_path_runs(CK_AVX2) ? CK_AVX2 : CK_PORTABLE;
+}
+const char *ck_path_name(int path) {
+  static const char *names[CK_PATHS] = {"portable", "avx2", "avx2-wide", "avx512"};
+  return path >= 0 && path < CK_PATHS ? names[path] : "unknown";
+}
+int ck_block(int path) { return path == CK_AVX512 || path == CK_AVX2_WIDE ? 16 : 8; }
 
 // Buffers of 2 MiB and more are laid on huge pages: far fewer of them have to be found in a step.
 void *ck_alloc(size_t bytes) {
@@ -307,6 +346,7 @@ const ck_layout *ck_product_weights(const ck_product *p) { return p->weights; }
 
 int ck_product_forward(ck_product *p, const float *x, const float *w, const float *b, float *y, char *err) {
   return guard(err, [&] {
+    if (p->wino.forward) return p->wino.forward->forward(x, w, b, y, p->flags);
     p->fwd.set(DNNL_ARG_SRC, x);
     p->fwd.set(DNNL_ARG_WEIGHTS, w);
     if (p->bias) p->fwd.set(DNNL_ARG_BIAS, b);
@@ -317,6 +357,7 @@ int ck_product_forward(ck_product *p, const float *x, const float *w, const floa
 
 int ck_product_backward_data(ck_product *p, const float *dy, const float *w, float *dx, char *err) {
   return guard(err, [&] {
+    if (p->wino.data) return p->wino.data->data(dy, w, dx);
     p->data.set(DNNL_ARG_DIFF_DST, dy);
     p->data.set(DNNL_ARG_WEIGHTS, w);
     p->data.set(DNNL_ARG_DIFF_SRC, dx);
@@ -326,6 +367,7 @@ int ck_product_backward_data(ck_product *p, const float *dy, const float *w, flo
 
 int ck_product_backward_weights(ck_product *p, const float *x, const float *dy, float *dw, float *db, char *err) {
   return guard(err, [&] {
+    if (p->wino.gradient) return p->wino.gradient->gradient(x, dy, dw, db);
     p->wts.set(DNNL_ARG_SRC, x);
     p->wts.set(DNNL_ARG_DIFF_DST, dy);
     p->wts.set(DNNL_ARG_DIFF_WEIGHTS, dw);
@@ -335,5 +377,12 @@ int ck_product_backward_weights(ck_product *p, const float *x, const float *dy, 
 }
 
 void ck_product_free(ck_product *p) { delete p; }
+
+void ck_product_algorithms(const ck_product *p, int *forward, int *data, int *weights) {
+  auto name = [](const std::unique_ptr<winograd::Pass> &w) { return w ? 10 * w->tile()->m + w->tile()->r : 0; };
+  *forward = name(p->wino.forward);
+  *data = name(p->wino.data);
+  *weights = name(p->wino.gradient);
+}
 
 } // extern "C"

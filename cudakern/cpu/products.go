@@ -13,7 +13,7 @@ import (
 	"colonnade/cudakern"
 )
 
-// product is a convolution or a dense layer: a handle of oneDNN primitives.
+// product is a convolution or a dense layer: a handle of oneDNN primitives and of Winograd's passes.
 type product struct {
 	op
 	name       string // "conv {N:128 ...}", for errors
@@ -47,7 +47,8 @@ func (d *device) NewConv(c cudakern.ConvDesc) (cudakern.Conv, error) {
 	desc := C.ck_conv_desc{n: C.int(c.N), in: C.int(c.In), h: C.int(c.H), w: C.int(c.W), out: C.int(c.Out),
 		out_h: C.int(c.OutH), out_w: C.int(c.OutW), kernel: C.int(c.Kernel), stride: C.int(c.Stride),
 		pad_top: C.int(c.Pad.Top), pad_left: C.int(c.Pad.Left), bias: flag(c.Bias), accumulate: flag(c.Accumulate),
-		relu: flag(c.ReLU), no_data: flag(c.NoData), block_x: C.int(d.blockOf(p.x)), block_y: C.int(d.blockOf(p.y))}
+		relu: flag(c.ReLU), no_data: flag(c.NoData), block_x: C.int(d.blockOf(p.x)), block_y: C.int(d.blockOf(p.y)),
+		path: C.int(d.path), winograd: C.int(d.winograd)}
 	return d.adopt(p, func(e *C.char) *C.ck_product { return C.ck_conv_new(&desc, e) })
 }
 
@@ -80,6 +81,19 @@ func (d *device) adopt(p *product, make func(e *C.char) *C.ck_product) (*product
 	}
 	p.op = d.newOp()
 	return p, nil
+}
+
+// Algorithms names how each pass is computed: "direct" or "winograd F(5x5,3x3)".
+func (p *product) Algorithms() (forward, data, weights string) {
+	name := func(tile C.int) string {
+		if tile == 0 {
+			return "direct"
+		}
+		return fmt.Sprintf("winograd F(%[1]dx%[1]d,%[2]dx%[2]d)", tile/10, tile%10)
+	}
+	var f, d, w C.int
+	C.ck_product_algorithms(p.handle, &f, &d, &w)
+	return name(f), name(d), name(w)
 }
 
 func (p *product) Layouts() (x, w, y cudakern.Layout) { return p.x, p.w, p.y }

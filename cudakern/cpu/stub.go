@@ -10,6 +10,6 @@ import (
 )
 
 // New refuses: the device's arithmetic is C++.
-func New() (cudakern.Device, error) {
+func New(...Option) (cudakern.Device, error) {
 	return nil, fmt.Errorf("this program was built without cgo: %w; build it with CGO_ENABLED=1", cudakern.ErrUnsupported)
 }

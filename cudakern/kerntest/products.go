@@ -37,6 +37,18 @@ func convs() []cudakern.ConvDesc {
 		{N: 2, In: 64, H: 6, W: 6, Out: 32, OutH: 6, OutW: 6, Kernel: 3, Stride: 1, Pad: same(3)},
 		{N: 4, In: 1, H: 32, W: 32, Out: 16, OutH: 32, OutW: 32, Kernel: 5, Stride: 1, Pad: same(5)},
 		{N: 3, In: 16, H: 8, W: 8, Out: 32, OutH: 8, OutW: 8, Kernel: 3, Stride: 1, Pad: same(3)},
+		// What devices with fast algorithms for small filters see: ragged tiles, an image smaller than a tile, more
+		// images than lanes, windows that overhang on every side, wide sums.
+		{N: 11, In: 16, H: 13, W: 7, Out: 48, OutH: 13, OutW: 7, Kernel: 3, Stride: 1, Pad: same(3)},
+		{N: 1, In: 32, H: 1, W: 2, Out: 16, OutH: 1, OutW: 2, Kernel: 3, Stride: 1, Pad: same(3)},
+		{N: 2, In: 16, H: 9, W: 11, Out: 16, OutH: 9, OutW: 10, Kernel: 3, Stride: 1, Pad: cudakern.Pad{Top: 2, Left: 0, Bottom: 0, Right: 1}},
+		{N: 1, In: 192, H: 5, W: 5, Out: 96, OutH: 5, OutW: 5, Kernel: 3, Stride: 1, Pad: same(3)},
+		{N: 9, In: 16, H: 7, W: 5, Out: 32, OutH: 7, OutW: 5, Kernel: 5, Stride: 1, Pad: same(5)},
+		{N: 2, In: 32, H: 12, W: 9, Out: 16, OutH: 8, OutW: 5, Kernel: 5, Stride: 1},
+		{N: 1, In: 16, H: 3, W: 6, Out: 16, OutH: 4, OutW: 6, Kernel: 5, Stride: 1, Pad: cudakern.Pad{Top: 4, Left: 1, Bottom: 0, Right: 3}},
+		{N: 9, In: 1, H: 35, W: 38, Out: 16, OutH: 8, OutW: 8, Kernel: 11, Stride: 4, Pad: same(5)},
+		{N: 2, In: 3, H: 24, W: 31, Out: 32, OutH: 5, OutW: 7, Kernel: 12, Stride: 4, Pad: cudakern.Pad{Top: 3, Left: 6}},
+		{N: 1, In: 2, H: 17, W: 12, Out: 16, OutH: 3, OutW: 2, Kernel: 9, Stride: 4},
 	}
 	var out []cudakern.ConvDesc
 	for _, d := range base {
@@ -84,6 +96,7 @@ type productCase struct {
 func (c productCase) run(e *env, p product) error {
 	e.closing(p.Close)
 	lx, lw, ly := p.Layouts()
+	forward, data, weights := algorithms(p)
 	x, w, dy := e.in("x", c.x, lx), e.in("w", c.w, lw), e.in("dy", c.y, ly)
 	var b, db cudakern.Buffer
 	if c.bias {
@@ -95,7 +108,11 @@ func (c productCase) run(e *env, p product) error {
 		make = e.inout
 	}
 	y := make("y", c.y, ly, c.forward+2)
-	dx, dw := e.out("dx", c.x, lx, c.data), e.out("dw", c.w, lw, c.sums)
+	e.loosen(amplification[forward])
+	dx := e.out("dx", c.x, lx, c.data)
+	e.loosen(amplification[data])
+	dw := e.out("dw", c.w, lw, c.sums)
+	e.loosen(amplification[weights])
 	if e.err != nil {
 		return e.err
 	}

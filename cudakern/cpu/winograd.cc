@@ -1,0 +1,139 @@
+// The driver of Winograd convolution: which passes of which convolutions it does with which tiles, their workspace, and
+// the lanes and the tree that gradients of filters are summed by.
+#include "winograd.h"
+
+#include <stdexcept>
+#include <string>
+
+namespace winograd {
+
+const Kernels *kernels(int path, int m, int r) {
+  switch (path) {
+  case CK_AVX512: return kernels_avx512(m, r);
+  case CK_AVX2: return kernels_avx2(m, r);
+  case CK_AVX2_WIDE: return kernels_avx2_wide(m, r);
+  case CK_PORTABLE: return kernels_portable(m, r);
+  }
+  return nullptr;
+}
+
+namespace {
+
+// lane_count is into how many lanes a batch is cut for gradients of filters. It is part of what the bits depend on.
+int lane_count(int n) { return n < 8 ? n : 8; }
+
+Memory allocate(size_t floats) {
+  Memory p((float *)ck_alloc(floats * sizeof(float)));
+  if (!p) throw std::runtime_error("out of memory for " + std::to_string(floats * sizeof(float)) + " bytes of workspace");
+  return p;
+}
+
+// A line of the cache between one point's matrix and the next: see Work.
+constexpr size_t line = 16;
+
+// chunk is how many tiles are worked on at a time, of `all` in a row. Enough for the filters' matrices to be read
+// seldom, few enough for the rest to stay in the cache; a multiple of what the matrix products like. It does not reach
+// the bits.
+int chunk(const Geometry &g, const Kernels *k, int all, bool gradient) {
+  const size_t points = (size_t)(k->m + k->r - 1) * (k->m + k->r - 1), tile = points * (g.c + g.k) * sizeof(float);
+  const size_t room = gradient ? 8 << 20 : 1 << 20;
+  int most = (int)(room / tile), pieces, n;
+  if (most < 48) most = 48;
+  pieces = (all + most - 1) / most;
+  n = (all + pieces - 1) / pieces;
+  return (n + 11) / 12 * 12;
+}
+
+} // namespace
+
+Pass::Pass(const Geometry &geometry, const Kernels *kernels, bool gradient) : g(geometry), k(kernels) {
+  const size_t points = (size_t)(k->m + k->r - 1) * (k->m + k->r - 1);
+  const int each = tiling(g, k->m).each(), lanes = lane_count(g.n);
+  work.tiles = chunk(g, k, gradient ? (g.n + lanes - 1) / lanes * each : g.n * each, gradient);
+  work.su = (size_t)g.c * g.k + line;
+  work.sv = (size_t)g.c * work.tiles + line;
+  work.sm = (size_t)g.k * work.tiles + line;
+  memory = allocate(points * (work.su + work.sv + work.sm));
+  work.u = memory.get();
+  work.v = work.u + points * work.su;
+  work.m = work.v + points * work.sv;
+  filters = (size_t)g.c * g.k * g.kernel * g.kernel / (g.phases ? phase_maps : 1);
+  if (gradient)
+    for (int depth = 0; (1 << depth) < lanes; depth++) partial[depth] = allocate(filters + g.k);
+}
+
+void Pass::forward(const float *x, const float *w, const float *bias, float *y, int flags) {
+  k->weights(g, w, work);
+  k->forward(g, x, bias, y, flags, 0, g.n, work);
+}
+
+void Pass::data(const float *dy, const float *w, float *dx) {
+  k->turned(g, w, work);
+  k->forward(g, dy, nullptr, dx, 0, 0, g.n, work);
+}
+
+void Pass::gradient(const float *x, const float *dy, float *dw, float *db) { lanes(x, dy, dw, db, 0, lane_count(g.n), 0); }
+
+// lanes sums lanes [first, last): the former half onto dw and db, the latter beside it, then both. So the order of every
+// sum is the same whoever computes which lane.
+void Pass::lanes(const float *x, const float *dy, float *dw, float *db, int first, int last, int depth) {
+  if (last - first == 1) {
+    const long all = lane_count(g.n);
+    return k->gradient(g, x, dy, dw, db, (int)(g.n * (long)first / all), (int)(g.n * (long)last / all), work);
+  }
+  const int middle = (first + last + 1) / 2;
+  float *other = partial[depth].get();
+  lanes(x, dy, dw, db, first, middle, depth + 1);
+  lanes(x, dy, other, db ? other + filters : nullptr, middle, last, depth + 1);
+  ck_add(filters, dw, other);
+  if (db) ck_add(g.k, db, other + filters);
+}
+
+namespace {
+
+// choose finds the tile that is expected to be fastest for a pass, or null if direct convolution is. Costs are
+// multiplications of vectors: see DESIGN.md for where the factors come from.
+const Kernels *choose(const ck_conv_desc &d, const Geometry &g, int r) {
+  const Kernels *best = nullptr;
+  const double direct = (double)g.oh * g.ow * r * r * g.c * g.k;
+  double least = d.winograd == CK_WINOGRAD_ALWAYS ? 1e300 : direct;
+  for (int i = 0; ck_tile(i); i++) {
+    const int m = ck_tile(i) / 10;
+    const Kernels *k = ck_tile(i) % 10 == r ? kernels(d.path, m, r) : nullptr;
+    if (!k) continue;
+    const double t = m + r - 1, tiles = tiling(g, m).each();
+    const double cost = tiles * t * t * (1.05 * g.c * g.k + 4 * t * (g.c + g.k));
+    if (cost < least) {
+      least = cost;
+      best = k;
+    }
+  }
+  return best;
+}
+
+} // namespace
+
+Plan plan(const ck_conv_desc &d) {
+  Plan p;
+  const int block = ck_block(d.path);
+  if (d.winograd == CK_WINOGRAD_OFF || d.block_y != block) return p;
+  const bool phases = d.stride == phase_stride && d.kernel > 2 * phase_stride && d.kernel <= 3 * phase_stride && d.block_x == 1;
+  if (!phases && (d.stride != 1 || d.block_x != block || (d.kernel != 3 && d.kernel != 5))) return p;
+  const int r = phases ? 3 : d.kernel;
+  Geometry g = {d.n, phases ? d.in * phase_maps : d.in, d.h, d.w, d.out, d.out_h, d.out_w, d.pad_top, d.pad_left, phases, d.kernel};
+  if (const Kernels *k = choose(d, g, r)) {
+    p.forward.reset(new Pass(g, k, false));
+    p.gradient.reset(new Pass(g, k, true));
+  }
+  if (phases || d.no_data) return p;
+  Geometry back = {d.n, d.out, d.out_h, d.out_w, d.in, d.h, d.w, r - 1 - d.pad_top, r - 1 - d.pad_left, false, d.kernel};
+  if (const Kernels *k = choose(d, back, r)) p.data.reset(new Pass(back, k, false));
+  return p;
+}
+
+} // namespace winograd
+
+extern "C" int ck_tile(int i) {
+  static const int tiles[] = {43, 53, 35, 45};
+  return i < (int)(sizeof tiles / sizeof *tiles) ? tiles[i] : 0;
+}

@@ -1,0 +1,21 @@
+// Winograd's kernels for AVX2 and FMA: 16 registers of 8 floats.
+#include "winograd.h"
+#include "winograd_points.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+
+#pragma GCC target("avx2,fma")
+#define KERNELS kernels_avx2
+#define BLOCK 8
+#define FUSED 8
+namespace {
+struct Registers {
+  static constexpr int widest = 3, rows[] = {12, 6, 4};
+  static constexpr int tall_widest = 3, tall[] = {8, 4, 4};
+};
+} // namespace
+#include "winograd_kernels.h"
+#else
+const winograd::Kernels *winograd::kernels_avx2(int, int) { return nullptr; }
+#endif

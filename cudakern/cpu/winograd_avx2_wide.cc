@@ -1,0 +1,21 @@
+// Winograd's kernels for blocks of 16 maps on AVX2: what AVX-512 runs, where there is none. For tests.
+#include "winograd.h"
+#include "winograd_points.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+
+#pragma GCC target("avx2,fma")
+#define KERNELS kernels_avx2_wide
+#define BLOCK 16
+#define FUSED 8
+namespace {
+struct Registers {
+  static constexpr int widest = 4, rows[] = {12, 12, 8, 6};
+  static constexpr int tall_widest = 3, tall[] = {16, 8, 8};
+};
+} // namespace
+#include "winograd_kernels.h"
+#else
+const winograd::Kernels *winograd::kernels_avx2_wide(int, int) { return nullptr; }
+#endif

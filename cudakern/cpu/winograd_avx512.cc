@@ -1,0 +1,21 @@
+// Winograd's kernels for AVX-512: 32 registers of 16 floats.
+#include "winograd.h"
+#include "winograd_points.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
+#define KERNELS kernels_avx512
+#define BLOCK 16
+#define FUSED 16
+namespace {
+struct Registers {
+  static constexpr int widest = 4, rows[] = {12, 12, 8, 6};
+  static constexpr int tall_widest = 3, tall[] = {16, 8, 8};
+};
+} // namespace
+#include "winograd_kernels.h"
+#else
+const winograd::Kernels *winograd::kernels_avx512(int, int) { return nullptr; }
+#endif

@@ -1,0 +1,532 @@
+// The kernels of Winograd convolution, compiled once for each instruction set: a source file includes this after it has
+// set the target and defined
+// KERNELS, the name of the function that finds the kernels
+// BLOCK, floats in a vector and maps in a block,
+// FUSED, floats in a vector of the instruction that multiplies and adds with one rounding, or 0,
+// and a struct Registers: how many rows a tile of the matrix products has, by the number of its vectors.
+// Every sum has one order, every multiplication that is fused into a sum says so: the compiler has no say in the bits.
+// cgo does not take this as a flag.
+#pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
+
+#define INLINE inline __attribute__((always_inline))
+
+namespace {
+
+using winograd::Geometry;
+using winograd::Kernels;
+using winograd::Matrices;
+using winograd::Tiling;
+using winograd::Work;
+using winograd::parity;
+
+constexpr int B = BLOCK;
+typedef float V __attribute__((vector_size(4 * BLOCK)));
+
+INLINE V load(const float *p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+INLINE void store(float *p, V v) { __builtin_memcpy(p, &v, sizeof v); }
+INLINE V splat(float f) { return f - V{}; } // x - 0 is x, whatever its sign
+
+// fma is a*b + c, rounded once where the instruction set can.
+INLINE V fma(V a, V b, V c) {
+#if FUSED == 16
+  return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif FUSED == 8 && BLOCK == 8
+  return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif FUSED == 8
+  __m256 x[2], y[2], z[2];
+  __builtin_memcpy(x, &a, sizeof a);
+  __builtin_memcpy(y, &b, sizeof b);
+  __builtin_memcpy(z, &c, sizeof c);
+  z[0] = _mm256_fmadd_ps(x[0], y[0], z[0]);
+  z[1] = _mm256_fmadd_ps(x[1], y[1], z[1]);
+  __builtin_memcpy(&c, z, sizeof c);
+  return c;
+#else
+  return a * b + c;
+#endif
+}
+
+// dot is the sum over k = K, K + STEP, ... of X(j, k) * d[k], onto s once anything has been summed.
+template <class X, int J, int K, int STEP, bool SOME = false> INLINE V dot(const V *d, V s = V{}) {
+  if constexpr (K >= X::cols) {
+    return s;
+  } else {
+    constexpr float c = (float)X::at(J, K);
+    if constexpr (c == 0) return dot<X, J, K + STEP, STEP, SOME>(d, s);
+    else if constexpr (!SOME) return dot<X, J, K + STEP, STEP, true>(d, c == 1 ? d[K] : d[K] * splat(c));
+    else if constexpr (c == 1) return dot<X, J, K + STEP, STEP, true>(d, s + d[K]);
+    else return dot<X, J, K + STEP, STEP, true>(d, fma(splat(c), d[K], s));
+  }
+}
+
+// to_points is out = X * in, pair by pair.
+template <class X, int J = 0> INLINE void to_points(const V *in, V *out) {
+  if constexpr (J >= X::points) {
+    return;
+  } else if constexpr (J < X::first || J == X::points - 1) {
+    out[J] = dot<X, J, 0, 1>(in);
+    to_points<X, J + 1>(in, out);
+  } else {
+    constexpr int sign = parity<X>(J);
+    static_assert(sign != 0, "points must come in pairs");
+    V even = dot<X, J, 0, 2>(in), odd = dot<X, J, 1, 2>(in);
+    out[J] = even + odd;
+    out[J + 1] = sign > 0 ? even - odd : odd - even;
+    to_points<X, J + 2>(in, out);
+  }
+}
+
+// column is the sum over the points from J on of X(j, K) * in[j]. sum and difference of each pair lie at its places.
+template <class X, int K, int J, bool SOME = false> INLINE V column(const V *pairs, V s = V{}) {
+  if constexpr (J >= X::points) {
+    return s;
+  } else if constexpr (J < X::first || J == X::points - 1) {
+    constexpr float c = (float)X::at(J, K);
+    if constexpr (c == 0) return column<X, K, J + 1, SOME>(pairs, s);
+    else if constexpr (!SOME) return column<X, K, J + 1, true>(pairs, c == 1 ? pairs[J] : pairs[J] * splat(c));
+    else if constexpr (c == 1) return column<X, K, J + 1, true>(pairs, s + pairs[J]);
+    else return column<X, K, J + 1, true>(pairs, fma(splat(c), pairs[J], s));
+  } else {
+    constexpr float c = (float)X::at(J, K);
+    constexpr int place = X::at(J + 1, K) == X::at(J, K) ? J : J + 1;
+    if constexpr (c == 0) return column<X, K, J + 2, SOME>(pairs, s);
+    else if constexpr (!SOME) return column<X, K, J + 2, true>(pairs, c == 1 ? pairs[place] : pairs[place] * splat(c));
+    else if constexpr (c == 1) return column<X, K, J + 2, true>(pairs, s + pairs[place]);
+    else return column<X, K, J + 2, true>(pairs, fma(splat(c), pairs[place], s));
+  }
+}
+
+template <class X, int K = 0> INLINE void columns(const V *pairs, V *out) {
+  if constexpr (K < X::cols) {
+    out[K] = column<X, K, 0>(pairs);
+    columns<X, K + 1>(pairs, out);
+  }
+}
+
+// from_points is out = X^T * in.
+template <class X> INLINE void from_points(const V *in, V *out) {
+  V pairs[X::points];
+#pragma GCC unroll 8
+  for (int j = 0; j < X::points; j++) {
+    bool first = j >= X::first && j < X::points - 1 && (j - X::first) % 2 == 0;
+    bool second = j >= X::first && j < X::points - 1 && !first;
+    pairs[j] = first ? in[j] + in[j + 1] : second ? in[j - 1] - in[j] : in[j];
+  }
+  columns<X>(pairs, out);
+}
+
+// Maps reads a block of channels of one image. inside says that a whole tile of t x t from (y, x) on can be read with
+// at; edge reads zeros beyond the image.
+struct Maps {
+  const float *plane;
+  int h, w;
+  Maps(const Geometry &g, const float *x, int n, int block)
+      : plane(x + ((size_t)n * (g.c / B) + block) * g.h * g.w * B), h(g.h), w(g.w) {}
+  INLINE bool inside(int y, int x, int t) const { return y >= 0 && x >= 0 && y + t <= h && x + t <= w; }
+  INLINE V at(int y, int x) const { return load(plane + ((size_t)y * w + x) * B); }
+  INLINE V edge(int y, int x) const { return y >= 0 && y < h && x >= 0 && x < w ? at(y, x) : V{}; }
+};
+
+// Phases reads phases of plain maps, by plain pixels: four neighbouring pixels are four neighbouring channels, so that a
+// block is two or four pieces of rows. border reads zeros beyond the image.
+struct Phases {
+  static constexpr int S = winograd::phase_stride;
+  const float *plane;
+  int h, w, s;
+  Phases(const Geometry &g, const float *x, int n, int block)
+      : plane(x + ((size_t)n * (g.c / winograd::phase_maps) + block * B / winograd::phase_maps) * g.h * g.w), h(g.h), w(g.w),
+        s(block * B % winograd::phase_maps / S) {}
+  INLINE V rows(int y, int x) const {
+    V v;
+    for (int i = 0; i < B / S; i++) __builtin_memcpy((float *)&v + i * S, plane + (size_t)(y + s + i) * w + x, S * sizeof(float));
+    return v;
+  }
+  V border(int y, int x) const {
+    V v = {};
+    for (int i = 0; i < B; i++) {
+      int py = y + s + i / S, px = x + i % S;
+      if (py >= 0 && py < h && px >= 0 && px < w) v[i] = plane[(size_t)py * w + px];
+    }
+    return v;
+  }
+};
+
+// Input transforms a tile of t x t pixels.
+template <int M, int R> struct Input {
+  static constexpr int T = M + R - 1;
+  using X = typename Matrices<M, R>::B;
+  // Reads through get(y, x) for 0 <= y, x < T.
+  template <class Get> static INLINE void transform(Get get, float *v, size_t stride) {
+    V half[T][T];
+    for (int x = 0; x < T; x++) {
+      V d[T], o[T];
+#pragma GCC unroll 8
+      for (int y = 0; y < T; y++) d[y] = get(y, x);
+      to_points<X>(d, o);
+#pragma GCC unroll 8
+      for (int y = 0; y < T; y++) half[y][x] = o[y];
+    }
+    for (int y = 0; y < T; y++, v += T * stride) {
+      V o[T];
+      to_points<X>(half[y], o);
+#pragma GCC unroll 8
+      for (int x = 0; x < T; x++) store(v + x * stride, o[x]);
+    }
+  }
+};
+
+// Place walks over tiles: image, row and column of the next one.
+struct Place {
+  const Tiling t;
+  int n, row, col;
+  Place(const Tiling &tiles, int at) : t(tiles), n(at / tiles.each()), row(at % tiles.each() / tiles.columns), col(at % tiles.columns) {}
+  void next() {
+    if (++col < t.columns) return;
+    col = 0;
+    if (++row < t.rows) return;
+    row = 0;
+    n++;
+  }
+};
+
+template <int M, int R> void input_maps(const Geometry &g, const float *x, int at, int count, const Work &work) {
+  constexpr int T = M + R - 1;
+  for (int b = 0; b < g.c / B; b++) {
+    Place p(winograd::tiling(g, M), at);
+    float *v = work.v + (size_t)b * work.tiles * B;
+    for (int q = 0; q < count; q++, p.next(), v += B) {
+      const Maps maps(g, x, p.n, b);
+      const int y0 = p.row * M - g.pad_top, x0 = p.col * M - g.pad_left;
+      if (maps.inside(y0, x0, T)) Input<M, R>::transform([&](int y, int xx) __attribute__((always_inline)) { return maps.at(y0 + y, x0 + xx); }, v, work.sv);
+      else Input<M, R>::transform([&](int y, int xx) __attribute__((always_inline)) { return maps.edge(y0 + y, x0 + xx); }, v, work.sv);
+    }
+  }
+}
+
+template <int M, int R> void input_phases(const Geometry &g, const float *x, int at, int count, const Work &work) {
+  constexpr int T = M + R - 1, S = Phases::S;
+  for (int b = 0; b < g.c / B; b++) {
+    Place p(winograd::tiling(g, M), at);
+    float *v = work.v + (size_t)b * work.tiles * B;
+    for (int q = 0; q < count; q++, p.next(), v += B) {
+      const Phases maps(g, x, p.n, b);
+      const int y0 = p.row * M * S - g.pad_top, x0 = p.col * M * S - g.pad_left;
+      // Rows and columns of phases that lie wholly inside.
+      const int top = y0 < 0 ? (-y0 + S - 1) / S : 0, left = x0 < 0 ? (-x0 + S - 1) / S : 0;
+      const int bottom = (g.h - y0) / S, right = (g.w - x0) / S;
+      if (top == 0 && left == 0 && bottom >= T && right >= T) {
+        Input<M, R>::transform([&](int y, int xx) __attribute__((always_inline)) { return maps.rows(y0 + S * y, x0 + S * xx); }, v, work.sv);
+        continue;
+      }
+      Input<M, R>::transform(
+          [&](int y, int xx) __attribute__((always_inline)) {
+            bool in = y >= top && y < bottom && xx >= left && xx < right;
+            return in ? maps.rows(y0 + S * y, x0 + S * xx) : maps.border(y0 + S * y, x0 + S * xx);
+          },
+          v, work.sv);
+    }
+  }
+}
+
+template <int M, int R> void input(const Geometry &g, const float *x, int at, int count, const Work &work) {
+  if (g.phases) input_phases<M, R>(g, x, at, count, work);
+  else input_maps<M, R>(g, x, at, count, work);
+}
+
+// output transforms products back, adds what is to be added, and writes the part of the tile that is inside.
+template <int M, int R> void output(const Geometry &g, const float *bias, float *y, int flags, int at, int count, const Work &work) {
+  constexpr int T = M + R - 1;
+  using X = typename Matrices<M, R>::A;
+  for (int b = 0; b < g.k / B; b++) {
+    Place p(winograd::tiling(g, M), at);
+    const V start = flags & winograd::add_bias ? load(bias + b * B) : V{};
+    const float *m = work.m + (size_t)b * work.tiles * B;
+    for (int q = 0; q < count; q++, p.next(), m += B) {
+      V half[M][T];
+      for (int x = 0; x < T; x++) {
+        V d[T], o[M];
+#pragma GCC unroll 8
+        for (int j = 0; j < T; j++) d[j] = load(m + (j * T + x) * work.sm);
+        from_points<X>(d, o);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) half[i][x] = o[i];
+      }
+      const int rows = g.oh - p.row * M < M ? g.oh - p.row * M : M, cols = g.ow - p.col * M < M ? g.ow - p.col * M : M;
+      float *out = y + ((((size_t)p.n * (g.k / B) + b) * g.oh + p.row * M) * g.ow + p.col * M) * B;
+      for (int i = 0; i < rows; i++, out += (size_t)g.ow * B) {
+        V o[M];
+        from_points<X>(half[i], o);
+#pragma GCC unroll 8
+        for (int x = 0; x < M; x++) {
+          if (x >= cols) break;
+          V z = o[x] + start;
+          if (flags & winograd::accumulate) z = load(out + x * B) + z;
+          if (flags & winograd::rectify) z = z < 0 ? V{} : z; // NaN stays
+          store(out + x * B, z);
+        }
+      }
+    }
+  }
+}
+
+// output_gradient transforms the gradient of tiles of the output to the points, and sums it up for the bias.
+template <int M, int R> void output_gradient(const Geometry &g, const float *dy, float *db, int at, int count, const Work &work) {
+  constexpr int T = M + R - 1;
+  using X = typename Matrices<M, R>::A;
+  for (int b = 0; b < g.k / B; b++) {
+    Place p(winograd::tiling(g, M), at);
+    float *m = work.m + (size_t)b * work.tiles * B;
+    V total = {};
+    for (int q = 0; q < count; q++, p.next(), m += B) {
+      const int rows = g.oh - p.row * M < M ? g.oh - p.row * M : M, cols = g.ow - p.col * M < M ? g.ow - p.col * M : M;
+      const float *in = dy + ((((size_t)p.n * (g.k / B) + b) * g.oh + p.row * M) * g.ow + p.col * M) * B;
+      V half[T][M], sum = {};
+      for (int x = 0; x < M; x++) {
+        V d[M], o[T];
+#pragma GCC unroll 8
+        for (int y = 0; y < M; y++) {
+          d[y] = y < rows && x < cols ? load(in + ((size_t)y * g.ow + x) * B) : V{};
+          sum += d[y];
+        }
+        to_points<X>(d, o);
+#pragma GCC unroll 8
+        for (int y = 0; y < T; y++) half[y][x] = o[y];
+      }
+      total += sum;
+      float *to = m;
+      for (int y = 0; y < T; y++, to += T * work.sm) {
+        V o[T];
+        to_points<X>(half[y], o);
+#pragma GCC unroll 8
+        for (int x = 0; x < T; x++) store(to + x * work.sm, o[x]);
+      }
+    }
+    if (db) store(db + b * B, load(db + b * B) + total);
+  }
+}
+
+// The matrix products. A tile of W rows by N vectors stays in registers while the sum runs over channels (product; rows
+// are tiles of the image) or over tiles (gradient; rows are channels), one after the other.
+
+template <int W, int N> INLINE void product_tile(const float *v, size_t sv, const float *u, size_t su, float *m, size_t sm, int blocks) {
+  V c[W][N];
+#pragma GCC unroll 16
+  for (int i = 0; i < W; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) c[i][j] = V{};
+  for (int b = 0; b < blocks; b++, v += sv, u += B * B)
+#pragma GCC unroll 4
+    for (int k = 0; k < B; k++) {
+      V w[N];
+#pragma GCC unroll 4
+      for (int j = 0; j < N; j++) w[j] = load(u + j * su + k * B);
+#pragma GCC unroll 16
+      for (int i = 0; i < W; i++) {
+        V a = splat(v[i * B + k]);
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) c[i][j] = fma(a, w[j], c[i][j]);
+      }
+    }
+#pragma GCC unroll 16
+  for (int i = 0; i < W; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) store(m + j * sm + i * B, c[i][j]);
+}
+
+// Operands of a matrix product: vectors of blocks of `from` maps times filters are vectors of blocks of `to` maps.
+struct Operands {
+  const float *v;
+  float *u, *m;
+  size_t sv, su; // floats between blocks of v and m, of u
+  int blocks, tiles;
+};
+
+template <int N> void product_panel(const Operands &o, int j) {
+  constexpr int W = Registers::rows[N - 1];
+  const float *u = o.u + j * o.su;
+  float *m = o.m + j * o.sv;
+  int q = 0;
+  for (; q + W <= o.tiles; q += W) product_tile<W, N>(o.v + q * B, o.sv, u, o.su, m + q * B, o.sv, o.blocks);
+  if constexpr (W > 2)
+    for (; q + 2 <= o.tiles; q += 2) product_tile<2, N>(o.v + q * B, o.sv, u, o.su, m + q * B, o.sv, o.blocks);
+  for (; q < o.tiles; q++) product_tile<1, N>(o.v + q * B, o.sv, u, o.su, m + q * B, o.sv, o.blocks);
+}
+
+template <int W, int N> INLINE void gradient_tile(const float *v, const float *m, size_t sm, float *u, size_t su, int tiles, bool more) {
+  V c[W][N];
+#pragma GCC unroll 16
+  for (int i = 0; i < W; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) c[i][j] = more ? load(u + j * su + i * B) : V{};
+  for (int q = 0; q < tiles; q++, v += B, m += B) {
+    V d[N];
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) d[j] = load(m + j * sm);
+#pragma GCC unroll 16
+    for (int i = 0; i < W; i++) {
+      V a = splat(v[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < N; j++) c[i][j] = fma(a, d[j], c[i][j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < W; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) store(u + j * su + i * B, c[i][j]);
+}
+
+template <int N> void gradient_panel(const Operands &o, int j, bool more) {
+  constexpr int W = Registers::tall[N - 1];
+  static_assert(B % W == 0, "rows must divide a block");
+  for (int b = 0; b < o.blocks; b++)
+    for (int i = 0; i < B; i += W)
+      gradient_tile<W, N>(o.v + b * o.sv + i, o.m + j * o.sv, o.sv, o.u + j * o.su + (b * B + i) * B, o.su, o.tiles, more);
+}
+
+// panels cuts n vectors into panels as wide as the registers hold, and no panel of one vector if that can be.
+template <int WIDEST, class F> INLINE void panels(int n, F f) {
+  for (int j = 0, take; j < n; j += take) {
+    take = n - j < WIDEST ? n - j : WIDEST;
+    if (n - j == WIDEST + 1 && WIDEST > 2) take = WIDEST - 1;
+    f(j, take);
+  }
+}
+
+void product(const Operands &o, int vectors) {
+  panels<Registers::widest>(vectors, [&](int j, int take) {
+    if constexpr (Registers::widest >= 4)
+      if (take == 4) return product_panel<4>(o, j);
+    if constexpr (Registers::widest >= 3)
+      if (take == 3) return product_panel<3>(o, j);
+    take == 2 ? product_panel<2>(o, j) : product_panel<1>(o, j);
+  });
+}
+
+void gradient_product(const Operands &o, int vectors, bool more) {
+  panels<Registers::tall_widest>(vectors, [&](int j, int take) {
+    if constexpr (Registers::tall_widest >= 3)
+      if (take == 3) return gradient_panel<3>(o, j, more);
+    take == 2 ? gradient_panel<2>(o, j, more) : gradient_panel<1>(o, j, more);
+  });
+}
+
+Operands operands(const Geometry &g, const Work &work, int point, int count) {
+  return {work.v + point * work.sv, work.u + point * work.su, work.m + point * work.sm, (size_t)work.tiles * B, (size_t)g.c * B, g.c / B, count};
+}
+
+// Filters.
+
+// taps is where pixel (y, x) of the filters from channel c to the block b of maps lies, or null where there is none.
+INLINE const float *taps(const Geometry &g, const float *w, int r, int b, int c, int y, int x) {
+  if (!g.phases) return w + ((((size_t)b * g.c + c) * r + y) * r + x) * B;
+  constexpr int S = winograd::phase_stride, P = winograd::phase_maps;
+  const int py = S * y + c % P / S, px = S * x + c % S;
+  if (py >= g.kernel || px >= g.kernel) return nullptr;
+  return w + ((((size_t)b * (g.c / P) + c / P) * g.kernel + py) * g.kernel + px) * B;
+}
+
+template <int M, int R, class Get> INLINE void filter_to_points(Get get, float *u, size_t stride) {
+  constexpr int T = M + R - 1;
+  using X = typename Matrices<M, R>::G;
+  V half[T][R];
+  for (int x = 0; x < R; x++) {
+    V d[R], o[T];
+    for (int y = 0; y < R; y++) d[y] = get(y, x);
+    to_points<X>(d, o);
+    for (int i = 0; i < T; i++) half[i][x] = o[i];
+  }
+  for (int i = 0; i < T; i++) {
+    V o[T];
+    to_points<X>(half[i], o);
+    for (int j = 0; j < T; j++) store(u + (i * T + j) * stride, o[j]);
+  }
+}
+
+template <int M, int R> void weights(const Geometry &g, const float *w, const Work &work) {
+  for (int b = 0; b < g.k / B; b++)
+    for (int c = 0; c < g.c; c++)
+      filter_to_points<M, R>(
+          [&](int y, int x) {
+            const float *p = taps(g, w, R, b, c, y, x);
+            return p ? load(p) : V{};
+          },
+          work.u + ((size_t)b * g.c + c) * B, work.su);
+}
+
+template <int M, int R> void turned(const Geometry &g, const float *w, const Work &work) {
+  for (int b = 0; b < g.k / B; b++)
+    for (int c = 0; c < g.c; c++)
+      filter_to_points<M, R>(
+          [&](int y, int x) {
+            V v;
+            for (int i = 0; i < B; i++)
+              v[i] = w[((((size_t)(c / B) * g.k + b * B + i) * R + (R - 1 - y)) * R + (R - 1 - x)) * B + c % B];
+            return v;
+          },
+          work.u + ((size_t)b * g.c + c) * B, work.su);
+}
+
+template <int M, int R> void filters_from_points(const Geometry &g, const Work &work, float *w) {
+  constexpr int T = M + R - 1;
+  using X = typename Matrices<M, R>::G;
+  for (int b = 0; b < g.k / B; b++)
+    for (int c = 0; c < g.c; c++) {
+      const float *u = work.u + ((size_t)b * g.c + c) * B;
+      V half[R][T];
+      for (int x = 0; x < T; x++) {
+        V d[T], o[R];
+        for (int i = 0; i < T; i++) d[i] = load(u + (i * T + x) * work.su);
+        from_points<X>(d, o);
+        for (int y = 0; y < R; y++) half[y][x] = o[y];
+      }
+      for (int y = 0; y < R; y++) {
+        V o[R];
+        from_points<X>(half[y], o);
+        for (int x = 0; x < R; x++)
+          if (const float *p = taps(g, w, R, b, c, y, x)) store(const_cast<float *>(p), o[x]);
+      }
+    }
+}
+
+// Lanes.
+
+template <int M, int R> void forward(const Geometry &g, const float *x, const float *bias, float *y, int flags, int first, int last, const Work &work) {
+  constexpr int points = (M + R - 1) * (M + R - 1);
+  const int each = winograd::tiling(g, M).each();
+  for (int at = first * each; at < last * each; at += work.tiles) {
+    int count = last * each - at < work.tiles ? last * each - at : work.tiles;
+    input<M, R>(g, x, at, count, work);
+    for (int p = 0; p < points; p++) product(operands(g, work, p, count), g.k / B);
+    output<M, R>(g, bias, y, flags, at, count, work);
+  }
+}
+
+template <int M, int R>
+void gradient(const Geometry &g, const float *x, const float *dy, float *dw, float *db, int first, int last, const Work &work) {
+  constexpr int points = (M + R - 1) * (M + R - 1);
+  const int each = winograd::tiling(g, M).each();
+  if (db)
+    for (int b = 0; b < g.k; b += B) store(db + b, V{});
+  for (int at = first * each; at < last * each; at += work.tiles) {
+    int count = last * each - at < work.tiles ? last * each - at : work.tiles;
+    input<M, R>(g, x, at, count, work);
+    output_gradient<M, R>(g, dy, db, at, count, work);
+    for (int p = 0; p < points; p++) gradient_product(operands(g, work, p, count), g.k / B, at > first * each);
+  }
+  filters_from_points<M, R>(g, work, dw);
+}
+
+template <int M, int R> constexpr Kernels tile() { return {M, R, B, weights<M, R>, turned<M, R>, forward<M, R>, gradient<M, R>}; }
+const Kernels all[] = {tile<4, 3>(), tile<5, 3>(), tile<3, 5>(), tile<4, 5>()};
+
+} // namespace
+
+const Kernels *winograd::KERNELS(int m, int r) {
+  for (const Kernels &k : all)
+    if (k.m == m && k.r == r) return &k;
+  return nullptr;
+}

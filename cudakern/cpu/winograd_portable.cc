@@ -1,0 +1,14 @@
+// Winograd's kernels for any processor that the compiler knows.
+#include "winograd.h"
+#include "winograd_points.h"
+
+#define KERNELS kernels_portable
+#define BLOCK 8
+#define FUSED 0
+namespace {
+struct Registers {
+  static constexpr int widest = 2, rows[] = {4, 3};
+  static constexpr int tall_widest = 2, tall[] = {4, 2};
+};
+} // namespace
+#include "winograd_kernels.h"
