@@ -89,7 +89,7 @@ func TestPrecision(t *testing.T) {
 	}
 	for _, c := range []cudakern.ConvDesc{
 		{N: 1, In: 3, H: 107, W: 107, Out: 48, OutH: 25, OutW: 25, Kernel: 11, Stride: 4}, // conv1, a part of the image
-		same(1, 48, 27, 64, 5), same(1, 192, 13, 64, 3), same(2, 32, 16, 32, 5), same(4, 32, 8, 32, 3),
+		same(1, 48, 27, 64, 5), same(1, 192, 13, 64, 3), same(2, 32, 16, 32, 5), same(4, 48, 9, 64, 5), same(4, 32, 8, 32, 3),
 	} {
 		m, err := kerntest.NewPrecision(c)
 		if err != nil {
@@ -110,6 +110,41 @@ func TestPrecision(t *testing.T) {
 					t.Error(err)
 				}
 			}
+		}
+	}
+}
+
+// TestBlocksAgree wants the same bits whether maps lie in blocks of 8 or of 16: AVX-512 computes what AVX2 computes.
+func TestBlocksAgree(t *testing.T) {
+	narrow, wide := -1, -1
+	for _, p := range paths() {
+		switch pathName(p) {
+		case "avx2":
+			narrow = p
+		case "avx2-wide", "avx512":
+			wide = p
+		}
+	}
+	if narrow < 0 || wide < 0 {
+		t.Skip("this processor has no AVX2")
+	}
+	a, b := forced(t, narrow, winogradAlways), forced(t, wide, winogradAlways)
+	for _, d := range []cudakern.ConvDesc{
+		{N: 9, In: 48, H: 11, W: 13, Out: 32, OutH: 11, OutW: 13, Kernel: 3, Stride: 1, Pad: cudakern.Pad{Top: 1, Left: 1}},
+		{N: 3, In: 96, H: 9, W: 8, Out: 16, OutH: 9, OutW: 8, Kernel: 5, Stride: 1, Pad: cudakern.Pad{Top: 2, Left: 2}},
+		{N: 3, In: 3, H: 51, W: 48, Out: 32, OutH: 11, OutW: 11, Kernel: 11, Stride: 4},
+	} {
+		m, err := kerntest.NewPrecision(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Same(a, b); err != nil {
+			t.Errorf("%+v: %v", d, err)
+		}
+	}
+	for _, d := range []cudakern.Device{a, b} {
+		if err := d.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

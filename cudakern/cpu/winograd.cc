@@ -32,8 +32,8 @@ Memory allocate(size_t floats) {
 constexpr size_t line = 16;
 
 // chunk is how many tiles are worked on at a time, of `all` in a row. Enough for the filters' matrices to be read
-// seldom, few enough for the rest to stay in the cache; a multiple of what the matrix products like. It does not reach
-// the bits.
+// seldom, few enough for the rest to stay in the cache; a multiple of the rows of the matrix products' tiles or of the
+// groups that gradients are summed in, so that it does not reach the bits.
 int chunk(const Geometry &g, const Kernels *k, int all, bool gradient) {
   const size_t points = (size_t)(k->m + k->r - 1) * (k->m + k->r - 1), tile = points * (g.c + g.k) * sizeof(float);
   const size_t room = gradient ? 8 << 20 : 1 << 20;
@@ -41,7 +41,8 @@ int chunk(const Geometry &g, const Kernels *k, int all, bool gradient) {
   if (most < 48) most = 48;
   pieces = (all + most - 1) / most;
   n = (all + pieces - 1) / pieces;
-  return (n + 11) / 12 * 12;
+  const int unit = gradient ? tiles_group : 12;
+  return (n + unit - 1) / unit * unit;
 }
 
 } // namespace

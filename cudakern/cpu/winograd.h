@@ -40,6 +40,10 @@ struct Work {
   size_t su, sv, sm; // floats from one point to the next
 };
 
+// Sums over maps, and over tiles for gradients, are cut into groups of so many.
+constexpr int maps_group(int maps) { return maps <= 64 ? 16 : 32; }
+constexpr int tiles_group = 32;
+
 enum { add_bias = 1, accumulate = 2, rectify = 4 };
 
 // Kernels are what is compiled for one instruction set, block and tile F(m x m, r x r). Each computes on the calling

@@ -5,8 +5,8 @@
 // FUSED, floats in a vector of the instruction that multiplies and adds with one rounding, or 0,
 // and a struct Registers: how many rows a tile of the matrix products has, by the number of its vectors.
 // Every sum has one order, every multiplication that is fused into a sum says so: the compiler has no say in the bits.
-// cgo does not take this as a flag.
-#pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
+// cgo does not take these as flags; what -O3 adds to -O2 here is time to compile.
+#pragma GCC optimize("O2", "fp-contract=off", "no-math-errno", "no-trapping-math")
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -312,29 +312,17 @@ template <int M, int R> void output_gradient(const Geometry &g, const float *dy,
 // The matrix products. A tile of W rows by N vectors stays in registers while the sum runs over channels (product; rows
 // are tiles of the image) or over tiles (gradient; rows are channels), one after the other.
 
-template <int W, int N> INLINE void product_tile(const float *v, size_t sv, const float *u, size_t su, float *m, size_t sm, int blocks) {
-  V c[W][N];
+// Sums are cut into groups, which are summed up each by itself: most of the rounding error is that of long sums.
+
+template <int W, int N> INLINE void add_tile(V (&c)[W][N], float *to, size_t stride, bool more) {
 #pragma GCC unroll 16
   for (int i = 0; i < W; i++)
 #pragma GCC unroll 4
-    for (int j = 0; j < N; j++) c[i][j] = V{};
-  for (int b = 0; b < blocks; b++, v += sv, u += B * B)
-#pragma GCC unroll 4
-    for (int k = 0; k < B; k++) {
-      V w[N];
-#pragma GCC unroll 4
-      for (int j = 0; j < N; j++) w[j] = load(u + j * su + k * B);
-#pragma GCC unroll 16
-      for (int i = 0; i < W; i++) {
-        V a = splat(v[i * B + k]);
-#pragma GCC unroll 4
-        for (int j = 0; j < N; j++) c[i][j] = fma(a, w[j], c[i][j]);
-      }
+    for (int j = 0; j < N; j++) {
+      float *p = to + j * stride + i * B;
+      store(p, more ? load(p) + c[i][j] : c[i][j]);
+      c[i][j] = V{};
     }
-#pragma GCC unroll 16
-  for (int i = 0; i < W; i++)
-#pragma GCC unroll 4
-    for (int j = 0; j < N; j++) store(m + j * sm + i * B, c[i][j]);
 }
 
 // Operands of a matrix product: vectors of blocks of `from` maps times filters are vectors of blocks of `to` maps.
@@ -345,38 +333,58 @@ struct Operands {
   int blocks, tiles;
 };
 
+template <int W, int N> INLINE void product_tile(const Operands &o, const float *u, float *m, int q) {
+  const int group = winograd::maps_group(o.blocks * B) / B;
+  const float *v = o.v + q * B;
+  const size_t su = o.su;
+  V c[W][N] = {};
+  for (int from = 0; from < o.blocks; from += group) {
+    const int end = from + group < o.blocks ? from + group : o.blocks;
+    for (int b = from; b < end; b++, v += o.sv, u += B * B)
+#pragma GCC unroll 4
+      for (int k = 0; k < B; k++) {
+        V w[N];
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) w[j] = load(u + j * su + k * B);
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++) {
+          V a = splat(v[i * B + k]);
+#pragma GCC unroll 4
+          for (int j = 0; j < N; j++) c[i][j] = fma(a, w[j], c[i][j]);
+        }
+      }
+    add_tile<W, N>(c, m + q * B, o.sv, from > 0);
+  }
+}
+
 template <int N> void product_panel(const Operands &o, int j) {
   constexpr int W = Registers::rows[N - 1];
   const float *u = o.u + j * o.su;
   float *m = o.m + j * o.sv;
   int q = 0;
-  for (; q + W <= o.tiles; q += W) product_tile<W, N>(o.v + q * B, o.sv, u, o.su, m + q * B, o.sv, o.blocks);
+  for (; q + W <= o.tiles; q += W) product_tile<W, N>(o, u, m, q);
   if constexpr (W > 2)
-    for (; q + 2 <= o.tiles; q += 2) product_tile<2, N>(o.v + q * B, o.sv, u, o.su, m + q * B, o.sv, o.blocks);
-  for (; q < o.tiles; q++) product_tile<1, N>(o.v + q * B, o.sv, u, o.su, m + q * B, o.sv, o.blocks);
+    for (; q + 2 <= o.tiles; q += 2) product_tile<2, N>(o, u, m, q);
+  for (; q < o.tiles; q++) product_tile<1, N>(o, u, m, q);
 }
 
 template <int W, int N> INLINE void gradient_tile(const float *v, const float *m, size_t sm, float *u, size_t su, int tiles, bool more) {
-  V c[W][N];
+  V c[W][N] = {};
+  for (int from = 0; from < tiles; from += winograd::tiles_group) {
+    const int end = from + winograd::tiles_group < tiles ? from + winograd::tiles_group : tiles;
+    for (int q = from; q < end; q++, v += B, m += B) {
+      V d[N];
+#pragma GCC unroll 4
+      for (int j = 0; j < N; j++) d[j] = load(m + j * sm);
 #pragma GCC unroll 16
-  for (int i = 0; i < W; i++)
+      for (int i = 0; i < W; i++) {
+        V a = splat(v[i]);
 #pragma GCC unroll 4
-    for (int j = 0; j < N; j++) c[i][j] = more ? load(u + j * su + i * B) : V{};
-  for (int q = 0; q < tiles; q++, v += B, m += B) {
-    V d[N];
-#pragma GCC unroll 4
-    for (int j = 0; j < N; j++) d[j] = load(m + j * sm);
-#pragma GCC unroll 16
-    for (int i = 0; i < W; i++) {
-      V a = splat(v[i]);
-#pragma GCC unroll 4
-      for (int j = 0; j < N; j++) c[i][j] = fma(a, d[j], c[i][j]);
+        for (int j = 0; j < N; j++) c[i][j] = fma(a, d[j], c[i][j]);
+      }
     }
+    add_tile<W, N>(c, u, su, more || from > 0);
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < W; i++)
-#pragma GCC unroll 4
-    for (int j = 0; j < N; j++) store(u + j * su + i * B, c[i][j]);
 }
 
 template <int N> void gradient_panel(const Operands &o, int j, bool more) {

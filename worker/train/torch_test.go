@@ -109,7 +109,8 @@ func losses(t *testing.T, dev cudakern.Device, f torchJob) []float64 {
 }
 
 // TestPyTorchAgrees trains ten steps from the same initial weights on the same images as PyTorch did in float64, and
-// wants every loss within 1e-5.
+// wants every loss within 1e-5; within 2e-4 by Winograd's algorithm, whose rounding may turn a rectifier or a maximum of a
+// pool over, after which the runs go apart.
 func TestPyTorchAgrees(t *testing.T) {
 	raw, err := os.ReadFile("testdata/torch.json")
 	if err != nil {
@@ -119,12 +120,16 @@ func TestPyTorchAgrees(t *testing.T) {
 	if err := json.Unmarshal(raw, &file); err != nil || len(file.Jobs) < 5 {
 		t.Fatalf("%d jobs: %v", len(file.Jobs), err)
 	}
-	native, err := cpu.New()
+	direct, err := cpu.New(cpu.Direct())
 	if err != nil {
 		t.Fatal(err)
 	}
-	devices := map[string]cudakern.Device{"ref": ref.New(), "cpu": native}
-	for name, dev := range devices {
+	winograd, err := cpu.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tolerances := map[string]float64{"ref": 1e-5, "cpu direct": 1e-5, "cpu": 2e-4}
+	for name, dev := range map[string]cudakern.Device{"ref": ref.New(), "cpu direct": direct, "cpu": winograd} {
 		for _, f := range file.Jobs {
 			if name == "ref" && f.Network != "tiny" {
 				continue // minutes
@@ -134,7 +139,7 @@ func TestPyTorchAgrees(t *testing.T) {
 				worst := 0.0
 				for i, want := range f.Losses {
 					off := math.Abs(got[i]-want) / want
-					if worst = max(worst, off); off > 1e-5 {
+					if worst = max(worst, off); off > tolerances[name] {
 						t.Errorf("step %d: loss %.9g, PyTorch has %.9g: %.1g off", i+1, got[i], want, off)
 					}
 				}
