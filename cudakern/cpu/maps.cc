@@ -40,12 +40,12 @@ INLINE float power(float s, float beta) {
   return std::pow(s, -beta);
 }
 INLINE V roots(V s) {
-#ifdef __SSE2__ // the compiler keeps scalar roots for the sake of errno
-  __m128 h[2];
-  memcpy(h, &s, sizeof s);
-  h[0] = _mm_sqrt_ps(h[0]);
-  h[1] = _mm_sqrt_ps(h[1]);
-  memcpy(&s, h, sizeof s);
+#ifdef __SSE2__ // the compiler keeps scalar roots for the sake of errno; halves through memory would stall
+  typedef float H __attribute__((vector_size(16)));
+  H low = __builtin_shufflevector(s, s, 0, 1, 2, 3), high = __builtin_shufflevector(s, s, 4, 5, 6, 7);
+  low = (H)_mm_sqrt_ps((__m128)low);
+  high = (H)_mm_sqrt_ps((__m128)high);
+  s = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
 #else
   for (int i = 0; i < lanes; i++) s[i] = std::sqrt(s[i]);
 #endif
@@ -160,6 +160,81 @@ CLONES static void maps_backward(const ck_lrn_desc *desc, const float *x, const 
   }
 }
 
+} // extern "C"
+
+// Normalisation over five neighbouring maps in blocks, as the paper has it: all channels of one pixel after another,
+// eight at a time, and neighbours by shifting vectors that are at hand. The sums are those of the general kernels above,
+// to the bit.
+
+constexpr int five_vectors = 128; // of one pixel: up to 1024 maps
+
+// five sums channels i-2 .. i+2 of the middle one of three neighbouring vectors, in ascending order.
+INLINE V five(V before, V at, V behind) {
+  typedef int I __attribute__((vector_size(32)));
+  V s = __builtin_shuffle(before, at, I{6, 7, 8, 9, 10, 11, 12, 13});
+  s += __builtin_shuffle(before, at, I{7, 8, 9, 10, 11, 12, 13, 14});
+  s += at;
+  s += __builtin_shuffle(at, behind, I{1, 2, 3, 4, 5, 6, 7, 8});
+  s += __builtin_shuffle(at, behind, I{2, 3, 4, 5, 6, 7, 8, 9});
+  return s;
+}
+
+// eight is where the k-th vector of a pixel lies, counted from the pixel's place in the first block.
+template <int B> INLINE size_t eight(const ck_lrn_desc &d, int k) { return (size_t)(k * lanes / B) * d.h * d.w * B + k * lanes % B; }
+
+template <int B> INLINE void five_forward(const ck_lrn_desc &d, const float *x, float *y) {
+  const int n = d.c / lanes;
+  for (int p = 0; p < d.h * d.w; p++, x += B, y += B) {
+    V before = {}, v = load(x), at = v * v;
+    for (int k = 0; k < n; k++) {
+      V next = k + 1 < n ? load(x + eight<B>(d, k + 1)) : V{};
+      V behind = next * next, s = d.k + d.alpha * five(before, at, behind);
+      store(y + eight<B>(d, k), v * powers(s, d.beta));
+      before = at;
+      at = behind;
+      v = next;
+    }
+  }
+}
+
+template <int B> INLINE void five_backward(const ck_lrn_desc &d, const float *x, const float *dy, float *dx) {
+  const int n = d.c / lanes;
+  const float f = 2 * d.alpha * d.beta;
+  V scaled[five_vectors], q[five_vectors + 1];
+  q[n] = V{};
+  for (int p = 0; p < d.h * d.w; p++, x += B, dy += B, dx += B) {
+    V before = {}, v = load(x), at = v * v;
+    for (int k = 0; k < n; k++) {
+      V next = k + 1 < n ? load(x + eight<B>(d, k + 1)) : V{};
+      V behind = next * next, s = d.k + d.alpha * five(before, at, behind);
+      scaled[k] = powers(s, d.beta) * load(dy + eight<B>(d, k));
+      q[k] = scaled[k] * v / s;
+      before = at;
+      at = behind;
+      v = next;
+    }
+    before = V{};
+    for (int k = 0; k < n; k++) {
+      V w = load(x + eight<B>(d, k));
+      store(dx + eight<B>(d, k), scaled[k] - f * w * five(before, q[k], q[k + 1]));
+      before = q[k];
+    }
+  }
+}
+
+extern "C" {
+
+static bool is_five(const ck_lrn_desc *d) { return d->size == 5 && d->block >= lanes && d->c / lanes <= five_vectors; }
+
+CLONES static void five_forward_of(const ck_lrn_desc *d, const float *x, float *y) {
+  if (d->block == 16) return five_forward<16>(*d, x, y);
+  five_forward<8>(*d, x, y);
+}
+CLONES static void five_backward_of(const ck_lrn_desc *d, const float *x, const float *dy, float *dx) {
+  if (d->block == 16) return five_backward<16>(*d, x, dy, dx);
+  five_backward<8>(*d, x, dy, dx);
+}
+
 // space_scale is k + a * sum of squares over the size x size places around (y, x) of one map of a block.
 static float space_scale(const ck_lrn_desc *d, const float *map, int y, int x, int i) {
   int lo = d->size / 2;
@@ -210,15 +285,23 @@ static void space_backward(const ck_lrn_desc *d, const float *x, const float *dy
 
 void ck_lrn_forward(const ck_lrn_desc *d, const float *x, float *y) {
   if (d->space) return space_forward(d, x, y);
-  Strips v(d), sq(d);
   size_t image = (size_t)d->c * d->h * d->w;
+  if (is_five(d)) {
+    for (int n = 0; n < d->n; n++) five_forward_of(d, x + n * image, y + n * image);
+    return;
+  }
+  Strips v(d), sq(d);
   for (int n = 0; n < d->n; n++) maps_forward(d, x + n * image, y + n * image, v.row(), sq.row(), &v);
 }
 
 void ck_lrn_backward(const ck_lrn_desc *d, const float *x, const float *dy, float *dx) {
   if (d->space) return space_backward(d, x, dy, dx);
-  Strips v(d), t(d), g(d), q(d);
   size_t image = (size_t)d->c * d->h * d->w;
+  if (is_five(d)) {
+    for (int n = 0; n < d->n; n++) five_backward_of(d, x + n * image, dy + n * image, dx + n * image);
+    return;
+  }
+  Strips v(d), t(d), g(d), q(d);
   for (int n = 0; n < d->n; n++)
     maps_backward(d, x + n * image, dy + n * image, dx + n * image, v.row(), t.row(), g.row(), q.row(), &v);
 }

@@ -28,6 +28,8 @@ func mapTests() []test {
 		{N: 3, C: 7, H: 3, W: 3, Size: 5, K: 1, Alpha: 0.5, Beta: 0.75},  // strong, so that the sums matter
 		{N: 2, C: 13, H: 5, W: 3, Size: 4, K: 2, Alpha: 0.3, Beta: 0.5},  // even: the window is lopsided
 		{N: 2, C: 3, H: 7, W: 9, Size: 9, K: 1.5, Alpha: 0.2, Beta: 1.1}, // wider than the maps
+		{N: 2, C: 32, H: 3, W: 4, Size: 3, K: 1, Alpha: 0.5, Beta: 0.75},
+		{N: 2, C: 16, H: 2, W: 5, Size: 5, K: 1.5, Alpha: 0.4, Beta: 0.6},
 		{N: 2, C: 3, H: 9, W: 7, Size: 3, K: 1, Alpha: 0.4, Beta: 0.75, Space: true},
 		{N: 1, C: 2, H: 5, W: 5, Size: 4, K: 1, Alpha: 0.4, Beta: 0.75, Space: true},
 	} {
