@@ -67,12 +67,13 @@ func paths() (out []int) {
 
 func pathName(path int) string { return C.GoString(C.ck_path_name(C.int(path))) }
 
-// convolutions names the algorithms of convolution, their tiles and the instruction set of their kernels.
+// convolutions names the instruction set of our kernels of convolution, the algorithm, and the tiles it chooses from.
 func (d *device) convolutions() string {
+	s := "kernels-" + pathName(d.path)
 	if d.winograd == winogradOff {
-		return "direct"
+		return s + "/direct"
 	}
-	s := "winograd-" + pathName(d.path)
+	s += "/winograd"
 	for i := C.int(0); C.ck_tile(i) != 0; i++ {
 		s += fmt.Sprintf("-f%d", int(C.ck_tile(i)))
 	}

@@ -12,7 +12,7 @@ enum { ERR_BYTES = 512 };
 
 const char *ck_version(void);   // "onednn-2.6.3/avx2"
 
-// Paths: what the kernels of Winograd convolution are compiled for.
+// Paths: what our kernels of convolution are compiled for.
 enum { CK_PORTABLE, CK_AVX2, CK_AVX2_WIDE, CK_AVX512, CK_PATHS };
 int ck_best_path(void);               // of this processor and oneDNN's own choice
 int ck_path_runs(int path);           // whether this processor has the instructions

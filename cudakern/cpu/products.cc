@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 
 #include "dnnl_compat.h"
+#include "shallow.h"
 #include "winograd.h"
 
 using namespace compat;
@@ -161,7 +162,9 @@ struct ck_product {
   bool bias = false;
   const ck_layout *weights = nullptr;
   Run fwd, data, wts;
-  winograd::Plan wino; // passes that have no primitive
+  // Passes that have no primitive.
+  winograd::Plan wino;
+  std::unique_ptr<shallow::Pass> few;
   int flags = 0;
 
   template <class PD> void make_forward(const primitive &p, const PD &pd, const dims &shape, const md &x, const md &y) {
@@ -195,18 +198,20 @@ md maps(int n, int c, int h, int w, int block) {
 
 md any(const md &m) { return md(shape_of(m), f32, tag::any); }
 
-// direct_backward makes the primitives of those backward passes that Winograd's algorithm does not do.
+// direct_backward makes the primitives of those backward passes that nothing else does.
 void direct_backward(ck_product &p, const ck_conv_desc &d, const md &x, const md &w, const md *b, const md &y, const dims &st, const dims &pl,
                      const dims &pr) {
+  const bool data = !d.no_data && !p.wino.data, gradient = !p.wino.gradient && !p.few;
+  if (!data && !gradient) return;
   const md loose_w(shape_of(w), f32, tag::any);
   auto hint = conv_fwd(cpu(), x, w, b, y, st, pl, pr, attributes());
   auto loose = conv_fwd(cpu(), any(x), loose_w, b, any(y), st, pl, pr, attributes());
-  if (!d.no_data && !p.wino.data) {
+  if (data) {
     auto bd = conv_bwd_data(cpu(), x, w, y, st, pl, pr, hint, attributes());
     if (slow(bd)) bd = conv_bwd_data(cpu(), any(x), loose_w, any(y), st, pl, pr, loose, attributes());
     p.make_data(convolution_backward_data(bd), bd, x, y);
   }
-  if (!p.wino.gradient) {
+  if (gradient) {
     auto bw = conv_bwd_weights(cpu(), x, w, b, y, st, pl, pr, hint, attributes());
     if (slow(bw)) bw = conv_bwd_weights(cpu(), any(x), loose_w, b, any(y), st, pl, pr, loose, attributes());
     p.make_weights(convolution_backward_weights(bw), bw, x, y);
@@ -217,11 +222,12 @@ ck_product *conv(const ck_conv_desc &d) {
   auto p = std::make_unique<ck_product>();
   p->bias = d.bias;
   p->wino = winograd::plan(d);
+  if (!p->wino.any()) p->few = shallow::plan(d);
   p->flags = (d.bias ? winograd::add_bias : 0) | (d.accumulate ? winograd::accumulate : 0) | (d.relu ? winograd::rectify : 0);
   md x = maps(d.n, d.in, d.h, d.w, d.block_x), y = maps(d.n, d.out, d.out_h, d.out_w, d.block_y);
   dims shape{d.out, d.in, d.kernel, d.kernel};
   md w(shape, f32, tag::any), b({d.out}, f32, tag::x);
-  if (p->wino.any()) {
+  if (p->wino.any() || p->few) {
     p->weights = intern(md(shape, f32, d.block_y == 16 ? tag::Abcd16a : tag::Abcd8a), shape);
     w = p->weights->desc;
   }
@@ -233,11 +239,11 @@ ck_product *conv(const ck_conv_desc &d) {
   // Operands as they lie first; where oneDNN has only plain loops for that, as it likes them, through copies.
   if (!p->wino.forward) {
     const md loose_w(shape, f32, tag::any);
-    auto fwd = conv_fwd(cpu(), x, w, bp, y, st, pl, pr, attributes(d.accumulate, d.relu));
+    auto fwd = conv_fwd(cpu(), x, loose_w, bp, y, st, pl, pr, attributes(d.accumulate, d.relu));
     if (slow(fwd)) fwd = conv_fwd(cpu(), any(x), loose_w, bp, y, st, pl, pr, attributes(d.accumulate, d.relu));
     p->make_forward(convolution_forward(fwd), fwd, shape, x, y);
   }
-  if (!p->wino.data || !p->wino.gradient) direct_backward(*p, d, x, w, bp, y, st, pl, pr);
+  direct_backward(*p, d, x, w, bp, y, st, pl, pr);
   return p.release();
 }
 
@@ -367,6 +373,7 @@ int ck_product_backward_data(ck_product *p, const float *dy, const float *w, flo
 
 int ck_product_backward_weights(ck_product *p, const float *x, const float *dy, float *dw, float *db, char *err) {
   return guard(err, [&] {
+    if (p->few) return p->few->gradient(x, dy, dw, db);
     if (p->wino.gradient) return p->wino.gradient->gradient(x, dy, dw, db);
     p->wts.set(DNNL_ARG_SRC, x);
     p->wts.set(DNNL_ARG_DIFF_DST, dy);

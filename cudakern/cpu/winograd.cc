@@ -1,9 +1,5 @@
-// The driver of Winograd convolution: which passes of which convolutions it does with which tiles, their workspace, and
-// the lanes and the tree that gradients of filters are summed by.
+// The driver of Winograd convolution: which passes of which convolutions it does with which tiles, and their workspace.
 #include "winograd.h"
-
-#include <stdexcept>
-#include <string>
 
 namespace winograd {
 
@@ -18,15 +14,6 @@ const Kernels *kernels(int path, int m, int r) {
 }
 
 namespace {
-
-// lane_count is into how many lanes a batch is cut for gradients of filters. It is part of what the bits depend on.
-int lane_count(int n) { return n < 8 ? n : 8; }
-
-Memory allocate(size_t floats) {
-  Memory p((float *)ck_alloc(floats * sizeof(float)));
-  if (!p) throw std::runtime_error("out of memory for " + std::to_string(floats * sizeof(float)) + " bytes of workspace");
-  return p;
-}
 
 // A line of the cache between one point's matrix and the next: see Work.
 constexpr size_t line = 16;
@@ -49,18 +36,16 @@ int chunk(const Geometry &g, const Kernels *k, int all, bool gradient) {
 
 Pass::Pass(const Geometry &geometry, const Kernels *kernels, bool gradient) : g(geometry), k(kernels) {
   const size_t points = (size_t)(k->m + k->r - 1) * (k->m + k->r - 1);
-  const int each = tiling(g, k->m).each(), lanes = lane_count(g.n);
+  const int each = tiling(g, k->m).each(), lanes = lanes::count(g.n);
   work.tiles = chunk(g, k, gradient ? (g.n + lanes - 1) / lanes * each : g.n * each, gradient);
   work.su = (size_t)g.c * g.k + line;
   work.sv = (size_t)g.c * work.tiles + line;
   work.sm = (size_t)g.k * work.tiles + line;
-  memory = allocate(points * (work.su + work.sv + work.sm));
+  memory = lanes::allocate(points * (work.su + work.sv + work.sm));
   work.u = memory.get();
   work.v = work.u + points * work.su;
   work.m = work.v + points * work.sv;
-  filters = (size_t)g.c * g.k * g.kernel * g.kernel / (g.phases ? phase_maps : 1);
-  if (gradient)
-    for (int depth = 0; (1 << depth) < lanes; depth++) partial[depth] = allocate(filters + g.k);
+  if (gradient) tree = lanes::Tree(g.n, (size_t)g.c * g.k * g.kernel * g.kernel / (g.phases ? phase_maps : 1), g.k);
 }
 
 void Pass::forward(const float *x, const float *w, const float *bias, float *y, int flags) {
@@ -73,21 +58,8 @@ void Pass::data(const float *dy, const float *w, float *dx) {
   k->forward(g, dy, nullptr, dx, 0, 0, g.n, work);
 }
 
-void Pass::gradient(const float *x, const float *dy, float *dw, float *db) { lanes(x, dy, dw, db, 0, lane_count(g.n), 0); }
-
-// lanes sums lanes [first, last): the former half onto dw and db, the latter beside it, then both. So the order of every
-// sum is the same whoever computes which lane.
-void Pass::lanes(const float *x, const float *dy, float *dw, float *db, int first, int last, int depth) {
-  if (last - first == 1) {
-    const long all = lane_count(g.n);
-    return k->gradient(g, x, dy, dw, db, (int)(g.n * (long)first / all), (int)(g.n * (long)last / all), work);
-  }
-  const int middle = (first + last + 1) / 2;
-  float *other = partial[depth].get();
-  lanes(x, dy, dw, db, first, middle, depth + 1);
-  lanes(x, dy, other, db ? other + filters : nullptr, middle, last, depth + 1);
-  ck_add(filters, dw, other);
-  if (db) ck_add(g.k, db, other + filters);
+void Pass::gradient(const float *x, const float *dy, float *dw, float *db) {
+  tree.sum([&](int first, int last, float *dw, float *db) { k->gradient(g, x, dy, dw, db, first, last, work); }, dw, db);
 }
 
 namespace {

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "engine.h"
+#include "lanes.h"
 
 namespace winograd {
 
@@ -66,11 +67,6 @@ const Kernels *kernels_avx2(int m, int r);
 const Kernels *kernels_avx2_wide(int m, int r);
 const Kernels *kernels_portable(int m, int r);
 
-struct Freed {
-  void operator()(void *p) const { ck_free(p); }
-};
-using Memory = std::unique_ptr<float, Freed>;
-
 // Pass is one direction of a convolution by Winograd's algorithm, with its workspace.
 class Pass {
 public:
@@ -81,13 +77,11 @@ public:
   const Kernels *tile() const { return k; }
 
 private:
-  void lanes(const float *x, const float *dy, float *dw, float *db, int first, int last, int depth);
   Geometry g;
   const Kernels *k;
   Work work;
-  Memory memory;
-  Memory partial[3]; // sums of lanes, for each depth of the tree below the root
-  size_t filters;    // floats of dw
+  lanes::Memory memory;
+  lanes::Tree tree; // of gradients
 };
 
 // Plan is which passes of a convolution are done by Winograd's algorithm: null where direct ones are expected faster.

@@ -1,9 +1,9 @@
-// Winograd's kernels for blocks of 16 maps on AVX2: what AVX-512 runs, where there is none. For tests.
+// The kernels of convolution for blocks of 16 maps on AVX2: what AVX-512 runs, where there is none. For tests.
+#include "shallow.h"
 #include "winograd.h"
 #include "winograd_points.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
-
 
 #pragma GCC target("avx2,fma")
 #define KERNELS kernels_avx2_wide
@@ -16,6 +16,9 @@ struct Registers {
 };
 } // namespace
 #include "winograd_kernels.h"
+
+#include "shallow_kernels.h"
 #else
 const winograd::Kernels *winograd::kernels_avx2_wide(int, int) { return nullptr; }
+const shallow::Kernels *shallow::kernels_avx2_wide(int) { return nullptr; }
 #endif

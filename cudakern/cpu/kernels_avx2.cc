@@ -1,9 +1,9 @@
-// Winograd's kernels for AVX2 and FMA: 16 registers of 8 floats.
+// The kernels of convolution for AVX2 and FMA: 16 registers of 8 floats.
+#include "shallow.h"
 #include "winograd.h"
 #include "winograd_points.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
-
 
 #pragma GCC target("avx2,fma")
 #define KERNELS kernels_avx2
@@ -16,6 +16,9 @@ struct Registers {
 };
 } // namespace
 #include "winograd_kernels.h"
+
+#include "shallow_kernels.h"
 #else
 const winograd::Kernels *winograd::kernels_avx2(int, int) { return nullptr; }
+const shallow::Kernels *shallow::kernels_avx2(int) { return nullptr; }
 #endif

@@ -1,4 +1,5 @@
-// Winograd's kernels for any processor that the compiler knows.
+// The kernels of convolution for any processor that the compiler knows.
+#include "shallow.h"
 #include "winograd.h"
 #include "winograd_points.h"
 
@@ -12,3 +13,5 @@ struct Registers {
 };
 } // namespace
 #include "winograd_kernels.h"
+
+#include "shallow_kernels.h"

@@ -1,9 +1,9 @@
-// Winograd's kernels for AVX-512: 32 registers of 16 floats.
+// The kernels of convolution for AVX-512: 32 registers of 16 floats.
+#include "shallow.h"
 #include "winograd.h"
 #include "winograd_points.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
-
 
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
 #define KERNELS kernels_avx512
@@ -16,6 +16,9 @@ struct Registers {
 };
 } // namespace
 #include "winograd_kernels.h"
+
+#include "shallow_kernels.h"
 #else
 const winograd::Kernels *winograd::kernels_avx512(int, int) { return nullptr; }
+const shallow::Kernels *shallow::kernels_avx512(int) { return nullptr; }
 #endif

@@ -1,0 +1,37 @@
+// The driver of gradients over a plain map or two.
+#include "shallow.h"
+
+namespace shallow {
+
+namespace {
+
+constexpr int most_maps = 2; // from three on oneDNN is as fast
+
+const Kernels *kernels(int path, int kernel) {
+  switch (path) {
+  case CK_AVX512: return kernels_avx512(kernel);
+  case CK_AVX2: return kernels_avx2(kernel);
+  case CK_AVX2_WIDE: return kernels_avx2_wide(kernel);
+  case CK_PORTABLE: return kernels_portable(kernel);
+  }
+  return nullptr;
+}
+
+} // namespace
+
+Pass::Pass(const Geometry &g, const Kernels *k)
+    : g(g), k(k), padded(lanes::allocate((size_t)g.in * g.rows() * g.columns())),
+      tree(g.n, (size_t)g.in * g.out * g.kernel * g.kernel, g.out) {}
+
+void Pass::gradient(const float *x, const float *dy, float *dw, float *db) {
+  tree.sum([&](int first, int last, float *dw, float *db) { k->gradient(g, x, dy, dw, db, first, last, padded.get()); }, dw, db);
+}
+
+std::unique_ptr<Pass> plan(const ck_conv_desc &d) {
+  if (d.block_x != 1 || d.block_y != ck_block(d.path) || d.stride != 1 || d.in > most_maps) return nullptr;
+  const Kernels *k = kernels(d.path, d.kernel);
+  if (!k) return nullptr;
+  return std::unique_ptr<Pass>(new Pass({d.n, d.in, d.h, d.w, d.out, d.out_h, d.out_w, d.kernel, d.pad_top, d.pad_left}, k));
+}
+
+} // namespace shallow
