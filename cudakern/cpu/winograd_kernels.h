@@ -21,6 +21,7 @@ using winograd::parity;
 
 constexpr int B = BLOCK;
 typedef float V __attribute__((vector_size(4 * BLOCK)));
+typedef float H __attribute__((vector_size(16)));
 
 INLINE V load(const float *p) {
   V v;
@@ -140,10 +141,19 @@ struct Phases {
   Phases(const Geometry &g, const float *x, int n, int block)
       : plane(x + ((size_t)n * (g.c / winograd::phase_maps) + block * B / winograd::phase_maps) * g.h * g.w), h(g.h), w(g.w),
         s(block * B % winograd::phase_maps / S) {}
-  INLINE V rows(int y, int x) const {
-    V v;
-    for (int i = 0; i < B / S; i++) __builtin_memcpy((float *)&v + i * S, plane + (size_t)(y + s + i) * w + x, S * sizeof(float));
+  INLINE H piece(int y, int x) const {
+    H v;
+    __builtin_memcpy(&v, plane + (size_t)(y + s) * w + x, sizeof v);
     return v;
+  }
+  INLINE V rows(int y, int x) const {
+    auto upper = __builtin_shufflevector(piece(y, x), piece(y + 1, x), 0, 1, 2, 3, 4, 5, 6, 7);
+#if BLOCK == 8
+    return upper;
+#else
+    auto lower = __builtin_shufflevector(piece(y + 2, x), piece(y + 3, x), 0, 1, 2, 3, 4, 5, 6, 7);
+    return __builtin_shufflevector(upper, lower, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#endif
   }
   V border(int y, int x) const {
     V v = {};
