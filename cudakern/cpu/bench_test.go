@@ -32,8 +32,9 @@ const batch = 128
 // layers are the ops of the full-size network and of the one for 32 x 32 images that take time.
 func layers() []layer {
 	conv := func(name string, in, size, out, outSize, kernel, stride, pad int) layer {
-		d := cudakern.ConvDesc{N: batch, In: in, H: size, W: size, Out: out, OutH: outSize, OutW: outSize, Kernel: kernel, Stride: stride,
-			Pad: cudakern.Pad{Top: pad, Left: pad, Bottom: pad, Right: pad}, Bias: true, ReLU: true, NoData: in <= 3}
+		d := cudakern.ConvDesc{N: batch, In: in, H: size, W: size, Out: out, OutH: outSize, OutW: outSize, Kernel: kernel,
+			Stride: stride, Pad: cudakern.Pad{Top: pad, Left: pad, Bottom: pad, Right: pad},
+			Bias: true, ReLU: true, NoData: in <= 3}
 		flops := 2 * float64(batch*out*outSize*outSize*in*kernel*kernel)
 		return layer{name, func(dev cudakern.Device) (bench, error) {
 			op, err := dev.NewConv(d)
@@ -54,14 +55,19 @@ func layers() []layer {
 		}}
 	}
 	return []layer{
-		conv("alexnet/conv1", 3, 224, 48, 55, 11, 4, 0), lrnLayer("alexnet/lrn1", 48, 55), poolLayer("alexnet/pool1", 48, 55, 27),
-		conv("alexnet/conv2", 48, 27, 128, 27, 5, 1, 2), lrnLayer("alexnet/lrn2", 128, 27), poolLayer("alexnet/pool2", 128, 27, 13),
+		conv("alexnet/conv1", 3, 224, 48, 55, 11, 4, 0), lrnLayer("alexnet/lrn1", 48, 55),
+		poolLayer("alexnet/pool1", 48, 55, 27),
+		conv("alexnet/conv2", 48, 27, 128, 27, 5, 1, 2), lrnLayer("alexnet/lrn2", 128, 27),
+		poolLayer("alexnet/pool2", 128, 27, 13),
 		conv("alexnet/conv3 block", 128, 13, 192, 13, 3, 1, 1), conv("alexnet/conv4", 192, 13, 192, 13, 3, 1, 1),
 		conv("alexnet/conv5", 192, 13, 128, 13, 3, 1, 1), poolLayer("alexnet/pool5", 128, 13, 6),
 		dense("alexnet/fc6 block", 4608, 2048), dense("alexnet/fc7 block", 2048, 2048),
-		conv("alexnet-32/conv1", 1, 32, 16, 32, 5, 1, 2), lrnLayer("alexnet-32/lrn1", 16, 32), poolLayer("alexnet-32/pool1", 16, 32, 16),
-		conv("alexnet-32/conv2", 16, 16, 32, 16, 5, 1, 2), lrnLayer("alexnet-32/lrn2", 32, 16), poolLayer("alexnet-32/pool2", 32, 16, 8),
-		conv("alexnet-32/conv3 block", 32, 8, 32, 8, 3, 1, 1), poolLayer("alexnet-32/pool5", 32, 8, 4), dense("alexnet-32/fc6 block", 512, 128),
+		conv("alexnet-32/conv1", 1, 32, 16, 32, 5, 1, 2), lrnLayer("alexnet-32/lrn1", 16, 32),
+		poolLayer("alexnet-32/pool1", 16, 32, 16),
+		conv("alexnet-32/conv2", 16, 16, 32, 16, 5, 1, 2), lrnLayer("alexnet-32/lrn2", 32, 16),
+		poolLayer("alexnet-32/pool2", 32, 16, 8),
+		conv("alexnet-32/conv3 block", 32, 8, 32, 8, 3, 1, 1), poolLayer("alexnet-32/pool5", 32, 8, 4),
+		dense("alexnet-32/fc6 block", 512, 256),
 	}
 }
 
@@ -113,7 +119,8 @@ func newOperands(dev cudakern.Device) *operands {
 	return o
 }
 
-func productBench(dev cudakern.Device, op weighted, xs, ws, ys cudakern.Shape, flops float64, noData bool) (bench, error) {
+func productBench(dev cudakern.Device, op weighted, xs, ws, ys cudakern.Shape, flops float64,
+	noData bool) (bench, error) {
 	o := newOperands(dev)
 	lx, lw, ly := op.Layouts()
 	x, w, dy, b := o.make(xs, lx), o.make(ws, lw), o.make(ys, ly), o.make(cudakern.Shape{ws[0]}, cudakern.Plain)
@@ -138,7 +145,8 @@ func lrnLayer(name string, maps, size int) layer {
 		l := op.Layouts()
 		x, y, dy, dx := o.make(d.Shape(), l), o.make(d.Shape(), l), o.make(d.Shape(), l), o.make(d.Shape(), l)
 		return bench{passes: []pass{{"forward", func() error { return op.Forward(o.st, x, y) }},
-			{"backward", func() error { return op.Backward(o.st, x, y, dy, dx) }}}, close: func() { o.free(); op.Close() }}, o.err
+				{"backward", func() error { return op.Backward(o.st, x, y, dy, dx) }}}, close: func() { o.free(); op.Close() }},
+			o.err
 	}}
 }
 
@@ -156,7 +164,8 @@ func poolLayer(name string, maps, size, out int) layer {
 			o.err = op.Forward(o.st, x, y)
 		}
 		return bench{passes: []pass{{"forward", func() error { return op.Forward(o.st, x, y) }},
-			{"backward", func() error { return op.Backward(o.st, x, y, dy, dx) }}}, close: func() { o.free(); op.Close() }}, o.err
+				{"backward", func() error { return op.Backward(o.st, x, y, dy, dx) }}}, close: func() { o.free(); op.Close() }},
+			o.err
 	}}
 }
 

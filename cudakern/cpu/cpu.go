@@ -1,8 +1,9 @@
 //go:build cgo
 
 // Package cpu is the CPU device: float32, dense layers and some convolutions by oneDNN's direct algorithms, the other
-// convolutions by Winograd's and the rest in C++ of its own, all on the calling thread. Maps whose channels divide into blocks are kept blocked (N x C/B x H x W x B)
-// from one op to the next; others are plain. Weights are in whatever layout oneDNN's primitives like.
+// convolutions by Winograd's and the rest in C++ of its own, all on the calling thread. Maps whose channels divide into
+// blocks are kept blocked (N x C/B x H x W x B) from one op to the next; others are plain. Weights are in whatever
+// layout oneDNN's primitives like.
 package cpu
 
 /*

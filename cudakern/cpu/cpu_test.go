@@ -85,7 +85,8 @@ func TestWinograd(t *testing.T) {
 func TestPrecision(t *testing.T) {
 	same := func(n, in, size, out, kernel int) cudakern.ConvDesc {
 		pad := cudakern.Pad{Top: kernel / 2, Left: kernel / 2, Bottom: kernel / 2, Right: kernel / 2}
-		return cudakern.ConvDesc{N: n, In: in, H: size, W: size, Out: out, OutH: size, OutW: size, Kernel: kernel, Stride: 1, Pad: pad}
+		return cudakern.ConvDesc{N: n, In: in, H: size, W: size, Out: out, OutH: size, OutW: size, Kernel: kernel, Stride: 1,
+			Pad: pad}
 	}
 	for _, c := range []cudakern.ConvDesc{
 		{N: 1, In: 3, H: 107, W: 107, Out: 48, OutH: 25, OutW: 25, Kernel: 11, Stride: 4}, // conv1, a part of the image
@@ -158,7 +159,8 @@ func TestPlans(t *testing.T) {
 	}{
 		{3, 224, 48, 11, 4, 55, "winograd F(5x5,3x3)"}, {48, 27, 128, 5, 1, 27, "winograd F(4x4,5x5)"},
 		{128, 13, 192, 3, 1, 13, "winograd F(5x5,3x3)"}, {192, 13, 128, 3, 1, 13, "winograd F(5x5,3x3)"},
-		{1, 32, 16, 5, 1, 32, "direct"}, {16, 16, 32, 5, 1, 16, "winograd F(4x4,5x5)"}, {32, 8, 32, 3, 1, 8, "winograd F(4x4,3x3)"},
+		{1, 32, 16, 5, 1, 32, "direct"}, {16, 16, 32, 5, 1, 16, "winograd F(4x4,5x5)"},
+		{32, 8, 32, 3, 1, 8, "winograd F(4x4,3x3)"},
 		{8, 8, 8, 3, 1, 8, "direct"}, {64, 9, 64, 3, 2, 5, "direct"}, {64, 9, 64, 7, 1, 9, "direct"},
 	} {
 		desc := cudakern.ConvDesc{N: 2, In: c.in, H: c.size, W: c.size, Out: c.out, OutH: c.outSize, OutW: c.outSize,

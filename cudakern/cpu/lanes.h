@@ -19,7 +19,8 @@ using Memory = std::unique_ptr<float, Freed>;
 
 inline Memory allocate(size_t floats) {
   Memory p((float *)ck_alloc(floats * sizeof(float)));
-  if (!p) throw std::runtime_error("out of memory for " + std::to_string(floats * sizeof(float)) + " bytes of workspace");
+  if (!p)
+    throw std::runtime_error("out of memory for " + std::to_string(floats * sizeof(float)) + " bytes of workspace");
   return p;
 }
 

@@ -163,8 +163,8 @@ CLONES static void maps_backward(const ck_lrn_desc *desc, const float *x, const 
 } // extern "C"
 
 // Normalisation over five neighbouring maps in blocks, as the paper has it: all channels of one pixel after another,
-// eight at a time, and neighbours by shifting vectors that are at hand. The sums are those of the general kernels above,
-// to the bit.
+// eight at a time, and neighbours by shifting vectors that are at hand. The sums are those of the general kernels
+// above, to the bit.
 
 constexpr int five_vectors = 128; // of one pixel: up to 1024 maps
 
@@ -180,7 +180,9 @@ INLINE V five(V before, V at, V behind) {
 }
 
 // eight is where the k-th vector of a pixel lies, counted from the pixel's place in the first block.
-template <int B> INLINE size_t eight(const ck_lrn_desc &d, int k) { return (size_t)(k * lanes / B) * d.h * d.w * B + k * lanes % B; }
+template <int B> INLINE size_t eight(const ck_lrn_desc &d, int k) {
+  return (size_t)(k * lanes / B) * d.h * d.w * B + k * lanes % B;
+}
 
 template <int B> INLINE void five_forward(const ck_lrn_desc &d, const float *x, float *y) {
   const int n = d.c / lanes;

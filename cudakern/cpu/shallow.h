@@ -1,5 +1,5 @@
-// Gradients of the filters of a convolution of a plain map or two (a grey network's input) to blocked ones, stride 1: too
-// shallow for Winograd's algorithm to pay, and what oneDNN is slow at.
+// Gradients of the filters of a convolution of a plain map or two (a grey network's input) to blocked ones, stride 1:
+// too shallow for Winograd's algorithm to pay, and what oneDNN is slow at.
 #pragma once
 #include <memory>
 
@@ -17,11 +17,12 @@ struct Geometry {
 };
 
 // Kernels are what is compiled for one instruction set and kernel size. gradient overwrites dw, which is
-// out/B x in x kernel x kernel x B, and db if it is not null, with the sums over images [first, last). padded is room for
-// one image with its border.
+// out/B x in x kernel x kernel x B, and db if it is not null, with the sums over images [first, last). padded is room
+// for one image with its border.
 struct Kernels {
   int kernel;
-  void (*gradient)(const Geometry &g, const float *x, const float *dy, float *dw, float *db, int first, int last, float *padded);
+  void (*gradient)(const Geometry &g, const float *x, const float *dy, float *dw, float *db, int first, int last,
+      float *padded);
 };
 const Kernels *kernels_avx512(int kernel);
 const Kernels *kernels_avx2(int kernel);

@@ -1,5 +1,5 @@
-// Winograd convolution: what the driver (winograd.cc) and the kernels for each instruction set (winograd_kernels.h) share.
-// Shapes, buffers and order of every sum are described in DESIGN.md.
+// Winograd convolution: what the driver (winograd.cc) and the kernels for each instruction set (winograd_kernels.h)
+// share. Shapes, buffers and order of every sum are described in DESIGN.md.
 #pragma once
 #include <stddef.h>
 
@@ -14,8 +14,8 @@ namespace winograd {
 // c and k are multiples of the block. What lies outside the image is zero.
 struct Geometry {
   int n, c, h, w, k, oh, ow, pad_top, pad_left;
-  // The maps are phases of plain ones: channel (p*4 + s)*4 + t at (y, x) is plane p at (4y + s, 4x + t), and a filter of
-  // `kernel` pixels every 4 is one of 3 x 3 pixels over the phases. h and w are then those of the plain maps, and
+  // The maps are phases of plain ones: channel (p*4 + s)*4 + t at (y, x) is plane p at (4y + s, 4x + t), and a filter
+  // of `kernel` pixels every 4 is one of 3 x 3 pixels over the phases. h and w are then those of the plain maps, and
   // pad_top and pad_left count plain pixels.
   bool phases;
   int kernel; // of the filters as they are stored
@@ -55,9 +55,11 @@ struct Kernels {
   // convolution that g is the backward pass of: c/B x k x r x r x B, each turned by half a turn.
   void (*weights)(const Geometry &g, const float *w, const Work &work);
   void (*turned)(const Geometry &g, const float *w, const Work &work);
-  void (*forward)(const Geometry &g, const float *x, const float *bias, float *y, int flags, int first, int last, const Work &work);
+  void (*forward)(const Geometry &g, const float *x, const float *bias, float *y, int flags, int first, int last,
+      const Work &work);
   // gradient overwrites dw, laid out like w, and db if it is not null, with the sums over the lane's images.
-  void (*gradient)(const Geometry &g, const float *x, const float *dy, float *dw, float *db, int first, int last, const Work &work);
+  void (*gradient)(const Geometry &g, const float *x, const float *dy, float *dw, float *db, int first, int last,
+      const Work &work);
 };
 
 // kernels finds those of a path (CK_AVX512 ...), or null.

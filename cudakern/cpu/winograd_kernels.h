@@ -132,14 +132,15 @@ struct Maps {
   INLINE V edge(int y, int x) const { return y >= 0 && y < h && x >= 0 && x < w ? at(y, x) : V{}; }
 };
 
-// Phases reads phases of plain maps, by plain pixels: four neighbouring pixels are four neighbouring channels, so that a
-// block is two or four pieces of rows. border reads zeros beyond the image.
+// Phases reads phases of plain maps, by plain pixels: four neighbouring pixels are four neighbouring channels, so that
+// a block is two or four pieces of rows. border reads zeros beyond the image.
 struct Phases {
   static constexpr int S = winograd::phase_stride;
   const float *plane;
   int h, w, s;
   Phases(const Geometry &g, const float *x, int n, int block)
-      : plane(x + ((size_t)n * (g.c / winograd::phase_maps) + block * B / winograd::phase_maps) * g.h * g.w), h(g.h), w(g.w),
+      : plane(x + ((size_t)n * (g.c / winograd::phase_maps) + block * B / winograd::phase_maps) * g.h * g.w), h(g.h),
+          w(g.w),
         s(block * B % winograd::phase_maps / S) {}
   INLINE H piece(int y, int x) const {
     H v;
@@ -193,7 +194,8 @@ template <int M, int R> struct Input {
 struct Place {
   const Tiling t;
   int n, row, col;
-  Place(const Tiling &tiles, int at) : t(tiles), n(at / tiles.each()), row(at % tiles.each() / tiles.columns), col(at % tiles.columns) {}
+  Place(const Tiling &tiles, int at) : t(tiles), n(at / tiles.each()), row(at % tiles.each() / tiles.columns),
+      col(at % tiles.columns) {}
   void next() {
     if (++col < t.columns) return;
     col = 0;
@@ -211,8 +213,10 @@ template <int M, int R> void input_maps(const Geometry &g, const float *x, int a
     for (int q = 0; q < count; q++, p.next(), v += B) {
       const Maps maps(g, x, p.n, b);
       const int y0 = p.row * M - g.pad_top, x0 = p.col * M - g.pad_left;
-      if (maps.inside(y0, x0, T)) Input<M, R>::transform([&](int y, int xx) __attribute__((always_inline)) { return maps.at(y0 + y, x0 + xx); }, v, work.sv);
-      else Input<M, R>::transform([&](int y, int xx) __attribute__((always_inline)) { return maps.edge(y0 + y, x0 + xx); }, v, work.sv);
+      const auto within = [&](int y, int xx) __attribute__((always_inline)) { return maps.at(y0 + y, x0 + xx); };
+      const auto across = [&](int y, int xx) __attribute__((always_inline)) { return maps.edge(y0 + y, x0 + xx); };
+      if (maps.inside(y0, x0, T)) Input<M, R>::transform(within, v, work.sv);
+      else Input<M, R>::transform(across, v, work.sv);
     }
   }
 }
@@ -228,16 +232,15 @@ template <int M, int R> void input_phases(const Geometry &g, const float *x, int
       // Rows and columns of phases that lie wholly inside.
       const int top = y0 < 0 ? (-y0 + S - 1) / S : 0, left = x0 < 0 ? (-x0 + S - 1) / S : 0;
       const int bottom = (g.h - y0) / S, right = (g.w - x0) / S;
-      if (top == 0 && left == 0 && bottom >= T && right >= T) {
-        Input<M, R>::transform([&](int y, int xx) __attribute__((always_inline)) { return maps.rows(y0 + S * y, x0 + S * xx); }, v, work.sv);
-        continue;
-      }
-      Input<M, R>::transform(
-          [&](int y, int xx) __attribute__((always_inline)) {
-            bool in = y >= top && y < bottom && xx >= left && xx < right;
-            return in ? maps.rows(y0 + S * y, x0 + S * xx) : maps.border(y0 + S * y, x0 + S * xx);
-          },
-          v, work.sv);
+      const auto within = [&](int y, int xx) __attribute__((always_inline)) {
+        return maps.rows(y0 + S * y, x0 + S * xx);
+      };
+      const auto across = [&](int y, int xx) __attribute__((always_inline)) {
+        bool in = y >= top && y < bottom && xx >= left && xx < right;
+        return in ? maps.rows(y0 + S * y, x0 + S * xx) : maps.border(y0 + S * y, x0 + S * xx);
+      };
+      if (top == 0 && left == 0 && bottom >= T && right >= T) Input<M, R>::transform(within, v, work.sv);
+      else Input<M, R>::transform(across, v, work.sv);
     }
   }
 }
@@ -248,7 +251,8 @@ template <int M, int R> void input(const Geometry &g, const float *x, int at, in
 }
 
 // output transforms products back, adds what is to be added, and writes the part of the tile that is inside.
-template <int M, int R> void output(const Geometry &g, const float *bias, float *y, int flags, int at, int count, const Work &work) {
+template <int M, int R> void output(const Geometry &g, const float *bias, float *y, int flags, int at, int count,
+    const Work &work) {
   constexpr int T = M + R - 1;
   using X = typename Matrices<M, R>::A;
   for (int b = 0; b < g.k / B; b++) {
@@ -284,7 +288,8 @@ template <int M, int R> void output(const Geometry &g, const float *bias, float 
 }
 
 // output_gradient transforms the gradient of tiles of the output to the points, and sums it up for the bias.
-template <int M, int R> void output_gradient(const Geometry &g, const float *dy, float *db, int at, int count, const Work &work) {
+template <int M, int R> void output_gradient(const Geometry &g, const float *dy, float *db, int at, int count,
+    const Work &work) {
   constexpr int T = M + R - 1;
   using X = typename Matrices<M, R>::A;
   for (int b = 0; b < g.k / B; b++) {
@@ -378,7 +383,8 @@ template <int N> void product_panel(const Operands &o, int j) {
   for (; q < o.tiles; q++) product_tile<1, N>(o, u, m, q);
 }
 
-template <int W, int N> INLINE void gradient_tile(const float *v, const float *m, size_t sm, float *u, size_t su, int tiles, bool more) {
+template <int W, int N> INLINE void gradient_tile(const float *v, const float *m, size_t sm, float *u, size_t su,
+    int tiles, bool more) {
   V c[W][N] = {};
   for (int from = 0; from < tiles; from += winograd::tiles_group) {
     const int end = from + winograd::tiles_group < tiles ? from + winograd::tiles_group : tiles;
@@ -402,7 +408,8 @@ template <int N> void gradient_panel(const Operands &o, int j, bool more) {
   static_assert(B % W == 0, "rows must divide a block");
   for (int b = 0; b < o.blocks; b++)
     for (int i = 0; i < B; i += W)
-      gradient_tile<W, N>(o.v + b * o.sv + i, o.m + j * o.sv, o.sv, o.u + j * o.su + (b * B + i) * B, o.su, o.tiles, more);
+      gradient_tile<W, N>(o.v + b * o.sv + i, o.m + j * o.sv, o.sv, o.u + j * o.su + (b * B + i) * B, o.su, o.tiles,
+          more);
 }
 
 // panels cuts n vectors into panels as wide as the registers hold, and no panel of one vector if that can be.
@@ -433,7 +440,8 @@ void gradient_product(const Operands &o, int vectors, bool more) {
 }
 
 Operands operands(const Geometry &g, const Work &work, int point, int count) {
-  return {work.v + point * work.sv, work.u + point * work.su, work.m + point * work.sm, (size_t)work.tiles * B, (size_t)g.c * B, g.c / B, count};
+  return {work.v + point * work.sv, work.u + point * work.su, work.m + point * work.sm, (size_t)work.tiles * B,
+      (size_t)g.c * B, g.c / B, count};
 }
 
 // Filters.
@@ -512,7 +520,8 @@ template <int M, int R> void filters_from_points(const Geometry &g, const Work &
 
 // Lanes.
 
-template <int M, int R> void forward(const Geometry &g, const float *x, const float *bias, float *y, int flags, int first, int last, const Work &work) {
+template <int M, int R> void forward(const Geometry &g, const float *x, const float *bias, float *y, int flags,
+    int first, int last, const Work &work) {
   constexpr int points = (M + R - 1) * (M + R - 1);
   const int each = winograd::tiling(g, M).each();
   for (int at = first * each; at < last * each; at += work.tiles) {
@@ -524,7 +533,8 @@ template <int M, int R> void forward(const Geometry &g, const float *x, const fl
 }
 
 template <int M, int R>
-void gradient(const Geometry &g, const float *x, const float *dy, float *dw, float *db, int first, int last, const Work &work) {
+void gradient(const Geometry &g, const float *x, const float *dy, float *dw, float *db, int first, int last,
+    const Work &work) {
   constexpr int points = (M + R - 1) * (M + R - 1);
   const int each = winograd::tiling(g, M).each();
   if (db)
@@ -538,7 +548,9 @@ void gradient(const Geometry &g, const float *x, const float *dy, float *dw, flo
   filters_from_points<M, R>(g, work, dw);
 }
 
-template <int M, int R> constexpr Kernels tile() { return {M, R, B, weights<M, R>, turned<M, R>, forward<M, R>, gradient<M, R>}; }
+template <int M, int R> constexpr Kernels tile() {
+  return {M, R, B, weights<M, R>, turned<M, R>, forward<M, R>, gradient<M, R>};
+}
 const Kernels all[] = {tile<4, 3>(), tile<5, 3>(), tile<3, 5>(), tile<4, 5>()};
 
 } // namespace

@@ -1,5 +1,6 @@
-// The matrices of F(m, r) by Toom and Cook: y = A^T [(G g) . (B^T d)] for m outputs of a filter of r taps over t = m+r-1
-// inputs (Winograd 1980; Lavin and Gray 2016, section 4.1). For finite points p_0 .. p_(t-2) and the point at infinity:
+// The matrices of F(m, r) by Toom and Cook: y = A^T [(G g) . (B^T d)] for m outputs of a filter of r taps over t =
+// m+r-1 inputs (Winograd 1980; Lavin and Gray 2016, section 4.1). For finite points p_0 .. p_(t-2) and the point at
+// infinity:
 //   A^T   row i: p_j^i;                                                          infinity: 1 in the last row
 //   G     row j: p_j^k / N_j, N_j the product of p_j - p_l over l != j;          infinity: 1 in the last column
 //   B^T   row j: coefficients of the product of x - p_l over finite l != j;      infinity: over all finite l

@@ -102,8 +102,15 @@ func (e *env) inout(name string, s cudakern.Shape, l cudakern.Layout, terms int)
 	return b
 }
 
-// bytes makes a buffer of bytes; out says that it is compared, otherwise it must not change.
-func (e *env) bytes(name string, v []byte, out bool) cudakern.Buffer {
+// bytes makes an input of bytes, which must not change.
+func (e *env) bytes(name string, v []byte) cudakern.Buffer { return e.byteOperand(name, v, false) }
+
+// bytesOut makes an output of n bytes, poisoned.
+func (e *env) bytesOut(name string, n int) cudakern.Buffer {
+	return e.byteOperand(name, bytes.Repeat([]byte{0xa5}, n), true)
+}
+
+func (e *env) byteOperand(name string, v []byte, out bool) cudakern.Buffer {
 	o := &operand{name: name, slack: 1, raw: v, out: out}
 	if e.err != nil {
 		return nil

@@ -18,9 +18,9 @@ func algorithms(op any) (forward, data, weights string) {
 	return "direct", "direct", "direct"
 }
 
-// amplification is by how much an algorithm's largest rounding errors exceed those of a plain sum of products. Winograd's
-// transforms multiply by numbers above 1 what cancels later, the more so the larger the tile. An algorithm that is
-// missing here is tolerated nothing.
+// amplification is by how much an algorithm's largest rounding errors exceed those of a plain sum of products.
+// Winograd's transforms multiply by numbers above 1 what cancels later, the more so the larger the tile. An algorithm
+// that is missing here is tolerated nothing.
 var amplification = map[string]float64{
 	"direct":              1,
 	"winograd F(4x4,3x3)": 4,
@@ -135,7 +135,8 @@ func passes(dev cudakern.Device, d cudakern.ConvDesc) (out [3][]float32, names [
 		return out, names, e.err
 	}
 	for _, f := range []func() error{func() error { return c.Forward(st, x, w, nil, y) },
-		func() error { return c.BackwardData(st, dy, w, dx) }, func() error { return c.BackwardWeights(st, x, dy, dw, nil) }} {
+		func() error { return c.BackwardData(st, dy, w, dx) },
+		func() error { return c.BackwardWeights(st, x, dy, dw, nil) }} {
 		if err := f(); err != nil {
 			return out, names, err
 		}
