@@ -32,9 +32,9 @@ const batch = 128
 // layers are the ops of the full-size network and of the one for 32 x 32 images that take time.
 func layers() []layer {
 	conv := func(name string, in, size, out, outSize, kernel, stride, pad int) layer {
-		d := cudakern.ConvDesc{N: batch, In: in, H: size, W: size, Out: out, OutH: outSize, OutW: outSize,
-			Kernel: kernel, Stride: stride,
-			Pad: cudakern.Pad{Top: pad, Left: pad, Bottom: pad, Right: pad}, Bias: true, ReLU: true, NoData: in <= 3}
+		d := cudakern.ConvDesc{N: batch, In: in, H: size, W: size, Out: out, OutH: outSize, OutW: outSize, Kernel: kernel,
+			Stride: stride, Pad: cudakern.Pad{Top: pad, Left: pad, Bottom: pad, Right: pad},
+			Bias: true, ReLU: true, NoData: in <= 3}
 		flops := 2 * float64(batch*out*outSize*outSize*in*kernel*kernel)
 		return layer{name, func(dev cudakern.Device) (bench, error) {
 			op, err := dev.NewConv(d)
@@ -67,7 +67,7 @@ func layers() []layer {
 		conv("alexnet-32/conv2", 16, 16, 32, 16, 5, 1, 2), lrnLayer("alexnet-32/lrn2", 32, 16),
 		poolLayer("alexnet-32/pool2", 32, 16, 8),
 		conv("alexnet-32/conv3 block", 32, 8, 32, 8, 3, 1, 1), poolLayer("alexnet-32/pool5", 32, 8, 4),
-		dense("alexnet-32/fc6 block", 512, 128),
+		dense("alexnet-32/fc6 block", 512, 256),
 	}
 }
 
@@ -119,8 +119,8 @@ func newOperands(dev cudakern.Device) *operands {
 	return o
 }
 
-func productBench(dev cudakern.Device, op weighted, xs, ws, ys cudakern.Shape, flops float64, noData bool) (
-	bench, error) {
+func productBench(dev cudakern.Device, op weighted, xs, ws, ys cudakern.Shape, flops float64,
+	noData bool) (bench, error) {
 	o := newOperands(dev)
 	lx, lw, ly := op.Layouts()
 	x, w, dy, b := o.make(xs, lx), o.make(ws, lw), o.make(ys, ly), o.make(cudakern.Shape{ws[0]}, cudakern.Plain)
@@ -145,8 +145,8 @@ func lrnLayer(name string, maps, size int) layer {
 		l := op.Layouts()
 		x, y, dy, dx := o.make(d.Shape(), l), o.make(d.Shape(), l), o.make(d.Shape(), l), o.make(d.Shape(), l)
 		return bench{passes: []pass{{"forward", func() error { return op.Forward(o.st, x, y) }},
-			{"backward", func() error { return op.Backward(o.st, x, y, dy, dx) }}},
-			close: func() { o.free(); op.Close() }}, o.err
+				{"backward", func() error { return op.Backward(o.st, x, y, dy, dx) }}}, close: func() { o.free(); op.Close() }},
+			o.err
 	}}
 }
 
@@ -164,8 +164,8 @@ func poolLayer(name string, maps, size, out int) layer {
 			o.err = op.Forward(o.st, x, y)
 		}
 		return bench{passes: []pass{{"forward", func() error { return op.Forward(o.st, x, y) }},
-			{"backward", func() error { return op.Backward(o.st, x, y, dy, dx) }}},
-			close: func() { o.free(); op.Close() }}, o.err
+				{"backward", func() error { return op.Backward(o.st, x, y, dy, dx) }}}, close: func() { o.free(); op.Close() }},
+			o.err
 	}}
 }
 

@@ -85,8 +85,8 @@ func TestWinograd(t *testing.T) {
 func TestPrecision(t *testing.T) {
 	same := func(n, in, size, out, kernel int) cudakern.ConvDesc {
 		pad := cudakern.Pad{Top: kernel / 2, Left: kernel / 2, Bottom: kernel / 2, Right: kernel / 2}
-		return cudakern.ConvDesc{N: n, In: in, H: size, W: size, Out: out, OutH: size, OutW: size,
-			Kernel: kernel, Stride: 1, Pad: pad}
+		return cudakern.ConvDesc{N: n, In: in, H: size, W: size, Out: out, OutH: size, OutW: size, Kernel: kernel, Stride: 1,
+			Pad: pad}
 	}
 	for _, c := range []cudakern.ConvDesc{
 		{N: 1, In: 3, H: 107, W: 107, Out: 48, OutH: 25, OutW: 25, Kernel: 11, Stride: 4}, // conv1, a part of the image

@@ -35,11 +35,8 @@ typedef struct {
   int block_x, block_y;
   int path, winograd; // CK_AVX2 ..., CK_WINOGRAD_...
 } ck_conv_desc;
-enum {
-  CK_WINOGRAD_OFF,
-  CK_WINOGRAD_AUTO,
-  CK_WINOGRAD_ALWAYS
-}; // never, where it is expected to be faster, where it can
+// never, where it is expected to be faster, where it can
+enum { CK_WINOGRAD_OFF, CK_WINOGRAD_AUTO, CK_WINOGRAD_ALWAYS };
 typedef struct {
   int n, in, out, bias, accumulate, relu, no_data;
 } ck_dense_desc;

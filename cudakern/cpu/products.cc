@@ -200,7 +200,8 @@ md any(const md &m) { return md(shape_of(m), f32, tag::any); }
 
 // direct_backward makes the primitives of those backward passes that nothing else does.
 void direct_backward(ck_product &p, const ck_conv_desc &d, const md &x, const md &w, const md *b, const md &y,
-                     const dims &st, const dims &pl, const dims &pr) {
+    const dims &st, const dims &pl,
+                     const dims &pr) {
   const bool data = !d.no_data && !p.wino.data, gradient = !p.wino.gradient && !p.few;
   if (!data && !gradient) return;
   const md loose_w(shape_of(w), f32, tag::any);
@@ -223,8 +224,8 @@ ck_product *conv(const ck_conv_desc &d) {
   p->bias = d.bias;
   p->wino = winograd::plan(d);
   if (!p->wino.any()) p->few = shallow::plan(d);
-  p->flags =
-      (d.bias ? winograd::add_bias : 0) | (d.accumulate ? winograd::accumulate : 0) | (d.relu ? winograd::rectify : 0);
+  p->flags = (d.bias ? winograd::add_bias : 0) | (d.accumulate ? winograd::accumulate : 0) |
+      (d.relu ? winograd::rectify : 0);
   md x = maps(d.n, d.in, d.h, d.w, d.block_x), y = maps(d.n, d.out, d.out_h, d.out_w, d.block_y);
   dims shape{d.out, d.in, d.kernel, d.kernel};
   md w(shape, f32, tag::any), b({d.out}, f32, tag::x);
@@ -300,7 +301,8 @@ int ck_path_runs(int path) {
   switch (path) {
   case CK_AVX512:
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+        __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw");
   case CK_AVX2:
   case CK_AVX2_WIDE: return avx2;
   }

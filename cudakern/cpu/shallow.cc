@@ -24,16 +24,18 @@ Pass::Pass(const Geometry &g, const Kernels *k)
       tree(g.n, (size_t)g.in * g.out * g.kernel * g.kernel, g.out) {}
 
 void Pass::gradient(const float *x, const float *dy, float *dw, float *db) {
-  tree.sum([&](int first, int last, float *dw, float *db) { k->gradient(g, x, dy, dw, db, first, last, padded.get()); },
-           dw, db);
+  const auto lane = [&](int first, int last, float *dw, float *db) {
+    k->gradient(g, x, dy, dw, db, first, last, padded.get());
+  };
+  tree.sum(lane, dw, db);
 }
 
 std::unique_ptr<Pass> plan(const ck_conv_desc &d) {
   if (d.block_x != 1 || d.block_y != ck_block(d.path) || d.stride != 1 || d.in > most_maps) return nullptr;
   const Kernels *k = kernels(d.path, d.kernel);
   if (!k) return nullptr;
-  return std::unique_ptr<Pass>(
-      new Pass({d.n, d.in, d.h, d.w, d.out, d.out_h, d.out_w, d.kernel, d.pad_top, d.pad_left}, k));
+  const Geometry g = {d.n, d.in, d.h, d.w, d.out, d.out_h, d.out_w, d.kernel, d.pad_top, d.pad_left};
+  return std::make_unique<Pass>(g, k);
 }
 
 } // namespace shallow

@@ -22,7 +22,7 @@ struct Geometry {
 struct Kernels {
   int kernel;
   void (*gradient)(const Geometry &g, const float *x, const float *dy, float *dw, float *db, int first, int last,
-                   float *padded);
+      float *padded);
 };
 const Kernels *kernels_avx512(int kernel);
 const Kernels *kernels_avx2(int kernel);

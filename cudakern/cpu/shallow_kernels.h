@@ -18,8 +18,8 @@ void pad(const shallow::Geometry &g, const float *x, int n, float *padded) {
 }
 
 // row_gradient adds what one row of the gradient of N blocks of maps yields for one row of taps.
-template <int K, int N>
-INLINE void row_gradient(const shallow::Geometry &g, const float *x, const float *dy, float *dw) {
+template <int K, int N> INLINE void row_gradient(const shallow::Geometry &g, const float *x, const float *dy,
+    float *dw) {
   const size_t block = (size_t)g.in * K * K * B, plane = (size_t)g.oh * g.ow * B;
   V c[K][N] = {};
   for (int i = 0; i < g.ow; i++, dy += B) {
@@ -36,8 +36,8 @@ INLINE void row_gradient(const shallow::Geometry &g, const float *x, const float
   add_tile<K, N>(c, dw, block, true);
 }
 
-template <int K, int N>
-void image_gradient(const shallow::Geometry &g, const float *padded, const float *dy, float *dw, float *db) {
+template <int K, int N> void image_gradient(const shallow::Geometry &g, const float *padded, const float *dy,
+    float *dw, float *db) {
   const size_t plane = (size_t)g.oh * g.ow * B;
   const int columns = g.columns();
   for (int y = 0; y < g.oh; y++, dy += (size_t)g.ow * B) {
@@ -54,7 +54,7 @@ void image_gradient(const shallow::Geometry &g, const float *padded, const float
 
 template <int K>
 void shallow_gradient(const shallow::Geometry &g, const float *x, const float *dy, float *dw, float *db, int first,
-                      int last, float *padded) {
+    int last, float *padded) {
   const size_t filters = (size_t)g.in * K * K * B, plane = (size_t)g.oh * g.ow * B;
   const int blocks = g.out / B;
   constexpr int N = K > 5 ? 1 : 2; // K*N sums fit the registers
@@ -65,8 +65,8 @@ void shallow_gradient(const shallow::Geometry &g, const float *x, const float *d
     panels<N>(blocks, [&](int j, int take) {
       const float *from = dy + ((size_t)n * blocks + j) * plane;
       float *b = db ? db + j * B : nullptr;
-      take == N ? image_gradient<K, N>(g, padded, from, dw + j * filters, b)
-                : image_gradient<K, 1>(g, padded, from, dw + j * filters, b);
+      if (take == N) image_gradient<K, N>(g, padded, from, dw + j * filters, b);
+      else image_gradient<K, 1>(g, padded, from, dw + j * filters, b);
     });
   }
 }

@@ -59,8 +59,10 @@ void Pass::data(const float *dy, const float *w, float *dx) {
 }
 
 void Pass::gradient(const float *x, const float *dy, float *dw, float *db) {
-  tree.sum([&](int first, int last, float *dw, float *db) { k->gradient(g, x, dy, dw, db, first, last, work); }, dw,
-           db);
+  const auto lane = [&](int first, int last, float *dw, float *db) {
+    k->gradient(g, x, dy, dw, db, first, last, work);
+  };
+  tree.sum(lane, dw, db);
 }
 
 namespace {
@@ -91,20 +93,19 @@ Plan plan(const ck_conv_desc &d) {
   Plan p;
   const int block = ck_block(d.path);
   if (d.winograd == CK_WINOGRAD_OFF || d.block_y != block) return p;
-  const bool phases =
-      d.stride == phase_stride && d.kernel > 2 * phase_stride && d.kernel <= 3 * phase_stride && d.block_x == 1;
+  const bool phases = d.stride == phase_stride && d.kernel > 2 * phase_stride && d.kernel <= 3 * phase_stride &&
+      d.block_x == 1;
   if (!phases && (d.stride != 1 || d.block_x != block || (d.kernel != 3 && d.kernel != 5))) return p;
   const int r = phases ? 3 : d.kernel;
-  Geometry g = {
-      d.n,     phases ? d.in * phase_maps : d.in, d.h, d.w, d.out, d.out_h, d.out_w, d.pad_top, d.pad_left, phases,
-      d.kernel};
+  Geometry g = {d.n, phases ? d.in * phase_maps : d.in, d.h, d.w, d.out, d.out_h, d.out_w, d.pad_top, d.pad_left,
+      phases, d.kernel};
   if (const Kernels *k = choose(d, g, r)) {
     p.forward.reset(new Pass(g, k, false));
     p.gradient.reset(new Pass(g, k, true));
   }
   if (phases || d.no_data) return p;
-  Geometry back = {d.n,   d.out,   d.out_h, d.out_w, d.in, d.h, d.w, r - 1 - d.pad_top, r - 1 - d.pad_left,
-                   false, d.kernel};
+  Geometry back = {d.n, d.out, d.out_h, d.out_w, d.in, d.h, d.w, r - 1 - d.pad_top, r - 1 - d.pad_left, false,
+      d.kernel};
   if (const Kernels *k = choose(d, back, r)) p.data.reset(new Pass(back, k, false));
   return p;
 }

@@ -56,10 +56,10 @@ struct Kernels {
   void (*weights)(const Geometry &g, const float *w, const Work &work);
   void (*turned)(const Geometry &g, const float *w, const Work &work);
   void (*forward)(const Geometry &g, const float *x, const float *bias, float *y, int flags, int first, int last,
-                  const Work &work);
+      const Work &work);
   // gradient overwrites dw, laid out like w, and db if it is not null, with the sums over the lane's images.
   void (*gradient)(const Geometry &g, const float *x, const float *dy, float *dw, float *db, int first, int last,
-                   const Work &work);
+      const Work &work);
 };
 
 // kernels finds those of a path (CK_AVX512 ...), or null.

@@ -21,6 +21,7 @@ using winograd::parity;
 
 constexpr int B = BLOCK;
 typedef float V __attribute__((vector_size(4 * BLOCK)));
+typedef float H __attribute__((vector_size(16)));
 
 INLINE V load(const float *p) {
   V v;
@@ -139,12 +140,21 @@ struct Phases {
   int h, w, s;
   Phases(const Geometry &g, const float *x, int n, int block)
       : plane(x + ((size_t)n * (g.c / winograd::phase_maps) + block * B / winograd::phase_maps) * g.h * g.w), h(g.h),
-        w(g.w), s(block * B % winograd::phase_maps / S) {}
-  INLINE V rows(int y, int x) const {
-    V v;
-    for (int i = 0; i < B / S; i++)
-      __builtin_memcpy((float *)&v + i * S, plane + (size_t)(y + s + i) * w + x, S * sizeof(float));
+          w(g.w),
+        s(block * B % winograd::phase_maps / S) {}
+  INLINE H piece(int y, int x) const {
+    H v;
+    __builtin_memcpy(&v, plane + (size_t)(y + s) * w + x, sizeof v);
     return v;
+  }
+  INLINE V rows(int y, int x) const {
+    auto upper = __builtin_shufflevector(piece(y, x), piece(y + 1, x), 0, 1, 2, 3, 4, 5, 6, 7);
+#if BLOCK == 8
+    return upper;
+#else
+    auto lower = __builtin_shufflevector(piece(y + 2, x), piece(y + 3, x), 0, 1, 2, 3, 4, 5, 6, 7);
+    return __builtin_shufflevector(upper, lower, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#endif
   }
   V border(int y, int x) const {
     V v = {};
@@ -184,8 +194,8 @@ template <int M, int R> struct Input {
 struct Place {
   const Tiling t;
   int n, row, col;
-  Place(const Tiling &tiles, int at)
-      : t(tiles), n(at / tiles.each()), row(at % tiles.each() / tiles.columns), col(at % tiles.columns) {}
+  Place(const Tiling &tiles, int at) : t(tiles), n(at / tiles.each()), row(at % tiles.each() / tiles.columns),
+      col(at % tiles.columns) {}
   void next() {
     if (++col < t.columns) return;
     col = 0;
@@ -203,12 +213,10 @@ template <int M, int R> void input_maps(const Geometry &g, const float *x, int a
     for (int q = 0; q < count; q++, p.next(), v += B) {
       const Maps maps(g, x, p.n, b);
       const int y0 = p.row * M - g.pad_top, x0 = p.col * M - g.pad_left;
-      if (maps.inside(y0, x0, T))
-        Input<M, R>::transform(
-            [&](int y, int xx) __attribute__((always_inline)) { return maps.at(y0 + y, x0 + xx); }, v, work.sv);
-      else
-        Input<M, R>::transform(
-            [&](int y, int xx) __attribute__((always_inline)) { return maps.edge(y0 + y, x0 + xx); }, v, work.sv);
+      const auto within = [&](int y, int xx) __attribute__((always_inline)) { return maps.at(y0 + y, x0 + xx); };
+      const auto across = [&](int y, int xx) __attribute__((always_inline)) { return maps.edge(y0 + y, x0 + xx); };
+      if (maps.inside(y0, x0, T)) Input<M, R>::transform(within, v, work.sv);
+      else Input<M, R>::transform(across, v, work.sv);
     }
   }
 }
@@ -224,18 +232,15 @@ template <int M, int R> void input_phases(const Geometry &g, const float *x, int
       // Rows and columns of phases that lie wholly inside.
       const int top = y0 < 0 ? (-y0 + S - 1) / S : 0, left = x0 < 0 ? (-x0 + S - 1) / S : 0;
       const int bottom = (g.h - y0) / S, right = (g.w - x0) / S;
-      if (top == 0 && left == 0 && bottom >= T && right >= T) {
-        Input<M, R>::transform(
-            [&](int y, int xx) __attribute__((always_inline)) { return maps.rows(y0 + S * y, x0 + S * xx); }, v,
-            work.sv);
-        continue;
-      }
-      Input<M, R>::transform(
-          [&](int y, int xx) __attribute__((always_inline)) {
-            bool in = y >= top && y < bottom && xx >= left && xx < right;
-            return in ? maps.rows(y0 + S * y, x0 + S * xx) : maps.border(y0 + S * y, x0 + S * xx);
-          },
-          v, work.sv);
+      const auto within = [&](int y, int xx) __attribute__((always_inline)) {
+        return maps.rows(y0 + S * y, x0 + S * xx);
+      };
+      const auto across = [&](int y, int xx) __attribute__((always_inline)) {
+        bool in = y >= top && y < bottom && xx >= left && xx < right;
+        return in ? maps.rows(y0 + S * y, x0 + S * xx) : maps.border(y0 + S * y, x0 + S * xx);
+      };
+      if (top == 0 && left == 0 && bottom >= T && right >= T) Input<M, R>::transform(within, v, work.sv);
+      else Input<M, R>::transform(across, v, work.sv);
     }
   }
 }
@@ -246,8 +251,8 @@ template <int M, int R> void input(const Geometry &g, const float *x, int at, in
 }
 
 // output transforms products back, adds what is to be added, and writes the part of the tile that is inside.
-template <int M, int R>
-void output(const Geometry &g, const float *bias, float *y, int flags, int at, int count, const Work &work) {
+template <int M, int R> void output(const Geometry &g, const float *bias, float *y, int flags, int at, int count,
+    const Work &work) {
   constexpr int T = M + R - 1;
   using X = typename Matrices<M, R>::A;
   for (int b = 0; b < g.k / B; b++) {
@@ -283,8 +288,8 @@ void output(const Geometry &g, const float *bias, float *y, int flags, int at, i
 }
 
 // output_gradient transforms the gradient of tiles of the output to the points, and sums it up for the bias.
-template <int M, int R>
-void output_gradient(const Geometry &g, const float *dy, float *db, int at, int count, const Work &work) {
+template <int M, int R> void output_gradient(const Geometry &g, const float *dy, float *db, int at, int count,
+    const Work &work) {
   constexpr int T = M + R - 1;
   using X = typename Matrices<M, R>::A;
   for (int b = 0; b < g.k / B; b++) {
@@ -378,8 +383,8 @@ template <int N> void product_panel(const Operands &o, int j) {
   for (; q < o.tiles; q++) product_tile<1, N>(o, u, m, q);
 }
 
-template <int W, int N>
-INLINE void gradient_tile(const float *v, const float *m, size_t sm, float *u, size_t su, int tiles, bool more) {
+template <int W, int N> INLINE void gradient_tile(const float *v, const float *m, size_t sm, float *u, size_t su,
+    int tiles, bool more) {
   V c[W][N] = {};
   for (int from = 0; from < tiles; from += winograd::tiles_group) {
     const int end = from + winograd::tiles_group < tiles ? from + winograd::tiles_group : tiles;
@@ -404,7 +409,7 @@ template <int N> void gradient_panel(const Operands &o, int j, bool more) {
   for (int b = 0; b < o.blocks; b++)
     for (int i = 0; i < B; i += W)
       gradient_tile<W, N>(o.v + b * o.sv + i, o.m + j * o.sv, o.sv, o.u + j * o.su + (b * B + i) * B, o.su, o.tiles,
-                          more);
+          more);
 }
 
 // panels cuts n vectors into panels as wide as the registers hold, and no panel of one vector if that can be.
@@ -435,13 +440,8 @@ void gradient_product(const Operands &o, int vectors, bool more) {
 }
 
 Operands operands(const Geometry &g, const Work &work, int point, int count) {
-  return {work.v + point * work.sv,
-          work.u + point * work.su,
-          work.m + point * work.sm,
-          (size_t)work.tiles * B,
-          (size_t)g.c * B,
-          g.c / B,
-          count};
+  return {work.v + point * work.sv, work.u + point * work.su, work.m + point * work.sm, (size_t)work.tiles * B,
+      (size_t)g.c * B, g.c / B, count};
 }
 
 // Filters.
@@ -520,9 +520,8 @@ template <int M, int R> void filters_from_points(const Geometry &g, const Work &
 
 // Lanes.
 
-template <int M, int R>
-void forward(const Geometry &g, const float *x, const float *bias, float *y, int flags, int first, int last,
-             const Work &work) {
+template <int M, int R> void forward(const Geometry &g, const float *x, const float *bias, float *y, int flags,
+    int first, int last, const Work &work) {
   constexpr int points = (M + R - 1) * (M + R - 1);
   const int each = winograd::tiling(g, M).each();
   for (int at = first * each; at < last * each; at += work.tiles) {
@@ -535,7 +534,7 @@ void forward(const Geometry &g, const float *x, const float *bias, float *y, int
 
 template <int M, int R>
 void gradient(const Geometry &g, const float *x, const float *dy, float *dw, float *db, int first, int last,
-              const Work &work) {
+    const Work &work) {
   constexpr int points = (M + R - 1) * (M + R - 1);
   const int each = winograd::tiling(g, M).each();
   if (db)

@@ -109,8 +109,9 @@ func losses(t *testing.T, dev cudakern.Device, f torchJob) []float64 {
 }
 
 // TestPyTorchAgrees trains ten steps from the same initial weights on the same images as PyTorch did in float64, and
-// wants every loss within 1e-5; within 2e-4 by Winograd's algorithm, whose rounding may turn a rectifier or a maximum
-// of a pool over, after which the runs go apart.
+// wants every loss within 1e-5. By Winograd's algorithm, whose rounding is a few times larger, sooner or later a
+// rectifier or a maximum of a pool that was all but a tie goes the other way, after which two runs part, each as right
+// as the other: there three steps are held to 1e-5 and the rest to 2e-2, which a wrong gradient exceeds at once.
 func TestPyTorchAgrees(t *testing.T) {
 	raw, err := os.ReadFile("testdata/torch.json")
 	if err != nil {
@@ -128,7 +129,6 @@ func TestPyTorchAgrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tolerances := map[string]float64{"ref": 1e-5, "cpu direct": 1e-5, "cpu": 2e-4}
 	for name, dev := range map[string]cudakern.Device{"ref": ref.New(), "cpu direct": direct, "cpu": winograd} {
 		for _, f := range file.Jobs {
 			if name == "ref" && f.Network != "tiny" {
@@ -139,7 +139,7 @@ func TestPyTorchAgrees(t *testing.T) {
 				worst := 0.0
 				for i, want := range f.Losses {
 					off := math.Abs(got[i]-want) / want
-					if worst = max(worst, off); off > tolerances[name] {
+					if worst = max(worst, off); off > tolerance(name, i) {
 						t.Errorf("step %d: loss %.9g, PyTorch has %.9g: %.1g off", i+1, got[i], want, off)
 					}
 				}
@@ -150,4 +150,12 @@ func TestPyTorchAgrees(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// tolerance is for the loss of step i, from 0.
+func tolerance(device string, i int) float64 {
+	if device == "cpu" && i >= 3 {
+		return 2e-2
+	}
+	return 1e-5
 }
