@@ -111,7 +111,7 @@ func losses(t *testing.T, dev cudakern.Device, f torchJob) []float64 {
 // TestPyTorchAgrees trains ten steps from the same initial weights on the same images as PyTorch did in float64, and
 // wants every loss within 1e-5. By Winograd's algorithm, whose rounding is a few times larger, sooner or later a
 // rectifier or a maximum of a pool that was all but a tie goes the other way, after which two runs part, each as right
-// as the other: there three steps are held to 1e-5 and the rest to 2e-3, which a wrong gradient exceeds at once.
+// as the other: there three steps are held to 1e-5 and the rest to 2e-4, which a wrong gradient exceeds at once.
 func TestPyTorchAgrees(t *testing.T) {
 	raw, err := os.ReadFile("testdata/torch.json")
 	if err != nil {
@@ -155,7 +155,7 @@ func TestPyTorchAgrees(t *testing.T) {
 // tolerance is for the loss of step i, from 0.
 func tolerance(device string, i int) float64 {
 	if device == "cpu" && i >= 3 {
-		return 2e-3
+		return 2e-4
 	}
 	return 1e-5
 }
