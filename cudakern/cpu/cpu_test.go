@@ -115,7 +115,8 @@ func TestPrecision(t *testing.T) {
 	}
 }
 
-// TestBlocksAgree wants the same bits whether maps lie in blocks of 8 or of 16: AVX-512 computes what AVX2 computes.
+// TestBlocksAgree wants the same bits whether maps lie in blocks of 8 or of 16, so that AVX-512 computes what AVX2
+// computes, and however many tiles are worked on at a time.
 func TestBlocksAgree(t *testing.T) {
 	narrow, wide := -1, -1
 	for _, p := range paths() {
@@ -130,8 +131,10 @@ func TestBlocksAgree(t *testing.T) {
 		t.Skip("this processor has no AVX2")
 	}
 	a, b := forced(t, narrow, winogradAlways), forced(t, wide, winogradAlways)
+	c := forced(t, narrow, winogradAuto)
 	for _, d := range []cudakern.ConvDesc{
 		{N: 9, In: 48, H: 11, W: 13, Out: 32, OutH: 11, OutW: 13, Kernel: 3, Stride: 1, Pad: cudakern.Pad{Top: 1, Left: 1}},
+		{N: 1, In: 16, H: 29, W: 31, Out: 16, OutH: 29, OutW: 31, Kernel: 3, Stride: 1, Pad: cudakern.Pad{Top: 1, Left: 1}},
 		{N: 3, In: 96, H: 9, W: 8, Out: 16, OutH: 9, OutW: 8, Kernel: 5, Stride: 1, Pad: cudakern.Pad{Top: 2, Left: 2}},
 		{N: 3, In: 3, H: 51, W: 48, Out: 32, OutH: 11, OutW: 11, Kernel: 11, Stride: 4},
 	} {
@@ -139,11 +142,13 @@ func TestBlocksAgree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Same(a, b); err != nil {
-			t.Errorf("%+v: %v", d, err)
+		for _, other := range []cudakern.Device{b, c} {
+			if err := m.Same(a, other); err != nil {
+				t.Errorf("%+v: %v", d, err)
+			}
 		}
 	}
-	for _, d := range []cudakern.Device{a, b} {
+	for _, d := range []cudakern.Device{a, b, c} {
 		if err := d.Close(); err != nil {
 			t.Error(err)
 		}

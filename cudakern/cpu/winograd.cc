@@ -21,23 +21,24 @@ constexpr size_t line = 16;
 // chunk is how many tiles are worked on at a time, of `all` in a row. Enough for the filters' matrices to be read
 // seldom, few enough for the rest to stay in the cache; a multiple of the rows of the matrix products' tiles or of the
 // groups that gradients are summed in, so that it does not reach the bits.
-int chunk(const Geometry &g, const Kernels *k, int all, bool gradient) {
+int chunk(const Geometry &g, const Kernels *k, int all, bool gradient, bool small) {
+  const int unit = gradient ? tiles_group : 12;
+  if (small) return unit;
   const size_t points = (size_t)(k->m + k->r - 1) * (k->m + k->r - 1), tile = points * (g.c + g.k) * sizeof(float);
   const size_t room = gradient ? 8 << 20 : 1 << 20;
   int most = (int)(room / tile), pieces, n;
   if (most < 48) most = 48;
   pieces = (all + most - 1) / most;
   n = (all + pieces - 1) / pieces;
-  const int unit = gradient ? tiles_group : 12;
   return (n + unit - 1) / unit * unit;
 }
 
 } // namespace
 
-Pass::Pass(const Geometry &geometry, const Kernels *kernels, bool gradient) : g(geometry), k(kernels) {
+Pass::Pass(const Geometry &geometry, const Kernels *kernels, bool gradient, bool small) : g(geometry), k(kernels) {
   const size_t points = (size_t)(k->m + k->r - 1) * (k->m + k->r - 1);
   const int each = tiling(g, k->m).each(), lanes = lanes::count(g.n);
-  work.tiles = chunk(g, k, gradient ? (g.n + lanes - 1) / lanes * each : g.n * each, gradient);
+  work.tiles = chunk(g, k, gradient ? (g.n + lanes - 1) / lanes * each : g.n * each, gradient, small);
   work.su = (size_t)g.c * g.k + line;
   work.sv = (size_t)g.c * work.tiles + line;
   work.sm = (size_t)g.k * work.tiles + line;
@@ -96,17 +97,18 @@ Plan plan(const ck_conv_desc &d) {
   const bool phases = d.stride == phase_stride && d.kernel > 2 * phase_stride && d.kernel <= 3 * phase_stride &&
       d.block_x == 1;
   if (!phases && (d.stride != 1 || d.block_x != block || (d.kernel != 3 && d.kernel != 5))) return p;
+  const bool small = d.winograd == CK_WINOGRAD_ALWAYS;
   const int r = phases ? 3 : d.kernel;
   Geometry g = {d.n, phases ? d.in * phase_maps : d.in, d.h, d.w, d.out, d.out_h, d.out_w, d.pad_top, d.pad_left,
       phases, d.kernel};
   if (const Kernels *k = choose(d, g, r)) {
-    p.forward.reset(new Pass(g, k, false));
-    p.gradient.reset(new Pass(g, k, true));
+    p.forward.reset(new Pass(g, k, false, small));
+    p.gradient.reset(new Pass(g, k, true, small));
   }
   if (phases || d.no_data) return p;
   Geometry back = {d.n, d.out, d.out_h, d.out_w, d.in, d.h, d.w, r - 1 - d.pad_top, r - 1 - d.pad_left, false,
       d.kernel};
-  if (const Kernels *k = choose(d, back, r)) p.data.reset(new Pass(back, k, false));
+  if (const Kernels *k = choose(d, back, r)) p.data.reset(new Pass(back, k, false, small));
   return p;
 }
 

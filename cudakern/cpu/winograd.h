@@ -72,7 +72,8 @@ const Kernels *kernels_portable(int m, int r);
 // Pass is one direction of a convolution by Winograd's algorithm, with its workspace.
 class Pass {
 public:
-  Pass(const Geometry &g, const Kernels *k, bool gradient);
+  // small has it work on as few tiles at a time as it can, which is for tests: the bits are the same.
+  Pass(const Geometry &g, const Kernels *k, bool gradient, bool small);
   void forward(const float *x, const float *w, const float *bias, float *y, int flags);
   void data(const float *dy, const float *w, float *dx);
   void gradient(const float *x, const float *dy, float *dw, float *db);

@@ -43,6 +43,7 @@ func convs() []cudakern.ConvDesc {
 		{N: 1, In: 32, H: 1, W: 2, Out: 16, OutH: 1, OutW: 2, Kernel: 3, Stride: 1, Pad: same(3)},
 		{N: 2, In: 16, H: 9, W: 11, Out: 16, OutH: 9, OutW: 10, Kernel: 3, Stride: 1, Pad: cudakern.Pad{Top: 2, Left: 0,
 			Bottom: 0, Right: 1}},
+		{N: 1, In: 16, H: 23, W: 26, Out: 16, OutH: 23, OutW: 26, Kernel: 3, Stride: 1, Pad: same(3)},
 		{N: 1, In: 192, H: 5, W: 5, Out: 96, OutH: 5, OutW: 5, Kernel: 3, Stride: 1, Pad: same(3)},
 		{N: 9, In: 16, H: 7, W: 5, Out: 32, OutH: 7, OutW: 5, Kernel: 5, Stride: 1, Pad: same(5)},
 		{N: 2, In: 32, H: 12, W: 9, Out: 16, OutH: 8, OutW: 5, Kernel: 5, Stride: 1},
