@@ -134,7 +134,7 @@ func TestBlocksAgree(t *testing.T) {
 	c := forced(t, narrow, winogradAuto)
 	for _, d := range []cudakern.ConvDesc{
 		{N: 9, In: 48, H: 11, W: 13, Out: 32, OutH: 11, OutW: 13, Kernel: 3, Stride: 1, Pad: cudakern.Pad{Top: 1, Left: 1}},
-		{N: 1, In: 16, H: 29, W: 31, Out: 16, OutH: 29, OutW: 31, Kernel: 3, Stride: 1, Pad: cudakern.Pad{Top: 1, Left: 1}},
+		{N: 1, In: 32, H: 29, W: 31, Out: 32, OutH: 29, OutW: 31, Kernel: 3, Stride: 1, Pad: cudakern.Pad{Top: 1, Left: 1}},
 		{N: 3, In: 96, H: 9, W: 8, Out: 16, OutH: 9, OutW: 8, Kernel: 5, Stride: 1, Pad: cudakern.Pad{Top: 2, Left: 2}},
 		{N: 3, In: 3, H: 51, W: 48, Out: 32, OutH: 11, OutW: 11, Kernel: 11, Stride: 4},
 	} {
