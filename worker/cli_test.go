@@ -253,13 +253,19 @@ func (c *fakeCoordinator) Attach(
 
 func startCoordinator(t *testing.T, refuse string) (string, *fakeCoordinator) {
 	t.Helper()
+	c := &fakeCoordinator{joined: make(chan *clusterpb.Register, 10), refuse: refuse}
+	return serve(t, func(s *grpc.Server) { clusterpb.RegisterSessionServer(s, c) }), c
+}
+
+// serve runs a gRPC server on loopback until the test ends, and returns its address.
+func serve(t *testing.T, register func(*grpc.Server)) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &fakeCoordinator{joined: make(chan *clusterpb.Register, 10), refuse: refuse}
 	s := grpc.NewServer()
-	clusterpb.RegisterSessionServer(s, c)
+	register(s)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -271,7 +277,7 @@ func startCoordinator(t *testing.T, refuse string) (string, *fakeCoordinator) {
 		s.Stop()
 		<-served
 	})
-	return l.Addr().String(), c
+	return l.Addr().String()
 }
 
 // TestTheLifeOfAWorker starts one, looks at how it registers, and ends it.

@@ -314,25 +314,8 @@ func (s silentFiles) Fetch(_ *exchangepb.FetchRequest, out grpc.ServerStreamingS
 // startSilentFiles serves them.
 func startSilentFiles(t *testing.T) (address string, asked chan struct{}) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := grpc.NewServer()
 	f := silentFiles{asked: make(chan struct{}, 10)}
-	exchangepb.RegisterFilesServer(s, f)
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			t.Errorf("serve: %v", err)
-		}
-	}()
-	t.Cleanup(func() {
-		s.Stop()
-		<-served
-	})
-	return l.Addr().String(), f.asked
+	return serve(t, func(s *grpc.Server) { exchangepb.RegisterFilesServer(s, f) }), f.asked
 }
 
 // restoring assigns a generation that is stuck fetching a checkpoint file from another worker.

@@ -87,6 +87,27 @@ func (h hooked) Train(step uint64) data.Batch {
 	return h.Source.Train(step)
 }
 
+// stopped runs the cells and asks one of them to stop in the step behind `at`: all stop after it.
+func (s setup) stopped(t testing.TB, asked exchange.Cell, at uint64) *outcome {
+	t.Helper()
+	var cells map[exchange.Cell]*Cell
+	s.started = func(c map[exchange.Cell]*Cell) { cells = c }
+	s.source = func(id exchange.Cell, from Source) Source {
+		return hooked{from, func(step uint64) {
+			if id == asked && step == at {
+				cells[id].RequestStop()
+			}
+		}}
+	}
+	got := s.mustRun(t)
+	for id := range cells {
+		if got.stopped[id] != at+1 {
+			t.Errorf("cell %s stopped after step %d, want %d", id, got.stopped[id], at+1)
+		}
+	}
+	return got
+}
+
 // TestOneCellAskedToStopStopsAll asks one cell at every step in turn; both stop after that step, with a checkpoint from
 // which the job ends in the same state as without the stop.
 func TestOneCellAskedToStopStopsAll(t *testing.T) {
@@ -96,22 +117,8 @@ func TestOneCellAskedToStopStopsAll(t *testing.T) {
 		for at := uint64(0); at < jobSteps; at += 5 {
 			t.Run(fmt.Sprintf("%s in step %d", carrier, at+1), func(t *testing.T) {
 				root := t.TempDir()
-				var cells map[exchange.Cell]*Cell
-				asked := exchange.Cell{Column: int(at) % 2}
-				got := setup{dev: ref.New(), job: j, root: root, carrier: carrier, delay: true,
-					started: func(c map[exchange.Cell]*Cell) { cells = c },
-					source: func(id exchange.Cell, s Source) Source {
-						return hooked{s, func(step uint64) {
-							if id == asked && step == at {
-								cells[id].RequestStop()
-							}
-						}}
-					}}.mustRun(t)
-				for id := range cells {
-					if got.stopped[id] != at+1 {
-						t.Errorf("cell %s stopped after step %d, want %d", id, got.stopped[id], at+1)
-					}
-				}
+				got := setup{dev: ref.New(), job: j, root: root, carrier: carrier, delay: true}.
+					stopped(t, exchange.Cell{Column: int(at) % 2}, at)
 				if len(got.saved[at+1]) != 2 || len(got.digest) != 0 {
 					t.Errorf("%d files of step %d, %d cells finished", len(got.saved[at+1]), at+1, len(got.digest))
 				}

@@ -300,22 +300,9 @@ func TestOneOfFourCellsStopsAll(t *testing.T) {
 	want := setup{dev: ref.New(), job: j, root: t.TempDir()}.mustRun(t)
 	for r := range 2 {
 		for k := range 2 {
-			asked, at, root := exchange.Cell{Replica: r, Column: k}, uint64(3+2*r+k), t.TempDir()
-			var cells map[exchange.Cell]*Cell
-			got := setup{dev: ref.New(), job: j, root: root, carrier: "workers", delay: true,
-				started: func(c map[exchange.Cell]*Cell) { cells = c },
-				source: func(id exchange.Cell, s Source) Source {
-					return hooked{s, func(step uint64) {
-						if id == asked && step == at {
-							cells[id].RequestStop()
-						}
-					}}
-				}}.mustRun(t)
-			for id := range cells {
-				if got.stopped[id] != at+1 {
-					t.Errorf("cell %s stopped after step %d, want %d", id, got.stopped[id], at+1)
-				}
-			}
+			at, root := uint64(3+2*r+k), t.TempDir()
+			setup{dev: ref.New(), job: j, root: root, carrier: "workers", delay: true}.
+				stopped(t, exchange.Cell{Replica: r, Column: k}, at)
 			resumed := setup{dev: ref.New(), job: j, root: root, from: at + 1}.mustRun(t)
 			if !maps.Equal(resumed.digest, want.digest) {
 				t.Errorf("resumed: digests %x, want %x", resumed.digest, want.digest)
