@@ -9,12 +9,7 @@
 #define KERNELS kernels_avx512
 #define BLOCK 16
 #define FUSED 16
-namespace {
-struct Registers {
-  static constexpr int widest = 4, rows[] = {12, 12, 8, 6};
-  static constexpr int tall_widest = 3, tall[] = {16, 8, 8};
-};
-} // namespace
+#include "registers16.h"
 #include "winograd_kernels.h"
 
 #include "shallow_kernels.h"
