@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"colonnade/checkpoint"
+	"colonnade/coordinator/fsm"
 	"colonnade/proto/clusterpb"
 )
 
@@ -123,7 +124,7 @@ func (c *checkpointVerifyCmd) Run(con console) error {
 	bad := 0
 	for _, m := range todo {
 		for _, f := range m.Files {
-			v := verified{Step: m.Step, Cell: cellName(f.Cell)}
+			v := verified{Step: m.Step, Cell: fsm.CellName(f.Cell)}
 			if v.Path, err = verifyFile(m, f, reply.Directories); err != nil {
 				v.Error = err.Error()
 				bad++

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"colonnade/coordinator/fsm"
 	"colonnade/proto/clusterpb"
 )
 
@@ -68,7 +69,7 @@ func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
 func cellsOf(k *clusterpb.Worker) string {
 	var cells []string
 	for _, c := range k.Cells {
-		cells = append(cells, c.Job+"/"+cellName(c.Cell))
+		cells = append(cells, c.Job+"/"+fsm.CellName(c.Cell))
 	}
 	if len(cells) == 0 && k.State == "gone" {
 		return "-"
@@ -89,7 +90,7 @@ func showJob(out io.Writer, j *clusterpb.Job) error {
 	}
 	for _, p := range j.Placement {
 		s := statusOf(j.Cells, p.Cell)
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%.0f\t%s\n", cellName(p.Cell), p.WorkerName, s.GetStep(), s.GetPhase(),
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%.0f\t%s\n", fsm.CellName(p.Cell), p.WorkerName, s.GetStep(), s.GetPhase(),
 			s.GetImagesPerSecond(), cmp.Or(s.GetCarrier(), "-"))
 	}
 	if len(j.Evaluations) > 0 {
@@ -117,5 +118,3 @@ func statusOf(cells []*clusterpb.CellStatus, c *clusterpb.Cell) *clusterpb.CellS
 	}
 	return nil
 }
-
-func cellName(c *clusterpb.Cell) string { return fmt.Sprintf("r%dc%d", c.GetReplica(), c.GetColumn()) }

@@ -70,12 +70,12 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 	if found && r.Committed && string(r.Files[at].Digest) != string(f.Digest) {
 		return fmt.Errorf("job %s: checkpoint of step %d: cell %s has another state than the committed one: %w", c.Job,
 			c.Step,
-			cellName(f.Cell), ErrInvalid)
+			CellName(f.Cell), ErrInvalid)
 	}
 	if other := differs(r, f); other != nil {
 		a.release(j, fmt.Sprintf("after step %d cells %s and %s, replicas of one column, have different states: "+
 			"a device or its memory computes wrongly; see coordinator job show %s and test the workers of both with "+
-			"worker verify", c.Step, cellName(other.Cell), cellName(f.Cell), c.Job))
+			"worker verify", c.Step, CellName(other.Cell), CellName(f.Cell), c.Job))
 		a.keep(j)
 		return nil
 	}

@@ -81,7 +81,7 @@ func resume(job string, step int) *commandpb.Command {
 // stateDigest is the digest of a cell's state: the same in every generation, as replay gives the same bits, and in
 // every replica.
 func stateDigest(job string, step uint64, c *commandpb.Cell) []byte {
-	h := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", job, step, cellName(cell(0, c.GetColumn()))))
+	h := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", job, step, CellName(cell(0, c.GetColumn()))))
 	return h[:]
 }
 
@@ -90,7 +90,7 @@ func written(job string, generation, step uint64, c *commandpb.Cell) *commandpb.
 	return &commandpb.Command{Kind: &commandpb.Command_CheckpointWritten{CheckpointWritten: &commandpb.CheckpointWritten{
 		Job:        job,
 		Generation: generation, Step: step, PlanDigest: []byte("plan"), Numerics: "n0",
-		File: &commandpb.CheckpointFile{Cell: c, Worker: "w0", Path: fmt.Sprintf("%s/%d/%s.db", job, step, cellName(c)),
+		File: &commandpb.CheckpointFile{Cell: c, Worker: "w0", Path: fmt.Sprintf("%s/%d/%s.db", job, step, CellName(c)),
 			Bytes:  9,
 			Sha256: sum[:], Digest: stateDigest(job, step, c)}}}}
 }

@@ -44,8 +44,13 @@ func rank(j *commandpb.JobRecord, c *commandpb.Cell) int {
 	return int(r*j.Submitted.Columns + k)
 }
 
-// cellName is a cell as workers name it too.
-func cellName(c *commandpb.Cell) string { return fmt.Sprintf("r%dc%d", c.GetReplica(), c.GetColumn()) }
+// CellName is a cell of the log or of the wire as workers name it too: "r0c1".
+func CellName(c interface {
+	GetReplica() int32
+	GetColumn() int32
+}) string {
+	return fmt.Sprintf("r%dc%d", c.GetReplica(), c.GetColumn())
+}
 
 func (a *applier) assignJob(c *commandpb.AssignJob) error {
 	j, err := a.job(c.Job)
@@ -87,7 +92,7 @@ func (a *applier) checkPlacement(j *commandpb.JobRecord, c *commandpb.AssignJob)
 	for _, p := range c.Placement {
 		r := rank(j, p.Cell)
 		if r < 0 || seen[r] {
-			return fmt.Errorf("job %s: cell %s placed twice or not the job's: %w", c.Job, cellName(p.Cell), ErrInvalid)
+			return fmt.Errorf("job %s: cell %s placed twice or not the job's: %w", c.Job, CellName(p.Cell), ErrInvalid)
 		}
 		seen[r] = true
 		w, ok := a.s.v.Workers[p.Worker]
@@ -226,7 +231,7 @@ func (a *applier) cellFinished(c *commandpb.CellFinished) error {
 	}
 	i := rank(j, c.Cell)
 	if i < 0 || len(c.Digest) != sha256.Size || c.Step != j.Submitted.Steps {
-		return fmt.Errorf("job %s: end of cell %s at step %d: %w", c.Job, cellName(c.Cell), c.Step, ErrInvalid)
+		return fmt.Errorf("job %s: end of cell %s at step %d: %w", c.Job, CellName(c.Cell), c.Step, ErrInvalid)
 	}
 	j.Finished = insertCell(j, j.Finished, i, c)
 	if len(j.Finished) == cells(j) {
@@ -250,7 +255,7 @@ func (a *applier) cellStopped(c *commandpb.CellStopped) error {
 	}
 	i := rank(j, c.Cell)
 	if i < 0 || c.Step > j.Submitted.Steps {
-		return fmt.Errorf("job %s: stop of cell %s at step %d: %w", c.Job, cellName(c.Cell), c.Step, ErrInvalid)
+		return fmt.Errorf("job %s: stop of cell %s at step %d: %w", c.Job, CellName(c.Cell), c.Step, ErrInvalid)
 	}
 	j.Stopped = insertCell(j, j.Stopped, i, c)
 	if len(j.Stopped) == cells(j) {

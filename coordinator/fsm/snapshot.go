@@ -85,7 +85,7 @@ func checkJob(j *commandpb.JobRecord) error {
 	}
 	for _, p := range j.Placement {
 		if rank(j, p.Cell) < 0 {
-			return fmt.Errorf("a placement of cell %s, which it does not have", cellName(p.Cell))
+			return fmt.Errorf("a placement of cell %s, which it does not have", CellName(p.Cell))
 		}
 	}
 	for i, r := range j.Checkpoints {
