@@ -41,7 +41,7 @@ type device struct {
 
 // New opens the processor.
 func New(options ...Option) (cudakern.Device, error) {
-	c := config{winograd: winogradAuto, path: -1}
+	c := config{winograd: winogradAuto, path: -1, threads: 1}
 	for _, o := range options {
 		o(&c)
 	}

@@ -7,7 +7,11 @@ type Option func(*config)
 type config struct {
 	winograd int // a mode of engine.h: where Winograd's algorithm is used
 	path     int // a path of engine.h, -1 for the best
+	threads  int // that an op is cut among, 1 or more
 }
+
+// Threads has every op done by n threads of this device, the calling one among them. It does not reach the bits.
+func Threads(n int) Option { return func(c *config) { c.threads = n } }
 
 // Direct has every convolution computed by the definition. Without it those of stride 1 by 3 x 3 and 5 x 5 filters, and
 // those by 9 to 12 pixels at stride 4, go by Winograd's algorithm where that is faster: about twice as fast, with
