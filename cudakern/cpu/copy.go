@@ -43,7 +43,7 @@ func (d *device) Upload(_ cudakern.Stream, dst cudakern.Buffer, src []float32) e
 		copy(dst.(*buffer).Mapped(), float32Bytes(src))
 	case d.blockOf(l) != 0:
 		n, c, area := mapsOf(dst.Shape())
-		C.ck_maps_reorder(C.int(n), C.int(c), C.int(area), 1, C.int(d.block), from, floats(dst))
+		C.ck_maps_reorder(d.team, C.int(n), C.int(c), C.int(area), 1, C.int(d.block), from, floats(dst))
 	default:
 		w := d.weightLayout(l)
 		return native("upload", func(e *C.char) C.int { return C.ck_layout_from_plain(w, from, floats(dst), e) })
@@ -61,7 +61,7 @@ func (d *device) Download(_ cudakern.Stream, dst []float32, src cudakern.Buffer)
 		copy(float32Bytes(dst), src.(*buffer).Mapped())
 	case d.blockOf(l) != 0:
 		n, c, area := mapsOf(src.Shape())
-		C.ck_maps_reorder(C.int(n), C.int(c), C.int(area), C.int(d.block), 1, floats(src), to)
+		C.ck_maps_reorder(d.team, C.int(n), C.int(c), C.int(area), C.int(d.block), 1, floats(src), to)
 	default:
 		w := d.weightLayout(l)
 		return native("download", func(e *C.char) C.int { return C.ck_layout_to_plain(w, floats(src), to, e) })
@@ -129,7 +129,7 @@ func (r *reorder) Run(_ cudakern.Stream, dst, src cudakern.Buffer) error {
 	if err := cudakern.Check("reorder", "src", src, r.FromShape, r.From); err != nil {
 		return err
 	}
-	C.ck_maps_reorder(C.int(r.n), C.int(r.c), C.int(r.area), C.int(r.from), C.int(r.to), floats(src), floats(dst))
+	C.ck_maps_reorder(r.d.team, C.int(r.n), C.int(r.c), C.int(r.area), C.int(r.from), C.int(r.to), floats(src), floats(dst))
 	return nil
 }
 

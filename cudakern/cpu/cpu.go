@@ -1,9 +1,8 @@
 //go:build cgo
 
-// Package cpu is the CPU device: float32, dense layers and some convolutions by oneDNN's direct algorithms, the other
-// convolutions by Winograd's and the rest in C++ of its own, all on the calling thread. Maps whose channels divide into
-// blocks are kept blocked (N x C/B x H x W x B) from one op to the next; others are plain. Weights are in whatever
-// layout oneDNN's primitives like.
+// Package cpu is the CPU device: float32, convolutions by Winograd's algorithm or oneDNN's direct ones, and the rest in
+// C++ of its own, on as many threads as it is opened with. Maps whose channels divide into blocks are kept blocked
+// (N x C/B x H x W x B) from one op to the next; others are plain. Weights are in whatever layout their op likes.
 package cpu
 
 /*
@@ -26,7 +25,7 @@ import (
 )
 
 // kernels is the version of this package's own arithmetic: part of the numerics id.
-const kernels = 2
+const kernels = 3
 
 // device implements cudakern.Device.
 type device struct {
@@ -34,6 +33,7 @@ type device struct {
 	live    atomic.Int64
 	block   int // channels in a block of maps
 	blocked cudakern.Layout
+	team    *C.ck_team // threads that ops are cut among
 
 	mu      sync.Mutex
 	weights map[cudakern.Layout]*C.ck_layout // by name, once an op has asked for it
@@ -51,9 +51,20 @@ func New(options ...Option) (cudakern.Device, error) {
 	if C.ck_path_runs(C.int(c.path)) == 0 {
 		return nil, fmt.Errorf("this processor cannot run the kernels for %s: %w", pathName(c.path), cudakern.ErrUnsupported)
 	}
+	if c.threads < 1 {
+		return nil, fmt.Errorf("%d threads: %w; give one or more", c.threads, cudakern.ErrUnsupported)
+	}
 	b := int(C.ck_block(C.int(c.path)))
-	return &device{config: c, block: b, blocked: cudakern.Layout(fmt.Sprintf("nChw%dc", b)),
-		weights: map[cudakern.Layout]*C.ck_layout{}}, nil
+	d := &device{config: c, block: b, blocked: cudakern.Layout(fmt.Sprintf("nChw%dc", b)),
+		weights: map[cudakern.Layout]*C.ck_layout{}}
+	err := native("start threads", func(e *C.char) C.int {
+		d.team = C.ck_team_new(C.int(c.threads), flag(c.fine), e)
+		return flag(d.team == nil)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // paths are the instruction sets that Winograd's kernels are compiled for and this processor can run.
@@ -83,7 +94,7 @@ func (d *device) convolutions() string {
 
 func (d *device) Info() cudakern.Info {
 	return cudakern.Info{Name: "cpu", Model: model(), Memory: memory(),
-		Numerics: fmt.Sprintf("cpu/%d/%s/%s", kernels, C.GoString(C.ck_version()), d.convolutions())}
+		Numerics: fmt.Sprintf("cpu/%d/%s/lanes-%d/%s", kernels, C.GoString(C.ck_version()), C.CK_LANES, d.convolutions())}
 }
 
 // model and memory are what the kernel says of the machine, for people.
@@ -120,6 +131,8 @@ func (d *device) Close() error {
 	if n := d.Live(); n != 0 {
 		return fmt.Errorf("close device cpu: %d buffers, streams and ops are still in use", n)
 	}
+	C.ck_team_free(d.team)
+	d.team = nil
 	return nil
 }
 

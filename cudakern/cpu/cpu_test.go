@@ -3,6 +3,7 @@
 package cpu
 
 import (
+	"errors"
 	"testing"
 
 	"colonnade/cudakern"
@@ -78,6 +79,50 @@ func TestWinograd(t *testing.T) {
 		t.Run(pathName(p), func(t *testing.T) {
 			kerntest.RunAll(t, func(testing.TB) cudakern.Device { return forced(t, p, winogradAlways) })
 		})
+	}
+}
+
+// TestThreadsAgree wants the same bits of every op on one thread and on more of them than there are processors, cut into
+// the smallest pieces there can be.
+func TestThreadsAgree(t *testing.T) {
+	for _, mode := range []int{winogradOff, winogradAlways} {
+		threads := func(n int, fine bool) cudakern.Device {
+			d, err := New(func(c *config) { c.winograd, c.threads, c.fine = mode, n, fine })
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		alone := threads(1, false)
+		for _, n := range []int{2, 3, 8} {
+			d := threads(n, true)
+			if err := kerntest.Same(alone, d); err != nil {
+				t.Errorf("%d threads, mode %d: %v", n, mode, err)
+			}
+			if a, b := alone.Info().Numerics, d.Info().Numerics; a != b {
+				t.Errorf("numerics %s on one thread, %s on %d", a, b, n)
+			}
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := alone.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestThreads holds a device with threads against the suite, several streams at once among it.
+func TestThreads(t *testing.T) {
+	kerntest.RunAll(t, func(testing.TB) cudakern.Device {
+		d, err := New(Threads(3), func(c *config) { c.fine = true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	})
+	if _, err := New(Threads(0)); !errors.Is(err, cudakern.ErrUnsupported) {
+		t.Errorf("a device without threads: %v", err)
 	}
 }
 

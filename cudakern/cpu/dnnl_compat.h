@@ -36,24 +36,6 @@ inline convolution_backward_weights::primitive_desc conv_bwd_weights(const engin
   return db ? convolution_backward_weights::primitive_desc(e, al, x, dw, *db, dy, st, pl, pr, h, a)
             : convolution_backward_weights::primitive_desc(e, al, x, dw, dy, st, pl, pr, h, a);
 }
-inline inner_product_forward::primitive_desc ip_fwd(const engine &e, const md &x, const md &w, const md *b, const md &y,
-                                                    const primitive_attr &a) {
-  auto pk = prop_kind::forward_training;
-  return b ? inner_product_forward::primitive_desc(e, pk, x, w, *b, y, a)
-           : inner_product_forward::primitive_desc(e, pk, x, w, y, a);
-}
-inline inner_product_backward_data::primitive_desc ip_bwd_data(const engine &e, const md &dx, const md &w, const md &dy,
-                                                               const inner_product_forward::primitive_desc &h,
-                                                               const primitive_attr &a) {
-  return {e, dx, w, dy, h, a};
-}
-inline inner_product_backward_weights::primitive_desc ip_bwd_weights(const engine &e, const md &x, const md &dw,
-                                                                     const md *db, const md &dy,
-                                                                     const inner_product_forward::primitive_desc &h,
-                                                                     const primitive_attr &a) {
-  return db ? inner_product_backward_weights::primitive_desc(e, x, dw, *db, dy, h, a)
-            : inner_product_backward_weights::primitive_desc(e, x, dw, dy, h, a);
-}
 inline void append_relu(post_ops &p) { p.append_eltwise(algorithm::eltwise_relu, 0.f, 0.f); }
 inline dims shape_of(const md &m) { return m.get_dims(); }
 // describe names a blocked descriptor by all that decides where its elements lie.
@@ -93,24 +75,6 @@ inline convolution_backward_weights::primitive_desc conv_bwd_weights(const engin
   auto al = algorithm::convolution_direct;
   using D = convolution_backward_weights::desc;
   return {db ? D(al, x, dw, *db, dy, st, pl, pr) : D(al, x, dw, dy, st, pl, pr), a, e, h};
-}
-inline inner_product_forward::primitive_desc ip_fwd(const engine &e, const md &x, const md &w, const md *b, const md &y,
-                                                    const primitive_attr &a) {
-  auto pk = prop_kind::forward_training;
-  using D = inner_product_forward::desc;
-  return {b ? D(pk, x, w, *b, y) : D(pk, x, w, y), a, e};
-}
-inline inner_product_backward_data::primitive_desc ip_bwd_data(const engine &e, const md &dx, const md &w, const md &dy,
-                                                               const inner_product_forward::primitive_desc &h,
-                                                               const primitive_attr &a) {
-  return {inner_product_backward_data::desc(dx, w, dy), a, e, h};
-}
-inline inner_product_backward_weights::primitive_desc ip_bwd_weights(const engine &e, const md &x, const md &dw,
-                                                                     const md *db, const md &dy,
-                                                                     const inner_product_forward::primitive_desc &h,
-                                                                     const primitive_attr &a) {
-  using D = inner_product_backward_weights::desc;
-  return {db ? D(x, dw, *db, dy) : D(x, dw, dy), a, e, h};
 }
 inline void append_relu(post_ops &p) { p.append_eltwise(1.f, algorithm::eltwise_relu, 0.f, 0.f); }
 inline dims shape_of(const md &m) { return m.dims(); }

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine.h"
+#include "threads.h"
 
 #define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 
@@ -67,19 +68,19 @@ double row_sum(const float *z, int classes, float *top) {
 
 extern "C" {
 
-CLONES void ck_relu_forward(size_t n, const float *x, float *y) {
+CLONES static void relu_forward(size_t n, const float *x, float *y) {
   for (size_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0.f : x[i]; // NaN stays
 }
-CLONES void ck_relu_backward(size_t n, const float *y, const float *dy, float *dx) {
+CLONES static void relu_backward(size_t n, const float *y, const float *dy, float *dx) {
   for (size_t i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0.f;
 }
-CLONES void ck_scale(size_t n, float factor, const float *x, float *y) {
+CLONES static void scale(size_t n, float factor, const float *x, float *y) {
   for (size_t i = 0; i < n; i++) y[i] = x[i] * factor;
 }
-CLONES void ck_add(size_t n, float *dst, const float *src) {
+CLONES void ck_add_alone(size_t n, float *dst, const float *src) {
   for (size_t i = 0; i < n; i++) dst[i] += src[i];
 }
-CLONES void ck_sgd(size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1, float momentum,
+CLONES static void sgd(size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1, float momentum,
     float rate, float decay) {
   float shrink = decay * rate;
   for (size_t i = 0; i < n; i++) {
@@ -90,7 +91,7 @@ CLONES void ck_sgd(size_t n, const float *w0, const float *v0, const float *g, f
   }
 }
 
-void ck_dropout(const ck_dropout_desc *d, uint64_t key, uint64_t step, const float *x, float *y) {
+static void dropout(const ck_dropout_desc *d, uint64_t key, uint64_t step, const float *x, float *y) {
   size_t units = (size_t)d->c * d->area;
   for (int n = 0; n < d->n; n++, x += units, y += units)
     for (size_t u = 0; u < units; u += 4) {
@@ -105,7 +106,7 @@ void ck_dropout(const ck_dropout_desc *d, uint64_t key, uint64_t step, const flo
     }
 }
 
-void ck_softmax_forward(int n, int classes, int valid, const float *z, const int32_t *labels, float *loss,
+static void softmax_forward(int n, int classes, int valid, const float *z, const int32_t *labels, float *loss,
     int32_t *rank, int32_t *ties) {
   for (int i = 0; i < n; i++, z += classes) {
     loss[i] = 0;
@@ -124,7 +125,7 @@ void ck_softmax_forward(int n, int classes, int valid, const float *z, const int
   }
 }
 
-void ck_softmax_backward(int n, int classes, int valid, int divisor, const float *z, const int32_t *labels, float *dz) {
+static void softmax_backward(int n, int classes, int valid, int divisor, const float *z, const int32_t *labels, float *dz) {
   for (int i = 0; i < n; i++, z += classes, dz += classes) {
     if (i >= valid) {
       memset(dz, 0, sizeof(float) * classes);
@@ -137,7 +138,7 @@ void ck_softmax_backward(int n, int classes, int valid, int divisor, const float
   }
 }
 
-void ck_input(const ck_input_desc *d, const uint8_t *images, const ck_view *views, const float *mean, float scale,
+static void input(const ck_input_desc *d, const uint8_t *images, const ck_view *views, const float *mean, float scale,
     float *y) {
   size_t plane = (size_t)d->h * d->w, out = (size_t)d->out_h * d->out_w;
   for (int n = 0; n < d->n; n++) {
@@ -156,6 +157,55 @@ void ck_input(const ck_input_desc *d, const uint8_t *images, const ck_view *view
         }
     }
   }
+}
+
+void ck_relu_forward(ck_team *team, size_t n, const float *x, float *y) {
+  team->floats(n, [&](size_t a, size_t b) { relu_forward(b - a, x + a, y + a); });
+}
+void ck_relu_backward(ck_team *team, size_t n, const float *y, const float *dy, float *dx) {
+  team->floats(n, [&](size_t a, size_t b) { relu_backward(b - a, y + a, dy + a, dx + a); });
+}
+void ck_scale(ck_team *team, size_t n, float factor, const float *x, float *y) {
+  team->floats(n, [&](size_t a, size_t b) { scale(b - a, factor, x + a, y + a); });
+}
+void ck_add(ck_team *team, size_t n, float *dst, const float *src) {
+  team->floats(n, [&](size_t a, size_t b) { ck_add_alone(b - a, dst + a, src + a); });
+}
+void ck_sgd(ck_team *team, size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1,
+    float momentum, float rate, float decay) {
+  team->floats(n, [&](size_t a, size_t b) {
+    sgd(b - a, w0 + a, v0 + a, g + a, w1 + a, v1 + a, momentum, rate, decay);
+  });
+}
+
+void ck_dropout(ck_team *team, const ck_dropout_desc *d, uint64_t key, uint64_t step, const float *x, float *y) {
+  const size_t units = (size_t)d->c * d->area;
+  team->images(*d, units, [&](ck_dropout_desc part, size_t n) {
+    part.first_image += (int)n;
+    dropout(&part, key, step, x + n * units, y + n * units);
+  });
+}
+
+// An image's softmax is some hundred times the work of as many floats.
+void ck_softmax_forward(ck_team *team, int n, int classes, int valid, const float *z, const int32_t *labels,
+    float *loss, int32_t *rank, int32_t *ties) {
+  team->ranges(n, 1, team->enough(threads::Team::worth / 128 / classes + 1), [&](size_t a, size_t b) {
+    softmax_forward((int)(b - a), classes, valid - (int)a, z + a * classes, labels + a, loss + a, rank + a, ties + a);
+  });
+}
+void ck_softmax_backward(ck_team *team, int n, int classes, int valid, int divisor, const float *z,
+    const int32_t *labels, float *dz) {
+  team->ranges(n, 1, team->enough(threads::Team::worth / 128 / classes + 1), [&](size_t a, size_t b) {
+    softmax_backward((int)(b - a), classes, valid - (int)a, divisor, z + a * classes, labels + a, dz + a * classes);
+  });
+}
+
+void ck_input(ck_team *team, const ck_input_desc *d, const uint8_t *images, const ck_view *views, const float *mean,
+    float scale, float *y) {
+  const size_t in = (size_t)d->c * d->h * d->w, out = (size_t)d->c * d->out_h * d->out_w;
+  team->images(*d, out, [&](const ck_input_desc &part, size_t n) {
+    input(&part, images + n * in, views + n, mean, scale, y + n * out);
+  });
 }
 
 } // extern "C"

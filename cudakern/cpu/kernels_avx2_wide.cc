@@ -1,4 +1,5 @@
-// The kernels of convolution for blocks of 16 maps on AVX2: what AVX-512 runs, where there is none. For tests.
+// The kernels of products for blocks of 16 maps on AVX2: what AVX-512 runs, where there is none. For tests.
+#include "dense.h"
 #include "shallow.h"
 #include "winograd.h"
 #include "winograd_points.h"
@@ -10,10 +11,13 @@
 #define BLOCK 16
 #define FUSED 8
 #include "registers16.h"
-#include "winograd_kernels.h"
+#include "matrix_kernels.h"
 
+#include "dense_kernels.h"
 #include "shallow_kernels.h"
+#include "winograd_kernels.h"
 #else
 const winograd::Kernels *winograd::kernels_avx2_wide(int, int) { return nullptr; }
 const shallow::Kernels *shallow::kernels_avx2_wide(int) { return nullptr; }
+const dense::Kernels *dense::kernels_avx2_wide() { return nullptr; }
 #endif

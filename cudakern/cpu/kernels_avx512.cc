@@ -1,4 +1,5 @@
-// The kernels of convolution for AVX-512: 32 registers of 16 floats.
+// The kernels of products for AVX-512: 32 registers of 16 floats.
+#include "dense.h"
 #include "shallow.h"
 #include "winograd.h"
 #include "winograd_points.h"
@@ -10,10 +11,13 @@
 #define BLOCK 16
 #define FUSED 16
 #include "registers16.h"
-#include "winograd_kernels.h"
+#include "matrix_kernels.h"
 
+#include "dense_kernels.h"
 #include "shallow_kernels.h"
+#include "winograd_kernels.h"
 #else
 const winograd::Kernels *winograd::kernels_avx512(int, int) { return nullptr; }
 const shallow::Kernels *shallow::kernels_avx512(int) { return nullptr; }
+const dense::Kernels *dense::kernels_avx512() { return nullptr; }
 #endif

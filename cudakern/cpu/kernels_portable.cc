@@ -1,4 +1,5 @@
-// The kernels of convolution for any processor that the compiler knows.
+// The kernels of products for any processor that the compiler knows.
+#include "dense.h"
 #include "shallow.h"
 #include "winograd.h"
 #include "winograd_points.h"
@@ -12,6 +13,8 @@ struct Registers {
   static constexpr int tall_widest = 2, tall[] = {4, 2};
 };
 } // namespace
-#include "winograd_kernels.h"
+#include "matrix_kernels.h"
 
+#include "dense_kernels.h"
 #include "shallow_kernels.h"
+#include "winograd_kernels.h"

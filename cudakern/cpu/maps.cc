@@ -13,7 +13,7 @@
 #endif
 
 #include "engine.h"
-
+#include "threads.h"
 
 #define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #define INLINE inline __attribute__((always_inline))
@@ -285,7 +285,7 @@ static void space_backward(const ck_lrn_desc *d, const float *x, const float *dy
   }
 }
 
-void ck_lrn_forward(const ck_lrn_desc *d, const float *x, float *y) {
+static void lrn_forward(const ck_lrn_desc *d, const float *x, float *y) {
   if (d->space) return space_forward(d, x, y);
   size_t image = (size_t)d->c * d->h * d->w;
   if (is_five(d)) {
@@ -296,7 +296,7 @@ void ck_lrn_forward(const ck_lrn_desc *d, const float *x, float *y) {
   for (int n = 0; n < d->n; n++) maps_forward(d, x + n * image, y + n * image, v.row(), sq.row(), &v);
 }
 
-void ck_lrn_backward(const ck_lrn_desc *d, const float *x, const float *dy, float *dx) {
+static void lrn_backward(const ck_lrn_desc *d, const float *x, const float *dy, float *dx) {
   if (d->space) return space_backward(d, x, dy, dx);
   size_t image = (size_t)d->c * d->h * d->w;
   if (is_five(d)) {
@@ -306,6 +306,18 @@ void ck_lrn_backward(const ck_lrn_desc *d, const float *x, const float *dy, floa
   Strips v(d), t(d), g(d), q(d);
   for (int n = 0; n < d->n; n++)
     maps_backward(d, x + n * image, dy + n * image, dx + n * image, v.row(), t.row(), g.row(), q.row(), &v);
+}
+
+void ck_lrn_forward(ck_team *team, const ck_lrn_desc *d, const float *x, float *y) {
+  const size_t image = (size_t)d->c * d->h * d->w;
+  team->images(*d, image, [&](const ck_lrn_desc &part, size_t n) { lrn_forward(&part, x + n * image, y + n * image); });
+}
+
+void ck_lrn_backward(ck_team *team, const ck_lrn_desc *d, const float *x, const float *dy, float *dx) {
+  const size_t image = (size_t)d->c * d->h * d->w;
+  team->images(*d, image, [&](const ck_lrn_desc &part, size_t n) {
+    lrn_backward(&part, x + n * image, dy + n * image, dx + n * image);
+  });
 }
 
 } // extern "C"
@@ -373,25 +385,41 @@ template <int B> INLINE void pool_backward(const ck_pool_desc *d, const float *x
 
 extern "C" {
 
-CLONES void ck_pool_forward(const ck_pool_desc *d, const float *x, float *y) {
+CLONES static void pool_forward_of(const ck_pool_desc *d, const float *x, float *y) {
   if (d->block == 16) return pool_forward<16>(d, x, y);
   if (d->block == 8) return pool_forward<8>(d, x, y);
   pool_forward<1>(d, x, y);
 }
 
-CLONES void ck_pool_backward(const ck_pool_desc *d, const float *x, const float *y, const float *dy, float *dx) {
+CLONES static void pool_backward_of(const ck_pool_desc *d, const float *x, const float *y, const float *dy, float *dx) {
   if (d->block == 16) return pool_backward<16>(d, x, y, dy, dx);
   if (d->block == 8) return pool_backward<8>(d, x, y, dy, dx);
   pool_backward<1>(d, x, y, dy, dx);
 }
 
-void ck_maps_reorder(int n, int c, int area, int from, int to, const float *src, float *dst) {
-  for (int i = 0; i < n; i++, src += (size_t)c * area, dst += (size_t)c * area)
-    for (int m = 0; m < c; m++) {
-      const float *s = src + (size_t)(m / from) * area * from + m % from;
-      float *t = dst + (size_t)(m / to) * area * to + m % to;
-      for (int p = 0; p < area; p++) t[(size_t)p * to] = s[(size_t)p * from];
-    }
+void ck_pool_forward(ck_team *team, const ck_pool_desc *d, const float *x, float *y) {
+  const size_t in = (size_t)d->c * d->h * d->w, out = (size_t)d->c * d->out_h * d->out_w;
+  team->images(*d, in, [&](const ck_pool_desc &part, size_t n) { pool_forward_of(&part, x + n * in, y + n * out); });
+}
+
+void ck_pool_backward(ck_team *team, const ck_pool_desc *d, const float *x, const float *y, const float *dy,
+    float *dx) {
+  const size_t in = (size_t)d->c * d->h * d->w, out = (size_t)d->c * d->out_h * d->out_w;
+  team->images(*d, in, [&](const ck_pool_desc &part, size_t n) {
+    pool_backward_of(&part, x + n * in, y + n * out, dy + n * out, dx + n * in);
+  });
+}
+
+void ck_maps_reorder(ck_team *team, int n, int c, int area, int from, int to, const float *src, float *dst) {
+  const size_t image = (size_t)c * area;
+  team->ranges(n, 1, team->enough(threads::Team::worth / image + 1), [&](size_t first, size_t last) {
+    for (size_t i = first; i < last; i++)
+      for (int m = 0; m < c; m++) {
+        const float *s = src + i * image + (size_t)(m / from) * area * from + m % from;
+        float *t = dst + i * image + (size_t)(m / to) * area * to + m % to;
+        for (int p = 0; p < area; p++) t[(size_t)p * to] = s[(size_t)p * from];
+      }
+  });
 }
 
 } // extern "C"

@@ -42,7 +42,7 @@ func (c *lrn) Forward(_ cudakern.Stream, x, y cudakern.Buffer) error {
 	if err := first(c.check("x", x), c.check("y", y)); err != nil {
 		return err
 	}
-	C.ck_lrn_forward(&c.c, floats(x), floats(y))
+	C.ck_lrn_forward(c.d.team, &c.c, floats(x), floats(y))
 	return nil
 }
 
@@ -50,7 +50,7 @@ func (c *lrn) Backward(_ cudakern.Stream, x, y, dy, dx cudakern.Buffer) error {
 	if err := first(c.check("x", x), c.check("y", y), c.check("dy", dy), c.check("dx", dx)); err != nil {
 		return err
 	}
-	C.ck_lrn_backward(&c.c, floats(x), floats(dy), floats(dx))
+	C.ck_lrn_backward(c.d.team, &c.c, floats(x), floats(dy), floats(dx))
 	return nil
 }
 
@@ -85,7 +85,7 @@ func (c *pool) Forward(_ cudakern.Stream, x, y cudakern.Buffer) error {
 	if err := first(c.checkX("x", x), c.checkY("y", y)); err != nil {
 		return err
 	}
-	C.ck_pool_forward(&c.c, floats(x), floats(y))
+	C.ck_pool_forward(c.d.team, &c.c, floats(x), floats(y))
 	return nil
 }
 
@@ -93,7 +93,7 @@ func (c *pool) Backward(_ cudakern.Stream, x, y, dy, dx cudakern.Buffer) error {
 	if err := first(c.checkX("x", x), c.checkY("y", y), c.checkY("dy", dy), c.checkX("dx", dx)); err != nil {
 		return err
 	}
-	C.ck_pool_backward(&c.c, floats(x), floats(y), floats(dy), floats(dx))
+	C.ck_pool_backward(c.d.team, &c.c, floats(x), floats(y), floats(dy), floats(dx))
 	return nil
 }
 
@@ -134,7 +134,7 @@ func (c relu) Forward(_ cudakern.Stream, x, y cudakern.Buffer) error {
 	if err := c.check(x, y); err != nil {
 		return err
 	}
-	C.ck_relu_forward(c.n, floats(x), floats(y))
+	C.ck_relu_forward(c.d.team, c.n, floats(x), floats(y))
 	return nil
 }
 
@@ -142,7 +142,7 @@ func (c relu) Backward(_ cudakern.Stream, y, dy, dx cudakern.Buffer) error {
 	if err := c.check(y, dy, dx); err != nil {
 		return err
 	}
-	C.ck_relu_backward(c.n, floats(y), floats(dy), floats(dx))
+	C.ck_relu_backward(c.d.team, c.n, floats(y), floats(dy), floats(dx))
 	return nil
 }
 
@@ -157,7 +157,7 @@ func (c add) Run(_ cudakern.Stream, dst, src cudakern.Buffer) error {
 	if err := c.check(dst, src); err != nil {
 		return err
 	}
-	C.ck_add(c.n, floats(dst), floats(src))
+	C.ck_add(c.d.team, c.n, floats(dst), floats(src))
 	return nil
 }
 
@@ -172,7 +172,7 @@ func (c sgd) Update(_ cudakern.Stream, w0, v0, grad, w1, v1 cudakern.Buffer, mom
 	if err := c.check(w0, v0, grad, w1, v1); err != nil {
 		return err
 	}
-	C.ck_sgd(c.n, floats(w0), floats(v0), floats(grad), floats(w1), floats(v1), C.float(momentum), C.float(rate),
+	C.ck_sgd(c.d.team, c.n, floats(w0), floats(v0), floats(grad), floats(w1), floats(v1), C.float(momentum), C.float(rate),
 		C.float(decay))
 	return nil
 }
@@ -210,7 +210,7 @@ func (c *dropout) mask(key, step uint64, x, y cudakern.Buffer) error {
 	if err := c.check(x, y); err != nil {
 		return err
 	}
-	C.ck_dropout(&c.train, C.uint64_t(key), C.uint64_t(step), floats(x), floats(y))
+	C.ck_dropout(c.d.team, &c.train, C.uint64_t(key), C.uint64_t(step), floats(x), floats(y))
 	return nil
 }
 
@@ -226,7 +226,7 @@ func (c *dropout) Infer(_ cudakern.Stream, x, y cudakern.Buffer) error {
 	if err := c.check(x, y); err != nil {
 		return err
 	}
-	C.ck_scale(c.n, C.float(c.infer), floats(x), floats(y))
+	C.ck_scale(c.d.team, c.n, C.float(c.infer), floats(x), floats(y))
 	return nil
 }
 
@@ -270,7 +270,7 @@ func (c *softmax) Forward(_ cudakern.Stream, logits, labels cudakern.Buffer, val
 	if err != nil {
 		return err
 	}
-	C.ck_softmax_forward(C.int(c.N), C.int(c.Classes), C.int(valid), floats(logits), ints(labels), floats(loss),
+	C.ck_softmax_forward(c.d.team, C.int(c.N), C.int(c.Classes), C.int(valid), floats(logits), ints(labels), floats(loss),
 		ints(rank), ints(ties))
 	return nil
 }
@@ -282,7 +282,7 @@ func (c *softmax) Backward(_ cudakern.Stream, logits, labels cudakern.Buffer, va
 	if err != nil {
 		return err
 	}
-	C.ck_softmax_backward(C.int(c.N), C.int(c.Classes), C.int(valid), C.int(c.Divisor(valid)), floats(logits),
+	C.ck_softmax_backward(c.d.team, C.int(c.N), C.int(c.Classes), C.int(valid), C.int(c.Divisor(valid)), floats(logits),
 		ints(labels), floats(dlogits))
 	return nil
 }
@@ -322,6 +322,6 @@ func (c *input) Forward(_ cudakern.Stream, images cudakern.Buffer, views []cudak
 		c.views[i] = C.ck_view{y: C.int32_t(v.Y), x: C.int32_t(v.X), flip: C.uint8_t(flag(v.Flip)),
 			shift: [3]C.float{C.float(v.Shift[0]), C.float(v.Shift[1]), C.float(v.Shift[2])}}
 	}
-	C.ck_input(&c.c, (*C.uint8_t)(images.(*buffer).p), &c.views[0], floats(mean), C.float(scale), floats(y))
+	C.ck_input(c.d.team, &c.c, (*C.uint8_t)(images.(*buffer).p), &c.views[0], floats(mean), C.float(scale), floats(y))
 	return nil
 }

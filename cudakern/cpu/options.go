@@ -5,9 +5,10 @@ type Option func(*config)
 
 // config is what options choose.
 type config struct {
-	winograd int // a mode of engine.h: where Winograd's algorithm is used
-	path     int // a path of engine.h, -1 for the best
-	threads  int // that an op is cut among, 1 or more
+	winograd int  // a mode of engine.h: where Winograd's algorithm is used
+	path     int  // a path of engine.h, -1 for the best
+	threads  int  // that an op is cut among, 1 or more
+	fine     bool // for tests: into the smallest pieces there can be
 }
 
 // Threads has every op done by n threads of this device, the calling one among them. It does not reach the bits.

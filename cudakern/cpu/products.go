@@ -13,7 +13,7 @@ import (
 	"colonnade/cudakern"
 )
 
-// product is a convolution or a dense layer: a handle of oneDNN primitives and of Winograd's passes.
+// product is a convolution or a dense layer.
 type product struct {
 	op
 	name       string // "conv {N:128 ...}", for errors
@@ -49,7 +49,7 @@ func (d *device) NewConv(c cudakern.ConvDesc) (cudakern.Conv, error) {
 		pad_top: C.int(c.Pad.Top), pad_left: C.int(c.Pad.Left), bias: flag(c.Bias), accumulate: flag(c.Accumulate),
 		relu: flag(c.ReLU), no_data: flag(c.NoData), block_x: C.int(d.blockOf(p.x)), block_y: C.int(d.blockOf(p.y)),
 		path: C.int(d.path), winograd: C.int(d.winograd)}
-	return d.adopt(p, func(e *C.char) *C.ck_product { return C.ck_conv_new(&desc, e) })
+	return d.adopt(p, func(e *C.char) *C.ck_product { return C.ck_conv_new(d.team, &desc, e) })
 }
 
 func (d *device) NewDense(c cudakern.DenseDesc) (cudakern.Dense, error) {
@@ -59,8 +59,8 @@ func (d *device) NewDense(c cudakern.DenseDesc) (cudakern.Dense, error) {
 	p := &product{name: fmt.Sprintf("dense %+v", c), bias: c.Bias, xs: c.XShape(), ws: c.WShape(), ys: c.YShape(),
 		x: cudakern.Plain, y: cudakern.Plain}
 	desc := C.ck_dense_desc{n: C.int(c.N), in: C.int(c.In), out: C.int(c.Out), bias: flag(c.Bias),
-		accumulate: flag(c.Accumulate), relu: flag(c.ReLU), no_data: flag(c.NoData)}
-	return d.adopt(p, func(e *C.char) *C.ck_product { return C.ck_dense_new(&desc, e) })
+		accumulate: flag(c.Accumulate), relu: flag(c.ReLU), no_data: flag(c.NoData), path: C.int(d.path)}
+	return d.adopt(p, func(e *C.char) *C.ck_product { return C.ck_dense_new(d.team, &desc, e) })
 }
 
 // adopt makes the handle and learns the layout it wants for weights.

@@ -32,17 +32,18 @@ const Kernels *kernels_portable(int kernel);
 // Pass is the gradient, with workspace.
 class Pass {
 public:
-  Pass(const Geometry &g, const Kernels *k);
+  Pass(threads::Team *team, const Geometry &g, const Kernels *k);
   void gradient(const float *x, const float *dy, float *dw, float *db);
 
 private:
   Geometry g;
   const Kernels *k;
-  lanes::Memory padded;
-  lanes::Tree tree;
+  size_t image; // with its border
+  lanes::Memory padded; // one by thread
+  lanes::Sum sum;
 };
 
 // plan is null where the convolution is not such a one.
-std::unique_ptr<Pass> plan(const ck_conv_desc &d);
+std::unique_ptr<Pass> plan(threads::Team *team, const ck_conv_desc &d);
 
 } // namespace shallow

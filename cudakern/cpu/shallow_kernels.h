@@ -1,4 +1,4 @@
-// The kernels of gradients over a plain map or two. Included behind winograd_kernels.h, with whose vectors it works.
+// The kernels of gradients over a plain map or two, on the vectors of matrix_kernels.h.
 
 namespace {
 
@@ -62,7 +62,7 @@ void shallow_gradient(const shallow::Geometry &g, const float *x, const float *d
   for (int i = 0; db && i < g.out; i += B) store(db + i, V{});
   for (int n = first; n < last; n++) {
     pad(g, x, n, padded);
-    panels<N>(blocks, [&](int j, int take) {
+    panels<N>(0, blocks, [&](int j, int take) {
       const float *from = dy + ((size_t)n * blocks + j) * plane;
       float *b = db ? db + j * B : nullptr;
       if (take == N) image_gradient<K, N>(g, padded, from, dw + j * filters, b);

@@ -1,6 +1,8 @@
 // The driver of Winograd convolution: which passes of which convolutions it does with which tiles, and their workspace.
 #include "winograd.h"
 
+#include "matrix.h"
+
 namespace winograd {
 
 const Kernels *kernels(int path, int m, int r) {
@@ -22,7 +24,7 @@ constexpr size_t line = 16;
 // seldom, few enough for the rest to stay in the cache; a multiple of the rows of the matrix products' tiles or of the
 // groups that gradients are summed in, so that it does not reach the bits.
 int chunk(const Geometry &g, const Kernels *k, int all, bool gradient, bool small) {
-  const int unit = gradient ? tiles_group : 12;
+  const int unit = gradient ? matrix::rows_group : 12;
   if (small) return unit;
   const size_t points = (size_t)(k->m + k->r - 1) * (k->m + k->r - 1), tile = points * (g.c + g.k) * sizeof(float);
   const size_t room = gradient ? 8 << 20 : 1 << 20;
@@ -35,35 +37,54 @@ int chunk(const Geometry &g, const Kernels *k, int all, bool gradient, bool smal
 
 } // namespace
 
-Pass::Pass(const Geometry &geometry, const Kernels *kernels, bool gradient, bool small) : g(geometry), k(kernels) {
+Pass::Pass(threads::Team *team, const Geometry &geometry, const Kernels *kernels, bool gradient, bool small)
+    : team(team), g(geometry), k(kernels), work(team->size()) {
   const size_t points = (size_t)(k->m + k->r - 1) * (k->m + k->r - 1);
-  const int each = tiling(g, k->m).each(), lanes = lanes::count(g.n);
-  work.tiles = chunk(g, k, gradient ? (g.n + lanes - 1) / lanes * each : g.n * each, gradient, small);
-  work.su = (size_t)g.c * g.k + line;
-  work.sv = (size_t)g.c * work.tiles + line;
-  work.sm = (size_t)g.k * work.tiles + line;
-  memory = lanes::allocate(points * (work.su + work.sv + work.sm));
-  work.u = memory.get();
-  work.v = work.u + points * work.su;
-  work.m = work.v + points * work.sv;
-  if (gradient) tree = lanes::Tree(g.n, (size_t)g.c * g.k * g.kernel * g.kernel / (g.phases ? phase_maps : 1), g.k);
+  const int each = tiling(g, k->m).each(), lanes = lanes::count(g.n), many = 4 * team->size();
+  pieces = team->size() == 1 ? 1 : g.n < many ? g.n : many;
+  const int tiles = chunk(g, k, (g.n + (gradient ? lanes : pieces) - 1) / (gradient ? lanes : pieces) * each, gradient,
+      small);
+  const size_t su = (size_t)g.c * g.k + line, sv = (size_t)g.c * tiles + line, sm = (size_t)g.k * tiles + line;
+  const size_t filters = points * su, own = points * (sv + sm) + (gradient ? filters : 0);
+  memory = lanes::allocate((gradient ? 0 : filters) + own * work.size());
+  float *at = memory.get();
+  for (Work &w : work) {
+    w.tiles = tiles;
+    w.su = su;
+    w.sv = sv;
+    w.sm = sm;
+    w.u = gradient || &w == work.data() ? at : work[0].u;
+    if (w.u == at) at += filters;
+    w.v = at;
+    w.m = at += points * sv;
+    at += points * sm;
+  }
+  if (gradient)
+    sum = std::make_unique<lanes::Sum>(team, g.n, (size_t)g.c * g.k * g.kernel * g.kernel / (g.phases ? phase_maps : 1),
+        g.k);
+}
+
+void Pass::images(const float *x, const float *bias, float *y, int flags) {
+  team->run(pieces, [&](int i, int thread) {
+    k->forward(g, x, bias, y, flags, (long)g.n * i / pieces, (long)g.n * (i + 1) / pieces, work[thread]);
+  });
 }
 
 void Pass::forward(const float *x, const float *w, const float *bias, float *y, int flags) {
-  k->weights(g, w, work);
-  k->forward(g, x, bias, y, flags, 0, g.n, work);
+  team->ranges(g.k / k->block, 1, 1, [&](size_t a, size_t b) { k->weights(g, w, a, b, work[0]); });
+  images(x, bias, y, flags);
 }
 
 void Pass::data(const float *dy, const float *w, float *dx) {
-  k->turned(g, w, work);
-  k->forward(g, dy, nullptr, dx, 0, 0, g.n, work);
+  team->ranges(g.k / k->block, 1, 1, [&](size_t a, size_t b) { k->turned(g, w, a, b, work[0]); });
+  images(dy, nullptr, dx, 0);
 }
 
 void Pass::gradient(const float *x, const float *dy, float *dw, float *db) {
-  const auto lane = [&](int first, int last, float *dw, float *db) {
-    k->gradient(g, x, dy, dw, db, first, last, work);
+  const auto lane = [&](int first, int last, float *dw, float *db, int thread) {
+    k->gradient(g, x, dy, dw, db, first, last, work[thread]);
   };
-  tree.sum(lane, dw, db);
+  sum->run(lane, dw, db);
 }
 
 namespace {
@@ -90,7 +111,7 @@ const Kernels *choose(const ck_conv_desc &d, const Geometry &g, int r) {
 
 } // namespace
 
-Plan plan(const ck_conv_desc &d) {
+Plan plan(threads::Team *team, const ck_conv_desc &d) {
   Plan p;
   const int block = ck_block(d.path);
   if (d.winograd == CK_WINOGRAD_OFF || d.block_y != block) return p;
@@ -102,13 +123,13 @@ Plan plan(const ck_conv_desc &d) {
   Geometry g = {d.n, phases ? d.in * phase_maps : d.in, d.h, d.w, d.out, d.out_h, d.out_w, d.pad_top, d.pad_left,
       phases, d.kernel};
   if (const Kernels *k = choose(d, g, r)) {
-    p.forward.reset(new Pass(g, k, false, small));
-    p.gradient.reset(new Pass(g, k, true, small));
+    p.forward.reset(new Pass(team, g, k, false, small));
+    p.gradient.reset(new Pass(team, g, k, true, small));
   }
   if (phases || d.no_data) return p;
   Geometry back = {d.n, d.out, d.out_h, d.out_w, d.in, d.h, d.w, r - 1 - d.pad_top, r - 1 - d.pad_left, false,
       d.kernel};
-  if (const Kernels *k = choose(d, back, r)) p.data.reset(new Pass(back, k, false, small));
+  if (const Kernels *k = choose(d, back, r)) p.data.reset(new Pass(team, back, k, false, small));
   return p;
 }
 

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include <memory>
+#include <vector>
 
 #include "engine.h"
 #include "lanes.h"
@@ -41,9 +42,8 @@ struct Work {
   size_t su, sv, sm; // floats from one point to the next
 };
 
-// Sums over maps, and over tiles for gradients, are cut into groups of so many.
+// Sums over maps are cut into groups of so many.
 constexpr int maps_group(int maps) { return maps <= 64 ? 16 : 32; }
-constexpr int tiles_group = 32;
 
 enum { add_bias = 1, accumulate = 2, rectify = 4 };
 
@@ -51,10 +51,11 @@ enum { add_bias = 1, accumulate = 2, rectify = 4 };
 // thread. Images [first, last) are a lane: what a lane yields does not depend on what else is computed.
 struct Kernels {
   int m, r, block;
-  // weights puts the transformed filters w (k/B x c x kernel x kernel x B) into work.u; turned takes the filters of the
-  // convolution that g is the backward pass of: c/B x k x r x r x B, each turned by half a turn.
-  void (*weights)(const Geometry &g, const float *w, const Work &work);
-  void (*turned)(const Geometry &g, const float *w, const Work &work);
+  // weights puts the transformed filters w (k/B x c x kernel x kernel x B) of blocks [first, last) of k into work.u;
+  // turned takes the filters of the convolution that g is the backward pass of: c/B x k x r x r x B, each turned by half
+  // a turn.
+  void (*weights)(const Geometry &g, const float *w, int first, int last, const Work &work);
+  void (*turned)(const Geometry &g, const float *w, int first, int last, const Work &work);
   void (*forward)(const Geometry &g, const float *x, const float *bias, float *y, int flags, int first, int last,
       const Work &work);
   // gradient overwrites dw, laid out like w, and db if it is not null, with the sums over the lane's images.
@@ -69,22 +70,25 @@ const Kernels *kernels_avx2(int m, int r);
 const Kernels *kernels_avx2_wide(int m, int r);
 const Kernels *kernels_portable(int m, int r);
 
-// Pass is one direction of a convolution by Winograd's algorithm, with its workspace.
+// Pass is one direction of a convolution by Winograd's algorithm, with a workspace for each thread.
 class Pass {
 public:
   // small has it work on as few tiles at a time as it can, which is for tests: the bits are the same.
-  Pass(const Geometry &g, const Kernels *k, bool gradient, bool small);
+  Pass(threads::Team *team, const Geometry &g, const Kernels *k, bool gradient, bool small);
   void forward(const float *x, const float *w, const float *bias, float *y, int flags);
   void data(const float *dy, const float *w, float *dx);
   void gradient(const float *x, const float *dy, float *dw, float *db);
   const Kernels *tile() const { return k; }
 
 private:
+  void images(const float *x, const float *bias, float *y, int flags);
+  threads::Team *team;
   Geometry g;
   const Kernels *k;
-  Work work;
+  int pieces; // that the images of forward and data are cut into
+  std::vector<Work> work; // by thread; forward and data share the filters
   lanes::Memory memory;
-  lanes::Tree tree; // of gradients
+  std::unique_ptr<lanes::Sum> sum; // of gradients
 };
 
 // Plan is which passes of a convolution are done by Winograd's algorithm: null where direct ones are expected faster.
@@ -92,6 +96,6 @@ struct Plan {
   std::unique_ptr<Pass> forward, data, gradient;
   bool any() const { return forward || data || gradient; }
 };
-Plan plan(const ck_conv_desc &d);
+Plan plan(threads::Team *team, const ck_conv_desc &d);
 
 } // namespace winograd

@@ -1,14 +1,6 @@
-// The kernels of Winograd convolution, compiled once for each instruction set: a source file includes this after it has
-// set the target and defined
-// KERNELS, the name of the function that finds the kernels
-// BLOCK, floats in a vector and maps in a block,
-// FUSED, floats in a vector of the instruction that multiplies and adds with one rounding, or 0,
-// and a struct Registers: how many rows a tile of the matrix products has, by the number of its vectors.
-// Every sum has one order, every multiplication that is fused into a sum says so: the compiler has no say in the bits.
-// cgo does not take these as flags; what -O3 adds to -O2 here is time to compile.
-#pragma GCC optimize("O2", "fp-contract=off", "no-math-errno", "no-trapping-math")
-
-#define INLINE inline __attribute__((always_inline))
+// The kernels of Winograd convolution, on the vectors and products of matrix_kernels.h.
+#include "winograd.h"
+#include "winograd_points.h"
 
 namespace {
 
@@ -19,37 +11,7 @@ using winograd::Tiling;
 using winograd::Work;
 using winograd::parity;
 
-constexpr int B = BLOCK;
-typedef float V __attribute__((vector_size(4 * BLOCK)));
 typedef float H __attribute__((vector_size(16)));
-
-INLINE V load(const float *p) {
-  V v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-INLINE void store(float *p, V v) { __builtin_memcpy(p, &v, sizeof v); }
-INLINE V splat(float f) { return f - V{}; } // x - 0 is x, whatever its sign
-
-// fma is a*b + c, rounded once where the instruction set can.
-INLINE V fma(V a, V b, V c) {
-#if FUSED == 16
-  return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif FUSED == 8 && BLOCK == 8
-  return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif FUSED == 8
-  __m256 x[2], y[2], z[2];
-  __builtin_memcpy(x, &a, sizeof a);
-  __builtin_memcpy(y, &b, sizeof b);
-  __builtin_memcpy(z, &c, sizeof c);
-  z[0] = _mm256_fmadd_ps(x[0], y[0], z[0]);
-  z[1] = _mm256_fmadd_ps(x[1], y[1], z[1]);
-  __builtin_memcpy(&c, z, sizeof c);
-  return c;
-#else
-  return a * b + c;
-#endif
-}
 
 // dot is the sum over k = K, K + STEP, ... of X(j, k) * d[k], onto s once anything has been summed.
 template <class X, int J, int K, int STEP, bool SOME = false> INLINE V dot(const V *d, V s = V{}) {
@@ -324,124 +286,9 @@ template <int M, int R> void output_gradient(const Geometry &g, const float *dy,
   }
 }
 
-// The matrix products. A tile of W rows by N vectors stays in registers while the sum runs over channels (product; rows
-// are tiles of the image) or over tiles (gradient; rows are channels), one after the other.
-
-// Sums are cut into groups, which are summed up each by itself: most of the rounding error is that of long sums.
-
-template <int W, int N> INLINE void add_tile(V (&c)[W][N], float *to, size_t stride, bool more) {
-#pragma GCC unroll 16
-  for (int i = 0; i < W; i++)
-#pragma GCC unroll 4
-    for (int j = 0; j < N; j++) {
-      float *p = to + j * stride + i * B;
-      store(p, more ? load(p) + c[i][j] : c[i][j]);
-      c[i][j] = V{};
-    }
-}
-
-// Operands of a matrix product: vectors of blocks of `from` maps times filters are vectors of blocks of `to` maps.
-struct Operands {
-  const float *v;
-  float *u, *m;
-  size_t sv, su; // floats between blocks of v and m, of u
-  int blocks, tiles;
-};
-
-template <int W, int N> INLINE void product_tile(const Operands &o, const float *u, float *m, int q) {
-  const int group = winograd::maps_group(o.blocks * B) / B;
-  const float *v = o.v + q * B;
-  const size_t su = o.su;
-  V c[W][N] = {};
-  for (int from = 0; from < o.blocks; from += group) {
-    const int end = from + group < o.blocks ? from + group : o.blocks;
-    for (int b = from; b < end; b++, v += o.sv, u += B * B)
-#pragma GCC unroll 4
-      for (int k = 0; k < B; k++) {
-        V w[N];
-#pragma GCC unroll 4
-        for (int j = 0; j < N; j++) w[j] = load(u + j * su + k * B);
-#pragma GCC unroll 16
-        for (int i = 0; i < W; i++) {
-          V a = splat(v[i * B + k]);
-#pragma GCC unroll 4
-          for (int j = 0; j < N; j++) c[i][j] = fma(a, w[j], c[i][j]);
-        }
-      }
-    add_tile<W, N>(c, m + q * B, o.sv, from > 0);
-  }
-}
-
-template <int N> void product_panel(const Operands &o, int j) {
-  constexpr int W = Registers::rows[N - 1];
-  const float *u = o.u + j * o.su;
-  float *m = o.m + j * o.sv;
-  int q = 0;
-  for (; q + W <= o.tiles; q += W) product_tile<W, N>(o, u, m, q);
-  if constexpr (W > 2)
-    for (; q + 2 <= o.tiles; q += 2) product_tile<2, N>(o, u, m, q);
-  for (; q < o.tiles; q++) product_tile<1, N>(o, u, m, q);
-}
-
-template <int W, int N> INLINE void gradient_tile(const float *v, const float *m, size_t sm, float *u, size_t su,
-    int tiles, bool more) {
-  V c[W][N] = {};
-  for (int from = 0; from < tiles; from += winograd::tiles_group) {
-    const int end = from + winograd::tiles_group < tiles ? from + winograd::tiles_group : tiles;
-    for (int q = from; q < end; q++, v += B, m += B) {
-      V d[N];
-#pragma GCC unroll 4
-      for (int j = 0; j < N; j++) d[j] = load(m + j * sm);
-#pragma GCC unroll 16
-      for (int i = 0; i < W; i++) {
-        V a = splat(v[i]);
-#pragma GCC unroll 4
-        for (int j = 0; j < N; j++) c[i][j] = fma(a, d[j], c[i][j]);
-      }
-    }
-    add_tile<W, N>(c, u, su, more || from > 0);
-  }
-}
-
-template <int N> void gradient_panel(const Operands &o, int j, bool more) {
-  constexpr int W = Registers::tall[N - 1];
-  static_assert(B % W == 0, "rows must divide a block");
-  for (int b = 0; b < o.blocks; b++)
-    for (int i = 0; i < B; i += W)
-      gradient_tile<W, N>(o.v + b * o.sv + i, o.m + j * o.sv, o.sv, o.u + j * o.su + (b * B + i) * B, o.su, o.tiles,
-          more);
-}
-
-// panels cuts n vectors into panels as wide as the registers hold, and no panel of one vector if that can be.
-template <int WIDEST, class F> INLINE void panels(int n, F f) {
-  for (int j = 0, take; j < n; j += take) {
-    take = n - j < WIDEST ? n - j : WIDEST;
-    if (n - j == WIDEST + 1 && WIDEST > 2) take = WIDEST - 1;
-    f(j, take);
-  }
-}
-
-void product(const Operands &o, int vectors) {
-  panels<Registers::widest>(vectors, [&](int j, int take) {
-    if constexpr (Registers::widest >= 4)
-      if (take == 4) return product_panel<4>(o, j);
-    if constexpr (Registers::widest >= 3)
-      if (take == 3) return product_panel<3>(o, j);
-    take == 2 ? product_panel<2>(o, j) : product_panel<1>(o, j);
-  });
-}
-
-void gradient_product(const Operands &o, int vectors, bool more) {
-  panels<Registers::tall_widest>(vectors, [&](int j, int take) {
-    if constexpr (Registers::tall_widest >= 3)
-      if (take == 3) return gradient_panel<3>(o, j, more);
-    take == 2 ? gradient_panel<2>(o, j, more) : gradient_panel<1>(o, j, more);
-  });
-}
-
 Operands operands(const Geometry &g, const Work &work, int point, int count) {
   return {work.v + point * work.sv, work.u + point * work.su, work.m + point * work.sm, (size_t)work.tiles * B,
-      (size_t)g.c * B, g.c / B, count};
+      (size_t)g.c * B, g.c / B, count, winograd::maps_group(g.c)};
 }
 
 // Filters.
@@ -472,8 +319,8 @@ template <int M, int R, class Get> INLINE void filter_to_points(Get get, float *
   }
 }
 
-template <int M, int R> void weights(const Geometry &g, const float *w, const Work &work) {
-  for (int b = 0; b < g.k / B; b++)
+template <int M, int R> void weights(const Geometry &g, const float *w, int first, int last, const Work &work) {
+  for (int b = first; b < last; b++)
     for (int c = 0; c < g.c; c++)
       filter_to_points<M, R>(
           [&](int y, int x) {
@@ -483,8 +330,8 @@ template <int M, int R> void weights(const Geometry &g, const float *w, const Wo
           work.u + ((size_t)b * g.c + c) * B, work.su);
 }
 
-template <int M, int R> void turned(const Geometry &g, const float *w, const Work &work) {
-  for (int b = 0; b < g.k / B; b++)
+template <int M, int R> void turned(const Geometry &g, const float *w, int first, int last, const Work &work) {
+  for (int b = first; b < last; b++)
     for (int c = 0; c < g.c; c++)
       filter_to_points<M, R>(
           [&](int y, int x) {
@@ -527,7 +374,7 @@ template <int M, int R> void forward(const Geometry &g, const float *x, const fl
   for (int at = first * each; at < last * each; at += work.tiles) {
     int count = last * each - at < work.tiles ? last * each - at : work.tiles;
     input<M, R>(g, x, at, count, work);
-    for (int p = 0; p < points; p++) product(operands(g, work, p, count), g.k / B);
+    for (int p = 0; p < points; p++) product(operands(g, work, p, count), 0, g.k / B);
     output<M, R>(g, bias, y, flags, at, count, work);
   }
 }
@@ -543,7 +390,7 @@ void gradient(const Geometry &g, const float *x, const float *dy, float *dw, flo
     int count = last * each - at < work.tiles ? last * each - at : work.tiles;
     input<M, R>(g, x, at, count, work);
     output_gradient<M, R>(g, dy, db, at, count, work);
-    for (int p = 0; p < points; p++) gradient_product(operands(g, work, p, count), g.k / B, at > first * each);
+    for (int p = 0; p < points; p++) gradient_product(operands(g, work, p, count), 0, g.k / B, at > first * each);
   }
   filters_from_points<M, R>(g, work, dw);
 }

@@ -68,6 +68,26 @@ func Check(dev cudakern.Device, o Options) []Result {
 	return out
 }
 
+// Same runs the suite's cases on two devices that must give the same bits, and returns the first case where they do not.
+func Same(a, b cudakern.Device) error {
+	for _, t := range tests() {
+		ra, err := t.runOn(a)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", t.op, t.name, err)
+		}
+		rb, err := t.runOn(b)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", t.op, t.name, err)
+		}
+		for i, r := range ra {
+			if at := r.differs(rb[i]); at >= 0 {
+				return fmt.Errorf("%s %s: %s differs at %d", t.op, t.name, r.name, at)
+			}
+		}
+	}
+	return nil
+}
+
 // check runs the case on the reference once and on the device twice.
 func (t test) check(dev cudakern.Device) (worst float64, err error) {
 	want, err := t.runOn(ref.New())
