@@ -15,6 +15,9 @@ struct Geometry {
   int n, in, out, block;
   int blocks(int features) const { return (features + block - 1) / block; }
   int whole(int features) const { return blocks(features) * block; }
+  // Blocks of packed features are a cache line more than their size apart: sums run across them, and at a multiple of
+  // 4 KiB they would all fall into one set of the first cache.
+  size_t stride(int rows) const { return (size_t)rows * block + 16; }
 };
 
 // Sums over features are cut into groups of so many.
@@ -25,19 +28,20 @@ enum { add_bias = 1, accumulate = 2, rectify = 4 };
 // Kernels are what is compiled for one instruction set. Each computes on the calling thread.
 struct Kernels {
   int block;
-  // pack puts blocks [first, last) of n x features into v: features/B x n x B, with zeros behind the last feature.
-  void (*pack)(int n, int features, const float *x, int first, int last, float *v);
+  // pack puts blocks [first, last) of n x features into v: features/B x n x B, `stride` floats from block to block, with
+  // zeros behind the last feature.
+  void (*pack)(int n, int features, const float *x, int first, int last, float *v, size_t stride);
   // turn puts images [B*first, B*last) into u: n/B x whole x B, with zeros behind the last image and feature.
   void (*turn)(int n, int features, int whole, const float *x, int first, int last, float *u);
-  // unpack ends a forward pass: blocks [first, last) of m, out/B x n x B, go to y, n x out, with what the flags ask for.
+  // unpack ends a forward pass: blocks [first, last) of m go to y, n x out, with what the flags ask for.
   void (*unpack)(const Geometry &g, const float *m, const float *bias, float *y, int flags, int first, int last);
-  // back turns rows [first, last) of m, n/B x in x B with stride floats between blocks, to x, n x in.
-  void (*back)(int n, int in, const float *m, size_t stride, float *x, int first, int last);
+  // back turns m, n/B x rows x B with `stride` floats from block to block, to features [first, first + rows) of x, n x in.
+  void (*back)(int n, int in, const float *m, size_t stride, float *x, int first, int rows);
   // bias sums blocks [first, last) of packed dy over images.
   void (*bias)(const Geometry &g, const float *m, float *db, int first, int last);
-  // Products of vectors [first, last): see matrix::Operands.
-  void (*product)(const matrix::Operands &o, int first, int last);
-  void (*gradient)(const matrix::Operands &o, int first, int last);
+  // Products of vectors [first, last), onto what is there or instead of it: see matrix::Operands.
+  void (*product)(const matrix::Operands &o, int first, int last, bool more);
+  void (*gradient)(const matrix::Operands &o, int first, int last, bool more);
 };
 
 const Kernels *kernels(int path);
@@ -56,11 +60,18 @@ public:
 
 private:
   void pack(int features, const float *x, float *v);
+  // Part is what a thread has, in data, of the weights and of what comes out of them.
+  struct Part {
+    float *weights, *m;
+  };
+  Part part(int thread) const;
   threads::Team *team;
   const Kernels *k;
   Geometry g;
   int flags;
-  lanes::Memory inputs, outputs; // as products want them: of the layer's inputs' size, and of its outputs'
+  int rows = 0; // of inputs that data works on at a time
+  lanes::Memory inputs, outputs; // packed
+  lanes::Memory parts; // by thread
 };
 
 } // namespace dense

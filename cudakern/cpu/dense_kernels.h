@@ -3,17 +3,17 @@
 
 namespace {
 
-void dense_pack(int n, int features, const float *x, int first, int last, float *v) {
-  v += (size_t)first * n * B;
+void dense_pack(int n, int features, const float *x, int first, int last, float *v, size_t stride) {
   for (int b = first; b < last; b++) {
     const int left = features - b * B;
     const float *from = x + b * B;
-    for (int q = 0; q < n; q++, from += features, v += B) {
+    float *to = v + b * stride;
+    for (int q = 0; q < n; q++, from += features, to += B) {
       if (left >= B) {
-        store(v, load(from));
+        store(to, load(from));
         continue;
       }
-      for (int i = 0; i < B; i++) v[i] = i < left ? from[i] : 0;
+      for (int i = 0; i < B; i++) to[i] = i < left ? from[i] : 0;
     }
   }
 }
@@ -40,7 +40,7 @@ void dense_unpack(const dense::Geometry &g, const float *m, const float *bias, f
     int last) {
   for (int b = first; b < last; b++) {
     const int left = g.out - b * B;
-    const float *from = m + (size_t)b * g.n * B;
+    const float *from = m + b * g.stride(g.n);
     float *to = y + b * B, start[B] = {}, held[B] = {};
     if (flags & dense::add_bias)
       for (int i = 0; i < B && i < left; i++) start[i] = bias[b * B + i];
@@ -62,29 +62,28 @@ void dense_unpack(const dense::Geometry &g, const float *m, const float *bias, f
   }
 }
 
-void dense_back(int n, int in, const float *m, size_t stride, float *x, int first, int last) {
+void dense_back(int n, int in, const float *m, size_t stride, float *x, int first, int rows) {
+  x += first;
   for (int b = 0; b * B < n; b++, m += stride, x += (size_t)B * in) {
-    int i = first;
+    int i = 0;
     if ((b + 1) * B <= n)
-      for (; i + B <= last; i += B) transpose(m + (size_t)i * B, B, x + i, in);
-    for (; i < last; i++)
+      for (; i + B <= rows; i += B) transpose(m + (size_t)i * B, B, x + i, in);
+    for (; i < rows; i++)
       for (int k = 0; k < B && b * B + k < n; k++) x[(size_t)k * in + i] = m[(size_t)i * B + k];
   }
 }
 
 void dense_bias(const dense::Geometry &g, const float *m, float *db, int first, int last) {
   for (int b = first; b < last; b++) {
-    const float *from = m + (size_t)b * g.n * B;
+    const float *from = m + b * g.stride(g.n);
     V sum = {};
     for (int q = 0; q < g.n; q++) sum += load(from + q * B);
     for (int i = 0; i < B && b * B + i < g.out; i++) db[b * B + i] = sum[i];
   }
 }
 
-void dense_gradient(const Operands &o, int first, int last) { gradient_product(o, first, last, false); }
-
 const dense::Kernels dense_all = {B, dense_pack, dense_turn, dense_unpack, dense_back, dense_bias, product,
-    dense_gradient};
+    gradient_product};
 
 } // namespace
 

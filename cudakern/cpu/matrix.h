@@ -5,7 +5,7 @@
 namespace matrix {
 
 // Operands: `tiles` rows of a vector of numbers each, in blocks of B numbers. With v[b][q][i] number b*B + i of row q,
-//   product           m[j][q][i] = sum over b, k of v[b][q][k] * u[j][b*B + k][i]
+//   product           m[j][q][i] = [m +] sum over b, k of v[b][q][k] * u[j][b*B + k][i]
 //   gradient_product  u[j][b*B + k][i] = [u +] sum over q of v[b][q][k] * m[j][q][i]
 // for the vectors j that are asked for.
 struct Operands {

@@ -63,7 +63,7 @@ template <int W, int N> INLINE void add_tile(V (&c)[W][N], float *to, size_t str
     }
 }
 
-template <int W, int N> INLINE void product_tile(const Operands &o, const float *u, float *m, int q) {
+template <int W, int N> INLINE void product_tile(const Operands &o, const float *u, float *m, int q, bool more) {
   const int group = o.group / B;
   const float *v = o.v + q * B;
   const size_t su = o.su;
@@ -83,19 +83,19 @@ template <int W, int N> INLINE void product_tile(const Operands &o, const float 
           for (int j = 0; j < N; j++) c[i][j] = fma(a, w[j], c[i][j]);
         }
       }
-    add_tile<W, N>(c, m + q * B, o.sv, from > 0);
+    add_tile<W, N>(c, m + q * B, o.sv, more || from > 0);
   }
 }
 
-template <int N> void product_panel(const Operands &o, int j) {
+template <int N> void product_panel(const Operands &o, int j, bool more) {
   constexpr int W = Registers::rows[N - 1];
   const float *u = o.u + j * o.su;
   float *m = o.m + j * o.sv;
   int q = 0;
-  for (; q + W <= o.tiles; q += W) product_tile<W, N>(o, u, m, q);
+  for (; q + W <= o.tiles; q += W) product_tile<W, N>(o, u, m, q, more);
   if constexpr (W > 2)
-    for (; q + 2 <= o.tiles; q += 2) product_tile<2, N>(o, u, m, q);
-  for (; q < o.tiles; q++) product_tile<1, N>(o, u, m, q);
+    for (; q + 2 <= o.tiles; q += 2) product_tile<2, N>(o, u, m, q, more);
+  for (; q < o.tiles; q++) product_tile<1, N>(o, u, m, q, more);
 }
 
 template <int W, int N> INLINE void gradient_tile(const float *v, const float *m, size_t sm, float *u, size_t su,
@@ -136,13 +136,13 @@ template <int WIDEST, class F> INLINE void panels(int j, int last, F f) {
   }
 }
 
-void product(const Operands &o, int first, int last) {
+void product(const Operands &o, int first, int last, bool more) {
   panels<Registers::widest>(first, last, [&](int j, int take) {
     if constexpr (Registers::widest >= 4)
-      if (take == 4) return product_panel<4>(o, j);
+      if (take == 4) return product_panel<4>(o, j, more);
     if constexpr (Registers::widest >= 3)
-      if (take == 3) return product_panel<3>(o, j);
-    take == 2 ? product_panel<2>(o, j) : product_panel<1>(o, j);
+      if (take == 3) return product_panel<3>(o, j, more);
+    take == 2 ? product_panel<2>(o, j, more) : product_panel<1>(o, j, more);
   });
 }
 

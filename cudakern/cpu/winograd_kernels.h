@@ -374,7 +374,7 @@ template <int M, int R> void forward(const Geometry &g, const float *x, const fl
   for (int at = first * each; at < last * each; at += work.tiles) {
     int count = last * each - at < work.tiles ? last * each - at : work.tiles;
     input<M, R>(g, x, at, count, work);
-    for (int p = 0; p < points; p++) product(operands(g, work, p, count), 0, g.k / B);
+    for (int p = 0; p < points; p++) product(operands(g, work, p, count), 0, g.k / B, false);
     output<M, R>(g, bias, y, flags, at, count, work);
   }
 }
