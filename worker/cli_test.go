@@ -85,6 +85,9 @@ func runMistakes(t *testing.T, file string) map[string]mistake {
 		"listen by name":      with(usage("without encryption", "--insecure"), "--listen", "example.org:80"),
 		"listen to any":       with(usage("--advertise"), "--listen", ":0", "--insecure"),
 		"advertise":           with(usage("--advertise me", "give host:port"), "--advertise", "me"),
+		"no threads":          with(usage("--threads 0", "between 1 and", "leave it out"), "--threads", "0"),
+		"too many threads":    with(usage("--threads 5000", "between 1 and"), "--threads", "5000"),
+		"half a thread":       with(usage("--threads", help), "--threads", "0.5"),
 		"device":              with(usage(`"abacus"`, "worker devices"), "--device", "abacus"),
 		"data is a file":      with(failure(file, "choose another --data"), "--data", file),
 		"data is used":        with(failure(used, "another worker", "choose another --data"), "--data", used),
@@ -189,8 +192,10 @@ func TestVerify(t *testing.T) {
 	kinds := deviceKinds
 	defer func() { deviceKinds = kinds }()
 	deviceKinds = append(slices.Clip(deviceKinds),
-		deviceKind{"lame", "cannot update", func() (cudakern.Device, error) { return noUpdates{ref.New()}, nil }},
-		deviceKind{"absent", "is not there", func() (cudakern.Device, error) {
+		deviceKind{"lame", "cannot update", func(cudakern.Settings) (cudakern.Device, error) {
+			return noUpdates{ref.New()}, nil
+		}},
+		deviceKind{"absent", "is not there", func(cudakern.Settings) (cudakern.Device, error) {
 			return nil, errors.New("no such bus; plug it in")
 		}})
 	ctx := context.Background()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -49,7 +50,7 @@ func (e usageError) Unwrap() error { return e.error }
 func run(ctx context.Context, args []string, con console) int {
 	exited := -1
 	parser, err := kong.New(&cli{}, kong.Name("worker"), kong.Writers(con.out, con.err),
-		kong.Exit(func(code int) { exited = code }),
+		kong.Vars{"threads": strconv.Itoa(cores())}, kong.Exit(func(code int) { exited = code }),
 		kong.Description("Trains columns of a network for a coordinator, on one device."))
 	if err != nil {
 		fmt.Fprintln(con.err, "worker:", err)
