@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -431,7 +433,8 @@ func startDev(t *testing.T, play string, args ...string) *devRun {
 		t.Fatal(err)
 	}
 	r := &devRun{interrupts: make(chan os.Signal, 2), ended: make(chan error, 1)}
-	c := devCmd{File: args[0], Workers: 2, Device: "cpu", Data: "data", Carrier: "auto", Program: self}
+	c := devCmd{File: args[0], Workers: 2, Threads: defaultThreads(), Device: "cpu", Data: "data", Carrier: "auto",
+		Program: self}
 	for _, a := range args[1:] {
 		switch a {
 		case "--resume":
@@ -466,6 +469,29 @@ func (r *devRun) end(t *testing.T) error {
 	case <-time.After(limit):
 		t.Fatalf("dev does not end:\n%s%s", r.out.String(), r.err.String())
 		return nil
+	}
+}
+
+// TestDevSharesOutThreads: all are used, none twice, and no worker is without.
+func TestDevSharesOutThreads(t *testing.T) {
+	for _, c := range []struct{ threads, workers, first, last int }{{2, 2, 1, 1}, {4, 2, 2, 2}, {3, 2, 1, 2},
+		{8, 1, 8, 8}, {1, 3, 1, 1}} {
+		d := dev{devCmd: devCmd{Threads: c.threads, Workers: c.workers}}
+		for number, want := range map[int]int{1: c.first, c.workers: c.last} {
+			args := d.workerArgs(number, "there")
+			i := slices.Index(args, "--threads")
+			if got := args[i+1]; got != strconv.Itoa(want) {
+				t.Errorf("%d threads: worker %d of %d gets %s, want %d", c.threads, number, c.workers, got, want)
+			}
+		}
+	}
+	d := dev{devCmd: devCmd{Threads: defaultThreads(), Workers: defaultWorkers, Data: "d", File: "j.yaml"}}
+	if got, want := d.again(), "coordinator dev --resume --data d j.yaml"; got != want {
+		t.Errorf("again: %s, want %s", got, want)
+	}
+	d.Threads, d.Workers = 77, 5
+	if got, want := d.again(), "coordinator dev --resume --data d --workers 5 --threads 77 j.yaml"; got != want {
+		t.Errorf("again: %s, want %s", got, want)
 	}
 }
 
