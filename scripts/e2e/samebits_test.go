@@ -33,10 +33,10 @@ var runs = []run{
 	{name: "two workers, over gRPC", workers: 2, carrier: "grpc"},
 	{name: "one worker, over shared memory", workers: 1, carrier: "shm"},
 	{name: "two workers, over shared memory", workers: 2, carrier: "shm"},
-	{name: "one worker, one thread", workers: 1, threads: 1},
+	// A worker by default has as many threads as there are cores; one that has two cells shares them out.
 	{name: "one worker, three threads", workers: 1, threads: 3},
-	{name: "one worker, four threads", workers: 1, threads: 4},
-	{name: "two workers, two threads each", workers: 2, threads: 2},
+	{name: "two workers, one thread each", workers: 2, threads: 1},
+	{name: "two workers, three threads each", workers: 2, threads: 3},
 	{name: "two workers, four threads each", workers: 2, threads: 4},
 	{name: "one, three and two threads", workers: 2, threads: 1, disturb: func(t testing.TB, c *cluster,
 		at func() uint64) {
