@@ -79,7 +79,7 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 	like(t, succeeds(t, "checkpoint", "digest", "j"), `digest `+digest+`  step 10\n`)
 	like(t, succeeds(t, "checkpoint", "verify", "j"), `STEP +CELL +RESULT +FILE\n10 +r0c0 +ok .*10 +r0c1 +ok [^\n]*\n`)
 	like(t, succeeds(t, "job", "show", "j"),
-		`j: stopped, step 10 of 20, generation 1\n.*newest checkpoint: step 10\n.*EPOCH.*\n1 .*`)
+		`j: stopped, step 10 of 20, generation 1\n.*newest checkpoint: step 10\n  numerics: fake\n.*EPOCH.*\n1 .*`)
 
 	c.attach("finish", "a") // in place of the others
 	c.attach("finish", "b")
@@ -89,7 +89,7 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 	like(t, succeeds(t, "job", "stop", "j"), `j is done already; see: coordinator job show j\n`)
 	like(t, succeeds(t, "job", "submit", "--resume", file), `test error 25.00 %\ndigest `+digest+`\n`)
 	like(t, succeeds(t, "job", "list"), `JOB +STATE.*\nj +done +20/20 +20 .*\n`)
-	like(t, succeeds(t, "status"), `.*connected +spare +127.0.0.1:1 +no device\n.*JOB.*\nj +done .*last events\n.*`)
+	like(t, succeeds(t, "status"), `.*connected +spare +127.0.0.1:1 +3 +no device\n.*JOB.*\nj +done .*last events\n.*`)
 
 	t.Run("json", func(t *testing.T) { printsJSON(t, file) })
 	t.Run("damage", findsDamage)

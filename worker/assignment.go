@@ -58,7 +58,7 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 		}
 	}()
 	run.enter(phaseDevices)
-	devices, err := h.openDevices(a)
+	devices, err := h.openDevices(a, j.Direct())
 	defer func() { err = also(err, devices.close()) }() // those that were opened, if not all could be
 	if err != nil {
 		return nil, err

@@ -16,8 +16,8 @@ import (
 // worker's threads.
 type cellDevices map[exchange.Cell]cudakern.Device
 
-// openDevices opens a device for every cell of an assignment. On an error it returns those it has opened, too.
-func (h *host) openDevices(a *clusterpb.Assign) (cellDevices, error) {
+// openDevices opens a device for every cell of an assignment, as its job wants convolutions computed. On an error it returns those it has opened, too.
+func (h *host) openDevices(a *clusterpb.Assign, direct bool) (cellDevices, error) {
 	var cells []exchange.Cell
 	for _, c := range a.Cells {
 		cells = append(cells, cellOf(c))
@@ -25,7 +25,7 @@ func (h *host) openDevices(a *clusterpb.Assign) (cellDevices, error) {
 	slices.SortFunc(cells, compareCells) // whatever order they came in, each gets the same share
 	devices := cellDevices{}
 	for i, c := range cells {
-		d, err := h.open(cudakern.Settings{Threads: share(h.threads, i, len(cells))})
+		d, err := h.open(cudakern.Settings{Threads: share(h.threads, i, len(cells)), Direct: direct})
 		if err != nil {
 			if err = fmt.Errorf("cell %s: %w", c, err); errors.Is(err, cudakern.ErrUnsupported) {
 				err = permanentError{err}
@@ -72,15 +72,26 @@ func also(err, more error) error {
 	return fmt.Errorf("%w; and %w", err, more)
 }
 
-// describe opens a device for a look at it: what the coordinator is told.
+// describe opens a device for a look at it, with and without Winograd's algorithm: what the coordinator is told. A
+// device that cannot do without it says so here, and is given no job that wants that.
 func describe(open func(cudakern.Settings) (cudakern.Device, error), threads int) (*clusterpb.Device, error) {
-	d, err := open(cudakern.Settings{Threads: threads})
+	info, err := infoOf(open, cudakern.Settings{Threads: threads})
 	if err != nil {
 		return nil, err
 	}
-	info := d.Info()
-	if err := d.Close(); err != nil {
+	direct, err := infoOf(open, cudakern.Settings{Threads: threads, Direct: true})
+	if err != nil && !errors.Is(err, cudakern.ErrUnsupported) {
 		return nil, err
 	}
-	return &clusterpb.Device{Name: info.Name, Model: info.Model, Numerics: info.Numerics, MemoryBytes: info.Memory}, nil
+	return &clusterpb.Device{Name: info.Name, Model: info.Model, Numerics: info.Numerics, MemoryBytes: info.Memory,
+		DirectNumerics: direct.Numerics, Threads: int32(threads)}, nil
+}
+
+// infoOf opens a device, asks what it is, and closes it.
+func infoOf(open func(cudakern.Settings) (cudakern.Device, error), s cudakern.Settings) (cudakern.Info, error) {
+	d, err := open(s)
+	if err != nil {
+		return cudakern.Info{}, err
+	}
+	return d.Info(), d.Close()
 }
