@@ -3,11 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"colonnade/cudakern"
+	"colonnade/proto/clusterpb"
+	"colonnade/shard/job"
 )
 
 // TestShare: shares differ by one at most, add up where there is one for each, and are never none.
@@ -68,6 +72,51 @@ func TestEachCellHasADevice(t *testing.T) {
 	}
 	if slices.ContainsFunc(h.seen, failed) {
 		t.Errorf("reports %v", h.seen)
+	}
+}
+
+// TestAJobWithoutWinograd opens devices as the job wants them, and everything says under which numerics it runs.
+func TestAJobWithoutWinograd(t *testing.T) {
+	j := makeJob(t, makePack(t, 16), func(j *job.Job) { j.Winograd = job.WinogradOff })
+	const numerics = "ref/1/float64/direct"
+	a, b := trained(t, j)
+	m := manifest(j, 3, true, a, b)
+	m.Numerics = numerics
+	for _, h := range []*testHost{a, b} {
+		for _, r := range h.seen {
+			if w := r.GetCheckpoint(); w != nil && w.Numerics != numerics {
+				t.Errorf("worker %s reports a checkpoint under %s", h.worker, w.Numerics)
+			}
+		}
+		for _, d := range h.opened() {
+			if !d.with.Direct {
+				t.Errorf("worker %s opened a device with %+v", h.worker, d.with)
+			}
+		}
+	}
+	one := startHost(t, "one") // goes on from the middle, where the files say what they were computed with
+	as := assign(j, 2, one, one, one)
+	as.Restore = []*clusterpb.Manifest{m}
+	one.Assign(as)
+	one.next(finished)
+	one.next(finished)
+	if got, want := digests(one), digests(a, b); len(want) != 2 || !maps.Equal(got, want) {
+		t.Errorf("resumed on one worker: %v, on two: %v", got, want)
+	}
+
+	// One that was told another job of the same name and generation does not train with this one.
+	on := makeJob(t, j.Train.Path, nil)
+	c, d := startHost(t, "c"), startHost(t, "d")
+	c.Assign(assign(j, 1, c, c, d))
+	d.Assign(assign(on, 1, d, c, d))
+	var first *clusterpb.Report // from the one that is refused first; the other waits until the coordinator knows better
+	select {
+	case first = <-c.reports:
+	case first = <-d.reports:
+	case <-time.After(time.Minute):
+	}
+	if f := first.GetFailed(); !strings.Contains(f.GetReason(), "numerics differ") {
+		t.Errorf("reported %v", first)
 	}
 }
 
@@ -135,7 +184,17 @@ func TestDevicesThatCannotBeOpenedOrClosed(t *testing.T) {
 func TestDescribe(t *testing.T) {
 	h := startHost(t, "h")
 	d, err := describe(h.open, 5)
-	if err != nil || d.Name != "ref" || d.Numerics != "ref/1/float64" {
+	if err != nil || d.Name != "ref" || d.Numerics != "ref/1/float64" || d.DirectNumerics != "ref/1/float64/direct" ||
+		d.Threads != 5 {
+		t.Errorf("%v, %v", d, err)
+	}
+	d, err = describe(func(s cudakern.Settings) (cudakern.Device, error) {
+		if s.Direct {
+			return nil, fmt.Errorf("only by Winograd's: %w", cudakern.ErrUnsupported)
+		}
+		return h.open(s)
+	}, 5)
+	if err != nil || d.Numerics != "ref/1/float64" || d.DirectNumerics != "" {
 		t.Errorf("%v, %v", d, err)
 	}
 	for _, o := range h.opened() {

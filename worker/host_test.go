@@ -121,6 +121,15 @@ type openedDevice struct {
 	closed atomic.Bool
 }
 
+// Info is the reference's, but that what was opened without Winograd's algorithm says so, as other devices do.
+func (d *openedDevice) Info() cudakern.Info {
+	info := d.Device.Info()
+	if d.with.Direct {
+		info.Numerics += "/direct"
+	}
+	return info
+}
+
 func (d *openedDevice) Close() error {
 	if d.closed.Swap(true) {
 		return errors.New("closed twice")
