@@ -12,6 +12,7 @@ import (
 	"colonnade/cudakern"
 	"colonnade/proto/clusterpb"
 	"colonnade/shard/job"
+	"colonnade/worker/exchange"
 )
 
 // TestShare: shares differ by one at most, add up where there is one for each, and are never none.
@@ -60,18 +61,30 @@ func TestEachCellHasADevice(t *testing.T) {
 	h.next(finished)
 	h.next(finished)
 	h.idle()
-	var threads []int
+	if n := len(h.opened()); n != 2 {
+		t.Errorf("%d devices were opened for 2 cells", n)
+	}
 	for _, d := range h.opened() {
-		threads = append(threads, d.with.Threads)
 		if !d.closed.Load() || d.with.Direct {
 			t.Errorf("device opened with %+v, closed: %v", d.with, d.closed.Load())
 		}
 	}
-	if want := []int{1, 2}; !slices.Equal(threads, want) { // r0c0 first, though it came last
-		t.Errorf("devices of %v threads, want %v", threads, want)
-	}
 	if slices.ContainsFunc(h.seen, failed) {
 		t.Errorf("reports %v", h.seen)
+	}
+
+	devices, err := h.openDevices(a, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for column, want := range []int{1, 2} { // r0c0 is the first, though it came last
+		d := devices[exchange.Cell{Column: column}].(*openedDevice)
+		if d.with.Threads != want || d.closed.Load() {
+			t.Errorf("cell of column %d has %d threads, want %d; closed: %v", column, d.with.Threads, want, d.closed.Load())
+		}
+	}
+	if err := devices.close(); err != nil {
+		t.Error(err)
 	}
 }
 
