@@ -16,7 +16,8 @@ import (
 // worker's threads.
 type cellDevices map[exchange.Cell]cudakern.Device
 
-// openDevices opens a device for every cell of an assignment, as its job wants convolutions computed. On an error it returns those it has opened, too.
+// openDevices opens a device for every cell of an assignment, as its job wants convolutions computed. On an error it
+// returns those it has opened, too.
 func (h *host) openDevices(a *clusterpb.Assign, direct bool) (cellDevices, error) {
 	var cells []exchange.Cell
 	for _, c := range a.Cells {
