@@ -20,6 +20,7 @@ type cli struct {
 	Run     runCmd     `cmd:"" help:"Register with a coordinator and train what it assigns, until stopped."`
 	Devices devicesCmd `cmd:"" help:"List the devices this worker can drive."`
 	Verify  verifyCmd  `cmd:"" help:"Check a device against the reference, op by op."`
+	Bench   benchCmd   `cmd:"" help:"Time training steps on this machine and say where the time goes."`
 	Data    dataCmd    `cmd:"" help:"Prepare and inspect datasets."`
 }
 
