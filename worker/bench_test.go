@@ -241,8 +241,8 @@ func TestBenchEndsWhenAsked(t *testing.T) {
 				return now()
 			}
 		}
-		out, err := bench(ctx, clock, "--network", "tiny", "--batch", "2", "--steps", "1000000", "--device", "ref", "--carrier",
-			carrier, "--json")
+		out, err := bench(ctx, clock, "--network", "tiny", "--batch", "2", "--steps", "1000000", "--device", "ref", "--json",
+			"--carrier", carrier)
 		if !errors.Is(err, context.Canceled) || out != "" {
 			t.Errorf("%s: %v, printed %q", carrier, err, out)
 		}

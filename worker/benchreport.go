@@ -12,8 +12,8 @@ import (
 	"colonnade/worker/train"
 )
 
-// benchReport is what a bench came to. A FLOP is a floating-point operation of the products by their definition: two for
-// each multiply-add, whatever algorithm computes them.
+// benchReport is what a bench came to. A FLOP is a floating-point operation of the products by their definition: two
+// for each multiply-add, whatever algorithm computes them.
 type benchReport struct {
 	Network         string            `json:"network"`
 	Columns         int               `json:"columns"`
