@@ -10,8 +10,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -283,11 +285,66 @@ func TestBenchFailures(t *testing.T) {
 	}
 }
 
+// counting is a device that adds up what is allocated.
+type counting struct {
+	cudakern.Device
+	bytes *atomic.Int64
+}
+
+func (c counting) Alloc(s cudakern.Shape, l cudakern.Layout) (cudakern.Buffer, error) {
+	b, err := c.Device.Alloc(s, l)
+	if err == nil {
+		c.bytes.Add(int64(b.Bytes()))
+	}
+	return b, err
+}
+
+// TestBenchMemory holds the estimate of memory against what is allocated on devices and, for state, in snapshots: it
+// must not refuse what there is room for, nor be far below.
+func TestBenchMemory(t *testing.T) {
+	kinds := deviceKinds
+	defer func() { deviceKinds = kinds }()
+	for _, c := range []benchCmd{
+		{Network: "alexnet-32", Columns: 2, Batch: 64}, {Network: "alexnet-32", Columns: 1, Batch: 4},
+		{Network: "tiny", Columns: 4, Batch: 100}, {Network: "alexnet-32", Columns: 2, Batch: 16, Alone: true},
+	} {
+		var bytes atomic.Int64
+		deviceKinds = []deviceKind{{"counting", "counts", func(s cudakern.Settings) (cudakern.Device, error) {
+			d, err := openCPU(s)
+			return counting{d, &bytes}, err
+		}}}
+		c.Device, c.Threads, c.Steps, c.Winograd, c.Carrier = "counting", 2, 1, "on", "auto"
+		j, plan, err := c.plan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rig, err := c.open(context.Background(), j, plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		need := rig.memory()
+		if err := also(rig.measure(context.Background(), ticking, 1), rig.close()); err != nil {
+			t.Fatal(err)
+		}
+		took := bytes.Load()
+		images := min(2*c.Batch, mostImages)
+		for _, cell := range rig.cells {
+			took += 2 * 4 * plan.Parameters(cell.id.Column)
+			images += 2 * c.Batch
+		}
+		took += int64(images * j.Train.Channels * j.Train.Height * j.Train.Width)
+		t.Logf("%s, batch %d: estimated %d bytes, took %d", c.Network, c.Batch, need, took)
+		if need > took || float64(need) < 0.7*float64(took) {
+			t.Errorf("%+v: estimated %d bytes, took %d", c, need, took)
+		}
+	}
+}
+
 // TestSyntheticImages wants of the synthetic source what a pack's has: batches that are functions of the step, of the
 // stored size, with labels of the network's classes and views within reach.
 func TestSyntheticImages(t *testing.T) {
 	for name, want := range map[string][3]int{"alexnet": {3, 256, 256}, "alexnet-32": {3, 32, 32}, "tiny": {3, 12, 12}} {
-		c := benchCmd{Network: name, Columns: 2, Batch: 3, Steps: 1}
+		c := benchCmd{Network: name, Columns: 2, Batch: 8, Steps: 1}
 		j, plan, err := c.plan()
 		if err != nil {
 			t.Fatal(err)
@@ -301,8 +358,8 @@ func TestSyntheticImages(t *testing.T) {
 		views := map[cudakern.View]bool{}
 		for step := range uint64(4) {
 			x := a.Train(step)
-			if diff := cmp.Diff(x, b.Train(step)); diff != "" {
-				t.Errorf("%s: step %d differs from cell to cell: %s", name, step, diff)
+			if !reflect.DeepEqual(x, b.Train(step)) {
+				t.Errorf("%s: step %d differs from cell to cell", name, step)
 			}
 			for i, v := range x.Views {
 				views[v] = true
@@ -310,7 +367,7 @@ func TestSyntheticImages(t *testing.T) {
 					t.Errorf("%s: label %d", name, x.Labels[i])
 				}
 			}
-			if bytes.Equal(x.Images[:ch*h*w], x.Images[ch*h*w:2*ch*h*w]) || x.Valid != 3 {
+			if bytes.Equal(x.Images[:ch*h*w], x.Images[ch*h*w:2*ch*h*w]) || x.Valid != 8 {
 				t.Errorf("%s: two images are one, or %d are valid", name, x.Valid)
 			}
 		}
