@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"colonnade/cudakern"
 	"colonnade/shard"
 	"colonnade/shard/job"
 	"colonnade/worker/exchange"
@@ -101,9 +100,9 @@ func (c *benchCmd) plan() (*job.Job, *shard.Plan, error) {
 		return nil, nil, err
 	}
 	// A rate so small that the weights stay near where they begin, however many steps: the speed is the same.
-	j, err := job.Parse("bench", []byte(fmt.Sprintf("job: bench\nnetwork: bench\ncolumns: %d\nseed: 1\n"+
+	j, err := job.Parse("bench", []byte(fmt.Sprintf("job: bench\nnetwork: bench\ncolumns: %d\nwinograd: %s\nseed: 1\n"+
 		"data: {train: none}\nrecipe: {batch: %d, steps: %d, rate: 1.0e-6}\naugment: {crop: random, pad: %d, flip: true}\n",
-		c.Columns, c.Batch, c.Warmup+c.Steps, storedPad(network.Input))))
+		c.Columns, c.Winograd, c.Batch, c.Warmup+c.Steps, storedPad(network.Input))))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -153,9 +152,4 @@ func (c *benchCmd) cells() (local, all []exchange.Cell) {
 		return all[:1], all
 	}
 	return all, all
-}
-
-// settings are those of the device of cell i of n.
-func (c *benchCmd) settings(i, n int) cudakern.Settings {
-	return cudakern.Settings{Threads: share(c.Threads, i, n), Direct: c.Winograd == "off"}
 }

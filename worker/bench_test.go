@@ -344,7 +344,7 @@ func TestBenchMemory(t *testing.T) {
 // stored size, with labels of the network's classes and views within reach.
 func TestSyntheticImages(t *testing.T) {
 	for name, want := range map[string][3]int{"alexnet": {3, 256, 256}, "alexnet-32": {3, 32, 32}, "tiny": {3, 12, 12}} {
-		c := benchCmd{Network: name, Columns: 2, Batch: 8, Steps: 1}
+		c := benchCmd{Network: name, Columns: 2, Batch: 8, Steps: 1, Winograd: "on"}
 		j, plan, err := c.plan()
 		if err != nil {
 			t.Fatal(err)

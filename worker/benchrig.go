@@ -42,7 +42,7 @@ func (c *benchCmd) open(ctx context.Context, j *job.Job, plan *shard.Plan) (*ben
 	local, all := c.cells()
 	r := &benchRig{job: j, plan: plan, all: all}
 	for i, id := range local {
-		s := c.settings(i, len(local))
+		s := cudakern.Settings{Threads: share(c.Threads, i, len(local)), Direct: j.Direct()}
 		d, err := openDevice(c.Device, s)
 		if err != nil {
 			return r, err
