@@ -19,7 +19,7 @@ type benchCmd struct {
 	Network  string `default:"alexnet" help:"Name of an embedded network, or a network file."`
 	Columns  int    `default:"2" help:"Columns to split it into; each is a cell in this process."`
 	Batch    int    `default:"128" help:"Images a step."`
-	Threads  int    `default:"${threads}" help:"Threads in all, shared out among the cells. Default: all cores this process may use."`
+	Threads  int    `default:"${threads}" help:"Threads in all, shared out among the cells, each of which has at least one. Default: all cores this process may use."`
 	Steps    int    `default:"5" help:"Steps to time."`
 	Warmup   int    `default:"2" help:"Steps before those, which are not timed."`
 	Alone    bool   `help:"Run column 0 by itself, with all threads; what it would wait for is there at once."`
