@@ -199,7 +199,7 @@ func (w *fakeWorker) run(ctx context.Context, address string) error {
 	err = w.stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Register{Register: &clusterpb.Register{
 		Worker: w.id, Name: w.id, Address: "127.0.0.1:1", Incarnation: fmt.Sprint(os.Getpid(), w.play),
 		Protocol:    control.Protocol,
-		Checkpoints: w.directory, Device: &clusterpb.Device{Numerics: "fake", Model: "no device"}}}})
+		Checkpoints: w.directory, Device: &clusterpb.Device{Numerics: "fake", Model: "no device", Threads: 3}}}})
 	for err == nil {
 		var m *clusterpb.CoordinatorMessage
 		if m, err = w.stream.Recv(); err != nil {

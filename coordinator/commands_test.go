@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -77,7 +79,7 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 	like(t, succeeds(t, "checkpoint", "digest", "j"), `digest `+digest+`  step 10\n`)
 	like(t, succeeds(t, "checkpoint", "verify", "j"), `STEP +CELL +RESULT +FILE\n10 +r0c0 +ok .*10 +r0c1 +ok [^\n]*\n`)
 	like(t, succeeds(t, "job", "show", "j"),
-		`j: stopped, step 10 of 20, generation 1\n.*newest checkpoint: step 10\n.*EPOCH.*\n1 .*`)
+		`j: stopped, step 10 of 20, generation 1\n.*newest checkpoint: step 10\n  numerics: fake\n.*EPOCH.*\n1 .*`)
 
 	c.attach("finish", "a") // in place of the others
 	c.attach("finish", "b")
@@ -87,7 +89,7 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 	like(t, succeeds(t, "job", "stop", "j"), `j is done already; see: coordinator job show j\n`)
 	like(t, succeeds(t, "job", "submit", "--resume", file), `test error 25.00 %\ndigest `+digest+`\n`)
 	like(t, succeeds(t, "job", "list"), `JOB +STATE.*\nj +done +20/20 +20 .*\n`)
-	like(t, succeeds(t, "status"), `.*connected +spare +127.0.0.1:1 +no device\n.*JOB.*\nj +done .*last events\n.*`)
+	like(t, succeeds(t, "status"), `.*connected +spare +127.0.0.1:1 +3 +no device\n.*JOB.*\nj +done .*last events\n.*`)
 
 	t.Run("json", func(t *testing.T) { printsJSON(t, file) })
 	t.Run("damage", findsDamage)
@@ -431,7 +433,8 @@ func startDev(t *testing.T, play string, args ...string) *devRun {
 		t.Fatal(err)
 	}
 	r := &devRun{interrupts: make(chan os.Signal, 2), ended: make(chan error, 1)}
-	c := devCmd{File: args[0], Workers: 2, Device: "cpu", Data: "data", Carrier: "auto", Program: self}
+	c := devCmd{File: args[0], Workers: 2, Threads: defaultThreads(), Device: "cpu", Data: "data", Carrier: "auto",
+		Program: self}
 	for _, a := range args[1:] {
 		switch a {
 		case "--resume":
@@ -466,6 +469,29 @@ func (r *devRun) end(t *testing.T) error {
 	case <-time.After(limit):
 		t.Fatalf("dev does not end:\n%s%s", r.out.String(), r.err.String())
 		return nil
+	}
+}
+
+// TestDevSharesOutThreads: all are used, none twice, and no worker is without.
+func TestDevSharesOutThreads(t *testing.T) {
+	for _, c := range []struct{ threads, workers, first, last int }{{2, 2, 1, 1}, {4, 2, 2, 2}, {3, 2, 1, 2},
+		{8, 1, 8, 8}, {1, 3, 1, 1}} {
+		d := dev{devCmd: devCmd{Threads: c.threads, Workers: c.workers}}
+		for number, want := range map[int]int{1: c.first, c.workers: c.last} {
+			args := d.workerArgs(number, "there")
+			i := slices.Index(args, "--threads")
+			if got := args[i+1]; got != strconv.Itoa(want) {
+				t.Errorf("%d threads: worker %d of %d gets %s, want %d", c.threads, number, c.workers, got, want)
+			}
+		}
+	}
+	d := dev{devCmd: devCmd{Threads: defaultThreads(), Workers: defaultWorkers, Data: "d", File: "j.yaml"}}
+	if got, want := d.again(), "coordinator dev --resume --data d j.yaml"; got != want {
+		t.Errorf("again: %s, want %s", got, want)
+	}
+	d.Threads, d.Workers = 77, 5
+	if got, want := d.again(), "coordinator dev --resume --data d --workers 5 --threads 77 j.yaml"; got != want {
+		t.Errorf("again: %s, want %s", got, want)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 type devCmd struct {
 	File    string `arg:"" name:"JOB.yaml" help:"Job file."`
 	Workers int    `default:"${workers}" help:"Worker processes to start."`
+	Threads int    `default:"${threads}" help:"Threads of all workers together, shared out among them; the result is the same with any number. Default: all cores this process may use."`
 	Device  string `default:"cpu" help:"Device of every worker: see worker devices."`
 	Data    string `default:"colonnade-data" placeholder:"DIR" help:"Directory of everything: the coordinator's state, the workers', checkpoints, logs."`
 	Resume  bool   `help:"Go on with the job if DIR knows it already."`
@@ -36,6 +38,13 @@ type devCmd struct {
 // defaultWorkers is how many workers dev starts.
 const defaultWorkers = 2
 
+// defaultThreads is how many threads can run at once: the cores this process is bound to, and no more than what a
+// container's limit amounts to, which GOMAXPROCS knows.
+func defaultThreads() int { return min(runtime.NumCPU(), runtime.GOMAXPROCS(0)) }
+
+// maxThreads is more than any machine has.
+const maxThreads = 4096
+
 // errInterrupted ends a run that was stopped on request.
 var errInterrupted = errors.New("stopped")
 
@@ -43,6 +52,10 @@ var errInterrupted = errors.New("stopped")
 func (c *devCmd) Run(con console) error {
 	if c.Workers < 1 || c.Workers > 64 {
 		return usagef("--workers %d; start between 1 and 64", c.Workers)
+	}
+	if c.Threads < 1 || c.Threads > maxThreads {
+		return usagef("--threads %d; give between 1 and %d, or leave it out to use all %d cores", c.Threads, maxThreads,
+			defaultThreads())
 	}
 	j, err := readJob(c.File)
 	if err != nil {
@@ -246,6 +259,9 @@ func (d *dev) again() string {
 	c := "coordinator dev --resume --data " + d.Data
 	if d.Workers != defaultWorkers {
 		c += fmt.Sprintf(" --workers %d", d.Workers)
+	}
+	if d.Threads != defaultThreads() {
+		c += fmt.Sprintf(" --threads %d", d.Threads)
 	}
 	return c + " " + d.File
 }

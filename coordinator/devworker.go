@@ -43,6 +43,16 @@ func (d *dev) keepWorker(ctx context.Context, number int, address string) error 
 	}
 }
 
+// workerArgs are the arguments of one of the workers, which are numbered from 1.
+func (d *dev) workerArgs(number int, address string) []string {
+	threads := d.Threads*number/d.Workers - d.Threads*(number-1)/d.Workers // as even as whole threads go
+	return []string{"run", "--coordinator", address, "--device", d.Device,
+		"--data", filepath.Join(d.Data, "worker-"+strconv.Itoa(number)),
+		"--checkpoints", filepath.Join(d.Data, "checkpoints"),
+		"--name", "worker-" + strconv.Itoa(number), "--carrier", d.Carrier, "--with-parent",
+		"--threads", strconv.Itoa(max(threads, 1))}
+}
+
 // runWorker runs one worker process until it ends; when ctx ends it is asked to.
 func (d *dev) runWorker(ctx context.Context, number int, address string) error {
 	log, err := d.openLog(fmt.Sprintf("worker-%d", number))
@@ -51,10 +61,7 @@ func (d *dev) runWorker(ctx context.Context, number int, address string) error {
 	}
 	defer log.Close()
 	// The worker reads its standard input to notice that we are gone: the pipe breaks however we end.
-	cmd := exec.CommandContext(ctx, d.workers, "run", "--coordinator", address, "--device", d.Device,
-		"--data", filepath.Join(d.Data, "worker-"+strconv.Itoa(number)),
-		"--checkpoints", filepath.Join(d.Data, "checkpoints"),
-		"--name", "worker-"+strconv.Itoa(number), "--carrier", d.Carrier, "--with-parent")
+	cmd := exec.CommandContext(ctx, d.workers, d.workerArgs(number, address)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = workerStop

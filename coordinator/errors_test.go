@@ -115,6 +115,8 @@ func TestWrongCommandLines(t *testing.T) {
 		{"too many workers", words("dev --workers 65 " + job), status, []string{"--workers 65; start between 1 and 64"}},
 		{"workers are no number", words("dev --workers two " + job), status,
 			[]string{"--workers", "two", usage, " dev --help"}},
+		{"no threads", words("dev --threads 0 " + job), status, []string{"--threads 0; give between 1 and", "leave it out"}},
+		{"too many threads", words("dev --threads 5000 " + job), status, []string{"--threads 5000; give between 1 and"}},
 		{"unknown carrier", words("dev --carrier pigeon " + job), status,
 			[]string{"--carrier", "pigeon", usage, " dev --help"}},
 		{"unknown log level", words("start --data d --log-level loud"), status,

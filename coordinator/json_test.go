@@ -31,7 +31,7 @@ func TestJSONIsPinned(t *testing.T) {
 		`"cell":{"replica":-1,"column":0},"step":0,"phase":"","images_per_second":1e+21,"loss":null,` +
 		`"phase_seconds":{"a":0.5,"b":1},"carrier":""}],"evaluations":[],"digest":"ab01",` +
 		`"submitted":"2012-09-30T00:02:03.004Z","ended":null,` +
-		`"epochs":0,"steps_per_epoch":0,"batch":0,"loss":0,"images_per_second":0},` +
+		`"epochs":0,"steps_per_epoch":0,"batch":0,"loss":0,"images_per_second":0,"numerics":""},` +
 		`"events":[{"index":7,"at":null,"kind":"","job":"","worker":"","text":""},` +
 		`{"index":0,"at":null,"kind":"","job":"","worker":"","text":"e"}]}` + "\n"
 	var line, indented bytes.Buffer

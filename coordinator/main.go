@@ -52,7 +52,8 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func run(args []string, con console) int {
 	exited := -1
 	parser, err := kong.New(&cli{}, kong.Name("coordinator"), kong.Writers(con.out, con.err),
-		kong.Vars{"address": defaultAddress, "workers": strconv.Itoa(defaultWorkers)},
+		kong.Vars{"address": defaultAddress, "workers": strconv.Itoa(defaultWorkers),
+			"threads": strconv.Itoa(defaultThreads())},
 		kong.Exit(func(code int) { exited = code }),
 		kong.Description("Assigns columns of networks to workers and keeps the truth about what is committed."))
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -39,9 +40,14 @@ func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
 	}
 	fmt.Fprintf(out, "%s, node %s, %s\n\n", cmp.Or(s.Cluster, "new cluster"), s.Node, leader)
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "WORKER\tNAME\tSTATE\tCELLS\tADDRESS\tDEVICE")
+	fmt.Fprintln(w, "WORKER\tNAME\tSTATE\tCELLS\tADDRESS\tTHREADS\tDEVICE")
 	for _, k := range s.Workers {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Id, k.Name, k.State, cellsOf(k), k.Address, k.Device.GetModel())
+		threads := "-"
+		if n := k.Device.GetThreads(); n > 0 {
+			threads = strconv.Itoa(int(n))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Id, k.Name, k.State, cellsOf(k), k.Address, threads,
+			k.Device.GetModel())
 	}
 	if len(s.Workers) == 0 {
 		fmt.Fprintln(w, "none; start one with: worker run --coordinator ADDR --data DIR")
@@ -84,6 +90,9 @@ func showJob(out io.Writer, j *clusterpb.Job) error {
 		fmt.Fprintf(out, "  %s\n", j.Reason)
 	}
 	fmt.Fprintf(out, "  newest checkpoint: step %d\n", j.CommittedStep)
+	if j.Numerics != "" {
+		fmt.Fprintf(out, "  numerics: %s\n", j.Numerics)
+	}
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	if len(j.Placement) > 0 {
 		fmt.Fprintln(w, "\nCELL\tWORKER\tSTEP\tPHASE\tIMAGES/S\tCARRIER")

@@ -35,7 +35,7 @@ func (h *host) run(ctx context.Context, run *assignment, a *clusterpb.Assign) {
 }
 
 // train prepares a generation and runs its cells. The membership it returns is the caller's to leave.
-func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) (*exchange.Membership, error) {
+func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) (_ *exchange.Membership, err error) {
 	if ctx.Err() != nil { // revoked before its turn came
 		return nil, context.Cause(ctx)
 	}
@@ -57,8 +57,14 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 			h.log.Warn("close packs", "job", a.Job, "err", err)
 		}
 	}()
+	run.enter(phaseDevices)
+	devices, err := h.openDevices(a, j.Direct())
+	defer func() { err = also(err, devices.close()) }() // those that were opened, if not all could be
+	if err != nil {
+		return nil, err
+	}
 	run.enter(phaseJoin)
-	group, cells := h.group(j, plan, a)
+	group, cells := h.group(j, plan, a, devices.numerics())
 	members, err := h.mesh.Join(ctx, group)
 	if err != nil {
 		err = fmt.Errorf("join generation %d: %w", a.Generation, err)
@@ -67,7 +73,7 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 		}
 		return nil, err
 	}
-	err = h.runCells(ctx, run, a, j, plan, packs, members, cells)
+	err = h.runCells(ctx, run, a, j, plan, packs, devices, members, cells)
 	// A peer that aborted says why; that explains more than the broken link it left behind.
 	cause := members.Err()
 	if err != nil && cause != nil && !errors.Is(err, cause) && errors.Is(err, exchange.ErrPeerLost) {
@@ -80,10 +86,10 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 }
 
 // group is the exchange of one generation: our cells, everyone else's, and all of them.
-func (h *host) group(j *job.Job, plan *shard.Plan, a *clusterpb.Assign) (exchange.Group, []exchange.Cell) {
-	g := exchange.Group{Job: a.Job, Generation: a.Generation, PlanDigest: plan.Digest(),
-		Numerics: h.device.Info().Numerics, Carrier: h.carrier, Address: h.address,
-		Largest: largest(j, plan)}
+func (h *host) group(j *job.Job, plan *shard.Plan, a *clusterpb.Assign, numerics string) (exchange.Group,
+	[]exchange.Cell) {
+	g := exchange.Group{Job: a.Job, Generation: a.Generation, PlanDigest: plan.Digest(), Numerics: numerics,
+		Carrier: h.carrier, Address: h.address, Largest: largest(j, plan)}
 	for _, c := range a.Cells {
 		g.Local = append(g.Local, cellOf(c))
 	}
@@ -112,14 +118,14 @@ func largest(j *job.Job, plan *shard.Plan) uint64 {
 
 // runCells builds the cells, gives them their state and runs them until all have ended; the first error ends all.
 func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assign, j *job.Job, plan *shard.Plan,
-	packs *packs, members *exchange.Membership, all []exchange.Cell) (err error) {
+	packs *packs, devices cellDevices, members *exchange.Membership, all []exchange.Cell) (err error) {
 	built := map[exchange.Cell]*train.Cell{}
 	defer func() {
 		run.mu.Lock()
 		run.cells = nil
 		run.mu.Unlock()
 		for _, c := range built {
-			err = errors.Join(err, c.Close())
+			err = also(err, c.Close())
 		}
 	}()
 	steps := j.StepsPerEpoch()
@@ -127,8 +133,9 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		id := cellOf(pc)
 		run.enter(phaseBuild)
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
-			Device: h.device, Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica), Directory: h.root,
-			Report: func(e train.Event) { h.report(h.eventReport(run, steps, e)) }, Now: time.Now, Log: h.log})
+			Device: devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
+			Directory: h.root, Now: time.Now, Log: h.log,
+			Report: func(e train.Event) { h.report(h.eventReport(run, devices.numerics(), steps, e)) }})
 		if err != nil {
 			if err = fmt.Errorf("build: %w", err); errors.Is(err, cudakern.ErrUnsupported) {
 				err = permanentError{err}

@@ -85,6 +85,9 @@ func runMistakes(t *testing.T, file string) map[string]mistake {
 		"listen by name":      with(usage("without encryption", "--insecure"), "--listen", "example.org:80"),
 		"listen to any":       with(usage("--advertise"), "--listen", ":0", "--insecure"),
 		"advertise":           with(usage("--advertise me", "give host:port"), "--advertise", "me"),
+		"no threads":          with(usage("--threads 0", "between 1 and", "leave it out"), "--threads", "0"),
+		"too many threads":    with(usage("--threads 5000", "between 1 and"), "--threads", "5000"),
+		"half a thread":       with(usage("--threads", help), "--threads", "0.5"),
 		"device":              with(usage(`"abacus"`, "worker devices"), "--device", "abacus"),
 		"data is a file":      with(failure(file, "choose another --data"), "--data", file),
 		"data is used":        with(failure(used, "another worker", "choose another --data"), "--data", used),
@@ -129,6 +132,32 @@ func otherMistakes(t *testing.T, file string) map[string]mistake {
 	}
 }
 
+// benchMistakes are those of `worker bench`.
+func benchMistakes(t *testing.T, file string) map[string]mistake {
+	with := func(make func(...string) mistake, more ...string) mistake {
+		return make(append([]string{"bench", "--network", "tiny", "--device", "ref"}, more...)...)
+	}
+	help := "see: worker --help"
+	return map[string]mistake{
+		"bench no columns":       with(usage("--columns 0", "use 1, 2 or 4"), "--columns", "0"),
+		"bench many columns":     with(usage("--columns 65", "64"), "--columns", "65"),
+		"bench odd columns":      with(failure("3 columns", "use 1, 2, 4 or 8"), "--columns", "3"),
+		"bench no batch":         with(usage("--batch 0", "128"), "--batch", "0"),
+		"bench no steps":         with(usage("--steps 0", "leave it out"), "--steps", "0"),
+		"bench negative warm-up": with(usage("--warmup -1", "leave it out"), "--warmup=-1"),
+		"bench no threads":       with(usage("--threads 0", "leave it out"), "--threads", "0"),
+		"bench words":            with(usage("--batch", help), "--batch", "many"),
+		"bench winograd":         with(usage("maybe", "on"), "--winograd", "maybe"),
+		"bench carrier":          with(usage("pigeon", "auto"), "--carrier", "pigeon"),
+		"bench device":           with(usage(`"abacus"`, "worker devices"), "--device", "abacus"),
+		"bench no network":       with(failure(`"none"`, "alexnet-32", "name one"), "--network", "none"),
+		"bench text":             with(failure(file), "--network", file),
+		"bench a folder":         with(failure("network", "alexnet-32"), "--network", t.TempDir()),
+		"bench out of memory": failure("GiB of memory", "smaller --batch")("bench", "--network", "alexnet", "--batch",
+			"1000000"),
+	}
+}
+
 // TestWrongInputs walks the paths of a new user's mistakes: each is one line with the next step.
 func TestWrongInputs(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
@@ -137,6 +166,7 @@ func TestWrongInputs(t *testing.T) {
 	}
 	all := runMistakes(t, file)
 	maps.Copy(all, otherMistakes(t, file))
+	maps.Copy(all, benchMistakes(t, file))
 	for name, c := range all {
 		t.Run(name, func(t *testing.T) {
 			p := command(context.Background(), c.args...)
@@ -189,8 +219,10 @@ func TestVerify(t *testing.T) {
 	kinds := deviceKinds
 	defer func() { deviceKinds = kinds }()
 	deviceKinds = append(slices.Clip(deviceKinds),
-		deviceKind{"lame", "cannot update", func() (cudakern.Device, error) { return noUpdates{ref.New()}, nil }},
-		deviceKind{"absent", "is not there", func() (cudakern.Device, error) {
+		deviceKind{"lame", "cannot update", func(cudakern.Settings) (cudakern.Device, error) {
+			return noUpdates{ref.New()}, nil
+		}},
+		deviceKind{"absent", "is not there", func(cudakern.Settings) (cudakern.Device, error) {
 			return nil, errors.New("no such bus; plug it in")
 		}})
 	ctx := context.Background()

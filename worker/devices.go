@@ -18,26 +18,48 @@ import (
 type deviceKind struct {
 	name string
 	what string
-	open func() (cudakern.Device, error)
+	open func(cudakern.Settings) (cudakern.Device, error)
 }
 
 var deviceKinds = []deviceKind{
-	{"cpu", "this machine's processor, float32", func() (cudakern.Device, error) { return cpu.New() }},
-	{"ref", "reference in float64, for tests: slow", func() (cudakern.Device, error) { return ref.New(), nil }},
+	{"cpu", "this machine's processor, float32", openCPU},
+	{"ref", "reference in float64, for tests: slow", func(cudakern.Settings) (cudakern.Device, error) {
+		return ref.New(), nil
+	}},
 }
 
-// openDevice opens the device that --device names.
-func openDevice(name string) (cudakern.Device, error) {
+func openCPU(s cudakern.Settings) (cudakern.Device, error) {
+	options := []cpu.Option{cpu.Threads(max(s.Threads, 1))}
+	if s.Direct {
+		options = append(options, cpu.Direct())
+	}
+	return cpu.New(options...)
+}
+
+// findDevice returns what opens the device that --device names.
+func findDevice(name string) (func(cudakern.Settings) (cudakern.Device, error), error) {
 	for _, k := range deviceKinds {
-		if k.name == name {
-			d, err := k.open()
+		if k.name != name {
+			continue
+		}
+		return func(s cudakern.Settings) (cudakern.Device, error) {
+			d, err := k.open(s)
 			if err != nil {
 				return nil, fmt.Errorf("open device %s: %w", name, err)
 			}
 			return d, nil
-		}
+		}, nil
 	}
 	return nil, usageError{fmt.Errorf("no device %q; see: worker devices", name)}
+}
+
+// openDevice opens the device that --device names.
+func openDevice(name string, s cudakern.Settings) (cudakern.Device, error) {
+	open, err := findDevice(name)
+	if err != nil {
+		return nil, err
+	}
+	return open(s)
 }
 
 // devicesCmd is `worker devices`.
@@ -60,7 +82,7 @@ func (c *devicesCmd) Run(con console) error {
 	var facts []deviceFact
 	for _, k := range deviceKinds {
 		f := deviceFact{Name: k.name, What: k.what}
-		d, err := k.open()
+		d, err := k.open(cudakern.Settings{Threads: cores()})
 		if err != nil {
 			f.Error = err.Error()
 		} else {
@@ -96,7 +118,7 @@ type verifyCmd struct {
 
 // Run checks every op of a device against the reference.
 func (c *verifyCmd) Run(ctx context.Context, con console) error {
-	d, err := openDevice(c.Device)
+	d, err := openDevice(c.Device, cudakern.Settings{Threads: cores()})
 	if err != nil {
 		return err
 	}

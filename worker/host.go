@@ -26,8 +26,9 @@ var (
 
 // host runs the assignments of one worker: the session's Handler.
 type host struct {
-	ctx     context.Context // of the process; runs are its children
-	device  cudakern.Device
+	ctx     context.Context                                  // of the process; runs are its children
+	open    func(cudakern.Settings) (cudakern.Device, error) // the device that the worker registered with, for one cell
+	threads int                                              // of this worker, shared out among the cells of an assignment
 	mesh    *exchange.Mesh
 	root    string // checkpoint directory
 	packs   string // directory of packs known by identity
@@ -64,6 +65,7 @@ type assignment struct {
 const (
 	phaseReplace = "wait for the generation before to end"
 	phasePacks   = "open packs"
+	phaseDevices = "open devices"
 	phaseJoin    = "join"
 	phaseBuild   = "build"
 	phaseRestore = "restore"

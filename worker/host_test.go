@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,6 +109,42 @@ type testHost struct {
 	cancel  context.CancelCauseFunc
 	reports chan *clusterpb.Report
 	seen    []*clusterpb.Report
+
+	mu      sync.Mutex
+	devices []*openedDevice // in the order they were opened
+}
+
+// openedDevice is a device, what it was opened with, and whether it is closed.
+type openedDevice struct {
+	cudakern.Device
+	with   cudakern.Settings
+	closed atomic.Bool
+}
+
+// Info is the reference's, but that what was opened without Winograd's algorithm says so, as other devices do.
+func (d *openedDevice) Info() cudakern.Info {
+	info := d.Device.Info()
+	if d.with.Direct {
+		info.Numerics += "/direct"
+	}
+	return info
+}
+
+func (d *openedDevice) Close() error {
+	if d.closed.Swap(true) {
+		return errors.New("closed twice")
+	}
+	if n := d.Live(); n != 0 {
+		return fmt.Errorf("%d things are still alive", n)
+	}
+	return d.Device.Close()
+}
+
+// opened are the devices that were opened so far.
+func (h *testHost) opened() []*openedDevice {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.devices)
 }
 
 func startHost(t *testing.T, id string) *testHost {
@@ -122,7 +159,14 @@ func startHost(t *testing.T, id string) *testHost {
 		reports: make(chan *clusterpb.Report, 1000)}
 	root := t.TempDir()
 	exchange.RegisterFiles(h.server, root)
-	h.host = &host{device: ref.New(), mesh: mesh, root: root, packs: t.TempDir(), worker: id,
+	open := func(s cudakern.Settings) (cudakern.Device, error) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		d := &openedDevice{Device: ref.New(), with: s}
+		h.devices = append(h.devices, d)
+		return d, nil
+	}
+	h.host = &host{open: open, threads: 1, mesh: mesh, root: root, packs: t.TempDir(), worker: id,
 		address: l.Addr().String(), log: log, runs: map[string]*assignment{}, ended: map[string]uint64{},
 		report: func(r *clusterpb.Report) { h.reports <- r }}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
@@ -138,8 +182,10 @@ func startHost(t *testing.T, id string) *testHost {
 		h.server.Stop()
 		<-h.served
 		mesh.Close()
-		if n := h.device.Live(); n != 0 {
-			t.Errorf("worker %s: %d things are still alive on the device", id, n)
+		for _, d := range h.opened() {
+			if !d.closed.Load() || d.Live() != 0 {
+				t.Errorf("worker %s: a device with %d things alive, closed: %v", id, d.Live(), d.closed.Load())
+			}
 		}
 	})
 	return h
@@ -323,7 +369,7 @@ func restoring(t *testing.T, h *testHost, j *job.Job, generation uint64) {
 	t.Helper()
 	address, asked := startSilentFiles(t)
 	as := assign(j, generation, h, h, h)
-	m := &clusterpb.Manifest{Job: j.Name, Step: 3, Numerics: h.device.Info().Numerics}
+	m := &clusterpb.Manifest{Job: j.Name, Step: 3, Numerics: ref.New().Info().Numerics}
 	for i := range 2 {
 		m.Files = append(m.Files, &clusterpb.CheckpointFile{Cell: &clusterpb.Cell{Column: int32(i)}, Worker: "gone",
 			Path: fmt.Sprintf("test/000000000003/r0c%d.g1.ckpt", i), Bytes: 1, Sha256: make([]byte, 32), Address: address})
@@ -631,7 +677,11 @@ func (noUpdates) NewSGD(cudakern.SGDDesc) (cudakern.SGD, error) {
 func TestADeviceThatCannotIsAPermanentFailure(t *testing.T) {
 	j := makeJob(t, makePack(t, 16), nil)
 	h := startHost(t, "h")
-	h.device = noUpdates{h.device}
+	open := h.open
+	h.open = func(s cudakern.Settings) (cudakern.Device, error) {
+		d, err := open(s)
+		return noUpdates{d}, err
+	}
 	h.Assign(assign(j, 1, h, h, h))
 	if f := h.next(failed).GetFailed(); !f.Permanent || !strings.Contains(f.Reason, "build") {
 		t.Errorf("reported %v", f)

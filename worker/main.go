@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -19,6 +20,7 @@ type cli struct {
 	Run     runCmd     `cmd:"" help:"Register with a coordinator and train what it assigns, until stopped."`
 	Devices devicesCmd `cmd:"" help:"List the devices this worker can drive."`
 	Verify  verifyCmd  `cmd:"" help:"Check a device against the reference, op by op."`
+	Bench   benchCmd   `cmd:"" help:"Time training steps on this machine and say where the time goes."`
 	Data    dataCmd    `cmd:"" help:"Prepare and inspect datasets."`
 }
 
@@ -49,7 +51,7 @@ func (e usageError) Unwrap() error { return e.error }
 func run(ctx context.Context, args []string, con console) int {
 	exited := -1
 	parser, err := kong.New(&cli{}, kong.Name("worker"), kong.Writers(con.out, con.err),
-		kong.Exit(func(code int) { exited = code }),
+		kong.Vars{"threads": strconv.Itoa(cores())}, kong.Exit(func(code int) { exited = code }),
 		kong.Description("Trains columns of a network for a coordinator, on one device."))
 	if err != nil {
 		fmt.Fprintln(con.err, "worker:", err)

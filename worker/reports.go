@@ -9,12 +9,12 @@ import (
 )
 
 // eventReport is the wire form of what a cell's run came to.
-func (h *host) eventReport(run *assignment, stepsPerEpoch int, e train.Event) *clusterpb.Report {
+func (h *host) eventReport(run *assignment, numerics string, stepsPerEpoch int, e train.Event) *clusterpb.Report {
 	r := &clusterpb.Report{Job: run.job, Generation: run.generation}
 	switch e := e.(type) {
 	case train.Saved:
 		r.Kind = &clusterpb.Report_Checkpoint{Checkpoint: &clusterpb.CheckpointWritten{
-			Cell: cellPB(e.Cell), Step: e.Step, Numerics: h.device.Info().Numerics, PlanDigest: e.PlanDigest[:],
+			Cell: cellPB(e.Cell), Step: e.Step, Numerics: numerics, PlanDigest: e.PlanDigest[:],
 			Seconds: e.Took.Seconds(), StallSeconds: e.Stall.Seconds(),
 			File: &clusterpb.CheckpointFile{Cell: cellPB(e.Cell), Worker: h.worker, Path: e.Info.Path,
 				Bytes: e.Info.Bytes, Sha256: e.Info.SHA256[:], Digest: e.Info.Digest[:]}}}

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
-	"colonnade/cudakern"
 	"colonnade/proto/clusterpb"
 	"colonnade/worker/exchange"
 	"colonnade/worker/session"
@@ -26,6 +25,7 @@ import (
 type runCmd struct {
 	Coordinator []string      `required:"" sep:"," placeholder:"ADDR" help:"Coordinators, host:port, comma-separated."`
 	Device      string        `default:"cpu" help:"Device to drive: see worker devices."`
+	Threads     int           `default:"${threads}" help:"Threads of this worker's processor, shared out among the cells it runs; the result is the same with any number. Default: all cores this process may use."`
 	Data        string        `required:"" placeholder:"DIR" help:"Directory of this worker: its identity and, unless --checkpoints says otherwise, its checkpoints."`
 	Checkpoints string        `placeholder:"DIR" help:"Directory of checkpoints; shared between workers if they share a file system. Default: DATA/checkpoints."`
 	Packs       string        `placeholder:"DIR" help:"Where to look for a job's packs, by identity, when they are not at the job's own path. Default: DATA/packs."`
@@ -49,6 +49,9 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 	if err := checkListen(c.Listen, c.Advertise, c.Insecure); err != nil {
 		return err
 	}
+	if err := checkThreads(c.Threads); err != nil {
+		return err
+	}
 	for _, a := range c.Coordinator {
 		if err := checkAddress("--coordinator", a); err != nil {
 			return err
@@ -59,11 +62,14 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 		return err
 	}
 	defer release()
-	device, err := openDevice(c.Device)
+	open, err := findDevice(c.Device)
 	if err != nil {
 		return err
 	}
-	defer device.Close()
+	device, err := describe(open, c.Threads)
+	if err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for other workers: %w; choose another --listen", err)
@@ -88,12 +94,16 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 	if c.Advertise == "" {
 		c.Advertise = listener.Addr().String()
 	}
-	return c.serve(ctx, con, log, id, device, listener)
+	h := &host{open: open, threads: c.Threads, root: c.Checkpoints, packs: c.Packs, worker: id,
+		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log,
+		runs: map[string]*assignment{}, ended: map[string]uint64{}}
+	return c.serve(ctx, con, h, device, listener)
 }
 
 // serve runs the exchange, the session and the cells until one of them, or ctx, ends.
-func (c *runCmd) serve(ctx context.Context, con console, log *slog.Logger, id string, device cudakern.Device,
+func (c *runCmd) serve(ctx context.Context, con console, h *host, device *clusterpb.Device,
 	listener net.Listener) error {
+	log := h.log
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if c.WithParent {
@@ -109,16 +119,14 @@ func (c *runCmd) serve(ctx context.Context, con console, log *slog.Logger, id st
 	for _, path := range exchange.ReapRings(rings) {
 		log.Info("removed shared memory of a worker that died", "path", path)
 	}
-	mesh := exchange.New(exchange.Config{Worker: id, Rings: rings, Log: log})
+	mesh := exchange.New(exchange.Config{Worker: h.worker, Rings: rings, Log: log})
 	defer mesh.Close()
 	server := mesh.NewServer()
 	exchange.RegisterFiles(server, c.Checkpoints)
 
-	h := &host{ctx: ctx, device: device, mesh: mesh, root: c.Checkpoints, packs: c.Packs, worker: id,
-		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log,
-		runs: map[string]*assignment{}, ended: map[string]uint64{}}
+	h.ctx, h.mesh = ctx, mesh
 	s := session.New(session.Config{Coordinators: c.Coordinator, FirstTimeout: c.Wait, Log: log, Handler: h,
-		Register: c.registration(id, device)})
+		Register: c.registration(h.worker, device)})
 	h.report = s.Report
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -142,13 +150,13 @@ func (c *runCmd) serve(ctx context.Context, con console, log *slog.Logger, id st
 		server.Stop()
 		return nil
 	})
-	log.Info("worker started", "id", id, "device", device.Info().Name, "model", device.Info().Model,
-		"numerics", device.Info().Numerics, "listen", listener.Addr().String())
+	log.Info("worker started", "id", h.worker, "device", device.Name, "model", device.Model,
+		"numerics", device.Numerics, "threads", c.Threads, "listen", h.address)
 	return g.Wait()
 }
 
 // registration is what the coordinator is told of this worker.
-func (c *runCmd) registration(id string, device cudakern.Device) *clusterpb.Register {
+func (c *runCmd) registration(id string, device *clusterpb.Device) *clusterpb.Register {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
@@ -157,10 +165,8 @@ func (c *runCmd) registration(id string, device cudakern.Device) *clusterpb.Regi
 	if name == "" {
 		name = fmt.Sprintf("%s/%d", host, os.Getpid())
 	}
-	info := device.Info()
 	return &clusterpb.Register{Worker: id, Name: name, Host: host, Address: c.Advertise, Version: version(),
-		Checkpoints: c.Checkpoints, Incarnation: randomID(),
-		Device: &clusterpb.Device{Name: info.Name, Model: info.Model, Numerics: info.Numerics, MemoryBytes: info.Memory}}
+		Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device}
 }
 
 // randomID is an id nobody else has; it names things and reaches no weight.

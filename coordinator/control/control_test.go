@@ -371,7 +371,8 @@ func TestSubmitOfATakenName(t *testing.T) {
 		r.submit()
 		for change, want := range map[string]string{
 			"":                     "exists already and is queued; go on with it by submitting with --resume",
-			"evaluate: {every: 3}": "is another one: its network, data or recipe differ; give this one another name",
+			"evaluate: {every: 3}": "is another one: its network, data, recipe or winograd differ; give this one another name",
+			"winograd: off":        "is another one",
 		} {
 			_, err := r.Submit(r.ctx, spec(t, "j", change), false)
 			if !errors.Is(err, fsm.ErrJobExists) || !strings.Contains(err.Error(), want) {

@@ -45,7 +45,7 @@ func (c *Control) Submit(ctx context.Context, spec []byte, resume bool) (name st
 	}
 	_, err = c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{
 		Job: j.Name, Spec: spec, Steps: j.Steps(), Replicas: int32(j.Replicas), Columns: int32(j.Columns),
-		Keep: uint64(j.Checkpoint.Keep)}}})
+		Keep: uint64(j.Checkpoint.Keep), Direct: j.Direct()}}})
 	if errors.Is(err, fsm.ErrJobExists) {
 		return j.Name, c.submitAgain(ctx, j, resume)
 	}
@@ -62,7 +62,7 @@ func (c *Control) submitAgain(ctx context.Context, j *job.Job, resume bool) erro
 		return fmt.Errorf("job %s as it was submitted: %w", j.Name, err)
 	}
 	if before.Identity() != j.Identity() {
-		return refuse(fsm.ErrJobExists, "job %s exists and is another one: its network, data or recipe differ; "+
+		return refuse(fsm.ErrJobExists, "job %s exists and is another one: its network, data, recipe or winograd differ; "+
 			"give this one another name", j.Name)
 	}
 	if !resume {

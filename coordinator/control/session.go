@@ -63,7 +63,8 @@ func (c *Control) Attach(ctx context.Context, r *clusterpb.Register) (*Session, 
 	d := r.Device
 	res, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_RegisterWorker{
 		RegisterWorker: &commandpb.RegisterWorker{Worker: r.Worker, Name: r.Name, Host: r.Host, Address: r.Address,
-			Device:  &commandpb.Device{Name: d.Name, Model: d.Model, Numerics: d.Numerics, MemoryBytes: d.MemoryBytes},
+			Device: &commandpb.Device{Name: d.Name, Model: d.Model, Numerics: d.Numerics, MemoryBytes: d.MemoryBytes,
+				DirectNumerics: d.DirectNumerics, Threads: d.Threads},
 			Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation}}})
 	if err != nil {
 		s.Detach()

@@ -82,7 +82,7 @@ func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord) *clusterpb.Job {
 	name := j.Submitted.Job
 	out := &clusterpb.Job{Name: name, State: j.State, Reason: j.Reason, Generation: j.Generation, Steps: j.Submitted.Steps,
 		Spec: j.Submitted.Spec, Placement: placementPB(view, j), Cells: c.cellStatuses(name, j.Generation), Digest: j.Digest,
-		Submitted: timestamp(j.SubmittedUnixNs), Ended: timestamp(j.EndedUnixNs)}
+		Numerics: j.Numerics, Submitted: timestamp(j.SubmittedUnixNs), Ended: timestamp(j.EndedUnixNs)}
 	if r := c.reasons[name]; r != "" && (j.State == fsm.Queued || j.State == fsm.Recovering) {
 		out.Reason = r
 		if j.State == fsm.Recovering {
@@ -139,7 +139,8 @@ func (c *Control) Status(s *clusterpb.StatusReply) {
 		r := w.Registered
 		out := &clusterpb.Worker{Id: id, Name: r.Name, Host: r.Host, Address: r.Address, Checkpoints: r.Checkpoints,
 			State: "silent", Device: &clusterpb.Device{Name: r.Device.Name, Model: r.Device.Model,
-				Numerics: r.Device.Numerics, MemoryBytes: r.Device.MemoryBytes}}
+				Numerics: r.Device.Numerics, MemoryBytes: r.Device.MemoryBytes, DirectNumerics: r.Device.DirectNumerics,
+				Threads: r.Device.Threads}}
 		switch session := c.sessions[id]; {
 		case session != nil:
 			out.State = "connected"

@@ -26,6 +26,7 @@ func drawWorld(t *rapid.T) (*world, time.Time) {
 	for i := range rapid.IntRange(0, 6).Draw(t, "workers") {
 		id := fmt.Sprintf("w%d", i)
 		w.worker(id, rapid.SampledFrom([]string{"n0", "n0", "n0", "n1"}).Draw(t, "numerics"), past("registered"))
+		w.direct(id, rapid.SampledFrom([]string{"", "n0", "n1"}).Draw(t, "direct numerics"))
 		switch rapid.IntRange(0, 7).Draw(t, "session") {
 		case 0:
 			w.lost(id, past("lost"))
@@ -73,6 +74,7 @@ func drawJob(t *rapid.T, w *world, name string, since float64, free *[]string) {
 		*free = slices.DeleteFunc(*free, func(id string) bool { return slices.Contains(on, id) })
 	}
 	w.job(name, state, cells, since, on...)
+	w.View.Jobs[name].Submitted.Direct = rapid.IntRange(0, 3).Draw(t, "winograd") == 0
 	for s := range rapid.IntRange(0, 3).Draw(t, "checkpoints") {
 		w.checkpoints(name, rapid.SampledFrom([]int{1, -1}).Draw(t, "good")*(s+1))
 	}
@@ -198,12 +200,18 @@ func checkPlaced(t *rapid.T, in Input, now time.Time, d Decision) {
 	}
 }
 
-// candidatesOf are the workers that could take a job: there, and of no other job.
-func candidatesOf(in Input, numerics string, taken map[string]string) (out []string) {
+// under is what a job would run under on a worker.
+func under(in Input, j *commandpb.JobRecord, worker string) string {
+	d := in.View.Workers[worker].Registered.Device
+	return map[bool]string{false: d.Numerics, true: d.DirectNumerics}[j.Submitted.Direct]
+}
+
+// candidatesOf are the workers that could take a job: there, of no other job, and able to run it at all.
+func candidatesOf(in Input, j *commandpb.JobRecord, numerics string, taken map[string]string) (out []string) {
 	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
 		w := in.View.Workers[id]
-		if !w.Lost && in.Sessions[id].Connected && taken[id] == "" && (numerics == "" ||
-			w.Registered.Device.Numerics == numerics) {
+		if !w.Lost && in.Sessions[id].Connected && taken[id] == "" && under(in, j, id) != "" && (numerics == "" ||
+			under(in, j, id) == numerics) {
 			out = append(out, id)
 		}
 	}
@@ -214,7 +222,7 @@ func checkAssign(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, taken m
 	if a.Generation != j.Generation+1 || a.Reason == "" || (j.Numerics != "" && a.Numerics != j.Numerics) {
 		t.Fatalf("job at generation %d under %q assigned %+v", j.Generation, j.Numerics, a)
 	}
-	could := candidatesOf(in, a.Numerics, taken)
+	could := candidatesOf(in, j, a.Numerics, taken)
 	n := int(j.Submitted.Replicas * j.Submitted.Columns)
 	full := (n + len(could) - 1) / max(len(could), 1)
 	load, was := map[string]int{}, map[string]int{}
@@ -257,14 +265,14 @@ func checkAssign(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, taken m
 
 // checkWaits wants a job that waits to have no worker, or too few and not to have waited for long.
 func checkWaits(t *rapid.T, in Input, now time.Time, j *commandpb.JobRecord, taken map[string]string) {
-	could := candidatesOf(in, j.Numerics, taken)
+	could := candidatesOf(in, j, j.Numerics, taken)
 	if len(could) == 0 {
 		return
 	}
 	if j.Numerics == "" { // the ones most have
 		by := map[string][]string{}
 		for _, id := range could {
-			n := in.View.Workers[id].Registered.Device.Numerics
+			n := under(in, j, id)
 			by[n] = append(by[n], id)
 		}
 		could = by["n0"]

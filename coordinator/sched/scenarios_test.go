@@ -37,6 +37,12 @@ func (w *world) worker(id, numerics string, registered float64) *world {
 	return w
 }
 
+// direct says under which numerics a worker runs jobs with `winograd: off`.
+func (w *world) direct(id, numerics string) *world {
+	w.View.Workers[id].Registered.Device.DirectNumerics = numerics
+	return w
+}
+
 func (w *world) heard(id string, when float64) *world {
 	w.Sessions[id] = Liveness{Connected: true, Heard: at(when)}
 	return w
@@ -82,6 +88,12 @@ func (w *world) checkpoints(name string, steps ...int) *world {
 		}
 		w.View.Jobs[name].Checkpoints = append(w.View.Jobs[name].Checkpoints, r)
 	}
+	return w
+}
+
+// off says that a job has `winograd: off`, and what it began under.
+func (w *world) off(name, numerics string) *world {
+	w.View.Jobs[name].Submitted.Direct, w.View.Jobs[name].Numerics = true, numerics
 	return w
 }
 
@@ -159,6 +171,16 @@ func TestGoldenScenarios(t *testing.T) {
 			3).heard("w1", 3).
 			job("j", fsm.Queued, 2, 1)},
 		{"no worker of the job's numerics", 1.5, newWorld().worker("w0", "n1", 1).job("j", fsm.Recovering, 2, 1, "w1", "w1")},
+		{"winograd: off runs under the other numerics", 1.5, two().direct("w0", "d0").direct("w1", "d0").job("j", fsm.Queued,
+			2, 1).off("j", "")},
+		{"winograd: off, and one worker that cannot", 1.5, two().direct("w1", "d0").job("j", fsm.Queued, 1, 1).off("j", "")},
+		{"winograd: off, and none that can", 1.5, two().job("j", fsm.Queued, 2, 1).off("j", "")},
+		{"winograd: off, and the one that can has a job", 1.5, two().direct("w1", "d0").job("a", fsm.Running, 1, 1, "w1").
+			job("j", fsm.Queued, 2, 1).off("j", "")},
+		{"winograd: off, begun under numerics none has now", 1.5, two().direct("w0", "d0").direct("w1", "n0").
+			job("j", fsm.Recovering, 2, 1, "w1", "w1").off("j", "d1")},
+		{"winograd: off makes no difference", 1.5, two().direct("w0", "n0").direct("w1", "n0").job("j", fsm.Queued, 2, 1).
+			off("j", "")},
 		{"recovered where it was", 1.5, two().worker("w2", "n0", 1).job("j", fsm.Recovering, 2, 1, "w2",
 			"w0").checkpoints("j", 10, 20)},
 		{"recovered on the one that is left, and a spare", 1.5, two().worker("w2", "n0", 1).lost("w1", 1.2).

@@ -187,7 +187,7 @@ func count(n int, thing string) string {
 }
 
 // candidates are the workers that could take the job's cells, in order of id, all of one numerics: the job's, or, for a
-// job that has none yet, the one most workers have.
+// job that has none yet, the one most workers would run it under.
 func candidates(in Input, j *commandpb.JobRecord, busy map[string]string) (ids []string, numerics, why string) {
 	by := map[string][]string{}
 	connected, occupied := 0, 0
@@ -201,8 +201,9 @@ func candidates(in Input, j *commandpb.JobRecord, busy map[string]string) (ids [
 			occupied++
 			continue
 		}
-		n := w.Registered.Device.GetNumerics()
-		by[n] = append(by[n], id)
+		if n := numericsOf(w, j); n != "" {
+			by[n] = append(by[n], id)
+		}
 	}
 	numerics = j.Numerics
 	if numerics == "" && len(by) > 0 {
@@ -218,10 +219,21 @@ func candidates(in Input, j *commandpb.JobRecord, busy map[string]string) (ids [
 		why = "waits for a worker; start one with: worker run --coordinator ADDR --data DIR"
 	case occupied == connected:
 		why = fmt.Sprintf("waits for workers: other jobs have all there are (%d)", connected)
+	case numerics == "":
+		why = fmt.Sprintf("waits for a worker that can do without Winograd's algorithm (winograd: off): %s cannot; start "+
+			"one of this version", count(connected-occupied, "free worker"))
 	default:
 		why = fmt.Sprintf("waits for a worker with numerics %s, under which the job began", numerics)
 	}
 	return nil, numerics, why
+}
+
+// numericsOf is what a job would run under on a worker, or nothing if it cannot run there.
+func numericsOf(w *commandpb.WorkerRecord, j *commandpb.JobRecord) string {
+	if j.Submitted.Direct {
+		return w.Registered.Device.GetDirectNumerics()
+	}
+	return w.Registered.Device.GetNumerics()
 }
 
 // patience is how many times Settle a job waits in all, however often workers come and go.

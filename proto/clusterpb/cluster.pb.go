@@ -78,13 +78,15 @@ func (x *Cell) GetColumn() int32 {
 }
 
 type Device struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // as given to --device
-	Model         string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
-	Numerics      string                 `protobuf:"bytes,3,opt,name=numerics,proto3" json:"numerics,omitempty"` // everything the bits depend on
-	MemoryBytes   int64                  `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // as given to --device
+	Model          string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	Numerics       string                 `protobuf:"bytes,3,opt,name=numerics,proto3" json:"numerics,omitempty"` // everything the bits depend on
+	MemoryBytes    int64                  `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	DirectNumerics string                 `protobuf:"bytes,5,opt,name=direct_numerics,json=directNumerics,proto3" json:"direct_numerics,omitempty"` // numerics of jobs with `winograd: off`; may be the same; empty: it cannot run them
+	Threads        int32                  `protobuf:"varint,6,opt,name=threads,proto3" json:"threads,omitempty"`                                    // of the host that it computes with, over all cells; 0: not known
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Device) Reset() {
@@ -141,6 +143,20 @@ func (x *Device) GetNumerics() string {
 func (x *Device) GetMemoryBytes() int64 {
 	if x != nil {
 		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Device) GetDirectNumerics() string {
+	if x != nil {
+		return x.DirectNumerics
+	}
+	return ""
+}
+
+func (x *Device) GetThreads() int32 {
+	if x != nil {
+		return x.Threads
 	}
 	return 0
 }
@@ -2346,6 +2362,7 @@ type Job struct {
 	Batch           uint64                 `protobuf:"varint,17,opt,name=batch,proto3" json:"batch,omitempty"`
 	Loss            float64                `protobuf:"fixed64,18,opt,name=loss,proto3" json:"loss,omitempty"`
 	ImagesPerSecond float64                `protobuf:"fixed64,19,opt,name=images_per_second,json=imagesPerSecond,proto3" json:"images_per_second,omitempty"`
+	Numerics        string                 `protobuf:"bytes,20,opt,name=numerics,proto3" json:"numerics,omitempty"` // under which it began; empty before
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2511,6 +2528,13 @@ func (x *Job) GetImagesPerSecond() float64 {
 		return x.ImagesPerSecond
 	}
 	return 0
+}
+
+func (x *Job) GetNumerics() string {
+	if x != nil {
+		return x.Numerics
+	}
+	return ""
 }
 
 type SubmitJobRequest struct {
@@ -2996,12 +3020,14 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x1dproto/clusterpb/cluster.proto\x12\x14colonnade.cluster.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n" +
 	"\x04Cell\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x05R\areplica\x12\x16\n" +
-	"\x06column\x18\x02 \x01(\x05R\x06column\"q\n" +
+	"\x06column\x18\x02 \x01(\x05R\x06column\"\xb4\x01\n" +
 	"\x06Device\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1a\n" +
 	"\bnumerics\x18\x03 \x01(\tR\bnumerics\x12!\n" +
-	"\fmemory_bytes\x18\x04 \x01(\x03R\vmemoryBytes\"\xce\x01\n" +
+	"\fmemory_bytes\x18\x04 \x01(\x03R\vmemoryBytes\x12'\n" +
+	"\x0fdirect_numerics\x18\x05 \x01(\tR\x0edirectNumerics\x12\x18\n" +
+	"\athreads\x18\x06 \x01(\x05R\athreads\"\xce\x01\n" +
 	"\rWorkerMessage\x12<\n" +
 	"\bregister\x18\x01 \x01(\v2\x1e.colonnade.cluster.v1.RegisterH\x00R\bregister\x12?\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1f.colonnade.cluster.v1.HeartbeatH\x00R\theartbeat\x126\n" +
@@ -3191,7 +3217,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\vcheckpoints\x18\t \x01(\tR\vcheckpoints\"K\n" +
 	"\aJobCell\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12.\n" +
-	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\"\xa1\x05\n" +
+	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\"\xbd\x05\n" +
 	"\x03Job\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -3214,7 +3240,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x0fsteps_per_epoch\x18\x10 \x01(\x04R\rstepsPerEpoch\x12\x14\n" +
 	"\x05batch\x18\x11 \x01(\x04R\x05batch\x12\x12\n" +
 	"\x04loss\x18\x12 \x01(\x01R\x04loss\x12*\n" +
-	"\x11images_per_second\x18\x13 \x01(\x01R\x0fimagesPerSecond\">\n" +
+	"\x11images_per_second\x18\x13 \x01(\x01R\x0fimagesPerSecond\x12\x1a\n" +
+	"\bnumerics\x18\x14 \x01(\tR\bnumerics\">\n" +
 	"\x10SubmitJobRequest\x12\x12\n" +
 	"\x04spec\x18\x01 \x01(\fR\x04spec\x12\x16\n" +
 	"\x06resume\x18\x02 \x01(\bR\x06resume\"\x11\n" +

@@ -453,13 +453,15 @@ func (x *InitCluster) GetCluster() string {
 }
 
 type Device struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Model         string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
-	Numerics      string                 `protobuf:"bytes,3,opt,name=numerics,proto3" json:"numerics,omitempty"`
-	MemoryBytes   int64                  `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Model          string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	Numerics       string                 `protobuf:"bytes,3,opt,name=numerics,proto3" json:"numerics,omitempty"`
+	MemoryBytes    int64                  `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	DirectNumerics string                 `protobuf:"bytes,5,opt,name=direct_numerics,json=directNumerics,proto3" json:"direct_numerics,omitempty"` // of jobs that are `direct`; empty: it cannot run them
+	Threads        int32                  `protobuf:"varint,6,opt,name=threads,proto3" json:"threads,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Device) Reset() {
@@ -516,6 +518,20 @@ func (x *Device) GetNumerics() string {
 func (x *Device) GetMemoryBytes() int64 {
 	if x != nil {
 		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Device) GetDirectNumerics() string {
+	if x != nil {
+		return x.DirectNumerics
+	}
+	return ""
+}
+
+func (x *Device) GetThreads() int32 {
+	if x != nil {
+		return x.Threads
 	}
 	return 0
 }
@@ -681,7 +697,8 @@ type SubmitJob struct {
 	Steps         uint64                 `protobuf:"varint,3,opt,name=steps,proto3" json:"steps,omitempty"`
 	Replicas      int32                  `protobuf:"varint,4,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	Columns       int32                  `protobuf:"varint,5,opt,name=columns,proto3" json:"columns,omitempty"`
-	Keep          uint64                 `protobuf:"varint,6,opt,name=keep,proto3" json:"keep,omitempty"` // checkpoints to keep
+	Keep          uint64                 `protobuf:"varint,6,opt,name=keep,proto3" json:"keep,omitempty"`     // checkpoints to keep
+	Direct        bool                   `protobuf:"varint,7,opt,name=direct,proto3" json:"direct,omitempty"` // the job says `winograd: off`: it runs under a worker's direct_numerics
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -756,6 +773,13 @@ func (x *SubmitJob) GetKeep() uint64 {
 		return x.Keep
 	}
 	return 0
+}
+
+func (x *SubmitJob) GetDirect() bool {
+	if x != nil {
+		return x.Direct
+	}
+	return false
 }
 
 // AssignJob starts a generation.
@@ -2324,12 +2348,14 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\areplica\x18\x01 \x01(\x05R\areplica\x12\x16\n" +
 	"\x06column\x18\x02 \x01(\x05R\x06column\"'\n" +
 	"\vInitCluster\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"q\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\xb4\x01\n" +
 	"\x06Device\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1a\n" +
 	"\bnumerics\x18\x03 \x01(\tR\bnumerics\x12!\n" +
-	"\fmemory_bytes\x18\x04 \x01(\x03R\vmemoryBytes\"\xfe\x01\n" +
+	"\fmemory_bytes\x18\x04 \x01(\x03R\vmemoryBytes\x12'\n" +
+	"\x0fdirect_numerics\x18\x05 \x01(\tR\x0edirectNumerics\x12\x18\n" +
+	"\athreads\x18\x06 \x01(\x05R\athreads\"\xfe\x01\n" +
 	"\x0eRegisterWorker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -2342,14 +2368,15 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\n" +
 	"LoseWorker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x91\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa9\x01\n" +
 	"\tSubmitJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x12\x14\n" +
 	"\x05steps\x18\x03 \x01(\x04R\x05steps\x12\x1a\n" +
 	"\breplicas\x18\x04 \x01(\x05R\breplicas\x12\x18\n" +
 	"\acolumns\x18\x05 \x01(\x05R\acolumns\x12\x12\n" +
-	"\x04keep\x18\x06 \x01(\x04R\x04keep\"\xf4\x01\n" +
+	"\x04keep\x18\x06 \x01(\x04R\x04keep\x12\x16\n" +
+	"\x06direct\x18\a \x01(\bR\x06direct\"\xf4\x01\n" +
 	"\tAssignJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +

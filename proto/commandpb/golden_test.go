@@ -26,6 +26,10 @@ func samples() map[string]proto.Message {
 		Device:  &Device{Name: "cpu", Model: "some model", Numerics: "cpu/1", MemoryBytes: 1 << 33},
 		Version: "0.1", Checkpoints: "/data/checkpoints", Incarnation: "i-9"}
 	submit := &SubmitJob{Job: "job", Spec: []byte("name: job\n"), Steps: 4690, Replicas: 2, Columns: 4, Keep: 3}
+	register2 := proto.CloneOf(register)
+	register2.Device.DirectNumerics, register2.Device.Threads = "cpu/1/direct", 48
+	submit2 := proto.CloneOf(submit)
+	submit2.Direct = true
 	placement := []*Placement{{Cell: cell, Worker: "w-1"}, {Cell: &Cell{Replica: 1, Column: 2}, Worker: "w-2"}}
 	file := &CheckpointFile{Cell: cell, Worker: "w-1", Path: "job/000000000400/r1c3.ckpt", Bytes: 1 << 31,
 		Sha256: []byte(strings.Repeat("\xa5", 32)), Digest: []byte(strings.Repeat("\x5a", 32))}
@@ -37,10 +41,12 @@ func samples() map[string]proto.Message {
 		return &Command{Version: 1, DecidedUnixNs: 1_700_000_000_123_456_789, Ignorable: true, Kind: k}
 	}
 	return map[string]proto.Message{
-		"init_cluster":    command(&Command_InitCluster{&InitCluster{Cluster: "c-1"}}),
-		"register_worker": command(&Command_RegisterWorker{register}),
-		"lose_worker":     command(&Command_LoseWorker{&LoseWorker{Worker: "w-1", Reason: "silent for 5s"}}),
-		"submit_job":      command(&Command_SubmitJob{submit}),
+		"init_cluster":      command(&Command_InitCluster{&InitCluster{Cluster: "c-1"}}),
+		"register_worker":   command(&Command_RegisterWorker{register}),
+		"lose_worker":       command(&Command_LoseWorker{&LoseWorker{Worker: "w-1", Reason: "silent for 5s"}}),
+		"register_worker_2": command(&Command_RegisterWorker{register2}),
+		"submit_job_2":      command(&Command_SubmitJob{submit2}),
+		"submit_job":        command(&Command_SubmitJob{submit}),
 		"assign_job": command(&Command_AssignJob{&AssignJob{Job: "job", Generation: 2, Placement: placement,
 			RestoreStep: 400, HasRestore: true, Numerics: "cpu/1", Reason: "two workers"}}),
 		"release_job":  command(&Command_ReleaseJob{&ReleaseJob{Job: "job", Generation: 2, Reason: "w-1 lost"}}),

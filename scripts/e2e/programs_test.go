@@ -122,6 +122,7 @@ type cluster struct {
 	dir         string
 	address     string
 	carrier     string
+	threads     int // of each worker; 0: as it likes
 	coordinator *process
 	workers     map[int]*process
 	client      clusterpb.OperatorClient
@@ -161,9 +162,12 @@ func (c *cluster) startCoordinator() {
 // startWorker starts worker i, or starts it again in its old directory.
 func (c *cluster) startWorker(i int) {
 	c.t.Helper()
-	c.workers[i] = launch(c.t, filepath.Join(c.dir, fmt.Sprintf("worker-%d.log", i)), workerProgram, "run",
-		"--coordinator", c.address, "--data", filepath.Join(c.dir, fmt.Sprintf("worker-%d", i)), "--name",
-		fmt.Sprintf("worker-%d", i), "--carrier", c.carrier)
+	args := []string{"run", "--coordinator", c.address, "--data", filepath.Join(c.dir, fmt.Sprintf("worker-%d", i)),
+		"--name", fmt.Sprintf("worker-%d", i), "--carrier", c.carrier}
+	if c.threads > 0 {
+		args = append(args, "--threads", fmt.Sprint(c.threads))
+	}
+	c.workers[i] = launch(c.t, filepath.Join(c.dir, fmt.Sprintf("worker-%d.log", i)), workerProgram, args...)
 }
 
 // startWorkers starts workers 1 to n and waits until all have joined.

@@ -20,6 +20,7 @@ type run struct {
 	name    string
 	workers int
 	carrier string
+	threads int // of each worker; 0: as it likes
 	disturb func(t testing.TB, c *cluster, at func() uint64)
 }
 
@@ -32,6 +33,24 @@ var runs = []run{
 	{name: "two workers, over gRPC", workers: 2, carrier: "grpc"},
 	{name: "one worker, over shared memory", workers: 1, carrier: "shm"},
 	{name: "two workers, over shared memory", workers: 2, carrier: "shm"},
+	// A worker by default has as many threads as there are cores; one that has two cells shares them out.
+	{name: "one worker, three threads", workers: 1, threads: 3},
+	{name: "two workers, one thread each", workers: 2, threads: 1},
+	{name: "two workers, three threads each", workers: 2, threads: 3},
+	{name: "two workers, four threads each", workers: 2, threads: 4},
+	{name: "one, three and two threads", workers: 2, threads: 1, disturb: func(t testing.TB, c *cluster,
+		at func() uint64) {
+		c.watch("blobs", past(at()))
+		c.killAll()
+		c.startCoordinator()
+		c.threads = 3
+		c.startWorkers(2)
+		c.stop(at())
+		c.workers[2].kill() // its cell moves to the other worker, unless it comes back with other threads in time
+		c.threads = 2
+		c.startWorker(2)
+		must(t, coordinatorProgram, "job", "resume", "blobs", "--coordinator", c.address)
+	}},
 	{name: "worker killed and started again", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
 		c.watch("blobs", past(at()))
 		c.workers[2].kill()
@@ -162,6 +181,7 @@ func TestSameBits(t *testing.T) {
 			if r.carrier != "" {
 				c.carrier = r.carrier
 			}
+			c.threads = r.threads
 			c.startWorkers(r.workers)
 			must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
 			if r.disturb != nil {

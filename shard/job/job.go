@@ -11,6 +11,7 @@ type Job struct {
 	Columns    int        `yaml:"columns"`
 	Replicas   int        `yaml:"replicas"` // each takes its slice of every batch; gradients are summed over them
 	Seed       uint64     `yaml:"seed"`
+	Winograd   Winograd   `yaml:"winograd,omitempty"` // on or off: whether convolutions may go by Winograd's algorithm
 	Data       Data       `yaml:"data"`
 	Recipe     Recipe     `yaml:"recipe"`
 	Augment    Augment    `yaml:"augment"`

@@ -84,6 +84,12 @@ func TestRefusals(t *testing.T) {
 		{"every: 2}", "every: -2}", "evaluate.every: -2"},
 		{"every: 25", "every: -25", "checkpoint.every: -25"},
 		{"keep: 2", "keep: 0", "checkpoint.keep: 0; keep at least 1"},
+		{"seed: 3", "seed: 3\nwinograd: sometimes",
+			`job.yaml:5: winograd: "sometimes" is neither on nor off; use one of them; see scripts/jobs`},
+		{"seed: 3", "seed: 3\nwinograd: 0", `job.yaml:5: winograd: "0" is neither on nor off; use one of them`},
+		{"seed: 3", "seed: 3\nwinograd: [off]", `job.yaml:5: winograd: neither on nor off; use one of them`},
+		{"seed: 3", "seed: 3\nwinograd: ''", `job.yaml:5: winograd: neither on nor off; use one of them`},
+		{"seed: 3", "seed: 3\nrecipe: {winograd: off}", "job.yaml:"},
 		{"seed: 3", "seed: 3\nnetwork_text: x", "are filled in when the job is submitted"},
 		{"seed: 3", "seed: 3\n---\nseed: 4", "more than one YAML document"},
 	} {
@@ -171,6 +177,7 @@ func TestIdentity(t *testing.T) {
 		"pad": func(j *Job) { j.Augment.Pad++ }, "scale": func(j *Job) { j.Augment.Scale = 1 },
 		"images": func(j *Job) { j.Train.ID = strings.Repeat("ef", 32) }, "epochs": func(j *Job) { j.Recipe.Epochs++ },
 		"network": func(j *Job) { j.NetworkText += "#" }, "classes": func(j *Job) { j.Classes++ },
+		"winograd": func(j *Job) { j.Winograd = WinogradOff },
 	} {
 		j := made(t, sample)
 		change(j)
@@ -187,6 +194,33 @@ func TestIdentity(t *testing.T) {
 		change(j)
 		if j.Identity() != base {
 			t.Errorf("another %s, another identity", name)
+		}
+	}
+}
+
+// TestWinograd wants off and on as typed, and of a job that leaves them out, or has them on, the bytes it always had.
+func TestWinograd(t *testing.T) {
+	plain := made(t, sample)
+	for text, off := range map[string]bool{"winograd: off\n": true, "winograd: on\n": false, "winograd: Off\n": true,
+		"winograd: OFF\n": true, "winograd: On\n": false, "winograd: false\n": true, "winograd: true\n": false,
+		"winograd: \"off\"\n": true, "winograd: 'on'\n": false, "winograd: off # exact\n": true, "winograd:\n": false,
+		"": false} {
+		j := made(t, strings.Replace(sample, "seed: 3\n", "seed: 3\n"+text, 1))
+		if j.Direct() != off {
+			t.Errorf("%q is read as %q", text, j.Winograd)
+		}
+		if same := string(j.Encode()) == string(plain.Encode()); same == off {
+			t.Errorf("%q: written as if nothing was said: %v", text, same)
+		}
+		if (j.Identity() == plain.Identity()) == off {
+			t.Errorf("%q: the same job: %v", text, !off)
+		}
+		back, err := Decode(j.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(j, back); diff != "" || back.Direct() != off {
+			t.Errorf("%q comes back another (-want +got):\n%s", text, diff)
 		}
 	}
 }

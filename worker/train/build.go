@@ -79,15 +79,21 @@ func (b *builder) close() {
 	b.closers, b.buffers, b.hosts = nil, nil, nil
 }
 
-// fwd appends a forward phase, back one of the backward pass of the layer being built.
-func (b *builder) fwd(name string, run func(*pass) error) {
-	b.forward = append(b.forward, phase{name, run})
+// fwd appends a forward phase, back one of the backward pass of the layer being built. Their kinds are Forward and Data
+// unless the caller of as says otherwise.
+func (b *builder) fwd(l label, run func(*pass) error) *phase {
+	b.forward = append(b.forward, phase{label: l, run: run, kind: Forward})
+	return &b.forward[len(b.forward)-1]
 }
 
-func (b *builder) back(name string, run func(*pass) error) {
-	last := len(b.backward) - 1
-	b.backward[last] = append(b.backward[last], phase{name, run})
+func (b *builder) back(l label, run func(*pass) error) *phase {
+	last := &b.backward[len(b.backward)-1]
+	*last = append(*last, phase{label: l, run: run, kind: Data})
+	return &(*last)[len(*last)-1]
 }
+
+// as says what kind of phase it is.
+func (ph *phase) as(k Kind) { ph.kind = k }
 
 // backwardPhases returns the phases of the backward pass in the order they run.
 func (b *builder) backwardPhases() []phase {
@@ -154,34 +160,34 @@ func (b *builder) buildPlain(index int, lp *shard.LayerPlan, cur *value) (*value
 
 // adapt returns v in another layout or flattened shape, with a reorder each way where they differ. The gradient's way
 // back is appended to the layer's backward phases by the returned function, once the adapted gradient is complete.
-func (b *builder) adapt(name string, v *value, s cudakern.Shape, l cudakern.Layout) (*value, func(), error) {
-	if v.buf.Layout() == l && slices.Equal(v.buf.Shape(), s) {
+func (b *builder) adapt(l label, v *value, s cudakern.Shape, want cudakern.Layout) (*value, func(), error) {
+	if v.buf.Layout() == want && slices.Equal(v.buf.Shape(), s) {
 		return v, func() {}, nil
 	}
 	there, err := b.dev.NewReorder(cudakern.ReorderDesc{
-		FromShape: v.buf.Shape(), From: v.buf.Layout(), ToShape: s, To: l})
+		FromShape: v.buf.Shape(), From: v.buf.Layout(), ToShape: s, To: want})
 	if err != nil {
 		return nil, nil, err
 	}
 	b.closers = append(b.closers, there.Close)
 	out := &value{}
-	if out.buf, err = b.alloc(s, l); err != nil {
+	if out.buf, err = b.alloc(s, want); err != nil {
 		return nil, nil, err
 	}
-	b.fwd(name+" reorder", func(*pass) error { return there.Run(b.st, out.buf, v.buf) })
+	b.fwd(l.with(" reorder"), func(*pass) error { return there.Run(b.st, out.buf, v.buf) })
 	if v.grad == nil {
 		return out, func() {}, nil
 	}
-	if out.grad, err = b.alloc(s, l); err != nil {
+	if out.grad, err = b.alloc(s, want); err != nil {
 		return nil, nil, err
 	}
 	home, err := b.dev.NewReorder(cudakern.ReorderDesc{
-		FromShape: s, From: l, ToShape: v.buf.Shape(), To: v.buf.Layout()})
+		FromShape: s, From: want, ToShape: v.buf.Shape(), To: v.buf.Layout()})
 	if err != nil {
 		return nil, nil, err
 	}
 	b.closers = append(b.closers, home.Close)
 	return out, func() {
-		b.back(name+" gradient reorder", func(*pass) error { return home.Run(b.st, v.grad, out.grad) })
+		b.back(l.with(" gradient reorder"), func(*pass) error { return home.Run(b.st, v.grad, out.grad) })
 	}, nil
 }

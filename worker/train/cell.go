@@ -61,7 +61,8 @@ type Cell struct {
 	stop     atomic.Bool
 	status   tracker
 	timing   *timing
-	timed    bool // times have been reported
+	reported bool                        // times have been reported
+	timed    func(*phase, time.Duration) // told of every phase of a step, if set
 
 	epochLoss  float64 // sum of the mean losses of the steps this run has done in the epoch
 	epochSteps int
@@ -144,6 +145,31 @@ func (e *CellError) Unwrap() error { return e.Err }
 // Run trains from the cell's state to the job's last step, or until a stop was asked for, and reports Finished or
 // Stopped. It locks its OS thread. An error is a *CellError; it leaves the state as it was after some finished step.
 func (c *Cell) Run(ctx context.Context) error {
+	var stopped bool
+	var digest [32]byte
+	err := c.inRun(ctx, func(ctx context.Context) (err error) {
+		if stopped, err = c.train(ctx); err != nil {
+			return err
+		}
+		if err = c.saver.drain(ctx); err != nil || stopped {
+			return err
+		}
+		digest, err = c.Digest()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if stopped {
+		c.report(Stopped{Cell: c.id, Step: c.step})
+		return nil
+	}
+	c.report(Finished{Cell: c.id, Step: c.step, Digest: digest})
+	return nil
+}
+
+// inRun calls f on an OS thread of its own and with the goroutines that steps need. An error is a *CellError.
+func (c *Cell) inRun(ctx context.Context, f func(context.Context) error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -154,25 +180,12 @@ func (c *Cell) Run(ctx context.Context) error {
 		r.start()
 		tasks.Go(func() { r.run(ctx) })
 	}
-
-	stopped, err := c.train(ctx)
-	if err == nil {
-		err = c.saver.drain(ctx)
-	}
+	err := f(ctx)
 	cancel(context.Canceled)
 	tasks.Wait()
 	if err != nil {
 		return &CellError{Cell: c.id, Step: c.step, Err: err}
 	}
-	if stopped {
-		c.report(Stopped{Cell: c.id, Step: c.step})
-		return nil
-	}
-	digest, err := c.Digest()
-	if err != nil {
-		return &CellError{Cell: c.id, Step: c.step, Err: err}
-	}
-	c.report(Finished{Cell: c.id, Step: c.step, Digest: digest})
 	return nil
 }
 

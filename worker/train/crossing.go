@@ -154,14 +154,14 @@ func (x *crossing) send() error {
 	if err != nil {
 		return err
 	}
-	x.b.fwd(x.before+" send", func(p *pass) error {
+	x.b.fwd(same(x.before+" send"), func(p *pass) error {
 		for _, to := range x.to {
 			if err := w.send(p, x.b.peer(to), x.forwardID()); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
+	}).as(Other)
 	return nil
 }
 
@@ -171,9 +171,8 @@ func (x *crossing) wait(from int) error {
 	if err != nil {
 		return err
 	}
-	x.b.fwd(fmt.Sprintf("%s wait for column %d", x.before, from), func(p *pass) error {
-		return w.recv(p, x.b.peer(from), x.forwardID())
-	})
+	name := label{fmt.Sprintf("%s wait for column %d", x.before, from), x.before + " wait for maps"}
+	x.b.fwd(name, func(p *pass) error { return w.recv(p, x.b.peer(from), x.forwardID()) }).as(Wait)
 	return nil
 }
 
@@ -183,9 +182,9 @@ func (x *crossing) sendGradient(to int) error {
 	if err != nil {
 		return err
 	}
-	x.b.back(fmt.Sprintf("%s send gradient", x.before), func(p *pass) error {
+	x.b.back(same(x.before+" send gradient"), func(p *pass) error {
 		return w.send(p, x.b.peer(to), x.backwardID())
-	})
+	}).as(Other)
 	return nil
 }
 
@@ -200,11 +199,10 @@ func (x *crossing) collect() error {
 		return err
 	}
 	for i, from := range x.to {
-		x.b.back(fmt.Sprintf("%s wait for gradient of column %d", x.before, from), func(p *pass) error {
-			return w.recv(p, x.b.peer(from), x.backwardID())
-		})
+		name := label{fmt.Sprintf("%s wait for gradient of column %d", x.before, from), x.before + " wait for gradients"}
+		x.b.back(name, func(p *pass) error { return w.recv(p, x.b.peer(from), x.backwardID()) }).as(Wait)
 		first := i == 0 && !x.own
-		x.b.back(x.before+" add gradient", func(*pass) error {
+		x.b.back(same(x.before+" add gradient"), func(*pass) error {
 			if first {
 				return x.b.dev.Copy(x.b.st, x.cur.grad, x.partial.buf)
 			}

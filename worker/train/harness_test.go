@@ -70,6 +70,7 @@ type setup struct {
 	source    func(exchange.Cell, Source) Source
 	report    func(Event)
 	started   func(map[exchange.Cell]*Cell)
+	steps     func(context.Context, *Cell) error // instead of Run
 	context   context.Context
 }
 
@@ -226,10 +227,14 @@ func (s setup) run(t testing.TB) *outcome {
 	if ctx == nil {
 		ctx = context.Background()
 	}
+	steps := s.steps
+	if steps == nil {
+		steps = func(ctx context.Context, c *Cell) error { return c.Run(ctx) }
+	}
 	var wait sync.WaitGroup
 	for id, c := range built {
 		wait.Go(func() {
-			err := c.Run(ctx)
+			err := steps(ctx, c)
 			out.mu.Lock()
 			out.errs[id], out.statuses[id] = err, c.Status()
 			out.mu.Unlock()

@@ -57,7 +57,7 @@ func (b *builder) buildInput() (*value, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.fwd("input", func(*pass) error { return in.run(x) })
+	b.fwd(same("input"), func(*pass) error { return in.run(x) }).as(Other)
 	return &value{buf: x}, nil
 }
 

@@ -19,8 +19,8 @@ func (b *builder) buildReLU(lp *shard.LayerPlan, cur *value) (*value, error) {
 		return nil, err
 	}
 	name := lp.Layer.Name
-	b.fwd(name, func(*pass) error { return op.Forward(b.st, cur.buf, y.buf) })
-	b.back(name+" gradient", func(*pass) error { return op.Backward(b.st, y.buf, y.grad, cur.grad) })
+	b.fwd(same(name), func(*pass) error { return op.Forward(b.st, cur.buf, y.buf) })
+	b.back(same(name+" gradient"), func(*pass) error { return op.Backward(b.st, y.buf, y.grad, cur.grad) })
 	return y, nil
 }
 
@@ -40,7 +40,7 @@ func (b *builder) buildLRN(lp *shard.LayerPlan, cur *value) (*value, error) {
 		return nil, err
 	}
 	b.closers = append(b.closers, op.Close)
-	x, home, err := b.adapt(l.Name, cur, b.maps(s), op.Layouts())
+	x, home, err := b.adapt(same(l.Name), cur, b.maps(s), op.Layouts())
 	if err != nil {
 		return nil, err
 	}
@@ -48,8 +48,8 @@ func (b *builder) buildLRN(lp *shard.LayerPlan, cur *value) (*value, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.fwd(l.Name, func(*pass) error { return op.Forward(b.st, x.buf, y.buf) })
-	b.back(l.Name+" gradient", func(*pass) error { return op.Backward(b.st, x.buf, y.buf, y.grad, x.grad) })
+	b.fwd(same(l.Name), func(*pass) error { return op.Forward(b.st, x.buf, y.buf) })
+	b.back(same(l.Name+" gradient"), func(*pass) error { return op.Backward(b.st, x.buf, y.buf, y.grad, x.grad) })
 	home()
 	return y, nil
 }
@@ -64,7 +64,7 @@ func (b *builder) buildPool(lp *shard.LayerPlan, cur *value) (*value, error) {
 	}
 	b.closers = append(b.closers, op.Close)
 	wantX, wantY := op.Layouts()
-	x, home, err := b.adapt(l.Name, cur, b.maps(in), wantX)
+	x, home, err := b.adapt(same(l.Name), cur, b.maps(in), wantX)
 	if err != nil {
 		return nil, err
 	}
@@ -72,8 +72,8 @@ func (b *builder) buildPool(lp *shard.LayerPlan, cur *value) (*value, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.fwd(l.Name, func(*pass) error { return op.Forward(b.st, x.buf, y.buf) })
-	b.back(l.Name+" gradient", func(*pass) error { return op.Backward(b.st, x.buf, y.buf, y.grad, x.grad) })
+	b.fwd(same(l.Name), func(*pass) error { return op.Forward(b.st, x.buf, y.buf) })
+	b.back(same(l.Name+" gradient"), func(*pass) error { return op.Backward(b.st, x.buf, y.buf, y.grad, x.grad) })
 	home()
 	return y, nil
 }
@@ -94,12 +94,12 @@ func (b *builder) buildDropout(index int, lp *shard.LayerPlan, cur *value) (*val
 		return nil, err
 	}
 	key := philox.Key(b.seed, philox.Dropout, uint64(index))
-	b.fwd(l.Name, func(p *pass) error {
+	b.fwd(same(l.Name), func(p *pass) error {
 		if !p.train {
 			return op.Infer(b.st, cur.buf, y.buf)
 		}
 		return op.Forward(b.st, key, p.step, cur.buf, y.buf)
 	})
-	b.back(l.Name+" gradient", func(p *pass) error { return op.Backward(b.st, key, p.step, y.grad, cur.grad) })
+	b.back(same(l.Name+" gradient"), func(p *pass) error { return op.Backward(b.st, key, p.step, y.grad, cur.grad) })
 	return y, nil
 }

@@ -99,14 +99,14 @@ func (b *builder) buildSoftmax(lp *shard.LayerPlan, cur *value, parts []cudakern
 		return err
 	}
 	name := lp.Layer.Name
-	b.fwd(name, func(p *pass) error {
+	b.fwd(same(name), func(p *pass) error {
 		if err := concat.Join(b.st, logits.buf, parts); err != nil {
 			return err
 		}
 		valid := max(p.valid, 1) // a slice of a test batch may have none: score counts none
 		return s.op.Forward(b.st, logits.buf, b.in.labels, valid, s.loss, s.rank, s.ties)
 	})
-	b.back(name+" gradient", func(p *pass) error {
+	b.back(same(name+" gradient"), func(p *pass) error {
 		if err := s.op.Backward(b.st, logits.buf, b.in.labels, p.valid, logits.grad); err != nil {
 			return err
 		}

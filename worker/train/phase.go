@@ -8,9 +8,35 @@ import (
 
 // phase is one named piece of a step.
 type phase struct {
-	name string // "conv3 own block"
+	label
 	run  func(*pass) error
+	kind Kind
+	macs int64 // multiply-adds by the definition, over the slice of the batch; 0 but for products
 }
+
+// label names a phase.
+type label struct {
+	name string // as the cell has it, "conv3 block 1"; not always unique in a step
+	op   string // as every column has it, "conv3 other blocks"
+}
+
+// same is the label of a phase that has one name in all columns.
+func same(name string) label { return label{name, name} }
+
+// with adds words to both names.
+func (l label) with(words string) label { return label{l.name + words, l.op + words} }
+
+// Kind is what a phase does.
+type Kind string
+
+// The kinds of phase.
+const (
+	Forward Kind = "forward" // computes a layer's output
+	Data    Kind = "data"    // computes the gradient of the loss by a layer's input
+	Weights Kind = "weights" // computes the gradient by a layer's weights
+	Wait    Kind = "wait"    // waits for other cells
+	Other   Kind = "other"   // input, sends, the loss's value, update
+)
 
 // pass is what the phases of one run through the network need to know.
 type pass struct {
@@ -57,9 +83,12 @@ func (t *timing) mean() map[string]float64 {
 	return out
 }
 
-// runPhases runs phases in order; what goes wrong is named by its phase.
+// runPhases runs phases in order; what goes wrong is named by its phase. A phase's time begins where the one before
+// ends, so that no time between two is lost.
 func (c *Cell) runPhases(p *pass, phases []phase) error {
-	for _, ph := range phases {
+	start := c.now()
+	for i := range phases {
+		ph := &phases[i]
 		if err := p.ctx.Err(); err != nil {
 			return context.Cause(p.ctx)
 		}
@@ -68,13 +97,17 @@ func (c *Cell) runPhases(p *pass, phases []phase) error {
 			name = "evaluate: " + name
 		}
 		c.status.enter(name)
-		start := c.now()
 		if err := ph.run(p); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		end := c.now()
 		if p.train { // the means are those of a step
-			c.timing.add(name, c.now().Sub(start))
+			c.timing.add(name, end.Sub(start))
+			if c.timed != nil {
+				c.timed(ph, end.Sub(start))
+			}
 		}
+		start = end
 	}
 	return nil
 }

@@ -123,14 +123,14 @@ func (b *builder) reduce(name string, params []*param) error {
 		}
 	}
 	r.layers = append(r.layers, l)
-	b.back(name+" gradients to replicas", func(p *pass) error {
+	b.back(same(name+" gradients to replicas"), func(p *pass) error {
 		ready, err := b.st.Record()
 		if err != nil {
 			return err
 		}
 		r.posted <- posted{p, l, ready} // it has room for all layers
 		return nil
-	})
+	}).as(Other)
 	return nil
 }
 

@@ -246,7 +246,7 @@ func reduced(dev cudakern.Device, cells []exchange.Cell, id exchange.Cell, ex ex
 	defer wait.Wait()
 	defer cancel()
 	p := &pass{ctx: ctx, train: true}
-	for _, ph := range append(b.backwardPhases(), phase{"wait", b.reducer.wait}) {
+	for _, ph := range append(b.backwardPhases(), phase{label: same("wait"), run: b.reducer.wait}) {
 		if err := ph.run(p); err != nil {
 			return nil, err
 		}

@@ -16,16 +16,16 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	var score Score
 	var all verdict
 	whole := []phase{
-		{"data", func(p *pass) error { c.fetch(p, c.source.Train(p.step)); return nil }},
+		{label: same("data"), kind: Other, run: func(p *pass) error { c.fetch(p, c.source.Train(p.step)); return nil }},
 	}
 	whole = append(whole, c.b.forward...)
-	whole = append(whole, phase{"loss", func(p *pass) (err error) { score, err = c.score(p); return err }})
+	whole = append(whole, c.lossPhase(&score))
 	whole = append(whole, c.backward...)
 	if r := c.b.reducer; r != nil {
-		whole = append(whole, phase{"wait for gradients of replicas", r.wait})
+		whole = append(whole, phase{label: same("wait for gradients of replicas"), kind: Wait, run: r.wait})
 	}
 	whole = append(whole,
-		phase{"guard", func(p *pass) (err error) {
+		phase{label: same("guard"), kind: Wait, run: func(p *pass) (err error) {
 			all, err = c.guard(p, guardTag, verdict{finite: finite(score.Loss), stop: c.stop.Load(), loss: score.Loss})
 			if err == nil && !all.finite {
 				// Whoever leaves breaks links: nobody does before all know why, however far this gets.
@@ -35,7 +35,7 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 			}
 			return err
 		}},
-		phase{"update", c.update},
+		phase{label: same("update"), kind: Other, run: c.update},
 	)
 	if err := c.runPhases(p, whole); err != nil {
 		return false, err
@@ -46,9 +46,9 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	c.epochSteps++
 	c.timing.steps++
 	c.status.finished(c.now(), c.step, c.b.whole, loss)
-	if c.timing.steps == timingSteps || !c.timed {
+	if c.timing.steps == timingSteps || !c.reported {
 		c.status.phases(c.timing.mean())
-		c.timed = true
+		c.reported = true
 	}
 	return all.stop, nil
 }
@@ -57,6 +57,11 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 func (c *Cell) fetch(p *pass, batch data.Batch) {
 	p.valid = batch.Valid
 	c.b.in.batch = batch
+}
+
+// lossPhase reads what a pass came to into score.
+func (c *Cell) lossPhase(score *Score) phase {
+	return phase{label: same("loss"), kind: Other, run: func(p *pass) (err error) { *score, err = c.score(p); return err }}
 }
 
 // score reads the pass's losses, in cells that hold the softmax.
@@ -87,9 +92,12 @@ func (c *Cell) evaluate(ctx context.Context) error {
 	for i := range c.source.TestBatches() {
 		p := &pass{ctx: ctx, step: c.step, half: int(c.step % 2), tag: evalTag | uint32(i)<<evalShift}
 		var score Score
-		whole := []phase{{"test data", func(p *pass) error { c.fetch(p, c.source.Test(i)); return nil }}}
+		whole := []phase{{label: same("test data"), kind: Other, run: func(p *pass) error {
+			c.fetch(p, c.source.Test(i))
+			return nil
+		}}}
 		whole = append(whole, c.b.forward...)
-		whole = append(whole, phase{"loss", func(p *pass) (err error) { score, err = c.score(p); return err }})
+		whole = append(whole, c.lossPhase(&score))
 		if err := c.runPhases(p, whole); err != nil {
 			return err
 		}
@@ -97,7 +105,9 @@ func (c *Cell) evaluate(ctx context.Context) error {
 	}
 	if c.id.Column == 0 && len(c.replicas) > 1 {
 		p := &pass{ctx: ctx, step: c.step}
-		err := c.runPhases(p, []phase{{"scores of replicas", func(p *pass) error { return c.addScores(p, &total) }}})
+		err := c.runPhases(p, []phase{{label: same("scores of replicas"), kind: Wait, run: func(p *pass) error {
+			return c.addScores(p, &total)
+		}}})
 		if err != nil {
 			return err
 		}

@@ -78,30 +78,28 @@ func (b *builder) buildForward(lp *shard.LayerPlan, cur *value, x *crossing, rel
 				y.buf.Layout(), wantY, cudakern.ErrUnsupported)
 		}
 		from := cur
-		label := name
-		if len(col.Blocks) > 1 {
-			label = fmt.Sprintf("%s block %d", name, sb.From)
-		}
+		what := blockLabel(name, i, sb, len(col.Blocks))
 		if sb.From != b.column && sb.From != shard.InputColumn {
 			if err := x.wait(sb.From); err != nil {
 				return nil, nil, nil, err
 			}
 			from = x.remote[sb.From]
 		}
-		if blk.x, blk.home, err = b.adapt(label, from, b.inShape(lp, sb), wantX); err != nil {
+		if blk.x, blk.home, err = b.adapt(what, from, b.inShape(lp, sb), wantX); err != nil {
 			return nil, nil, nil, err
 		}
 		var addend *param
 		if i == 0 {
 			addend = bias
 		}
-		b.fwd(label, func(p *pass) error {
+		ph := b.fwd(what, func(p *pass) error {
 			var bb cudakern.Buffer
 			if addend != nil {
 				bb = addend.w[p.half]
 			}
 			return blk.op.Forward(b.st, blk.x.buf, blk.w.w[p.half], bb, y.buf)
 		})
+		ph.macs = b.macs(sb)
 		blocks = append(blocks, blk)
 	}
 	return y, blocks, bias, nil
@@ -118,31 +116,33 @@ func (b *builder) buildBackward(lp *shard.LayerPlan, cur *value, x *crossing, y 
 			return err
 		}
 		b.closers = append(b.closers, op.Close)
-		b.back(name+" relu gradient", func(*pass) error { return op.Backward(b.st, y.buf, y.grad, y.grad) })
+		b.back(same(name+" relu gradient"), func(*pass) error { return op.Backward(b.st, y.buf, y.grad, y.grad) })
 	}
-	data := func(blk *block, label string) {
-		b.back(label, func(p *pass) error {
+	data := func(blk *block, what label) {
+		ph := b.back(what, func(p *pass) error {
 			return blk.op.BackwardData(b.st, y.grad, blk.w.w[p.half], blk.x.grad)
 		})
+		ph.macs = b.macs(blk.Block)
 		blk.home()
 	}
-	for _, blk := range blocks[1:] {
-		data(blk, fmt.Sprintf("%s block %d gradient", name, blk.From))
+	for i, blk := range blocks[1:] {
+		data(blk, blockLabel(name, i+1, blk.Block, len(blocks)).with(" gradient"))
 		if err := x.sendGradient(blk.From); err != nil {
 			return err
 		}
 	}
 	if cur.grad != nil {
-		data(blocks[0], name+" gradient")
+		data(blocks[0], same(name+" gradient"))
 	}
 	for i, blk := range blocks {
 		db := cudakern.Buffer(nil)
 		if i == 0 {
 			db = bias.grad
 		}
-		b.back(fmt.Sprintf("%s weights", blk.w.Name), func(*pass) error {
+		ph := b.back(label{blk.w.Name + " weights", name + " weights"}, func(*pass) error {
 			return blk.op.BackwardWeights(b.st, blk.x.buf, y.grad, blk.w.grad, db)
 		})
+		ph.kind, ph.macs = Weights, b.macs(blk.Block)
 	}
 	if err := x.collect(); err != nil {
 		return err
@@ -153,6 +153,20 @@ func (b *builder) buildBackward(lp *shard.LayerPlan, cur *value, x *crossing, y 
 	}
 	return b.reduce(name, params)
 }
+
+// blockLabel names what is done with block i of a layer's blocks.
+func blockLabel(layer string, i int, sb shard.Block, blocks int) label {
+	switch {
+	case blocks == 1:
+		return same(layer)
+	case i == 0:
+		return label{fmt.Sprintf("%s block %d", layer, sb.From), layer + " own block"}
+	}
+	return label{fmt.Sprintf("%s block %d", layer, sb.From), layer + " other blocks"}
+}
+
+// macs is the multiply-adds of a block's product, in any direction.
+func (b *builder) macs(sb shard.Block) int64 { return sb.MACs * int64(b.batch) }
 
 // newProduct makes the op of one block.
 func (b *builder) newProduct(lp *shard.LayerPlan, sb shard.Block, bias, accumulate, relu bool) (product, error) {
