@@ -129,7 +129,8 @@ func (r *reorder) Run(_ cudakern.Stream, dst, src cudakern.Buffer) error {
 	if err := cudakern.Check("reorder", "src", src, r.FromShape, r.From); err != nil {
 		return err
 	}
-	C.ck_maps_reorder(r.d.team, C.int(r.n), C.int(r.c), C.int(r.area), C.int(r.from), C.int(r.to), floats(src), floats(dst))
+	C.ck_maps_reorder(r.d.team, C.int(r.n), C.int(r.c), C.int(r.area), C.int(r.from), C.int(r.to), floats(src),
+		floats(dst))
 	return nil
 }
 

@@ -82,8 +82,8 @@ func TestWinograd(t *testing.T) {
 	}
 }
 
-// TestThreadsAgree wants the same bits of every op on one thread and on more of them than there are processors, cut into
-// the smallest pieces there can be.
+// TestThreadsAgree wants the same bits of every op on one thread and on more of them than there are processors, cut
+// into the smallest pieces there can be.
 func TestThreadsAgree(t *testing.T) {
 	for _, mode := range []int{winogradOff, winogradAlways} {
 		threads := func(n int, fine bool) cudakern.Device {

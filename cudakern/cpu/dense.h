@@ -28,14 +28,15 @@ enum { add_bias = 1, accumulate = 2, rectify = 4 };
 // Kernels are what is compiled for one instruction set. Each computes on the calling thread.
 struct Kernels {
   int block;
-  // pack puts blocks [first, last) of n x features into v: features/B x n x B, `stride` floats from block to block, with
-  // zeros behind the last feature.
+  // pack puts blocks [first, last) of n x features into v: features/B x n x B, `stride` floats from block to block,
+  // with zeros behind the last feature.
   void (*pack)(int n, int features, const float *x, int first, int last, float *v, size_t stride);
   // turn puts images [B*first, B*last) into u: n/B x whole x B, with zeros behind the last image and feature.
   void (*turn)(int n, int features, int whole, const float *x, int first, int last, float *u);
   // unpack ends a forward pass: blocks [first, last) of m go to y, n x out, with what the flags ask for.
   void (*unpack)(const Geometry &g, const float *m, const float *bias, float *y, int flags, int first, int last);
-  // back turns m, n/B x rows x B with `stride` floats from block to block, to features [first, first + rows) of x, n x in.
+  // back turns m, n/B x rows x B with `stride` floats from block to block, to features [first, first + rows) of x,
+  // n x in.
   void (*back)(int n, int in, const float *m, size_t stride, float *x, int first, int rows);
   // bias sums blocks [first, last) of packed dy over images.
   void (*bias)(const Geometry &g, const float *m, float *db, int first, int last);

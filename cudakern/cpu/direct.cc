@@ -37,7 +37,8 @@ struct Conv::Primitives {
       : x(maps(n, d.in, d.h, d.w, d.block_x)), y(maps(n, d.out, d.out_h, d.out_w, d.block_y)),
         b({d.out}, f32, tag::x), st{d.stride, d.stride}, pl{d.pad_top, d.pad_left},
         // What the last window needs beyond the image; negative where it ends before it.
-        pr{(d.out_h - 1) * d.stride + d.kernel - d.pad_top - d.h, (d.out_w - 1) * d.stride + d.kernel - d.pad_left - d.w},
+        pr{(d.out_h - 1) * d.stride + d.kernel - d.pad_top - d.h,
+            (d.out_w - 1) * d.stride + d.kernel - d.pad_left - d.w},
         bias(d.bias ? &b : nullptr) {}
   Primitives(const Primitives &) = delete;
   auto forward(const md &w, const primitive_attr &a) {

@@ -125,7 +125,8 @@ static void softmax_forward(int n, int classes, int valid, const float *z, const
   }
 }
 
-static void softmax_backward(int n, int classes, int valid, int divisor, const float *z, const int32_t *labels, float *dz) {
+static void softmax_backward(int n, int classes, int valid, int divisor, const float *z, const int32_t *labels,
+    float *dz) {
   for (int i = 0; i < n; i++, z += classes, dz += classes) {
     if (i >= valid) {
       memset(dz, 0, sizeof(float) * classes);

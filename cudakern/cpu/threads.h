@@ -35,8 +35,8 @@ public:
     share(pieces, [](void *f, int piece, int thread) { (*(F *)f)(piece, thread); }, &f);
   }
 
-  // ranges cuts [0, all) into equal ranges, each beginning at a multiple of `unit` and no shorter than `least`, and calls
-  // f(first, last). It is for what comes out the same however it is cut.
+  // ranges cuts [0, all) into equal ranges, each beginning at a multiple of `unit` and no shorter than `least`, and
+  // calls f(first, last). It is for what comes out the same however it is cut.
   template <class F> void ranges(size_t all, size_t unit, size_t least, F f) {
     const size_t units = (all + unit - 1) / unit, most = all / least, want = 4 * n;
     const size_t pieces = n < 2 ? 1 : most < want ? most : want;

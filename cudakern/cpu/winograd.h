@@ -52,8 +52,8 @@ enum { add_bias = 1, accumulate = 2, rectify = 4 };
 struct Kernels {
   int m, r, block;
   // weights puts the transformed filters w (k/B x c x kernel x kernel x B) of blocks [first, last) of k into work.u;
-  // turned takes the filters of the convolution that g is the backward pass of: c/B x k x r x r x B, each turned by half
-  // a turn.
+  // turned takes the filters of the convolution that g is the backward pass of: c/B x k x r x r x B, each turned by
+  // half a turn.
   void (*weights)(const Geometry &g, const float *w, int first, int last, const Work &work);
   void (*turned)(const Geometry &g, const float *w, int first, int last, const Work &work);
   void (*forward)(const Geometry &g, const float *x, const float *bias, float *y, int flags, int first, int last,

@@ -68,7 +68,8 @@ func Check(dev cudakern.Device, o Options) []Result {
 	return out
 }
 
-// Same runs the suite's cases on two devices that must give the same bits, and returns the first case where they do not.
+// Same runs the suite's cases on two devices that must give the same bits, and returns the first case where they do
+// not.
 func Same(a, b cudakern.Device) error {
 	for _, t := range tests() {
 		ra, err := t.runOn(a)
