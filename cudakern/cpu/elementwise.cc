@@ -139,23 +139,36 @@ static void softmax_backward(int n, int classes, int valid, int divisor, const f
   }
 }
 
+// view_row views n pixels of a row, to places `step` apart: 1 and -1 are what there is most, and vectors.
+CLONES static void view_row(int n, const uint8_t *src, const float *mean, float shift, float scale, float *y,
+    long step) {
+  if (step == 1)
+    for (int i = 0; i < n; i++) y[i] = ((float)src[i] - mean[i] + shift) * scale;
+  else if (step == -1)
+    for (int i = 0; i < n; i++) y[-i] = ((float)src[i] - mean[i] + shift) * scale;
+  else
+    for (int i = 0; i < n; i++) y[i * step] = ((float)src[i] - mean[i] + shift) * scale;
+}
+
 static void input(const ck_input_desc *d, const uint8_t *images, const ck_view *views, const float *mean, float scale,
     float *y) {
-  size_t plane = (size_t)d->h * d->w, out = (size_t)d->out_h * d->out_w;
+  const size_t plane = (size_t)d->h * d->w, out = (size_t)d->out_h * d->out_w;
   for (int n = 0; n < d->n; n++) {
     const ck_view *v = views + n;
+    // Columns of the image that are seen, and where the first of them goes.
+    const int from = v->x > 0 ? v->x : 0, to = v->x + d->out_w < d->w ? v->x + d->out_w : d->w;
+    const int at = v->flip ? d->out_w - 1 - (from - v->x) : from - v->x;
     for (int c = 0; c < d->c; c++) {
       const uint8_t *src = images + ((size_t)n * d->c + c) * plane;
-      const float *m = mean + c * plane;
-      float shift = v->shift[c % 3];
       float *dst = y + (size_t)n * d->c * out + (size_t)(c / d->block) * out * d->block + c % d->block;
-      for (int oy = 0; oy < d->out_h; oy++)
-        for (int ox = 0; ox < d->out_w; ox++, dst += d->block) {
-          int py = oy + v->y, px = (v->flip ? d->out_w - 1 - ox : ox) + v->x;
-          bool inside = py >= 0 && py < d->h && px >= 0 && px < d->w;
-          size_t at = inside ? (size_t)py * d->w + px : 0;
-          *dst = inside ? ((float)src[at] - m[at] + shift) * scale : 0.f;
-        }
+      for (int oy = 0; oy < d->out_h; oy++, dst += (size_t)d->out_w * d->block) {
+        const int py = oy + v->y, seen = py >= 0 && py < d->h && to > from ? to - from : 0;
+        if (seen < d->out_w)
+          for (int i = 0; i < d->out_w; i++) dst[i * d->block] = 0;
+        if (seen)
+          view_row(seen, src + (size_t)py * d->w + from, mean + c * plane + (size_t)py * d->w + from, v->shift[c % 3],
+              scale, dst + at * d->block, v->flip ? -d->block : d->block);
+      }
     }
   }
 }
