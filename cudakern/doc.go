@@ -28,8 +28,8 @@
 // # Threads
 //
 // A device may be used from any goroutine that owns one of its streams: calls on one stream must not overlap in time,
-// calls on different streams may. A CUDA device runs every driver call on one locked OS thread of its own; the CPU
-// devices compute on the calling thread, with one-thread primitives.
+// calls on different streams may. A CUDA device runs every driver call on one locked OS thread of its own; ref
+// computes on the calling thread, cpu cuts an op among as many threads as it was opened with (Settings.Threads).
 //
 // # Determinism
 //
