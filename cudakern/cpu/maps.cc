@@ -339,46 +339,97 @@ struct Clip {
 // Block is the channels of one pixel: B floats, 1, 8 or 16.
 template <int B> struct Block { typedef float V __attribute__((vector_size(4 * B))); };
 
-template <int B> INLINE void pool_forward(const ck_pool_desc *d, const float *x, float *y) {
-  typedef typename Block<B>::V V;
-  for (int m = 0; m < d->n * (d->c / B); m++, x += (size_t)d->h * d->w * B)
-    for (int oy = 0; oy < d->out_h; oy++)
-      for (int ox = 0; ox < d->out_w; ox++, y += B) {
-        Clip c(d, oy, ox);
-        V best = V{} - FLT_MAX;
-        for (int yy = c.y0; yy < c.y1; yy++)
-          for (int xx = c.x0; xx < c.x1; xx++) {
-            V v;
-            memcpy(&v, x + ((size_t)yy * d->w + xx) * B, sizeof v);
-            best = best >= v ? best : v; // what is no number stays in sight
-          }
-        memcpy(y, &best, sizeof best);
-      }
+// places calls f with the places of a window: of K x K pixels, all of which there are, or of those Clip leaves (K is 0).
+template <int K, class F> INLINE void places(const ck_pool_desc *d, int oy, int ox, F f) {
+  if (K > 0) {
+    const int y0 = oy * d->stride - d->pad_top, x0 = ox * d->stride - d->pad_left;
+#pragma GCC unroll 3
+    for (int y = 0; y < K; y++)
+#pragma GCC unroll 3
+      for (int x = 0; x < K; x++) f((size_t)(y0 + y) * d->w + x0 + x);
+    return;
+  }
+  const Clip c(d, oy, ox);
+  for (int y = c.y0; y < c.y1; y++)
+    for (int x = c.x0; x < c.x1; x++) f((size_t)y * d->w + x);
 }
 
-template <int B> INLINE void pool_backward(const ck_pool_desc *d, const float *x, const float *y, const float *dy,
-    float *dx) {
+// windows calls whole(y, x) for the windows of a map that lie inside it, cut(y, x) for the others, in order.
+template <class W, class C> INLINE void windows(const ck_pool_desc *d, W whole, C cut) {
+  // The first window inside, and the first one behind those.
+  const auto first = [&](int pad) { return (pad + d->stride - 1) / d->stride; };
+  const auto last = [&](int pad, int size, int out) {
+    const int n = size + pad < d->kernel ? 0 : (size + pad - d->kernel) / d->stride + 1;
+    return n < out ? n : out;
+  };
+  const int left = first(d->pad_left), right = last(d->pad_left, d->w, d->out_w);
+  const int top = first(d->pad_top), bottom = last(d->pad_top, d->h, d->out_h);
+  for (int y = 0; y < d->out_h; y++) {
+    const bool inside = y >= top && y < bottom;
+    for (int x = 0; x < d->out_w; x++)
+      if (inside && x >= left && x < right) whole(y, x);
+      else cut(y, x);
+  }
+}
+
+template <int B, int K> INLINE void pool_forward(const ck_pool_desc *d, const float *x, float *y) {
   typedef typename Block<B>::V V;
-  size_t plane = (size_t)d->h * d->w * B;
-  memset(dx, 0, sizeof(float) * plane * d->n * (d->c / B));
-  for (int m = 0; m < d->n * (d->c / B); m++, x += plane, dx += plane)
-    for (int oy = 0; oy < d->out_h; oy++)
-      for (int ox = 0; ox < d->out_w; ox++, y += B, dy += B) {
-        Clip c(d, oy, ox);
-        V top, left, none = {}; // left: the gradient still to be given away
-        memcpy(&top, y, sizeof top);
-        memcpy(&left, dy, sizeof left);
-        for (int yy = c.y0; yy < c.y1; yy++)
-          for (int xx = c.x0; xx < c.x1; xx++) {
-            size_t at = ((size_t)yy * d->w + xx) * B;
-            V v, g;
-            memcpy(&v, x + at, sizeof v);
-            memcpy(&g, dx + at, sizeof g);
-            g += v == top ? left : none;
-            memcpy(dx + at, &g, sizeof g);
-            if (!d->ties_all) left = v == top ? none : left;
-          }
-      }
+  const size_t plane = (size_t)d->h * d->w * B;
+  for (int m = 0; m < d->n * (d->c / B); m++, x += plane, y += (size_t)d->out_h * d->out_w * B) {
+    V best;
+    const auto larger = [&](size_t at) __attribute__((always_inline)) {
+      V v;
+      memcpy(&v, x + at * B, sizeof v);
+      best = best >= v ? best : v; // what is no number stays in sight
+    };
+    const auto finish = [&](int oy, int ox) __attribute__((always_inline)) {
+      memcpy(y + ((size_t)oy * d->out_w + ox) * B, &best, sizeof best);
+    };
+    windows(
+        d,
+        [&](int oy, int ox) __attribute__((always_inline)) {
+          best = V{} - FLT_MAX;
+          places<K>(d, oy, ox, larger);
+          finish(oy, ox);
+        },
+        [&](int oy, int ox) {
+          best = V{} - FLT_MAX;
+          places<0>(d, oy, ox, larger);
+          finish(oy, ox);
+        });
+  }
+}
+
+template <int B, int K> INLINE void pool_backward(const ck_pool_desc *d, const float *x, const float *y,
+    const float *dy, float *dx) {
+  typedef typename Block<B>::V V;
+  const size_t plane = (size_t)d->h * d->w * B, outs = (size_t)d->out_h * d->out_w * B;
+  for (int m = 0; m < d->n * (d->c / B); m++, x += plane, dx += plane, y += outs, dy += outs) {
+    memset(dx, 0, sizeof(float) * plane);
+    V top, left, none = {}; // left: the gradient still to be given away
+    const auto begin = [&](int oy, int ox) __attribute__((always_inline)) {
+      memcpy(&top, y + ((size_t)oy * d->out_w + ox) * B, sizeof top);
+      memcpy(&left, dy + ((size_t)oy * d->out_w + ox) * B, sizeof left);
+    };
+    const auto give = [&](size_t at) __attribute__((always_inline)) {
+      V v, g;
+      memcpy(&v, x + at * B, sizeof v);
+      memcpy(&g, dx + at * B, sizeof g);
+      g += v == top ? left : none;
+      memcpy(dx + at * B, &g, sizeof g);
+      if (!d->ties_all) left = v == top ? none : left;
+    };
+    windows(
+        d,
+        [&](int oy, int ox) __attribute__((always_inline)) {
+          begin(oy, ox);
+          places<K>(d, oy, ox, give);
+        },
+        [&](int oy, int ox) {
+          begin(oy, ox);
+          places<0>(d, oy, ox, give);
+        });
+  }
 }
 
 } // namespace
@@ -386,15 +437,16 @@ template <int B> INLINE void pool_backward(const ck_pool_desc *d, const float *x
 extern "C" {
 
 CLONES static void pool_forward_of(const ck_pool_desc *d, const float *x, float *y) {
-  if (d->block == 16) return pool_forward<16>(d, x, y);
-  if (d->block == 8) return pool_forward<8>(d, x, y);
-  pool_forward<1>(d, x, y);
+  if (d->block == 16) return d->kernel == 3 ? pool_forward<16, 3>(d, x, y) : pool_forward<16, 0>(d, x, y);
+  if (d->block == 8) return d->kernel == 3 ? pool_forward<8, 3>(d, x, y) : pool_forward<8, 0>(d, x, y);
+  pool_forward<1, 0>(d, x, y);
 }
 
 CLONES static void pool_backward_of(const ck_pool_desc *d, const float *x, const float *y, const float *dy, float *dx) {
-  if (d->block == 16) return pool_backward<16>(d, x, y, dy, dx);
-  if (d->block == 8) return pool_backward<8>(d, x, y, dy, dx);
-  pool_backward<1>(d, x, y, dy, dx);
+  const bool three = d->kernel == 3;
+  if (d->block == 16) return three ? pool_backward<16, 3>(d, x, y, dy, dx) : pool_backward<16, 0>(d, x, y, dy, dx);
+  if (d->block == 8) return three ? pool_backward<8, 3>(d, x, y, dy, dx) : pool_backward<8, 0>(d, x, y, dy, dx);
+  pool_backward<1, 0>(d, x, y, dy, dx);
 }
 
 void ck_pool_forward(ck_team *team, const ck_pool_desc *d, const float *x, float *y) {
