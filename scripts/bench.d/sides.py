@@ -145,8 +145,7 @@ class Cluster:
         path = os.path.join(self.dir, "job.yaml")
         with open(path, "w") as f:
             f.write(job)
-        self.wait(lambda: self.call("status", "--json").count('"state":"live"') >= 2 or
-                  self.call("status", "--json").count("worker-") >= 2, 60, "two workers")
+        self.wait(lambda: len(json.loads(self.call("status", "--json"))["workers"]) >= 2, 60, "two workers")
         name = json.loads(self.call("job", "submit", path, "--json"))["name"]
 
         def done():
