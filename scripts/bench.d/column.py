@@ -2,7 +2,6 @@
 import argparse
 import json
 import os
-import sys
 import time
 
 import torch
@@ -83,8 +82,7 @@ def main():
         losses.append(loss.item())
         seconds.append(time.perf_counter() - began)
         busy.append(time.process_time() - used)
-    json.dump({"variant": a.variant, "steps": seconds[1:], "busy": busy[1:], "losses": losses, "torch": torch.__version__}, sys.stdout)
-    print()
+    print(json.dumps({"variant": a.variant, "steps": seconds[1:], "busy": busy[1:], "losses": losses}))
     if a.rank >= 0:
         dist.destroy_process_group()
 

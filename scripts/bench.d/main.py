@@ -179,7 +179,8 @@ def elsewhere(cores):
     return [("all messages of a step at batch 128, by carrier",
              ", ".join(f"{k} {v:.1f} ms" for k, v in carriers.items()), ""),
             ("restore and verify 0.5 GB in two cells, cold cache", f"{others.restore(cores):.2f} s", "<= 0.5 s"),
-            ("pack to augmented input, 256x256 colour, one core", f"{others.images(cores[-1]):.0f} images/s", ">= 6000")]
+            ("pack to augmented input, 256x256 colour, one core",
+             f"{others.images(cores[-1]):.0f} images/s", ">= 6000")]
 
 
 def main():

@@ -2,9 +2,9 @@
 import os
 import re
 
-from sides import output
+from sides import Failed, output
 
-GIGA = {"11.0MiB": 1, "2.4MiB": 1, "1.0MiB": 2}  # messages of a forward pass at batch 128: before conv3, fc6, fc7, fc8
+CROSSING = {"11.0MiB": 1, "2.4MiB": 1, "1.0MiB": 2}  # messages forward at batch 128: to conv3, fc6, fc7, fc8
 
 
 def benchmark(package, pattern, *args, cores=None):
@@ -24,7 +24,7 @@ def exchange(cores):
     rows = benchmark("./worker/exchange", "^BenchmarkExchange$", "-benchtime", "30x", cores=cores)
     out = {}
     for carrier in ("local", "shm", "grpc"):
-        one = sum(count * rows[f"Exchange/{carrier}/{size}"]["ms/exchange"] for size, count in GIGA.items())
+        one = sum(count * rows[f"Exchange/{carrier}/{size}"]["ms/exchange"] for size, count in CROSSING.items())
         out[carrier] = 2 * one  # as much again backward
     return out
 
@@ -40,10 +40,10 @@ def images(core):
 
 
 def agrees():
-    """Holds our losses to those pinned; raises if they differ. Ours in two columns, with Winograd's algorithm and without."""
+    """Holds our losses in two columns to those pinned, with Winograd's algorithm and without; raises if they differ."""
     out = output(["go", "test", "-count", "1", "-v", "-run", "TestPyTorchAgrees/.*alexnet_in", "./worker/train"])
     if out.count("--- PASS: TestPyTorchAgrees/") < 2:
-        raise RuntimeError("the test of full-size alexnet did not run:\n" + out)
+        raise Failed("the test of full-size alexnet did not run:\n" + out)
     return {name.replace("_", " "): float(v) for name, v in
             re.findall(r"RUN\s+TestPyTorchAgrees/(\S+)\n.*?difference of ten losses: (\S+)", out, re.S)}
 

@@ -112,8 +112,8 @@ class Cluster:
         log = self.start("coordinator", [os.path.join(ROOT, "bin/coordinator"), "start", "--data",
                                          os.path.join(directory, "coordinator"), "--listen", "127.0.0.1:0", "--http",
                                          "none"])
-        self.address = self.wait(lambda: (re.findall(r"msg=\"coordinator started\".* listen=(\S+)", read(log)) or [""])[0],
-                                 60, "the coordinator to start")
+        self.address = self.wait(lambda: (re.findall(r"coordinator started.* listen=(\S+)", read(log)) or [""])[0], 60,
+                                 "the coordinator to start")
         for k, core in enumerate(cores):
             self.start(f"worker-{k}", pinned(core, os.path.join(ROOT, "bin/worker"), "run", "--coordinator",
                                              self.address, "--threads", "1", "--name", f"worker-{k}", "--data",
