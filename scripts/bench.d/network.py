@@ -43,7 +43,6 @@ class Constant:
             if name == "conv3":
                 maps = maps.contiguous(memory_format=layout)
             self.maps[name] = maps.requires_grad_(name != "loss")  # as in a pair: its gradient is computed
-        self.first = True
 
     def start(self, name, x):
         return lambda: self.maps[name].reshape(x.shape)
@@ -84,7 +83,7 @@ class Gloo:
     """The link of one of two processes."""
 
     def __init__(self, rank):
-        self.peer, self.first, self.waited = 1 - rank, rank == 0, 0.0
+        self.peer, self.first = 1 - rank, rank == 0
 
     def trade(self, x):
         """Sends x and returns what waits for its like."""
