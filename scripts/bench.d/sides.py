@@ -200,5 +200,5 @@ checkpoint: {{every: {every}, keep: 1}}
     waits = [sum(s for n, s in c["phase_seconds"].items() if "wait" in n or n == "guard") for c in cells]
     stalls = [c["phase_seconds"].get("snapshot", 0) for c in cells]
     return {"step": max(whole), "images_per_second": batch / max(whole), "waiting": sum(waits) / sum(whole),
-            "snapshots": sum(stalls) / sum(whole), "reported": [c["images_per_second"] for c in cells], "carrier": cells[0]["carrier"],
-            "phases": [c["phase_seconds"] for c in cells]}
+            "snapshots": sum(stalls) / sum(whole), "carrier": cells[0]["carrier"],
+            "reported": [c["images_per_second"] for c in cells], "phases": [c["phase_seconds"] for c in cells]}
