@@ -14,7 +14,7 @@ import others
 import sides
 from network import VARIANTS
 
-CLOSE = 1e-4  # of losses, relative
+CLOSE = 1e-6  # of losses, relative; equal networks are 1e-7 off, a wrong normalisation 4e-6, a wrong gradient 1e-3
 PAIRS = ("stock", "tuned")
 IDLE = 0.05   # share of the cores that may be busy before a round
 

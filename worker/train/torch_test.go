@@ -31,7 +31,7 @@ type torchJob struct {
 	Channels            int
 	Images, Size, Batch int
 	Pad                 int
-	Rate                float64
+	Rate, Scale         float64
 	Seed                uint64
 	Flip                bool
 	Losses              []float64
@@ -97,7 +97,7 @@ func losses(t *testing.T, dev cudakern.Device, f torchJob) []float64 {
 	path := formulaPack(t, f)
 	j := makeJob(t, f.Network, f.Columns, path, path, func(j *job.Job) {
 		j.Seed, j.Classes, j.Recipe.Batch, j.Recipe.Rate = f.Seed, f.Classes, f.Batch, f.Rate
-		j.Augment.Pad, j.Augment.Flip = f.Pad, f.Flip
+		j.Augment.Pad, j.Augment.Flip, j.Augment.Scale = f.Pad, f.Flip, f.Scale
 	})
 	plan, err := j.Plan()
 	if err != nil {
