@@ -26,7 +26,8 @@ def main():
              for i, keep in drops]
     torch.save({"batch": job["batch"], "rate": job["rate"], "weights": weights, "labels": labels, "masks": masks,
                 "x": [torch.nn.functional.pad(v, over).float() for v in x], "losses": job["losses"][:STEPS]},
-               sys.argv[1])
+               sys.argv[1] + ".tmp")
+    os.replace(sys.argv[1] + ".tmp", sys.argv[1])  # whole or not at all
 
 
 if __name__ == "__main__":
