@@ -1,10 +1,13 @@
 package train
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"image"
+	"image/png"
 	"log/slog"
 	"math"
 	"os"
@@ -25,37 +28,76 @@ import (
 type torchJob struct {
 	Network             string
 	Columns, Classes    int
+	Channels            int
 	Images, Size, Batch int
 	Pad                 int
-	Rate                float64
+	Rate, Scale         float64
 	Seed                uint64
 	Flip                bool
 	Losses              []float64
 }
 
-// formulaPack writes the dataset of the fixtures, which is a closed formula of image and pixel.
-func formulaPack(t testing.TB, images, size, classes int) string {
+// formulaPack writes the dataset of the fixtures, which is a closed formula of image and pixel: grey as IDX, colour as
+// pictures.
+func formulaPack(t testing.TB, f torchJob) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "formula")
-	pixels := binary.BigEndian.AppendUint32([]byte{0, 0, 8, 3}, uint32(images))
-	pixels = append(pixels, 0, 0, 0, byte(size), 0, 0, 0, byte(size))
-	labels := binary.BigEndian.AppendUint32([]byte{0, 0, 8, 1}, uint32(images))
-	for i := range images {
-		labels = append(labels, byte(i%classes))
-		for p := range size * size {
-			pixels = append(pixels, byte((i*7919+p*104729+i*p%8191*31)>>5))
+	if f.Channels == 3 {
+		return colourPack(t, dir, f)
+	}
+	pixels := binary.BigEndian.AppendUint32([]byte{0, 0, 8, 3}, uint32(f.Images))
+	pixels = append(pixels, 0, 0, 0, byte(f.Size), 0, 0, 0, byte(f.Size))
+	labels := binary.BigEndian.AppendUint32([]byte{0, 0, 8, 1}, uint32(f.Images))
+	for i := range f.Images {
+		labels = append(labels, byte(i%f.Classes))
+		for p := range f.Size * f.Size {
+			pixels = append(pixels, formula(i, p))
 		}
 	}
 	return packIDX(t, dir, pixels, labels)
 }
 
+// formula is pixel p, counted over channels, rows and columns, of image i.
+func formula(i, p int) byte { return byte((i*7919 + p*104729 + i*p%8191*31) >> 5) }
+
+// colourPack packs a folder of pictures, each a class of its own: the order of names is that of images and of labels.
+func colourPack(t testing.TB, dir string, f torchJob) string {
+	t.Helper()
+	if f.Images > f.Classes {
+		t.Fatalf("%d images of as many classes, there are %d", f.Images, f.Classes)
+	}
+	area := f.Size * f.Size
+	for i := range f.Images {
+		m := image.NewNRGBA(image.Rect(0, 0, f.Size, f.Size))
+		for p := range area {
+			copy(m.Pix[4*p:], []byte{formula(i, p), formula(i, area+p), formula(i, 2*area+p), 255})
+		}
+		var b bytes.Buffer
+		if err := (&png.Encoder{CompressionLevel: png.NoCompression}).Encode(&b, m); err != nil {
+			t.Fatal(err)
+		}
+		class := filepath.Join(dir, fmt.Sprintf("%04d", i))
+		if err := os.MkdirAll(class, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(class, "image.png"), b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := filepath.Join(t.TempDir(), "test.pack")
+	if _, err := data.MakePack(context.Background(), data.PackOptions{From: dir, Out: out}); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // losses trains ten steps with all columns in this process and returns the mean loss of each.
 func losses(t *testing.T, dev cudakern.Device, f torchJob) []float64 {
 	t.Helper()
-	path := formulaPack(t, f.Images, f.Size, f.Classes)
+	path := formulaPack(t, f)
 	j := makeJob(t, f.Network, f.Columns, path, path, func(j *job.Job) {
 		j.Seed, j.Classes, j.Recipe.Batch, j.Recipe.Rate = f.Seed, f.Classes, f.Batch, f.Rate
-		j.Augment.Pad, j.Augment.Flip = f.Pad, f.Flip
+		j.Augment.Pad, j.Augment.Flip, j.Augment.Scale = f.Pad, f.Flip, f.Scale
 	})
 	plan, err := j.Plan()
 	if err != nil {
@@ -118,7 +160,7 @@ func TestPyTorchAgrees(t *testing.T) {
 		t.Fatal(err)
 	}
 	var file struct{ Jobs []torchJob }
-	if err := json.Unmarshal(raw, &file); err != nil || len(file.Jobs) < 5 {
+	if err := json.Unmarshal(raw, &file); err != nil || len(file.Jobs) < 6 {
 		t.Fatalf("%d jobs: %v", len(file.Jobs), err)
 	}
 	direct, err := cpu.New(cpu.Direct())
