@@ -12,8 +12,8 @@ md maps(int n, int c, int h, int w, int block) {
 
 md any(const md &m) { return md(shape_of(m), f32, tag::any); }
 
-// slow says whether oneDNN has nothing but its plain loops for a primitive, hundreds of times slower than the rest.
-template <class PD> bool slow(const PD &pd) { return std::string(pd.impl_info_str()).rfind("ref", 0) == 0; }
+// is_slow says whether oneDNN has nothing but its plain loops for a primitive, hundreds of times slower than the rest.
+template <class PD> bool is_slow(const PD &pd) { return std::string(pd.impl_info_str()).rfind("ref", 0) == 0; }
 
 primitive_attr attributes(bool accumulate = false, bool relu = false) {
   primitive_attr a;
@@ -43,15 +43,15 @@ struct Conv::Primitives {
   Primitives(const Primitives &) = delete;
   auto forward(const md &w, const primitive_attr &a) {
     auto pd = conv_fwd(cpu(), x, w, bias, y, st, pl, pr, a);
-    return slow(pd) ? conv_fwd(cpu(), any(x), w, bias, y, st, pl, pr, a) : pd;
+    return is_slow(pd) ? conv_fwd(cpu(), any(x), w, bias, y, st, pl, pr, a) : pd;
   }
   auto data(const md &w) {
     auto pd = conv_bwd_data(cpu(), x, w, y, st, pl, pr, hint(x, w, y), attributes());
-    return slow(pd) ? conv_bwd_data(cpu(), any(x), w, any(y), st, pl, pr, hint(any(x), w, any(y)), attributes()) : pd;
+    return is_slow(pd) ? conv_bwd_data(cpu(), any(x), w, any(y), st, pl, pr, hint(any(x), w, any(y)), attributes()) : pd;
   }
   auto gradient(const md &w) {
     auto pd = conv_bwd_weights(cpu(), x, w, bias, y, st, pl, pr, hint(x, w, y), attributes());
-    return slow(pd)
+    return is_slow(pd)
         ? conv_bwd_weights(cpu(), any(x), w, bias, any(y), st, pl, pr, hint(any(x), w, any(y)), attributes())
         : pd;
   }
@@ -60,7 +60,7 @@ struct Conv::Primitives {
   }
 };
 
-Conv::Conv(threads::Team *team, const ck_conv_desc &desc, Wanted wanted, const ck_layout *weights)
+Conv::Conv(threads::Team *team, const ck_conv_desc &desc, Passes wanted, const ck_layout *weights)
     : team(team), d(desc), layout(weights), least(d.n / lanes::count(d.n)) {
   make(0, wanted);
   if (d.n % lanes::count(d.n)) make(1, wanted);
@@ -69,6 +69,7 @@ Conv::Conv(threads::Team *team, const ck_conv_desc &desc, Wanted wanted, const c
 // fill makes a pass's primitives for lanes of one size, and tells operands(run) to name what they work on.
 template <class PD, class F> void Conv::fill(Pass &pass, int size, const PD &pd, bool out, F operands) {
   if (size == 0) pass.weights.make(layout->desc, pass.inner, out);
+  pass.slow = pass.slow || is_slow(pd);
   const primitive prim(pd.get()); // threads share it: scratch memory is theirs
   pass.runs[size].resize(team->size());
   for (Run &r : pass.runs[size]) {
@@ -78,12 +79,12 @@ template <class PD, class F> void Conv::fill(Pass &pass, int size, const PD &pd,
 }
 
 // make makes the primitives of lanes of `least` + size images. The first size decides how the weights lie.
-void Conv::make(int size, const Wanted &wanted) {
+void Conv::make(int size, const Passes &wanted) {
   const dims shape{d.out, d.in, d.kernel, d.kernel};
   const md loose(shape, f32, tag::any);
   Primitives p(d, least + size);
   if (wanted.forward) {
-    const auto pd = p.forward(size ? fwd.inner : layout ? layout->desc : loose, attributes(d.accumulate, d.relu));
+    const auto pd = p.forward(size ? fwd.inner : loose, attributes(d.accumulate, d.relu));
     if (size == 0) fwd.inner = pd.weights_desc();
     if (!layout) layout = onednn::layout(fwd.inner, shape);
     fill(fwd, size, pd, false, [&](Run &r) {

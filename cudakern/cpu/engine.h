@@ -55,7 +55,7 @@ int ck_product_forward(ck_product *p, const float *x, const float *w, const floa
 int ck_product_backward_data(ck_product *p, const float *dy, const float *w, float *dx, char *err);
 int ck_product_backward_weights(ck_product *p, const float *x, const float *dy, float *dw, float *db, char *err);
 void ck_product_free(ck_product *p);
-// The algorithms of the three passes: 0 is direct, 10*m + r is Winograd's F(m x m, r x r).
+// The algorithms of the three passes: 0 is direct, 10*m + r is Winograd's F(m x m, r x r), -1 is direct by plain loops.
 void ck_product_algorithms(const ck_product *p, int *forward, int *data, int *weights);
 int ck_tile(int i); // the i-th tile that plans choose from, 10*m + r; 0 behind the last
 

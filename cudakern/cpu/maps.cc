@@ -339,7 +339,8 @@ struct Clip {
 // Block is the channels of one pixel: B floats, 1, 8 or 16.
 template <int B> struct Block { typedef float V __attribute__((vector_size(4 * B))); };
 
-// places calls f with the places of a window: of K x K pixels, all of which there are, or of those Clip leaves (K is 0).
+// places calls f with the places of a window: of K x K pixels, all of which there are, or of those that Clip leaves
+// (K is 0).
 template <int K, class F> INLINE void places(const ck_pool_desc *d, int oy, int ox, F f) {
   if (K > 0) {
     const int y0 = oy * d->stride - d->pad_top, x0 = ox * d->stride - d->pad_left;

@@ -29,13 +29,16 @@ ck_product *conv(threads::Team *team, const ck_conv_desc &d) {
     p->weights = onednn::layout({shape, onednn::f32, d.block_y == 16 ? onednn::tag::Abcd16a : onednn::tag::Abcd8a},
         shape);
   }
-  const direct::Wanted rest = {!wino->forward, !wino->data && !d.no_data, !wino->gradient && !few};
+  const direct::Passes rest = {!wino->forward, !wino->data && !d.no_data, !wino->gradient && !few};
   if (rest.forward || rest.data || rest.gradient) {
     const auto plain = std::make_shared<direct::Conv>(team, d, rest, p->weights);
     p->weights = plain->weights();
     p->forward = std::bind(&direct::Conv::forward, plain, _1, _2, _3, _4);
     p->data = std::bind(&direct::Conv::data, plain, _1, _2, _3);
     p->gradient = std::bind(&direct::Conv::gradient, plain, _1, _2, _3, _4);
+    p->algorithms[0] = -plain->slow().forward;
+    p->algorithms[1] = -plain->slow().data;
+    p->algorithms[2] = -plain->slow().gradient;
   }
   const auto name = [](const winograd::Pass &w) { return 10 * w.tile()->m + w.tile()->r; };
   const int flags = (d.bias ? winograd::add_bias : 0) | (d.accumulate ? winograd::accumulate : 0) |

@@ -83,11 +83,15 @@ func (d *device) adopt(p *product, make func(e *C.char) *C.ck_product) (*product
 	return p, nil
 }
 
-// Algorithms names how each pass is computed: "direct" or "winograd F(5x5,3x3)".
+// Algorithms names how each pass is computed: "direct", "winograd F(5x5,3x3)", or "plain loops" where oneDNN has nothing
+// better.
 func (p *product) Algorithms() (forward, data, weights string) {
 	name := func(tile C.int) string {
-		if tile == 0 {
+		switch tile {
+		case 0:
 			return "direct"
+		case -1:
+			return "plain loops"
 		}
 		return fmt.Sprintf("winograd F(%[1]dx%[1]d,%[2]dx%[2]d)", tile/10, tile%10)
 	}
