@@ -237,6 +237,9 @@ func plans(t *testing.T, d cudakern.Device, n int) {
 		if f, data, w := op.(*product).Algorithms(); f != c.want || w != c.want || (!desc.NoData && data != c.want) {
 			t.Errorf("%+v: forward by %s, backward by %s and %s, want %s", desc, f, data, w, c.want)
 		}
+		if op.(*product).plainLoops() {
+			t.Errorf("%+v: oneDNN has nothing but plain loops", desc)
+		}
 		op.Close()
 	}
 	if err := d.Close(); err != nil {

@@ -47,7 +47,8 @@ struct Conv::Primitives {
   }
   auto data(const md &w) {
     auto pd = conv_bwd_data(cpu(), x, w, y, st, pl, pr, hint(x, w, y), attributes());
-    return is_slow(pd) ? conv_bwd_data(cpu(), any(x), w, any(y), st, pl, pr, hint(any(x), w, any(y)), attributes()) : pd;
+    return is_slow(pd) ? conv_bwd_data(cpu(), any(x), w, any(y), st, pl, pr, hint(any(x), w, any(y)), attributes())
+                       : pd;
   }
   auto gradient(const md &w) {
     auto pd = conv_bwd_weights(cpu(), x, w, bias, y, st, pl, pr, hint(x, w, y), attributes());

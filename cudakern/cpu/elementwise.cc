@@ -139,15 +139,23 @@ static void softmax_backward(int n, int classes, int valid, int divisor, const f
   }
 }
 
-// view_row views n pixels of a row, to places `step` apart: 1 and -1 are what there is most, and vectors.
+// view_row views n pixels of a row, to places `step` apart. Most rows are plain ones, one way (1) or the other (-1):
+// those are done by vectors, some pixels at a time and then turned around.
 CLONES static void view_row(int n, const uint8_t *src, const float *mean, float shift, float scale, float *y,
     long step) {
-  if (step == 1)
+  if (step == 1) {
     for (int i = 0; i < n; i++) y[i] = ((float)src[i] - mean[i] + shift) * scale;
-  else if (step == -1)
-    for (int i = 0; i < n; i++) y[-i] = ((float)src[i] - mean[i] + shift) * scale;
-  else
-    for (int i = 0; i < n; i++) y[i * step] = ((float)src[i] - mean[i] + shift) * scale;
+    return;
+  }
+  float part[256];
+  for (int some; n > 0; n -= some, src += some, mean += some, y += some * step) {
+    some = n < 256 ? n : 256;
+    for (int i = 0; i < some; i++) part[i] = ((float)src[i] - mean[i] + shift) * scale;
+    if (step == -1)
+      for (int i = 0; i < some; i++) (y - some + 1)[i] = part[some - 1 - i];
+    else
+      for (int i = 0; i < some; i++) y[i * step] = part[i];
+  }
 }
 
 static void input(const ck_input_desc *d, const uint8_t *images, const ck_view *views, const float *mean, float scale,

@@ -9,6 +9,7 @@ import "C"
 
 import (
 	"fmt"
+	"slices"
 
 	"colonnade/cudakern"
 )
@@ -83,21 +84,25 @@ func (d *device) adopt(p *product, make func(e *C.char) *C.ck_product) (*product
 	return p, nil
 }
 
-// Algorithms names how each pass is computed: "direct", "winograd F(5x5,3x3)", or "plain loops" where oneDNN has nothing
-// better.
+// Algorithms names how each pass is computed: "direct" or "winograd F(5x5,3x3)".
 func (p *product) Algorithms() (forward, data, weights string) {
-	name := func(tile C.int) string {
-		switch tile {
-		case 0:
-			return "direct"
-		case -1:
-			return "plain loops"
+	var names [3]string
+	for i, tile := range p.algorithms() {
+		names[i] = "direct"
+		if tile > 0 {
+			names[i] = fmt.Sprintf("winograd F(%[1]dx%[1]d,%[2]dx%[2]d)", tile/10, tile%10)
 		}
-		return fmt.Sprintf("winograd F(%[1]dx%[1]d,%[2]dx%[2]d)", tile/10, tile%10)
 	}
+	return names[0], names[1], names[2]
+}
+
+// plainLoops says whether some pass has nothing better from oneDNN.
+func (p *product) plainLoops() bool { return slices.Contains(p.algorithms(), -1) }
+
+func (p *product) algorithms() []int {
 	var f, d, w C.int
 	C.ck_product_algorithms(p.handle, &f, &d, &w)
-	return name(f), name(d), name(w)
+	return []int{int(f), int(d), int(w)}
 }
 
 func (p *product) Layouts() (x, w, y cudakern.Layout) { return p.x, p.w, p.y }
