@@ -145,6 +145,6 @@ use_go() {
 
 # build makes both programs in bin/.
 build() {
-	say "building bin/coordinator and bin/worker"
+	say "building bin/coordinator and bin/worker (minutes the first time, seconds after)"
 	(cd "$root" && go build -o bin/ ./coordinator ./worker) || die "the build failed; see above"
 }

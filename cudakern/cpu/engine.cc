@@ -36,17 +36,15 @@ const ck_layout *intern(const ck_layout &l, const std::string &key) {
   return kept.get();
 }
 
-// from_blocked and to_blocked move weights of a dense layer to and from plain ones, out x in.
-void to_blocked(const ck_layout &l, const float *src, float *dst) {
+// each calls f(place among blocked weights of a dense layer, place among plain ones) as the blocked ones lie: whole
+// cache lines of these, and a line of each of the block's rows.
+template <class F> void each(const ck_layout &l, F f) {
   const int B = l.block, whole = (l.in + B - 1) / B * B;
-  memset(dst, 0, l.bytes);
-  for (int o = 0; o < l.out; o++)
-    for (int i = 0; i < l.in; i++) dst[((size_t)(o / B) * whole + i) * B + o % B] = src[(size_t)o * l.in + i];
-}
-void from_blocked(const ck_layout &l, const float *src, float *dst) {
-  const int B = l.block, whole = (l.in + B - 1) / B * B;
-  for (int o = 0; o < l.out; o++)
-    for (int i = 0; i < l.in; i++) dst[(size_t)o * l.in + i] = src[((size_t)(o / B) * whole + i) * B + o % B];
+  for (int first = 0; first < l.out; first += B) {
+    const int rows = l.out - first < B ? l.out - first : B;
+    for (int i = 0; i < l.in; i++)
+      for (int k = 0; k < rows; k++) f(((size_t)first / B * whole + i) * B + k, (size_t)(first + k) * l.in + i);
+  }
 }
 
 } // namespace
@@ -128,10 +126,17 @@ void ck_team_free(ck_team *t) { delete t; }
 const char *ck_layout_name(const ck_layout *l) { return l->name.c_str(); }
 size_t ck_layout_bytes(const ck_layout *l) { return l->bytes; }
 int ck_layout_from_plain(const ck_layout *l, const float *src, float *dst, char *err) {
-  return guard(err, [&] { l->block ? to_blocked(*l, src, dst) : Reorder(l->plain, l->desc).run(src, dst); });
+  return guard(err, [&] {
+    if (!l->block) return Reorder(l->plain, l->desc).run(src, dst);
+    memset(dst, 0, l->bytes);
+    each(*l, [&](size_t blocked, size_t plain) { dst[blocked] = src[plain]; });
+  });
 }
 int ck_layout_to_plain(const ck_layout *l, const float *src, float *dst, char *err) {
-  return guard(err, [&] { l->block ? from_blocked(*l, src, dst) : Reorder(l->desc, l->plain).run(src, dst); });
+  return guard(err, [&] {
+    if (!l->block) return Reorder(l->desc, l->plain).run(src, dst);
+    each(*l, [&](size_t blocked, size_t plain) { dst[plain] = src[blocked]; });
+  });
 }
 
 } // extern "C"
