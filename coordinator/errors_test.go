@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"colonnade/shard"
 	"colonnade/shard/pack"
 )
 
@@ -150,7 +151,7 @@ func TestWrongNetworks(t *testing.T) {
 		"network: x\ninput: {channels: [1], height: 8, width: 8}\nlayers:\n  - {name: a, kind: convolution}\n")
 	write("binary.yaml", "\x00\xff\xfe\x01")
 	write("empty.yaml", "")
-	write("large.yaml", strings.Repeat("# x\n", maxInput))
+	write("large.yaml", strings.Repeat("# x\n", shard.MaxFile))
 	if err := os.Mkdir("directory", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +178,7 @@ func TestWrongJobFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"empty.yaml": "", "syntax.yaml": "job: [j\n", "binary.yaml": "\x7fELF\x00",
-		"large.yaml": strings.Repeat("# x\n", maxInput), "text.pack": "not a pack at all", "cut.pack": "",
+		"large.yaml": strings.Repeat("# x\n", shard.MaxFile), "text.pack": "not a pack at all", "cut.pack": "",
 		"two.yaml": "job: a\n---\njob: b\n"} {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			t.Fatal(err)

@@ -66,7 +66,7 @@ func (c *jobSubmitCmd) Run(con console) error {
 // readJob reads a job file and everything it names that a coordinator must know: the network's text, the packs'
 // headers.
 func readJob(path string) (*job.Job, error) {
-	text, err := readFile(path)
+	text, err := shard.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("no job file %s; see scripts/jobs for examples", path)
 	}
@@ -81,7 +81,7 @@ func readJob(path string) (*job.Job, error) {
 	if _, err := shard.EmbeddedText(j.Network); err != nil { // else it is a file
 		j.Network = relative(base, j.Network)
 	}
-	_, network, err := loadNetwork(j.Network)
+	_, network, err := shard.Load(j.Network)
 	if err != nil {
 		return nil, fmt.Errorf("%s: network: %w", path, err)
 	}

@@ -1,13 +1,6 @@
 package main
 
-import (
-	"errors"
-	"fmt"
-	"io/fs"
-	"strings"
-
-	"colonnade/shard"
-)
+import "colonnade/shard"
 
 // planCmd is `coordinator plan`.
 type planCmd struct {
@@ -28,7 +21,7 @@ func (c *planCmd) Run(con console) error {
 	case c.Classes < 0:
 		return usagef("--classes %d; leave it out to take the network's", c.Classes)
 	}
-	network, _, err := loadNetwork(c.Network)
+	network, _, err := shard.Load(c.Network)
 	if err != nil {
 		return err
 	}
@@ -47,23 +40,4 @@ func (c *planCmd) Run(con console) error {
 		return printJSON(con.out, plan)
 	}
 	return plan.Text(con.out)
-}
-
-// loadNetwork reads an embedded network, or else a file, and returns its text too.
-func loadNetwork(name string) (*shard.Network, string, error) {
-	if text, err := shard.EmbeddedText(name); err == nil {
-		network, err := shard.Parse(name+".yaml", []byte(text))
-		return network, text, err
-	}
-	text, err := readFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", fmt.Errorf("no network %q: it is neither a file nor one of %s; name one of these", name,
-			strings.Join(shard.EmbeddedNames(), ", "))
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("read network: %w; name a network file, or one of %s", err,
-			strings.Join(shard.EmbeddedNames(), ", "))
-	}
-	network, err := shard.Parse(name, text)
-	return network, string(text), err
 }

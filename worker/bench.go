@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"strings"
 	"time"
 
 	"colonnade/shard"
@@ -95,7 +91,7 @@ func (c *benchCmd) run(ctx context.Context, con console, clock func() func() tim
 // plan makes the job of a bench: the network in so many columns under the recipe that a job gets if it says nothing,
 // on a dataset that exists in memory only.
 func (c *benchCmd) plan() (*job.Job, *shard.Plan, error) {
-	network, text, err := loadNetwork(c.Network)
+	network, text, err := shard.Load(c.Network)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -112,35 +108,6 @@ func (c *benchCmd) plan() (*job.Job, *shard.Plan, error) {
 	}
 	plan, err := j.Plan()
 	return j, plan, err
-}
-
-// maxNetwork bounds a network file.
-const maxNetwork = 1 << 20
-
-// loadNetwork reads an embedded network, or else a file, and returns its text too.
-func loadNetwork(name string) (*shard.Network, string, error) {
-	text, err := shard.EmbeddedText(name)
-	if err == nil {
-		network, err := shard.Parse(name+".yaml", []byte(text))
-		return network, text, err
-	}
-	known := strings.Join(shard.EmbeddedNames(), ", ")
-	info, err := os.Stat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, "", fmt.Errorf("no network %q: it is neither a file nor one of %s; name one of these", name, known)
-	case err == nil && (!info.Mode().IsRegular() || info.Size() > maxNetwork):
-		err = fmt.Errorf("%s is no file of at most %d bytes", name, maxNetwork)
-	}
-	var b []byte
-	if err == nil {
-		b, err = os.ReadFile(name)
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("read network: %w; name a network file, or one of %s", err, known)
-	}
-	network, err := shard.Parse(name, b)
-	return network, string(b), err
 }
 
 // cells are the cells that run, and all there are.
