@@ -228,3 +228,24 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("%v, %v", d, err)
 	}
 }
+
+// noUpdates is a device that cannot make what every cell needs.
+type noUpdates struct{ cudakern.Device }
+
+func (noUpdates) NewSGD(cudakern.SGDDesc) (cudakern.SGD, error) {
+	return nil, fmt.Errorf("update: %w", cudakern.ErrUnsupported)
+}
+
+func TestADeviceThatCannotIsAPermanentFailure(t *testing.T) {
+	j := makeJob(t, makePack(t, 16), nil)
+	h := startHost(t, "h")
+	open := h.open
+	h.open = func(s cudakern.Settings) (cudakern.Device, error) {
+		d, err := open(s)
+		return noUpdates{d}, err
+	}
+	h.Assign(assign(j, 1, h, h, h))
+	if f := h.next(failed).GetFailed(); !f.Permanent || !strings.Contains(f.Reason, "build") {
+		t.Errorf("reported %v", f)
+	}
+}
