@@ -7,12 +7,7 @@
 namespace dense {
 
 const Kernels *kernels(int path) {
-  switch (path) {
-  case CK_AVX512: return kernels_avx512();
-  case CK_AVX2: return kernels_avx2();
-  case CK_AVX2_WIDE: return kernels_avx2_wide();
-  }
-  return kernels_portable();
+  return matrix::of_path(path, kernels_portable, kernels_avx2, kernels_avx2_wide, kernels_avx512)();
 }
 
 namespace {
@@ -27,18 +22,14 @@ static_assert(forward_features % features_group == 0 && data_features % features
 
 Layer::Layer(threads::Team *team, const ck_dense_desc &d)
     : team(team), k(kernels(d.path)), g{d.n, d.in, d.out, k->block},
-      flags((d.bias ? add_bias : 0) | (d.accumulate ? accumulate : 0) | (d.relu ? rectify : 0)),
+      flags(matrix::flags(d)),
       inputs(lanes::allocate(g.stride(g.n) * g.blocks(g.in))),
       outputs(lanes::allocate(std::max(g.stride(g.n) * g.blocks(g.out), (size_t)g.whole(g.n) * g.whole(g.out)))) {
   if (d.no_data) return;
   rows = std::min((int)team->enough(data_rows), g.in);
-  parts = lanes::allocate((part(1).weights - part(0).weights) * team->size());
-}
-
-Layer::Part Layer::part(int thread) const {
-  const size_t weights = g.stride(rows) * data_features / g.block, m = g.stride(rows) * g.blocks(g.n);
-  float *at = parts.get() + (weights + m) * thread;
-  return {at, at + weights};
+  gathered = g.stride(rows) * data_features / g.block;
+  part = gathered + g.stride(rows) * g.blocks(g.n);
+  parts = lanes::allocate(part * team->size());
 }
 
 void Layer::pack(int features, const float *x, float *v) {
@@ -70,17 +61,17 @@ void Layer::data(const float *dy, const float *w, float *dx) {
   });
   team->run((g.in + rows - 1) / rows, [&](int i, int thread) {
     const int first = rows * i, count = std::min(rows, g.in - first);
-    const Part p = part(thread);
+    float *weights = parts.get() + part * thread, *m = weights + gathered;
     for (int from = 0; from < blocks; from += step) {
       const int some = std::min(step, blocks - from);
       for (int b = 0; b < some; b++)
-        memcpy(p.weights + b * g.stride(rows), w + ((size_t)(from + b) * g.whole(g.in) + first) * g.block,
+        memcpy(weights + b * g.stride(rows), w + ((size_t)(from + b) * g.whole(g.in) + first) * g.block,
             (size_t)count * g.block * sizeof(float));
-      const matrix::Operands o = {p.weights, outputs.get() + (size_t)from * g.block * g.block, p.m, g.stride(rows),
+      const matrix::Operands o = {weights, outputs.get() + (size_t)from * g.block * g.block, m, g.stride(rows),
           (size_t)whole * g.block, some, count, features_group};
       k->product(o, 0, vectors, from > 0);
     }
-    k->back(g.n, g.in, p.m, g.stride(rows), dx, first, count);
+    k->back(g.n, g.in, m, g.stride(rows), dx, first, count);
   });
 }
 

@@ -23,8 +23,6 @@ struct Geometry {
 // Sums over features are cut into groups of so many.
 constexpr int features_group = 128;
 
-enum { add_bias = 1, accumulate = 2, rectify = 4 };
-
 // Kernels are what is compiled for one instruction set. Each computes on the calling thread.
 struct Kernels {
   int block;
@@ -61,18 +59,14 @@ public:
 
 private:
   void pack(int features, const float *x, float *v);
-  // Part is what a thread has, in data, of the weights and of what comes out of them.
-  struct Part {
-    float *weights, *m;
-  };
-  Part part(int thread) const;
   threads::Team *team;
   const Kernels *k;
   Geometry g;
   int flags;
   int rows = 0; // of inputs that data works on at a time
+  size_t gathered = 0, part = 0; // floats that a thread has in data: of the weights, and with what comes out of them
   lanes::Memory inputs, outputs; // packed
-  lanes::Memory parts; // by thread
+  lanes::Memory parts; // those, by thread
 };
 
 } // namespace dense

@@ -42,7 +42,7 @@ void dense_unpack(const dense::Geometry &g, const float *m, const float *bias, f
     const int left = g.out - b * B;
     const float *from = m + b * g.stride(g.n);
     float *to = y + b * B, start[B] = {}, held[B] = {};
-    if (flags & dense::add_bias)
+    if (flags & matrix::add_bias)
       for (int i = 0; i < B && i < left; i++) start[i] = bias[b * B + i];
     const V add = load(start);
     for (int q = 0; q < g.n; q++, from += B, to += g.out) {
@@ -50,11 +50,11 @@ void dense_unpack(const dense::Geometry &g, const float *m, const float *bias, f
       float *place = to;
       if (left < B) {
         place = held;
-        if (flags & dense::accumulate)
+        if (flags & matrix::accumulate)
           for (int i = 0; i < left; i++) held[i] = to[i];
       }
-      if (flags & dense::accumulate) z = load(place) + z;
-      if (flags & dense::rectify) z = z < 0 ? V{} : z; // NaN stays
+      if (flags & matrix::accumulate) z = load(place) + z;
+      if (flags & matrix::rectify) z = z < 0 ? V{} : z; // NaN stays
       store(place, z);
       if (left < B)
         for (int i = 0; i < left; i++) to[i] = held[i];

@@ -1,6 +1,8 @@
-// The operands of a product of matrices, which kernels (matrix_kernels.h) and those who cut it into pieces share.
+// What kernels (matrix_kernels.h) and those who cut products of matrices into pieces share.
 #pragma once
 #include <stddef.h>
+
+#include "engine.h"
 
 namespace matrix {
 
@@ -15,6 +17,24 @@ struct Operands {
   int blocks, tiles;
   int group; // products: sums are cut into groups of so many terms; a multiple of B
 };
+
+// What a product may end with, besides writing what it came to: flags of forward passes.
+enum { add_bias = 1, accumulate = 2, rectify = 4 };
+
+// flags are those that an op's descriptor asks for.
+template <class D> int flags(const D &d) {
+  return (d.bias ? add_bias : 0) | (d.accumulate ? accumulate : 0) | (d.relu ? rectify : 0);
+}
+
+// of_path chooses what is compiled for a path of engine.h.
+template <class T> T of_path(int path, T portable, T avx2, T avx2_wide, T avx512) {
+  switch (path) {
+  case CK_AVX2: return avx2;
+  case CK_AVX2_WIDE: return avx2_wide;
+  case CK_AVX512: return avx512;
+  }
+  return portable;
+}
 
 // Sums over rows are cut into groups of so many.
 constexpr int rows_group = 32;

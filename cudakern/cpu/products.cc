@@ -41,10 +41,8 @@ ck_product *conv(threads::Team *team, const ck_conv_desc &d) {
     p->algorithms[2] = -plain->slow().gradient;
   }
   const auto name = [](const winograd::Pass &w) { return 10 * w.tile()->m + w.tile()->r; };
-  const int flags = (d.bias ? winograd::add_bias : 0) | (d.accumulate ? winograd::accumulate : 0) |
-      (d.relu ? winograd::rectify : 0);
   if (wino->forward) {
-    p->forward = [wino, flags](const float *x, const float *w, const float *b, float *y) {
+    p->forward = [wino, flags = matrix::flags(d)](const float *x, const float *w, const float *b, float *y) {
       wino->forward->forward(x, w, b, y, flags);
     };
     p->algorithms[0] = name(*wino->forward);

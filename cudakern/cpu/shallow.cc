@@ -1,6 +1,8 @@
 // The driver of gradients over a plain map or two.
 #include "shallow.h"
 
+#include "matrix.h"
+
 namespace shallow {
 
 namespace {
@@ -8,13 +10,7 @@ namespace {
 constexpr int most_maps = 2; // from three on oneDNN is as fast
 
 const Kernels *kernels(int path, int kernel) {
-  switch (path) {
-  case CK_AVX512: return kernels_avx512(kernel);
-  case CK_AVX2: return kernels_avx2(kernel);
-  case CK_AVX2_WIDE: return kernels_avx2_wide(kernel);
-  case CK_PORTABLE: return kernels_portable(kernel);
-  }
-  return nullptr;
+  return matrix::of_path(path, kernels_portable, kernels_avx2, kernels_avx2_wide, kernels_avx512)(kernel);
 }
 
 } // namespace

@@ -1,18 +1,10 @@
 // The driver of Winograd convolution: which passes of which convolutions it does with which tiles, and their workspace.
 #include "winograd.h"
 
-#include "matrix.h"
-
 namespace winograd {
 
 const Kernels *kernels(int path, int m, int r) {
-  switch (path) {
-  case CK_AVX512: return kernels_avx512(m, r);
-  case CK_AVX2: return kernels_avx2(m, r);
-  case CK_AVX2_WIDE: return kernels_avx2_wide(m, r);
-  case CK_PORTABLE: return kernels_portable(m, r);
-  }
-  return nullptr;
+  return matrix::of_path(path, kernels_portable, kernels_avx2, kernels_avx2_wide, kernels_avx512)(m, r);
 }
 
 namespace {

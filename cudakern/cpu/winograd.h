@@ -8,6 +8,7 @@
 
 #include "engine.h"
 #include "lanes.h"
+#include "matrix.h"
 
 namespace winograd {
 
@@ -44,8 +45,6 @@ struct Work {
 
 // Sums over maps are cut into groups of so many.
 constexpr int maps_group(int maps) { return maps <= 64 ? 16 : 32; }
-
-enum { add_bias = 1, accumulate = 2, rectify = 4 };
 
 // Kernels are what is compiled for one instruction set, block and tile F(m x m, r x r). Each computes on the calling
 // thread. Images [first, last) are a lane: what a lane yields does not depend on what else is computed.

@@ -219,7 +219,7 @@ template <int M, int R> void output(const Geometry &g, const float *bias, float 
   using X = typename Matrices<M, R>::A;
   for (int b = 0; b < g.k / B; b++) {
     Place p(winograd::tiling(g, M), at);
-    const V start = flags & winograd::add_bias ? load(bias + b * B) : V{};
+    const V start = flags & matrix::add_bias ? load(bias + b * B) : V{};
     const float *m = work.m + (size_t)b * work.tiles * B;
     for (int q = 0; q < count; q++, p.next(), m += B) {
       V half[M][T];
@@ -240,8 +240,8 @@ template <int M, int R> void output(const Geometry &g, const float *bias, float 
         for (int x = 0; x < M; x++) {
           if (x >= cols) break;
           V z = o[x] + start;
-          if (flags & winograd::accumulate) z = load(out + x * B) + z;
-          if (flags & winograd::rectify) z = z < 0 ? V{} : z; // NaN stays
+          if (flags & matrix::accumulate) z = load(out + x * B) + z;
+          if (flags & matrix::rectify) z = z < 0 ? V{} : z; // NaN stays
           store(out + x * B, z);
         }
       }
