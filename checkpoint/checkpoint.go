@@ -32,6 +32,6 @@ type Tensor struct {
 type Info struct {
 	Path   string // below the checkpoint directory, slash-separated
 	Bytes  int64
-	SHA256 [32]byte // of the file as it lies on disk
+	XXH3   [16]byte // of the file as it lies on disk, 128 bits, big-endian
 	Digest [32]byte // of the state: see Digest
 }

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -42,7 +43,7 @@ func small() (Meta, []Tensor) {
 func write(t testing.TB, m Meta, tensors []Tensor) (root, path string, info Info) {
 	t.Helper()
 	root = t.TempDir()
-	info, err := Write(context.Background(), root, m, tensors)
+	info, err := Write(context.Background(), root, m, tensors, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func same(got map[string][]float32, want []Tensor) bool {
 func TestRoundTrip(t *testing.T) {
 	m, tensors := sample()
 	root, path, info := write(t, m, tensors)
-	got, err := read(path, Want{Meta: m, Bytes: info.Bytes, SHA256: info.SHA256})
+	got, err := read(path, manifest(m, info))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func TestDigestIsPinned(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	m, tensors := small()
 	_, path, info := write(t, m, tensors)
-	good := Want{Meta: m, Bytes: info.Bytes, SHA256: info.SHA256}
+	good := manifest(m, info)
 	for name, c := range map[string]struct {
 		change func(*Want)
 		path   string
@@ -112,7 +113,9 @@ func TestRefusals(t *testing.T) {
 	}{
 		"missing":      {func(*Want) {}, path + "x", ErrMissing},
 		"size":         {func(w *Want) { w.Bytes++ }, path, ErrCorrupt},
-		"sum":          {func(w *Want) { w.SHA256[0]++ }, path, ErrCorrupt},
+		"sum":          {func(w *Want) { w.XXH3[0]++ }, path, ErrCorrupt},
+		"sum of old":   {func(w *Want) { w.SHA256[0]++ }, path, ErrCorrupt},
+		"digest":       {func(w *Want) { w.Digest[0]++ }, path, ErrMismatch},
 		"job":          {func(w *Want) { w.Meta.Job = "other" }, path, ErrMismatch},
 		"step":         {func(w *Want) { w.Meta.Step++ }, path, ErrMismatch},
 		"replica":      {func(w *Want) { w.Meta.Replica++ }, path, ErrMismatch},
@@ -128,6 +131,71 @@ func TestRefusals(t *testing.T) {
 			refused(t, c.path, err, c.want)
 		})
 	}
+}
+
+// TestPromised: a manifest must say by what a file is to be known, and one of old says it by SHA-256.
+func TestPromised(t *testing.T) {
+	m, tensors := small()
+	_, path, info := write(t, m, tensors)
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, other := sha256.Sum256(file), sha256.Sum256(file[1:])
+	for name, c := range map[string]struct {
+		xxh3, sha256, digest []byte
+		promise, load        string
+	}{
+		"new":           {info.XXH3[:], nil, info.Digest[:], "", ""},
+		"old":           {nil, sum[:], info.Digest[:], "", ""},
+		"old, damaged":  {nil, other[:], info.Digest[:], "", "SHA-256"},
+		"both":          {info.XXH3[:], other[:], info.Digest[:], "", ""},
+		"no digest":     {info.XXH3[:], sum[:], nil, "digest of 0 bytes", ""},
+		"no checksum":   {nil, nil, info.Digest[:], "no checksum", ""},
+		"half checksum": {info.XXH3[:8], sum[:], info.Digest[:], "XXH3 of 8 bytes", ""},
+	} {
+		want, err := Promised(info.Bytes, c.xxh3, c.sha256, c.digest)
+		if !says(err, c.promise) {
+			t.Errorf("%s: Promised: %v, want %q", name, err, c.promise)
+		}
+		if err != nil {
+			continue
+		}
+		want.Meta = m
+		if _, err := read(path, want); !says(err, c.load) {
+			t.Errorf("%s: Load: %v, want %q", name, err, c.load)
+		}
+	}
+}
+
+// says is whether an error has a text, or there is none where none is wanted.
+func says(err error, text string) bool {
+	return (err == nil) == (text == "") && (err == nil || strings.Contains(err.Error(), text))
+}
+
+// TestWriteInPieces: all the work goes through Do, in pieces, and what is written is the same.
+func TestWriteInPieces(t *testing.T) {
+	m, tensors := small()
+	_, _, info := write(t, m, tensors)
+	pieces, root := 0, t.TempDir()
+	other, err := Write(context.Background(), root, m, tensors, func(piece func()) { pieces++; piece() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err != nil || other.Digest != info.Digest || other.Bytes != info.Bytes {
+		t.Fatalf("written in pieces: %v, %+v instead of %+v", err, other, info)
+	}
+	if _, err := read(filepath.Join(root, filepath.FromSlash(other.Path)), manifest(m, other)); err != nil {
+		t.Error(err)
+	}
+	if pieces < len(tensors)+3 { // a chunk each at least, the commit, the sync, the hash
+		t.Errorf("%d pieces of %d tensors", pieces, len(tensors))
+	}
+}
+
+// manifest is what a manifest wants of a file.
+func manifest(m Meta, info Info) Want {
+	return Want{Meta: m, Bytes: info.Bytes, XXH3: info.XXH3, Digest: info.Digest}
 }
 
 // refused wants an error of a kind, in one line that names the file and ends with what to do.
@@ -183,7 +251,7 @@ func TestThousandCorruptions(t *testing.T) {
 		if err := os.WriteFile(bad, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := read(bad, Want{Meta: m, Bytes: info.Bytes, SHA256: info.SHA256}); !errors.Is(err, ErrCorrupt) {
+		if _, err := read(bad, manifest(m, info)); !errors.Is(err, ErrCorrupt) {
 			t.Fatalf("corruption %d: got %v, want %v", i, err, ErrCorrupt)
 		}
 		// Without a manifest the checksums inside must do: no crash, and nothing wrong taken for good.
@@ -199,15 +267,15 @@ func TestFailedWriteLeavesWhatWasThere(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	enough := errors.New("enough")
 	cancel(enough)
-	if _, err := Write(ctx, root, m, tensors); !errors.Is(err, enough) {
+	if _, err := Write(ctx, root, m, tensors, nil); !errors.Is(err, enough) {
 		t.Fatalf("got %v, want %v", err, enough)
 	}
 	empty := append([]Tensor{}, tensors...)
 	empty[1].Data = nil
-	if _, err := Write(context.Background(), root, m, empty); err == nil {
+	if _, err := Write(context.Background(), root, m, empty, nil); err == nil {
 		t.Fatal("an empty tensor was written")
 	}
-	if _, err := read(path, Want{Meta: m, Bytes: info.Bytes, SHA256: info.SHA256}); err != nil {
+	if _, err := read(path, manifest(m, info)); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(path + "*.tmp"); len(left) > 0 {
@@ -220,7 +288,7 @@ func TestSweepAndRemove(t *testing.T) {
 	root := t.TempDir()
 	for step := range uint64(5) {
 		m.Step = step
-		if _, err := Write(context.Background(), root, m, tensors); err != nil {
+		if _, err := Write(context.Background(), root, m, tensors, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -266,10 +334,10 @@ func TestGenerationsDoNotOverwriteEachOther(t *testing.T) {
 	root, path, info := write(t, m, tensors)
 	late := m
 	late.Generation--
-	if _, err := Write(context.Background(), root, late, tensors); err != nil {
+	if _, err := Write(context.Background(), root, late, tensors, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := read(path, Want{Meta: m, Bytes: info.Bytes, SHA256: info.SHA256}); err != nil {
+	if _, err := read(path, manifest(m, info)); err != nil {
 		t.Fatal(err)
 	}
 }

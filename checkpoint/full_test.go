@@ -27,7 +27,7 @@ func TestDiskFull(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			_, err := Write(context.Background(), dir, m, tensors)
+			_, err := Write(context.Background(), dir, m, tensors, nil)
 			if !errors.Is(err, syscall.ENOSPC) || strings.ContainsRune(err.Error(), '\n') ||
 				!strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "; free some space") {
 				t.Fatalf("error %q, want one line with the directory and what to do", err)
@@ -39,7 +39,7 @@ func TestDiskFull(t *testing.T) {
 			if kib < 100 {
 				return
 			}
-			if _, err := Write(context.Background(), dir, small, few); err != nil {
+			if _, err := Write(context.Background(), dir, small, few, nil); err != nil {
 				t.Errorf("what fits is not written after that: %v", err)
 			}
 		})
@@ -52,7 +52,7 @@ func TestUnwritableDirectory(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, m.Job), nil, 0o644); err != nil { // in the way
 		t.Fatal(err)
 	}
-	if _, err := Write(context.Background(), dir, m, tensors); !errors.Is(err, syscall.ENOTDIR) ||
+	if _, err := Write(context.Background(), dir, m, tensors, nil); !errors.Is(err, syscall.ENOTDIR) ||
 		strings.ContainsRune(err.Error(), '\n') {
 		t.Errorf("error %v, want one line", err)
 	}
@@ -68,7 +68,7 @@ func TestTransactionsAreBounded(t *testing.T) {
 		large.Data[i] = float32(i)
 	}
 	_, path, info := write(t, m, []Tensor{large})
-	got, err := read(path, Want{Meta: m, Bytes: info.Bytes, SHA256: info.SHA256})
+	got, err := read(path, manifest(m, info))
 	if err != nil || !same(got, []Tensor{large}) {
 		t.Fatalf("it does not come back: %v", err)
 	}

@@ -47,7 +47,7 @@ func child(dir string) {
 	n, _ := strconv.Atoi(os.Getenv(childKill))
 	for step := uint64(1); n == 0 || step == 1; step++ {
 		m, tensors := stepState(step)
-		if _, err := Write(&suicidal{context.Background(), n}, dir, m, tensors); err != nil {
+		if _, err := Write(&suicidal{context.Background(), n}, dir, m, tensors, nil); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
 		}

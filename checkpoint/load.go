@@ -2,9 +2,11 @@ package checkpoint
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"runtime/debug"
@@ -16,17 +18,37 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// Want is what a file must be. Bytes and SHA256 come from the manifest; zero values are not compared, and then only the
+// Want is what a file must be. All but Meta comes from the manifest; zero values are not compared, and then only the
 // chunks' checksums stand between a damaged file and the state.
 type Want struct {
 	Meta   Meta // Generation is not compared
 	Bytes  int64
-	SHA256 [32]byte
+	XXH3   [16]byte // of the file
+	SHA256 [32]byte // of the file: what manifests of old have instead of XXH3
+	Digest [32]byte // of the state
+}
+
+// Promised is what a manifest says of a file: its length, its checksum (XXH3 of 128 bits, or SHA-256 in manifests of
+// old) and the digest of the state in it. Meta is left to the caller.
+func Promised(bytes int64, xxh3, sha256, digest []byte) (w Want, err error) {
+	switch {
+	case len(digest) != len(w.Digest):
+		return w, fmt.Errorf("a digest of %d bytes instead of %d", len(digest), len(w.Digest))
+	case len(xxh3) == len(w.XXH3):
+		w.XXH3 = [16]byte(xxh3)
+	case len(xxh3) == 0 && len(sha256) == len(w.SHA256):
+		w.SHA256 = [32]byte(sha256)
+	default:
+		return w, fmt.Errorf("no checksum of the file: XXH3 of %d bytes, SHA-256 of %d", len(xxh3), len(sha256))
+	}
+	w.Bytes, w.Digest = bytes, [32]byte(digest)
+	return w, nil
 }
 
 // Load reads a checkpoint file into the tensors that `into` returns for each name and shape, and verifies all of it:
-// size and SHA-256 first, since a damaged database may crash its reader, then what it is of, every chunk, and the
-// digest of the whole. After an error the tensors hold anything. The error names the file, the reason and what to do.
+// size and the file's checksum first, since a damaged database may crash its reader, then what it is of, every chunk,
+// and the digest of the whole. After an error the tensors hold anything. The error names the file, the reason and what
+// to do.
 func Load(ctx context.Context, path string, want Want,
 	into func(name string, shape []int) ([]float32, error)) (Meta, error) {
 	m, _, err := load(ctx, path, want, into)
@@ -61,14 +83,31 @@ func load(ctx context.Context, path string, want Want,
 	if want.Bytes != 0 && stat.Size() != want.Bytes {
 		return m, info, fmt.Errorf("%w: %d bytes instead of %d", ErrCorrupt, stat.Size(), want.Bytes)
 	}
-	if info.Bytes, info.SHA256, err = hashFile(ctx, path); err != nil {
+	if info.Bytes, info.XXH3, err = checkFile(ctx, path, want); err != nil {
 		return m, info, err
-	}
-	if want.SHA256 != ([32]byte{}) && info.SHA256 != want.SHA256 {
-		return m, info, fmt.Errorf("%w: SHA-256 %x instead of %x", ErrCorrupt, info.SHA256[:6], want.SHA256[:6])
 	}
 	m, info.Digest, err = readFile(ctx, path, want, into)
 	return m, info, err
+}
+
+// checkFile compares the file as it lies with what is wanted of it.
+func checkFile(ctx context.Context, path string, want Want) (n int64, got [16]byte, err error) {
+	sum, old := xxh3.New(), sha256.New()
+	into := io.Writer(sum)
+	if want.SHA256 != ([32]byte{}) {
+		into = io.MultiWriter(sum, old)
+	}
+	if n, err = hashFile(ctx, path, into, func(piece func()) { piece() }); err != nil {
+		return 0, got, err
+	}
+	got = sum.Sum128().Bytes()
+	if want.XXH3 != ([16]byte{}) && got != want.XXH3 {
+		return n, got, fmt.Errorf("%w: XXH3 %x instead of %x", ErrCorrupt, got[:6], want.XXH3[:6])
+	}
+	if want.SHA256 != ([32]byte{}) && [32]byte(old.Sum(nil)) != want.SHA256 {
+		return n, got, fmt.Errorf("%w: SHA-256 %x instead of %x", ErrCorrupt, old.Sum(nil)[:6], want.SHA256[:6])
+	}
+	return n, got, nil
 }
 
 // readFile reads the database. Damage that no checksum has caught before may make bbolt panic or touch memory beyond
@@ -94,11 +133,14 @@ func readFile(ctx context.Context, path string, want Want, into func(string, []i
 		if err := matches(m, want.Meta); err != nil {
 			return err
 		}
-		tensors, err := readTensors(ctx, tx, into)
+		if want.Digest != ([32]byte{}) && digest != want.Digest {
+			return fmt.Errorf("%w: digest %x instead of %x", ErrMismatch, digest[:6], want.Digest[:6])
+		}
+		got, err := readTensors(ctx, tx, into)
 		if err != nil {
 			return err
 		}
-		if got := Digest(tensors); got != digest {
+		if got != digest {
 			return fmt.Errorf("%w: digest %x instead of %x", ErrCorrupt, got[:6], digest[:6])
 		}
 		return nil
@@ -141,40 +183,43 @@ func volume(shape []int) (int, error) {
 	return n, nil
 }
 
-func readTensors(ctx context.Context, tx *bolt.Tx, into func(string, []int) ([]float32, error)) ([]Tensor, error) {
+// readTensors reads all tensors and gives their digest.
+func readTensors(ctx context.Context, tx *bolt.Tx, into func(string, []int) ([]float32, error)) (
+	digest [32]byte, err error) {
 	all := tx.Bucket(bucketTensors)
 	if all == nil {
-		return nil, fmt.Errorf("%w: no %s", ErrCorrupt, bucketTensors)
+		return digest, fmt.Errorf("%w: no %s", ErrCorrupt, bucketTensors)
 	}
-	var out []Tensor
+	sum := newDigester()
 	room := tx.Size() // a damaged shape must not ask for more memory than the file can fill
 	for i := 0; ; i++ {
 		b := all.Bucket(key(i))
 		if b == nil {
-			return out, nil
+			return sum.sum(), nil
 		}
 		t := Tensor{Name: string(b.Get(keyName)), Shape: decodeShape(b.Get(keyShape))}
 		n, err := volume(t.Shape)
 		if err != nil {
-			return nil, err
+			return digest, err
 		}
 		if room -= 4 * int64(n); room < 0 {
-			return nil, fmt.Errorf("%w: tensor %s of shape %v does not fit into the file", ErrCorrupt, t.Name, t.Shape)
+			return digest, fmt.Errorf("%w: tensor %s of shape %v does not fit into the file", ErrCorrupt, t.Name, t.Shape)
 		}
 		if t.Data, err = into(t.Name, slices.Clone(t.Shape)); err != nil {
-			return nil, err
+			return digest, err
 		}
 		if len(t.Data) != n {
-			return nil, fmt.Errorf("%w: tensor %s has shape %v, %d values are wanted", ErrMismatch, t.Name, t.Shape, len(t.Data))
+			return digest, fmt.Errorf("%w: tensor %s has shape %v, %d values are wanted", ErrMismatch, t.Name, t.Shape,
+				len(t.Data))
 		}
-		if err := readChunks(ctx, b, t); err != nil {
-			return nil, fmt.Errorf("tensor %s: %w", t.Name, err)
+		sum.tensor(t)
+		if err := readChunks(ctx, b, t, sum); err != nil {
+			return digest, fmt.Errorf("tensor %s: %w", t.Name, err)
 		}
-		out = append(out, t)
 	}
 }
 
-func readChunks(ctx context.Context, b *bolt.Bucket, t Tensor) error {
+func readChunks(ctx context.Context, b *bolt.Bucket, t Tensor, digest digester) error {
 	chunks, sums := b.Bucket(bucketChunks), b.Bucket(bucketSums)
 	if chunks == nil || sums == nil {
 		return fmt.Errorf("%w: no chunks", ErrCorrupt)
@@ -193,6 +238,7 @@ func readChunks(ctx context.Context, b *bolt.Bucket, t Tensor) error {
 			return fmt.Errorf("%w: checksum of chunk %d does not match", ErrCorrupt, c)
 		}
 		putLittleEndian(rest[:n], data)
+		digest.bytes(data)
 		rest = rest[n:]
 	}
 	return nil

@@ -2,17 +2,13 @@ package checkpoint
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"syscall"
-	"unsafe"
 
 	"github.com/zeebo/xxh3"
 	bolt "go.etcd.io/bbolt"
@@ -20,8 +16,11 @@ import (
 
 // Write makes a cell's state a durable file below root, under the name that Path gives, and returns what a manifest
 // keeps of it. The file appears under its name only when it is whole; on an error nothing is left but what was there.
-// The tensors must not change meanwhile.
-func Write(ctx context.Context, root string, m Meta, tensors []Tensor) (info Info, err error) {
+// The tensors must not change meanwhile. All that takes processor time is run by `do`, nil for at once.
+func Write(ctx context.Context, root string, m Meta, tensors []Tensor, do Do) (info Info, err error) {
+	if do == nil {
+		do = func(piece func()) { piece() }
+	}
 	name, err := Path(m)
 	if err != nil {
 		return Info{}, err
@@ -37,13 +36,15 @@ func Write(ctx context.Context, root string, m Meta, tensors []Tensor) (info Inf
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return Info{}, err
 	}
-	info = Info{Path: name, Digest: Digest(tensors)}
-	if err := writeFile(ctx, path+".tmp", m, tensors, info.Digest); err != nil {
+	info.Path = name
+	if info.Digest, err = writeFile(ctx, path+".tmp", m, tensors, do); err != nil {
 		return Info{}, err
 	}
-	if info.Bytes, info.SHA256, err = hashFile(ctx, path+".tmp"); err != nil {
+	sum := xxh3.New()
+	if info.Bytes, err = hashFile(ctx, path+".tmp", sum, do); err != nil {
 		return Info{}, err
 	}
+	info.XXH3 = sum.Sum128().Bytes()
 	if err := os.Rename(path+".tmp", path); err != nil {
 		return Info{}, err
 	}
@@ -79,35 +80,36 @@ func syncDirectory(dir string) error {
 
 // writeFile fills a new database: chunks in transactions that are not synced one by one, the digest in the last, one
 // sync at the end. InitialMmapSize spares the copies that growing the map would make of everything pending.
-func writeFile(ctx context.Context, path string, m Meta, tensors []Tensor, digest [32]byte) (err error) {
+func writeFile(ctx context.Context, path string, m Meta, tensors []Tensor, do Do) (digest [32]byte, err error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+		return digest, err
 	}
 	total := 0
 	for _, t := range tensors {
 		if len(t.Data) == 0 || t.Name == "" {
-			return fmt.Errorf("tensor %q is empty", t.Name)
+			return digest, fmt.Errorf("tensor %q is empty", t.Name)
 		}
 		total += 4 * len(t.Data)
 	}
 	db, err := bolt.Open(path, 0o644, &bolt.Options{InitialMmapSize: total + total/4 + 1<<20, NoFreelistSync: true,
 		FreelistType: bolt.FreelistMapType, NoSync: true, NoGrowSync: true})
 	if err != nil {
-		return err
+		return digest, err
 	}
 	defer func() {
 		if cerr := db.Close(); err == nil {
 			err = cerr
 		}
 	}()
-	w := &chunkWriter{db: db}
-	if err := w.all(ctx, m, tensors, digest); err != nil {
+	w := &chunkWriter{db: db, digest: newDigester(), do: do}
+	if err := w.all(ctx, m, tensors); err != nil {
 		if w.tx != nil {
 			_ = w.tx.Rollback() // it is closed already if its commit failed
 		}
-		return err
+		return digest, err
 	}
-	return db.Sync()
+	do(func() { err = db.Sync() })
+	return w.digest.sum(), err
 }
 
 // chunkWriter writes tensors in transactions of bounded size.
@@ -115,9 +117,11 @@ type chunkWriter struct {
 	db      *bolt.DB
 	tx      *bolt.Tx
 	pending int
+	digest  digester // of the tensors so far
+	do      Do
 }
 
-func (w *chunkWriter) all(ctx context.Context, m Meta, tensors []Tensor, digest [32]byte) (err error) {
+func (w *chunkWriter) all(ctx context.Context, m Meta, tensors []Tensor) (err error) {
 	if w.tx, err = w.db.Begin(true); err != nil {
 		return err
 	}
@@ -141,10 +145,17 @@ func (w *chunkWriter) all(ctx context.Context, m Meta, tensors []Tensor, digest 
 			return err
 		}
 	}
+	digest := w.digest.sum()
 	if err := w.tx.Bucket(bucketMeta).Put(keyDigest, digest[:]); err != nil {
 		return err
 	}
-	return w.tx.Commit()
+	return w.commit()
+}
+
+// commit ends a transaction, which copies all of it into pages and gives them to the system.
+func (w *chunkWriter) commit() (err error) {
+	w.do(func() { err = w.tx.Commit() })
+	return err
 }
 
 func (w *chunkWriter) tensor(ctx context.Context, index int, t Tensor) error {
@@ -160,6 +171,7 @@ func (w *chunkWriter) tensor(ctx context.Context, index int, t Tensor) error {
 			return err
 		}
 	}
+	w.digest.tensor(t)
 	data := littleEndian(t.Data)
 	for c := 0; len(data) > 0; c++ {
 		if err := context.Cause(ctx); err != nil {
@@ -176,7 +188,7 @@ func (w *chunkWriter) tensor(ctx context.Context, index int, t Tensor) error {
 
 func (w *chunkWriter) chunk(index, c int, data []byte) (err error) {
 	if w.pending+len(data) > transactionBytes {
-		if err := w.tx.Commit(); err != nil {
+		if err := w.commit(); err != nil {
 			return err
 		}
 		if w.tx, err = w.db.Begin(true); err != nil {
@@ -189,66 +201,10 @@ func (w *chunkWriter) chunk(index, c int, data []byte) (err error) {
 	b := w.tx.Bucket(bucketTensors).Bucket(key(index))
 	chunks := b.Bucket(bucketChunks)
 	chunks.FillPercent = 1
-	sum := binary.LittleEndian.AppendUint64(nil, xxh3.Hash(data))
+	var sum []byte
+	w.do(func() {
+		sum = binary.LittleEndian.AppendUint64(nil, xxh3.Hash(data))
+		w.digest.bytes(data)
+	})
 	return errors.Join(chunks.Put(key(c), data), b.Bucket(bucketSums).Put(key(c), sum))
-}
-
-// hashFile hashes a file as it lies on disk.
-func hashFile(ctx context.Context, path string) (n int64, sum [32]byte, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, sum, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	buf := make([]byte, chunkBytes)
-	for {
-		if err := context.Cause(ctx); err != nil {
-			return 0, sum, err
-		}
-		k, err := f.Read(buf)
-		h.Write(buf[:k])
-		n += int64(k)
-		if errors.Is(err, io.EOF) {
-			return n, [32]byte(h.Sum(nil)), nil
-		}
-		if err != nil {
-			return 0, sum, err
-		}
-	}
-}
-
-// Digest is the SHA-256 of a state: for each tensor in the order given, the length of its name (uint32), the name, the
-// number of its dimensions (uint32), each of them (uint32), and its values (float32), all little-endian.
-func Digest(tensors []Tensor) [32]byte {
-	h := sha256.New()
-	for _, t := range tensors {
-		b := binary.LittleEndian.AppendUint32(nil, uint32(len(t.Name)))
-		b = append(b, t.Name...)
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Shape)))
-		h.Write(append(b, encodeShape(t.Shape)...))
-		h.Write(littleEndian(t.Data))
-	}
-	return [32]byte(h.Sum(nil))
-}
-
-var hostIsLittleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
-
-// littleEndian gives the values' bytes: their own memory where the machine has them in this order.
-func littleEndian(v []float32) []byte {
-	if hostIsLittleEndian {
-		return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v))
-	}
-	b := make([]byte, 0, 4*len(v))
-	for _, x := range v {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
-	}
-	return b
-}
-
-// putLittleEndian decodes bytes into values.
-func putLittleEndian(dst []float32, b []byte) {
-	for i := range dst {
-		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-	}
 }

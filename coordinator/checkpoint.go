@@ -160,11 +160,15 @@ func (c *checkpointVerifyCmd) print(out io.Writer, results []verified) error {
 
 // verifyFile looks for a checkpoint file in the workers' directories and checks it.
 func verifyFile(m *clusterpb.Manifest, f *clusterpb.CheckpointFile, directories []string) (string, error) {
-	if len(f.Sha256) != 32 || len(m.PlanDigest) != 32 {
+	if len(m.PlanDigest) != 32 {
 		return "", errors.New("the manifest has no digests")
 	}
-	want := checkpoint.Want{Bytes: f.Bytes, SHA256: [32]byte(f.Sha256), Meta: checkpoint.Meta{Job: m.Job, Step: m.Step,
-		Replica: int(f.Cell.Replica), Column: int(f.Cell.Column), PlanDigest: [32]byte(m.PlanDigest), Numerics: m.Numerics}}
+	want, err := checkpoint.Promised(f.Bytes, f.Xxh3, f.Sha256, f.Digest)
+	if err != nil {
+		return "", err
+	}
+	want.Meta = checkpoint.Meta{Job: m.Job, Step: m.Step, Replica: int(f.Cell.Replica), Column: int(f.Cell.Column),
+		PlanDigest: [32]byte(m.PlanDigest), Numerics: m.Numerics}
 	for _, d := range directories {
 		path := filepath.Join(d, filepath.FromSlash(f.Path))
 		if _, err := os.Stat(path); err == nil {

@@ -278,7 +278,7 @@ func (w *fakeWorker) stopped() error {
 func (w *fakeWorker) save(ctx context.Context, name string, cell *clusterpb.Cell, step uint64) error {
 	m := checkpoint.Meta{Job: name, Step: step, Column: int(cell.Column), PlanDigest: [32]byte{1}, Numerics: "fake"}
 	info, err := checkpoint.Write(ctx, w.directory, m, []checkpoint.Tensor{{Name: "w", Shape: []int{2},
-		Data: []float32{float32(step), float32(cell.Column)}}})
+		Data: []float32{float32(step), float32(cell.Column)}}}, nil)
 	if err != nil {
 		return err
 	}
@@ -286,7 +286,7 @@ func (w *fakeWorker) save(ctx context.Context, name string, cell *clusterpb.Cell
 		Cell: cell,
 		Step: step, PlanDigest: m.PlanDigest[:], Numerics: m.Numerics, File: &clusterpb.CheckpointFile{Cell: cell,
 			Worker: w.id,
-			Path:   info.Path, Bytes: info.Bytes, Sha256: info.SHA256[:], Digest: info.Digest[:]}}}})
+			Path:   info.Path, Bytes: info.Bytes, Xxh3: info.XXH3[:], Digest: info.Digest[:]}}}})
 }
 
 func (w *fakeWorker) report(r *clusterpb.Report) error {

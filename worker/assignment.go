@@ -230,12 +230,13 @@ func (h *host) load(ctx context.Context, f *clusterpb.CheckpointFile, c *train.C
 // wanted is what a checkpoint file must be.
 func wanted(m *clusterpb.Manifest, f *clusterpb.CheckpointFile, id exchange.Cell, plan *shard.Plan) (
 	checkpoint.Want, error) {
-	sum, err := digestOf(f.Sha256)
+	want, err := checkpoint.Promised(f.Bytes, f.Xxh3, f.Sha256, f.Digest)
 	if err != nil {
 		return checkpoint.Want{}, fmt.Errorf("manifest of step %d: %w", m.Step, err)
 	}
-	return checkpoint.Want{Bytes: f.Bytes, SHA256: sum, Meta: checkpoint.Meta{Job: m.Job, Step: m.Step,
-		Replica: id.Replica, Column: id.Column, PlanDigest: plan.Digest(), Numerics: m.Numerics}}, nil
+	want.Meta = checkpoint.Meta{Job: m.Job, Step: m.Step, Replica: id.Replica, Column: id.Column,
+		PlanDigest: plan.Digest(), Numerics: m.Numerics}
+	return want, nil
 }
 
 // fetch copies a checkpoint file from the worker that wrote it into this worker's directory.

@@ -235,11 +235,3 @@ func cellPB(c exchange.Cell) *clusterpb.Cell {
 func cellOf(c *clusterpb.Cell) exchange.Cell {
 	return exchange.Cell{Replica: int(c.GetReplica()), Column: int(c.GetColumn())}
 }
-
-// digestOf copies a 32-byte digest off the wire.
-func digestOf(b []byte) (d [32]byte, err error) {
-	if len(b) != len(d) {
-		return d, fmt.Errorf("digest of %d bytes, want %d", len(b), len(d))
-	}
-	return [32]byte(b), nil
-}

@@ -372,7 +372,8 @@ func restoring(t *testing.T, h *testHost, j *job.Job, generation uint64) {
 	m := &clusterpb.Manifest{Job: j.Name, Step: 3, Numerics: ref.New().Info().Numerics}
 	for i := range 2 {
 		m.Files = append(m.Files, &clusterpb.CheckpointFile{Cell: &clusterpb.Cell{Column: int32(i)}, Worker: "gone",
-			Path: fmt.Sprintf("test/000000000003/r0c%d.g1.ckpt", i), Bytes: 1, Sha256: make([]byte, 32), Address: address})
+			Path: fmt.Sprintf("test/000000000003/r0c%d.g1.ckpt", i), Bytes: 1,
+			Xxh3: make([]byte, 16), Digest: make([]byte, 32), Address: address})
 	}
 	as.Restore = []*clusterpb.Manifest{m}
 	h.Assign(as)
@@ -612,7 +613,8 @@ func TestWhichFilesAreBad(t *testing.T) {
 			m.Files[0].Path = "test/000000000003/r0c0.g77.ckpt"
 			m.Files[0].Worker, m.Files[0].Address = "gone", "127.0.0.1:1"
 		}, false, "fetch checkpoint file"},
-		"no digest": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) { m.Files[0].Sha256 = nil }, false, "digest"},
+		"no digest":   {func(t *testing.T, m *clusterpb.Manifest, h *testHost) { m.Files[0].Digest = nil }, false, "digest"},
+		"no checksum": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) { m.Files[0].Xxh3 = nil }, false, "checksum"},
 		"no file": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) {
 			m.Files = m.Files[1:]
 		}, false, "no file of cell r0c0"},
@@ -622,7 +624,7 @@ func TestWhichFilesAreBad(t *testing.T) {
 			m := &clusterpb.Manifest{Job: whole.Job, Step: whole.Step, Numerics: whole.Numerics}
 			for i, f := range whole.Files {
 				m.Files = append(m.Files, &clusterpb.CheckpointFile{Cell: f.Cell, Worker: "h", Path: f.Path, Bytes: f.Bytes,
-					Sha256: f.Sha256, Digest: f.Digest})
+					Xxh3: f.Xxh3, Digest: f.Digest})
 				from, err := os.ReadFile(file(i, []*testHost{a, b}[i]))
 				if err != nil {
 					t.Fatal(err)

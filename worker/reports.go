@@ -17,7 +17,7 @@ func (h *host) eventReport(run *assignment, numerics string, stepsPerEpoch int, 
 			Cell: cellPB(e.Cell), Step: e.Step, Numerics: numerics, PlanDigest: e.PlanDigest[:],
 			Seconds: e.Took.Seconds(), StallSeconds: e.Stall.Seconds(),
 			File: &clusterpb.CheckpointFile{Cell: cellPB(e.Cell), Worker: h.worker, Path: e.Info.Path,
-				Bytes: e.Info.Bytes, Sha256: e.Info.SHA256[:], Digest: e.Info.Digest[:]}}}
+				Bytes: e.Info.Bytes, Xxh3: e.Info.XXH3[:], Digest: e.Info.Digest[:]}}}
 	case train.SaveFailed:
 		r.Kind = &clusterpb.Report_CheckpointFailed{CheckpointFailed: &clusterpb.CheckpointFailed{
 			Cell: cellPB(e.Cell), Step: e.Step, Reason: e.Err.Error()}}

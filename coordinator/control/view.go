@@ -195,7 +195,7 @@ func ManifestPB(j *commandpb.JobRecord, r *commandpb.CheckpointRecord) *clusterp
 	h := sha256.New()
 	for _, f := range r.Files {
 		m.Files = append(m.Files, &clusterpb.CheckpointFile{Cell: cellPB(f.Cell), Worker: f.Worker, Path: f.Path,
-			Bytes: f.Bytes, Sha256: f.Sha256, Digest: f.Digest})
+			Bytes: f.Bytes, Sha256: f.Sha256, Xxh3: f.Xxh3, Digest: f.Digest})
 		h.Write(f.Digest)
 	}
 	m.Digest = h.Sum(nil)
@@ -234,7 +234,7 @@ func cellCommand(c *clusterpb.Cell) *commandpb.Cell {
 
 func filePB(f *clusterpb.CheckpointFile) *commandpb.CheckpointFile {
 	return &commandpb.CheckpointFile{Cell: cellCommand(f.GetCell()), Worker: f.GetWorker(), Path: f.GetPath(),
-		Bytes: f.GetBytes(), Sha256: f.GetSha256(), Digest: f.GetDigest()}
+		Bytes: f.GetBytes(), Sha256: f.GetSha256(), Xxh3: f.GetXxh3(), Digest: f.GetDigest()}
 }
 
 // timestamp is a time of the log; 0 is none.

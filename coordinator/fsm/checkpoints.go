@@ -45,6 +45,12 @@ func Keep(j *commandpb.JobRecord) int { return int(min(max(j.Submitted.Keep, 1),
 // maxKeep is more checkpoints than anybody keeps.
 const maxKeep = 1 << 30
 
+// summed says whether a file comes with a checksum that it can be verified by: XXH3 of 128 bits, or the SHA-256 that
+// workers of old sent.
+func summed(f *commandpb.CheckpointFile) bool {
+	return len(f.Xxh3) == 16 || len(f.Sha256) == sha256.Size
+}
+
 // checkpointWritten adds a cell's file; the last one commits the checkpoint.
 func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 	j, err := a.current(c.Job, c.Generation)
@@ -54,7 +60,7 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 	f := c.File
 	place := rank(j, f.GetCell())
 	switch {
-	case f == nil || place < 0 || len(f.Sha256) != sha256.Size || len(f.Digest) != sha256.Size ||
+	case f == nil || place < 0 || !summed(f) || len(f.Digest) != sha256.Size ||
 		c.Step > j.Submitted.Steps:
 		return fmt.Errorf("job %s: checkpoint file of step %d: %w", c.Job, c.Step, ErrInvalid)
 	case c.Numerics != j.Numerics:

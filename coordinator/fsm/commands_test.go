@@ -132,6 +132,9 @@ func TestRefusals(t *testing.T) {
 		{"checkpoint without SHA-256", running(),
 			written2(func(c *commandpb.CheckpointWritten) { c.File.Sha256 = []byte{1} }),
 			ErrInvalid, "step 4"},
+		{"checkpoint with half a checksum", running(),
+			written2(func(c *commandpb.CheckpointWritten) { c.File.Sha256, c.File.Xxh3 = nil, []byte{1} }),
+			ErrInvalid, "step 4"},
 		{"checkpoint without digest", running(), written2(func(c *commandpb.CheckpointWritten) { c.File.Digest = nil }),
 			ErrInvalid, "step 4"},
 		{"checkpoint of other numerics", running(), written2(func(c *commandpb.CheckpointWritten) { c.Numerics = "n1" }),
@@ -289,16 +292,19 @@ func TestEffects(t *testing.T) {
 }
 
 // A step that is done again holds the same state: its files take the place of the old ones one by one, and the
-// checkpoint stays committed.
+// checkpoint stays committed. The new ones may come with a checksum of today where the old ones have a SHA-256.
 func TestStepDoneAgainKeepsItsCheckpoint(t *testing.T) {
 	l := newLog(t, after(committed(4), release("j", 1, "oops"), assign("j", 2, -1, place(2, "w0", "w0")...))...)
 	old := l.View().Jobs["j"].Checkpoints[0]
-	l.must(t, written("j", 2, 4, cell(0, 1)))
+	again := written("j", 2, 4, cell(0, 1))
+	f := again.GetCheckpointWritten().File
+	f.Sha256, f.Xxh3 = nil, []byte("sixteen bytes it")
+	l.must(t, again)
 	r := l.View().Jobs["j"].Checkpoints[0]
 	if !r.Committed || r.CommittedUnixNs != old.CommittedUnixNs || len(r.Files) != 2 {
 		t.Fatalf("checkpoint is %v", r)
 	}
-	if !proto.Equal(r.Files[0], old.Files[0]) || bytes.Equal(r.Files[1].Sha256, old.Files[1].Sha256) {
+	if !proto.Equal(r.Files[0], old.Files[0]) || !proto.Equal(r.Files[1], f) {
 		t.Errorf("only the second file should be the new one: %v", r.Files)
 	}
 }

@@ -867,9 +867,10 @@ type CheckpointFile struct {
 	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"` // that wrote it
 	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`     // below the checkpoint directory
 	Bytes         int64                  `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`   // of the file
+	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`   // of the file; only in manifests of old, newer ones have xxh3
 	Digest        []byte                 `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`   // SHA-256 of the cell's state in canonical order
 	Address       string                 `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"` // of that worker's Files service, if it is connected; only in Assign
+	Xxh3          []byte                 `protobuf:"bytes,8,opt,name=xxh3,proto3" json:"xxh3,omitempty"`       // of the file, 128 bits: against accidents; digest is what a state is known by
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -951,6 +952,13 @@ func (x *CheckpointFile) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *CheckpointFile) GetXxh3() []byte {
+	if x != nil {
+		return x.Xxh3
+	}
+	return nil
 }
 
 // Evaluation is a pass over the whole test set, after the given finished step.
@@ -3095,7 +3103,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"planDigest\x12\x1a\n" +
 	"\bnumerics\x18\x05 \x01(\tR\bnumerics\x12\x18\n" +
 	"\aseconds\x18\x06 \x01(\x01R\aseconds\x12#\n" +
-	"\rstall_seconds\x18\a \x01(\x01R\fstallSeconds\"\xcc\x01\n" +
+	"\rstall_seconds\x18\a \x01(\x01R\fstallSeconds\"\xe0\x01\n" +
 	"\x0eCheckpointFile\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x12\n" +
@@ -3103,7 +3111,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x16\n" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x16\n" +
 	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x18\n" +
-	"\aaddress\x18\a \x01(\tR\aaddress\"\xc3\x01\n" +
+	"\aaddress\x18\a \x01(\tR\aaddress\x12\x12\n" +
+	"\x04xxh3\x18\b \x01(\fR\x04xxh3\"\xc3\x01\n" +
 	"\n" +
 	"Evaluation\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x14\n" +

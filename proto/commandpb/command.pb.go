@@ -1191,8 +1191,9 @@ type CheckpointFile struct {
 	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
 	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
 	Bytes         int64                  `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"` // only in logs of old
 	Digest        []byte                 `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
+	Xxh3          []byte                 `protobuf:"bytes,7,opt,name=xxh3,proto3" json:"xxh3,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1265,6 +1266,13 @@ func (x *CheckpointFile) GetSha256() []byte {
 func (x *CheckpointFile) GetDigest() []byte {
 	if x != nil {
 		return x.Digest
+	}
+	return nil
+}
+
+func (x *CheckpointFile) GetXxh3() []byte {
+	if x != nil {
+		return x.Xxh3
 	}
 	return nil
 }
@@ -2414,14 +2422,15 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\x04file\x18\x04 \x01(\v2$.colonnade.command.v1.CheckpointFileR\x04file\x12\x1f\n" +
 	"\vplan_digest\x18\x05 \x01(\fR\n" +
 	"planDigest\x12\x1a\n" +
-	"\bnumerics\x18\x06 \x01(\tR\bnumerics\"\xb2\x01\n" +
+	"\bnumerics\x18\x06 \x01(\tR\bnumerics\"\xc6\x01\n" +
 	"\x0eCheckpointFile\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.command.v1.CellR\x04cell\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x16\n" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x16\n" +
-	"\x06digest\x18\x06 \x01(\fR\x06digest\"\x81\x01\n" +
+	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04xxh3\x18\a \x01(\fR\x04xxh3\"\x81\x01\n" +
 	"\x11MarkCheckpointBad\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12.\n" +

@@ -33,6 +33,8 @@ func samples() map[string]proto.Message {
 	placement := []*Placement{{Cell: cell, Worker: "w-1"}, {Cell: &Cell{Replica: 1, Column: 2}, Worker: "w-2"}}
 	file := &CheckpointFile{Cell: cell, Worker: "w-1", Path: "job/000000000400/r1c3.ckpt", Bytes: 1 << 31,
 		Sha256: []byte(strings.Repeat("\xa5", 32)), Digest: []byte(strings.Repeat("\x5a", 32))}
+	file2 := proto.CloneOf(file)
+	file2.Sha256, file2.Xxh3 = nil, []byte(strings.Repeat("\xc3", 16))
 	evaluation := &RecordEvaluation{Job: "job", Generation: 2, Step: 469, Epoch: 1, Images: 10000,
 		Top1Errors: 1200.5, Top5Errors: 33.25, Loss: 0.4375, TrainLoss: 0.75}
 	finished := &CellFinished{Job: "job", Generation: 2, Cell: cell, Step: 4690, Digest: []byte{1, 2, 3}}
@@ -54,6 +56,8 @@ func samples() map[string]proto.Message {
 		"resume_job":   command(&Command_ResumeJob{&ResumeJob{Job: "job", Step: 400, FromStep: true}}),
 		"checkpoint_written": command(&Command_CheckpointWritten{&CheckpointWritten{Job: "job", Generation: 2, Step: 400,
 			File: file, PlanDigest: []byte{7, 8}, Numerics: "cpu/1"}}),
+		"checkpoint_written_2": command(&Command_CheckpointWritten{&CheckpointWritten{Job: "job", Generation: 2, Step: 400,
+			File: file2, PlanDigest: []byte{7, 8}, Numerics: "cpu/1"}}),
 		"mark_checkpoint_bad": command(&Command_MarkCheckpointBad{&MarkCheckpointBad{Job: "job", Step: 400, Cell: cell,
 			Reason: "chunk 3 is damaged"}}),
 		"drop_checkpoints":  command(&Command_DropCheckpoints{&DropCheckpoints{Job: "job", Steps: []uint64{100, 200}}}),

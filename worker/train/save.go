@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"colonnade/checkpoint"
@@ -18,6 +19,7 @@ type saver struct {
 	free chan struct{} // holds a token while snap may be written
 	todo chan saveJob
 	last error // of the newest save; read by whoever holds the token
+	back *background
 }
 
 // saveJob is a snapshot on its way to disk.
@@ -30,7 +32,7 @@ func newSaver(c *Cell, cfg Config) *saver {
 	s := &saver{c: c, root: cfg.Directory, snap: c.newSnapshot(),
 		meta: checkpoint.Meta{Job: cfg.Job.Name, Generation: cfg.Generation, Replica: cfg.Cell.Replica,
 			Column: cfg.Cell.Column, PlanDigest: cfg.Plan.Digest(), Numerics: cfg.Device.Info().Numerics},
-		free: make(chan struct{}, 1), todo: make(chan saveJob)}
+		free: make(chan struct{}, 1), todo: make(chan saveJob), back: newBackground()}
 	s.free <- struct{}{}
 	return s
 }
@@ -39,10 +41,8 @@ func newSaver(c *Cell, cfg Config) *saver {
 func (s *saver) save(ctx context.Context, step uint64) error {
 	s.c.status.enter("snapshot")
 	began := s.c.now()
-	select {
-	case <-s.free:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := s.wait(ctx); err != nil {
+		return err
 	}
 	if err := s.c.take(s.snap, step); err != nil {
 		s.free <- struct{}{}
@@ -59,8 +59,23 @@ func (s *saver) save(ctx context.Context, step uint64) error {
 	}
 }
 
+// wait waits for the end of an earlier save, which makes haste from then on, and takes the token.
+func (s *saver) wait(ctx context.Context) error {
+	s.back.hurry.Store(true)
+	defer s.back.hurry.Store(false)
+	select {
+	case <-s.free:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // run writes snapshots until ctx ends.
 func (s *saver) run(ctx context.Context) {
+	var back sync.WaitGroup
+	defer back.Wait()
+	back.Go(func() { s.back.run(ctx) })
 	for {
 		select {
 		case job := <-s.todo:
@@ -76,7 +91,8 @@ func (s *saver) run(ctx context.Context) {
 func (s *saver) write(ctx context.Context, job saveJob) {
 	meta := s.meta
 	meta.Step = s.snap.step
-	info, err := checkpoint.Write(ctx, s.root, meta, s.snap.tensors)
+	info, err := checkpoint.Write(ctx, s.root, meta, s.snap.tensors,
+		func(piece func()) { s.back.do(ctx, piece) })
 	s.last = err
 	if err != nil {
 		if ctx.Err() != nil {
@@ -101,10 +117,8 @@ const (
 func (s *saver) drain(ctx context.Context) error {
 	s.c.status.enter("save")
 	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
-		select {
-		case <-s.free:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := s.wait(ctx); err != nil {
+			return err
 		}
 		if s.last == nil {
 			s.free <- struct{}{}
