@@ -62,7 +62,7 @@ func TestUnwritableDirectory(t *testing.T) {
 // file begins with two.
 func TestTransactionsAreBounded(t *testing.T) {
 	m := Meta{Job: "large", Step: 1, Numerics: "test/1"}
-	large := Tensor{Name: "a/w", Shape: []int{2*transactionBytes/4 + 1000}}
+	large := Tensor{Name: "a/w", Shape: []int{8*transactionBytes/4 + 1000}}
 	large.Data = make([]float32, large.Shape[0])
 	for i := range large.Data {
 		large.Data[i] = float32(i)
@@ -78,8 +78,8 @@ func TestTransactionsAreBounded(t *testing.T) {
 	}
 	defer db.Close()
 	err = db.View(func(tx *bolt.Tx) error {
-		if n := tx.ID() - 1; n != 3 {
-			t.Errorf("%d transactions, want 3", n)
+		if n := tx.ID() - 1; n != 9 {
+			t.Errorf("%d transactions, want 9", n)
 		}
 		return nil
 	})

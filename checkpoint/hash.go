@@ -41,7 +41,7 @@ func (d digester) bytes(b []byte) { d.h.Write(b) }
 
 func (d digester) sum() [32]byte { return [32]byte(d.h.Sum(nil)) }
 
-// Do runs one piece of work, of some milliseconds, and returns when it is done: by another thread, or later, as is
+// Do runs one piece of work, of some 20 ms at most, and returns when it is done: by another thread, or later, as is
 // convenient to whoever else wants the processors.
 type Do func(piece func())
 

@@ -40,7 +40,7 @@ var (
 
 const (
 	chunkBytes       = 1 << 20
-	transactionBytes = 64 << 20 // written in one transaction; more would only hold more memory
+	transactionBytes = 16 << 20 // written in one transaction, a piece of work of some 20 ms
 )
 
 func key(i int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(i)) }
