@@ -6,9 +6,9 @@
 //	input    images to the device; crop, reflect, subtract the mean
 //	forward  layer by layer; before an `all` layer: send own maps, own block's product, wait, the other blocks
 //	loss     gather logits, softmax, cross-entropy
+//	guard    every cell tells every other whether it may go on; one that may not holds all of them
 //	backward the mirror image: gradients of other columns' maps first, so that they travel while weights are done
 //	replicas gradients are summed over the replicas of the column, layer by layer while the backward pass goes on
-//	guard    every cell tells every other whether it may go on; one that may not holds all of them
 //	update   SGD, from one half of the state to the other
 //
 // Nothing in a phase depends on where another cell runs, on time or on threads: a cell's bits are a function of the

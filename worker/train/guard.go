@@ -12,7 +12,7 @@ import (
 // ErrDiverged means that a loss is not a number any more. Trying again gives the same bits, so it is final.
 var ErrDiverged = errors.New("training has diverged")
 
-// verdict is what one cell tells every other at the end of a step's backward pass, before anyone updates. All cells
+// verdict is what one cell tells every other once it knows its loss, before anyone goes back. All cells
 // combine all verdicts, so all decide the same.
 type verdict struct {
 	finite bool    // the loss is a number

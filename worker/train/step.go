@@ -19,12 +19,9 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 		{label: same("data"), kind: Other, run: func(p *pass) error { c.fetch(p, c.source.Train(p.step)); return nil }},
 	}
 	whole = append(whole, c.b.forward...)
-	whole = append(whole, c.lossPhase(&score))
-	whole = append(whole, c.backward...)
-	if r := c.b.reducer; r != nil {
-		whole = append(whole, phase{label: same("wait for gradients of replicas"), kind: Wait, run: r.wait})
-	}
-	whole = append(whole,
+	// The guard stands here, not before the update: the columns have just waited for each other's logits, so that it
+	// costs nothing, and at the end of a step it would be one more place where the faster one waits.
+	whole = append(whole, c.lossPhase(&score),
 		phase{label: same("guard"), kind: Wait, run: func(p *pass) (err error) {
 			all, err = c.guard(p, guardTag, verdict{finite: finite(score.Loss), stop: c.stop.Load(), loss: score.Loss})
 			if err == nil && !all.finite {
@@ -34,9 +31,12 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 					p.step+1, score.Loss, ErrDiverged)
 			}
 			return err
-		}},
-		phase{label: same("update"), kind: Other, run: c.update},
-	)
+		}})
+	whole = append(whole, c.backward...)
+	if r := c.b.reducer; r != nil {
+		whole = append(whole, phase{label: same("wait for gradients of replicas"), kind: Wait, run: r.wait})
+	}
+	whole = append(whole, phase{label: same("update"), kind: Other, run: c.update})
 	if err := c.runPhases(p, whole); err != nil {
 		return false, err
 	}
