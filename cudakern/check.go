@@ -93,6 +93,17 @@ func (d PoolDesc) XShape() Shape { return Shape{d.N, d.C, d.H, d.W} }
 func (d PoolDesc) YShape() Shape { return Shape{d.N, d.C, d.OutH, d.OutW} }
 
 // Check says whether the descriptor makes sense.
+func (d NormPoolDesc) Check() error {
+	if !slices.Equal(d.LRN.Shape(), d.Pool.XShape()) {
+		return fmt.Errorf("lrn and pool: %v is normalised, %v is pooled: %w", d.LRN.Shape(), d.Pool.XShape(), ErrShape)
+	}
+	if err := d.LRN.Check(); err != nil {
+		return err
+	}
+	return d.Pool.Check()
+}
+
+// Check says whether the descriptor makes sense.
 func (d DropoutDesc) Check() error {
 	if len(d.Shape) < 2 || !(d.Keep > 0 && d.Keep <= 1) || d.FirstUnit%4 != 0 || d.FirstUnit < 0 || d.FirstImage < 0 {
 		return fmt.Errorf("dropout: shape %v, keep %g, first unit %d (a multiple of 4), first image %d: %w",

@@ -100,6 +100,30 @@ type Pool interface {
 	Close()
 }
 
+// NormPoolDesc is a normalisation across maps and the pooling of what it yields: Pool's input is LRN's output.
+type NormPoolDesc struct {
+	LRN  LRNDesc
+	Pool PoolDesc
+	ReLU bool // x is what a rectifier left, and Backward goes on to the gradient before it: 0 where x is 0
+}
+
+// NormPool does LRN, Pool and the gradient of the ReLU before them in one pass over memory each way. Its bits are those
+// of the separate ops. picks, made by AllocBytes(PickBytes()), brings from Forward to Backward where each window's
+// maximum was; what is in it is the device's own.
+type NormPool interface {
+	Layouts() (x, y Layout)
+	PickBytes() int
+	Forward(st Stream, x, y, picks Buffer) error
+	Backward(st Stream, x, picks, dy, dx Buffer) error
+	Close()
+}
+
+// NormPooler is implemented by devices that have NormPool for some descriptors; for others it is ErrUnsupported, and
+// LRN and Pool do it.
+type NormPooler interface {
+	NewNormPool(NormPoolDesc) (NormPool, error)
+}
+
 // DropoutDesc zeroes units of an N x Features tensor at random. A unit's fate is Philox4x32-10 with the key of the
 // call: unit i of the column (0 <= i < Features, in canonical C,H,W order, whatever the layout), of the image in place
 // n of the batch is word (i mod 4) of the block with counter {(FirstUnit+i)/4, FirstImage+n, step low, step high},

@@ -57,15 +57,19 @@ func layers() []layer {
 	return []layer{
 		conv("alexnet/conv1", 3, 224, 48, 55, 11, 4, 0), lrnLayer("alexnet/lrn1", 48, 55),
 		poolLayer("alexnet/pool1", 48, 55, 27),
+		normPoolLayer("alexnet/lrn1+pool1", 48, 55, 27),
 		conv("alexnet/conv2", 48, 27, 128, 27, 5, 1, 2), lrnLayer("alexnet/lrn2", 128, 27),
 		poolLayer("alexnet/pool2", 128, 27, 13),
+		normPoolLayer("alexnet/lrn2+pool2", 128, 27, 13),
 		conv("alexnet/conv3 block", 128, 13, 192, 13, 3, 1, 1), conv("alexnet/conv4", 192, 13, 192, 13, 3, 1, 1),
 		conv("alexnet/conv5", 192, 13, 128, 13, 3, 1, 1), poolLayer("alexnet/pool5", 128, 13, 6),
 		dense("alexnet/fc6 block", 4608, 2048), dense("alexnet/fc7 block", 2048, 2048),
 		conv("alexnet-32/conv1", 1, 32, 16, 32, 5, 1, 2), lrnLayer("alexnet-32/lrn1", 16, 32),
 		poolLayer("alexnet-32/pool1", 16, 32, 16),
+		normPoolLayer("alexnet-32/lrn1+pool1", 16, 32, 16),
 		conv("alexnet-32/conv2", 16, 16, 32, 16, 5, 1, 2), lrnLayer("alexnet-32/lrn2", 32, 16),
 		poolLayer("alexnet-32/pool2", 32, 16, 8),
+		normPoolLayer("alexnet-32/lrn2+pool2", 32, 16, 8),
 		conv("alexnet-32/conv3 block", 32, 8, 32, 8, 3, 1, 1), poolLayer("alexnet-32/pool5", 32, 8, 4),
 		dense("alexnet-32/fc6 block", 512, 256),
 	}
@@ -166,6 +170,33 @@ func poolLayer(name string, maps, size, out int) layer {
 		return bench{passes: []pass{{"forward", func() error { return op.Forward(o.st, x, y) }},
 				{"backward", func() error { return op.Backward(o.st, x, y, dy, dx) }}}, close: func() { o.free(); op.Close() }},
 			o.err
+	}}
+}
+
+// normPoolLayer is lrnLayer, poolLayer and the gradient of the rectifier before them in one.
+func normPoolLayer(name string, maps, size, out int) layer {
+	d := cudakern.NormPoolDesc{
+		LRN:  cudakern.LRNDesc{N: batch, C: maps, H: size, W: size, Size: 5, K: 2, Alpha: 1e-4, Beta: 0.75},
+		Pool: cudakern.PoolDesc{N: batch, C: maps, H: size, W: size, OutH: out, OutW: out, Kernel: 3, Stride: 2}, ReLU: true}
+	return layer{name, func(dev cudakern.Device) (bench, error) {
+		op, err := dev.(cudakern.NormPooler).NewNormPool(d)
+		if err != nil {
+			return bench{}, err
+		}
+		o := newOperands(dev)
+		lx, ly := op.Layouts()
+		xs, ys := d.Pool.XShape(), d.Pool.YShape()
+		x, y, dy, dx := o.make(xs, lx), o.make(ys, ly), o.make(ys, ly), o.make(xs, lx)
+		picks, err := dev.AllocBytes(op.PickBytes())
+		if err != nil {
+			return bench{}, err
+		}
+		if o.err == nil {
+			o.err = op.Forward(o.st, x, y, picks)
+		}
+		return bench{passes: []pass{{"forward", func() error { return op.Forward(o.st, x, y, picks) }},
+			{"backward", func() error { return op.Backward(o.st, x, picks, dy, dx) }}},
+			close: func() { o.free(); picks.Free(); op.Close() }}, o.err
 	}}
 }
 

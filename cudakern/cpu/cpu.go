@@ -194,6 +194,9 @@ func floats(b cudakern.Buffer) *C.float {
 	return (*C.float)(b.(*buffer).p)
 }
 
+// octets is a buffer made by AllocBytes, as C sees it.
+func octets(b cudakern.Buffer) *C.uint8_t { return (*C.uint8_t)(b.(*buffer).p) }
+
 func (d *device) allocate(s cudakern.Shape, l cudakern.Layout, bytes int) (*buffer, error) {
 	p := C.ck_alloc(C.size_t(bytes + 2*guardBytes))
 	if p == nil {

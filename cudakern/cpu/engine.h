@@ -73,6 +73,18 @@ typedef struct {
 void ck_pool_forward(ck_team *team, const ck_pool_desc *d, const float *x, float *y);
 void ck_pool_backward(ck_team *team, const ck_pool_desc *d, const float *x, const float *y, const float *dy,
     float *dx);
+// Normalisation and pooling in one pass; d->relu: dx is the gradient before the rectifier that x comes from. picks has
+// a byte for each element of y.
+typedef struct {
+  int n;
+  ck_lrn_desc lrn;
+  ck_pool_desc pool;
+  int relu;
+} ck_normpool_desc;
+int ck_normpool_fits(const ck_normpool_desc *d);
+void ck_normpool_forward(ck_team *team, const ck_normpool_desc *d, const float *x, float *y, uint8_t *picks);
+void ck_normpool_backward(ck_team *team, const ck_normpool_desc *d, const float *x, const uint8_t *picks,
+    const float *dy, float *dx);
 void ck_relu_forward(ck_team *team, size_t n, const float *x, float *y);
 void ck_relu_backward(ck_team *team, size_t n, const float *y, const float *dy, float *dx);
 typedef struct {

@@ -3,64 +3,12 @@
 // every clone below gives the same bits.
 // cgo does not take these as flags.
 #pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
-#include <cfloat>
-#include <cmath>
-#include <cstring>
 #include <vector>
 
-#ifdef __SSE2__
-#include <xmmintrin.h>
-#endif
-
-#include "engine.h"
+#include "maps_kernels.h"
 #include "threads.h"
 
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#define INLINE inline __attribute__((always_inline))
-
 namespace {
-
-// V is eight floats, whatever the instruction set makes of them. Every operation on it is elementwise.
-typedef float V __attribute__((vector_size(32)));
-constexpr int lanes = 8;
-
-INLINE V load(const float *p) {
-  V v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-INLINE void store(float *p, V v) { memcpy(p, &v, sizeof v); }
-
-// power is s^-beta; the paper's 0.75 needs only square roots, which are correctly rounded everywhere.
-INLINE float power(float s, float beta) {
-  if (beta == 0.75f) {
-    float r = std::sqrt(s);
-    return 1.0f / (r * std::sqrt(r));
-  }
-  return std::pow(s, -beta);
-}
-INLINE V roots(V s) {
-#ifdef __SSE2__ // the compiler keeps scalar roots for the sake of errno; halves through memory would stall
-  typedef float H __attribute__((vector_size(16)));
-  H low = __builtin_shufflevector(s, s, 0, 1, 2, 3), high = __builtin_shufflevector(s, s, 4, 5, 6, 7);
-  low = (H)_mm_sqrt_ps((__m128)low);
-  high = (H)_mm_sqrt_ps((__m128)high);
-  s = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
-#else
-  for (int i = 0; i < lanes; i++) s[i] = std::sqrt(s[i]);
-#endif
-  return s;
-}
-INLINE V powers(V s, float beta) {
-  if (__builtin_expect(beta == 0.75f, 1)) {
-    V r = roots(s);
-    return 1.0f / (r * roots(r));
-  }
-  float a[lanes];
-  store(a, s);
-  for (int i = 0; i < lanes; i++) a[i] = std::pow(a[i], -beta);
-  return load(a);
-}
 
 // Strip is what normalisation across maps works on: all channels of one pixel (blocked maps) or of eight neighbouring
 // pixels (plain maps), channel after channel, with zeros on both sides for the window. Strips come in groups: windows
@@ -162,79 +110,19 @@ CLONES static void maps_backward(const ck_lrn_desc *desc, const float *x, const 
 
 } // extern "C"
 
-// Normalisation over five neighbouring maps in blocks, as the paper has it: all channels of one pixel after another,
-// eight at a time, and neighbours by shifting vectors that are at hand. The sums are those of the general kernels
-// above, to the bit.
-
-constexpr int five_vectors = 128; // of one pixel: up to 1024 maps
-
-// five sums channels i-2 .. i+2 of the middle one of three neighbouring vectors, in ascending order.
-INLINE V five(V before, V at, V behind) {
-  typedef int I __attribute__((vector_size(32)));
-  V s = __builtin_shuffle(before, at, I{6, 7, 8, 9, 10, 11, 12, 13});
-  s += __builtin_shuffle(before, at, I{7, 8, 9, 10, 11, 12, 13, 14});
-  s += at;
-  s += __builtin_shuffle(at, behind, I{1, 2, 3, 4, 5, 6, 7, 8});
-  s += __builtin_shuffle(at, behind, I{2, 3, 4, 5, 6, 7, 8, 9});
-  return s;
-}
-
-// eight is where the k-th vector of a pixel lies, counted from the pixel's place in the first block.
-template <int B> INLINE size_t eight(const ck_lrn_desc &d, int k) {
-  return (size_t)(k * lanes / B) * d.h * d.w * B + k * lanes % B;
-}
-
-template <int B> INLINE void five_forward(const ck_lrn_desc &d, const float *x, float *y) {
-  const int n = d.c / lanes;
-  for (int p = 0; p < d.h * d.w; p++, x += B, y += B) {
-    V before = {}, v = load(x), at = v * v;
-    for (int k = 0; k < n; k++) {
-      V next = k + 1 < n ? load(x + eight<B>(d, k + 1)) : V{};
-      V behind = next * next, s = d.k + d.alpha * five(before, at, behind);
-      store(y + eight<B>(d, k), v * powers(s, d.beta));
-      before = at;
-      at = behind;
-      v = next;
-    }
-  }
-}
-
-template <int B> INLINE void five_backward(const ck_lrn_desc &d, const float *x, const float *dy, float *dx) {
-  const int n = d.c / lanes;
-  const float f = 2 * d.alpha * d.beta;
-  V scaled[five_vectors], q[five_vectors + 1];
-  q[n] = V{};
-  for (int p = 0; p < d.h * d.w; p++, x += B, dy += B, dx += B) {
-    V before = {}, v = load(x), at = v * v;
-    for (int k = 0; k < n; k++) {
-      V next = k + 1 < n ? load(x + eight<B>(d, k + 1)) : V{};
-      V behind = next * next, s = d.k + d.alpha * five(before, at, behind);
-      scaled[k] = powers(s, d.beta) * load(dy + eight<B>(d, k));
-      q[k] = scaled[k] * v / s;
-      before = at;
-      at = behind;
-      v = next;
-    }
-    before = V{};
-    for (int k = 0; k < n; k++) {
-      V w = load(x + eight<B>(d, k));
-      store(dx + eight<B>(d, k), scaled[k] - f * w * five(before, q[k], q[k + 1]));
-      before = q[k];
-    }
-  }
-}
-
 extern "C" {
 
-static bool is_five(const ck_lrn_desc *d) { return d->size == 5 && d->block >= lanes && d->c / lanes <= five_vectors; }
-
 CLONES static void five_forward_of(const ck_lrn_desc *d, const float *x, float *y) {
-  if (d->block == 16) return five_forward<16>(*d, x, y);
-  five_forward<8>(*d, x, y);
+  const int area = d->h * d->w;
+  const size_t next = (size_t)area * d->block;
+  if (d->block == 16) return five_forward<16>(*d, area, {x, next}, {y, next});
+  five_forward<8>(*d, area, {x, next}, {y, next});
 }
 CLONES static void five_backward_of(const ck_lrn_desc *d, const float *x, const float *dy, float *dx) {
-  if (d->block == 16) return five_backward<16>(*d, x, dy, dx);
-  five_backward<8>(*d, x, dy, dx);
+  const int area = d->h * d->w;
+  const size_t next = (size_t)area * d->block;
+  if (d->block == 16) return five_backward<16, false>(*d, area, {x, next}, {dy, next}, {dx, next});
+  five_backward<8, false>(*d, area, {x, next}, {dy, next}, {dx, next});
 }
 
 // space_scale is k + a * sum of squares over the size x size places around (y, x) of one map of a block.
@@ -323,21 +211,6 @@ void ck_lrn_backward(ck_team *team, const ck_lrn_desc *d, const float *x, const 
 } // extern "C"
 
 namespace {
-
-// Clip is a window's part inside the image.
-struct Clip {
-  int y0, y1, x0, x1;
-  Clip(const ck_pool_desc *d, int oy, int ox) {
-    int y = oy * d->stride - d->pad_top, x = ox * d->stride - d->pad_left;
-    y0 = y < 0 ? 0 : y;
-    x0 = x < 0 ? 0 : x;
-    y1 = y + d->kernel > d->h ? d->h : y + d->kernel;
-    x1 = x + d->kernel > d->w ? d->w : x + d->kernel;
-  }
-};
-
-// Block is the channels of one pixel: B floats, 1, 8 or 16.
-template <int B> struct Block { typedef float V __attribute__((vector_size(4 * B))); };
 
 // places calls f with the places of a window: of K x K pixels, all of which there are, or of those that Clip leaves
 // (K is 0).

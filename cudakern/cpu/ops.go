@@ -27,9 +27,7 @@ func (d *device) NewLRN(c cudakern.LRNDesc) (cudakern.LRN, error) {
 		return nil, err
 	}
 	l := d.mapsLayout(c.C)
-	return &lrn{d.newOp(), c, l, C.ck_lrn_desc{n: C.int(c.N), c: C.int(c.C), h: C.int(c.H), w: C.int(c.W),
-		block: C.int(d.blockOf(l)), size: C.int(c.Size), space: flag(c.Space), k: C.float(c.K), alpha: C.float(c.Alpha),
-		beta: C.float(c.Beta)}}, nil
+	return &lrn{d.newOp(), c, l, nativeLRN(c, d.blockOf(l))}, nil
 }
 
 func (c *lrn) Layouts() cudakern.Layout { return c.layout }
@@ -54,6 +52,19 @@ func (c *lrn) Backward(_ cudakern.Stream, x, y, dy, dx cudakern.Buffer) error {
 	return nil
 }
 
+// nativeLRN and nativePool are the descriptors as C++ has them.
+func nativeLRN(c cudakern.LRNDesc, block int) C.ck_lrn_desc {
+	return C.ck_lrn_desc{n: C.int(c.N), c: C.int(c.C), h: C.int(c.H), w: C.int(c.W),
+		block: C.int(block), size: C.int(c.Size), space: flag(c.Space), k: C.float(c.K), alpha: C.float(c.Alpha),
+		beta: C.float(c.Beta)}
+}
+
+func nativePool(c cudakern.PoolDesc, block int) C.ck_pool_desc {
+	return C.ck_pool_desc{n: C.int(c.N), c: C.int(c.C), h: C.int(c.H), w: C.int(c.W),
+		block: C.int(block), out_h: C.int(c.OutH), out_w: C.int(c.OutW), kernel: C.int(c.Kernel),
+		stride: C.int(c.Stride), pad_top: C.int(c.Pad.Top), pad_left: C.int(c.Pad.Left), ties_all: flag(c.TiesAll)}
+}
+
 // pool is max-pooling.
 type pool struct {
 	op
@@ -67,9 +78,7 @@ func (d *device) NewPool(c cudakern.PoolDesc) (cudakern.Pool, error) {
 		return nil, err
 	}
 	l := d.mapsLayout(c.C)
-	return &pool{d.newOp(), c, l, C.ck_pool_desc{n: C.int(c.N), c: C.int(c.C), h: C.int(c.H), w: C.int(c.W),
-		block: C.int(d.blockOf(l)), out_h: C.int(c.OutH), out_w: C.int(c.OutW), kernel: C.int(c.Kernel),
-		stride: C.int(c.Stride), pad_top: C.int(c.Pad.Top), pad_left: C.int(c.Pad.Left), ties_all: flag(c.TiesAll)}}, nil
+	return &pool{d.newOp(), c, l, nativePool(c, d.blockOf(l))}, nil
 }
 
 func (c *pool) Layouts() (x, y cudakern.Layout) { return c.layout, c.layout }
@@ -322,6 +331,6 @@ func (c *input) Forward(_ cudakern.Stream, images cudakern.Buffer, views []cudak
 		c.views[i] = C.ck_view{y: C.int32_t(v.Y), x: C.int32_t(v.X), flip: C.uint8_t(flag(v.Flip)),
 			shift: [3]C.float{C.float(v.Shift[0]), C.float(v.Shift[1]), C.float(v.Shift[2])}}
 	}
-	C.ck_input(c.d.team, &c.c, (*C.uint8_t)(images.(*buffer).p), &c.views[0], floats(mean), C.float(scale), floats(y))
+	C.ck_input(c.d.team, &c.c, octets(images), &c.views[0], floats(mean), C.float(scale), floats(y))
 	return nil
 }

@@ -25,13 +25,14 @@ type env struct {
 
 // operand is a buffer and what it must hold.
 type operand struct {
-	name  string
-	buf   cudakern.Buffer
-	given []float32 // of an input: what was uploaded
-	raw   []byte    // of an input of bytes
-	out   bool      // to be compared
-	terms int
-	slack float64
+	name    string
+	buf     cudakern.Buffer
+	given   []float32 // of an input: what was uploaded
+	raw     []byte    // of an input of bytes
+	out     bool      // to be compared
+	scratch bool      // of bytes: may change
+	terms   int
+	slack   float64
 }
 
 // loosen has the last operand compared with a multiple of the usual tolerance.
@@ -110,6 +111,16 @@ func (e *env) bytesOut(name string, n int) cudakern.Buffer {
 	return e.byteOperand(name, bytes.Repeat([]byte{0xa5}, n), true)
 }
 
+// scratch makes a buffer of n bytes that an op may write as it likes, but not beyond.
+func (e *env) scratch(name string, n int) cudakern.Buffer {
+	b := e.byteOperand(name, bytes.Repeat([]byte{0xa5}, n), true)
+	if e.err == nil {
+		o := e.operands[len(e.operands)-1]
+		o.out, o.scratch = false, true
+	}
+	return b
+}
+
 func (e *env) byteOperand(name string, v []byte, out bool) cudakern.Buffer {
 	o := &operand{name: name, slack: 1, raw: v, out: out}
 	if e.err != nil {
@@ -154,7 +165,7 @@ func (e *env) collect() (out []result, err error) {
 			if err := e.st.Sync(); err != nil {
 				return nil, err
 			}
-			if !o.out && !slices.Equal(r.raw, o.raw) {
+			if !o.out && !o.scratch && !slices.Equal(r.raw, o.raw) {
 				return nil, fmt.Errorf("input %s was changed", o.name)
 			}
 		} else {

@@ -6,4 +6,6 @@ var (
 	Together  = together
 	Ownership = ownership
 	Refusals  = refusals
+
+	NewSeparate = newSeparate
 )

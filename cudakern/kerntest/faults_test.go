@@ -26,6 +26,7 @@ type faulty struct {
 	poolOp  func(cudakern.Device, cudakern.Pool) cudakern.Pool
 	lrn     func(*cudakern.LRNDesc)
 	lrnOp   func(cudakern.Device, cudakern.LRN) cudakern.LRN
+	fused   func(*cudakern.NormPoolDesc)
 	dropout func(*cudakern.DropoutDesc)
 	dropOp  func(cudakern.Device, cudakern.Dropout) cudakern.Dropout
 	softmax func(cudakern.Softmax) cudakern.Softmax
@@ -59,6 +60,15 @@ func (f faulty) NewLRN(d cudakern.LRNDesc) (cudakern.LRN, error) {
 	}
 	op, err := f.Device.NewLRN(d)
 	return bound(f, op, err, f.lrnOp)
+}
+
+// NewNormPool is there if something is wrong with it.
+func (f faulty) NewNormPool(d cudakern.NormPoolDesc) (cudakern.NormPool, error) {
+	if f.fused == nil {
+		return nil, cudakern.ErrUnsupported
+	}
+	f.fused(&d)
+	return kerntest.NewSeparate(f.Device, d)
 }
 
 func (f faulty) NewDropout(d cudakern.DropoutDesc) (cudakern.Dropout, error) {
@@ -510,6 +520,10 @@ func faults() map[string]struct {
 		}}},
 		"always the first part": {"concat", faulty{concat: func(c cudakern.Concat) cudakern.Concat {
 			return concatReversed{c}
+		}}},
+		"fused without rectifier": {"lrn and pool", faulty{fused: func(d *cudakern.NormPoolDesc) { d.ReLU = false }}},
+		"fused window off by one": {"lrn and pool", faulty{fused: func(d *cudakern.NormPoolDesc) {
+			d.Pool.Pad.Left = min(d.Pool.Pad.Left+1, d.Pool.Kernel-1)
 		}}},
 		"memory not given back": {"reorder", faulty{reorder: func(dev cudakern.Device,
 			r cudakern.Reorder) cudakern.Reorder {

@@ -16,6 +16,7 @@ func tests() []test {
 		out = append(out, denseTest(d))
 	}
 	out = append(out, mapTests()...)
+	out = append(out, normPoolTests()...)
 	out = append(out, elementTests()...)
 	out = append(out, dataTests()...)
 	return out

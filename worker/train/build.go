@@ -107,7 +107,8 @@ func (b *builder) backwardPhases() []phase {
 // maps is the device shape of a batch of maps.
 func (b *builder) maps(s shard.Shape) cudakern.Shape { return cudakern.Shape{b.batch, s.C, s.H, s.W} }
 
-// build walks the layers. A relu right behind a conv or dense layer is done by that layer's last product.
+// build walks the layers. A relu right behind a conv or dense layer is done by that layer's last product; its gradient,
+// and an lrn and a pool behind it, by one op of devices that have it.
 func (b *builder) build() error {
 	cur, err := b.buildInput()
 	if err != nil {
@@ -117,11 +118,11 @@ func (b *builder) build() error {
 	for i := 0; i < len(layers); i++ {
 		lp := &layers[i]
 		b.backward = append(b.backward, nil)
-		relu := false
 		switch lp.Layer.Kind {
 		case shard.Conv, shard.Dense:
-			relu = i+1 < len(layers) && layers[i+1].Layer.Kind == shard.ReLU
-			cur, err = b.buildWeighted(lp, cur, relu)
+			var done int
+			cur, done, err = b.buildRectified(i, cur)
+			i += done
 		case shard.Softmax:
 			err = b.buildLoss(lp, cur)
 		default:
@@ -130,11 +131,28 @@ func (b *builder) build() error {
 		if err != nil {
 			return fmt.Errorf("layer %s: %w", lp.Layer.Name, err)
 		}
-		if relu {
-			i++
-		}
 	}
 	return nil
+}
+
+// buildRectified builds a conv or dense layer, and of the layers behind it those that its ops or one NormPool can do
+// with it: `done` of them.
+func (b *builder) buildRectified(index int, cur *value) (y *value, done int, err error) {
+	layers := b.plan.Layers[index:]
+	if len(layers) < 2 || layers[1].Layer.Kind != shard.ReLU {
+		y, err = b.buildWeighted(&layers[0], cur, rectifier{})
+		return y, 0, err
+	}
+	op, err := b.newNormPool(layers[2:])
+	if err != nil {
+		return nil, 0, err
+	}
+	if y, err = b.buildWeighted(&layers[0], cur, rectifier{forward: true, backward: op == nil}); err != nil || op == nil {
+		return y, 1, err
+	}
+	b.backward = append(b.backward, nil)
+	y, err = b.buildNormPool(&layers[2], &layers[3], op, y)
+	return y, 3, err
 }
 
 // buildPlain builds a layer without weights, on the column's own maps.

@@ -1,6 +1,9 @@
 package train
 
 import (
+	"errors"
+	"fmt"
+
 	"colonnade/cudakern"
 	"colonnade/cudakern/philox"
 	"colonnade/shard"
@@ -24,8 +27,8 @@ func (b *builder) buildReLU(lp *shard.LayerPlan, cur *value) (*value, error) {
 	return y, nil
 }
 
-// buildLRN builds a response normalisation over the column's own maps.
-func (b *builder) buildLRN(lp *shard.LayerPlan, cur *value) (*value, error) {
+// lrnDesc is the response normalisation of a layer over the column's own maps.
+func (b *builder) lrnDesc(lp *shard.LayerPlan) cudakern.LRNDesc {
 	l, s := lp.Layer, lp.Columns[b.column].Out
 	d := cudakern.LRNDesc{N: b.batch, C: s.C, H: s.H, W: s.W, Size: l.Size, K: l.K, Alpha: l.Alpha, Beta: l.Beta,
 		Space: l.Across == shard.AcrossSpace}
@@ -35,45 +38,98 @@ func (b *builder) buildLRN(lp *shard.LayerPlan, cur *value) (*value, error) {
 			d.Alpha /= float64(l.Size)
 		}
 	}
+	return d
+}
+
+// poolDesc is the max-pooling of a layer.
+func (b *builder) poolDesc(lp *shard.LayerPlan) cudakern.PoolDesc {
+	l, in, out := lp.Layer, lp.Columns[b.column].In, lp.Columns[b.column].Out
+	return cudakern.PoolDesc{N: b.batch, C: in.C, H: in.H, W: in.W, OutH: out.H, OutW: out.W,
+		Kernel: l.Kernel, Stride: l.Stride, Pad: cudakern.Pad(l.Pad), TiesAll: l.Ties == shard.TiesAll}
+}
+
+// buildLRN builds a response normalisation.
+func (b *builder) buildLRN(lp *shard.LayerPlan, cur *value) (*value, error) {
+	d := b.lrnDesc(lp)
 	op, err := b.dev.NewLRN(d)
 	if err != nil {
 		return nil, err
 	}
 	b.closers = append(b.closers, op.Close)
-	x, home, err := b.adapt(same(l.Name), cur, b.maps(s), op.Layouts())
-	if err != nil {
-		return nil, err
-	}
-	y, err := b.newValue(b.maps(s), op.Layouts())
-	if err != nil {
-		return nil, err
-	}
-	b.fwd(same(l.Name), func(*pass) error { return op.Forward(b.st, x.buf, y.buf) })
-	b.back(same(l.Name+" gradient"), func(*pass) error { return op.Backward(b.st, x.buf, y.buf, y.grad, x.grad) })
-	home()
-	return y, nil
+	l := op.Layouts()
+	return b.buildMaps(same(lp.Layer.Name), cur, mapsOp{x: d.Shape(), y: d.Shape(), wantX: l, wantY: l,
+		forward: func(x, y *value) error { return op.Forward(b.st, x.buf, y.buf) },
+		back:    func(x, y *value) error { return op.Backward(b.st, x.buf, y.buf, y.grad, x.grad) }})
 }
 
 // buildPool builds max-pooling.
 func (b *builder) buildPool(lp *shard.LayerPlan, cur *value) (*value, error) {
-	l, in, out := lp.Layer, lp.Columns[b.column].In, lp.Columns[b.column].Out
-	op, err := b.dev.NewPool(cudakern.PoolDesc{N: b.batch, C: in.C, H: in.H, W: in.W, OutH: out.H, OutW: out.W,
-		Kernel: l.Kernel, Stride: l.Stride, Pad: cudakern.Pad(l.Pad), TiesAll: l.Ties == shard.TiesAll})
+	d := b.poolDesc(lp)
+	op, err := b.dev.NewPool(d)
 	if err != nil {
 		return nil, err
 	}
 	b.closers = append(b.closers, op.Close)
 	wantX, wantY := op.Layouts()
-	x, home, err := b.adapt(same(l.Name), cur, b.maps(in), wantX)
+	return b.buildMaps(same(lp.Layer.Name), cur, mapsOp{x: d.XShape(), y: d.YShape(), wantX: wantX, wantY: wantY,
+		forward: func(x, y *value) error { return op.Forward(b.st, x.buf, y.buf) },
+		back:    func(x, y *value) error { return op.Backward(b.st, x.buf, y.buf, y.grad, x.grad) }})
+}
+
+// newNormPool makes the op for an lrn and a pool at the head of layers, behind a rectified one. It is nil where they
+// are something else, and where the device, or the column, has no such op.
+func (b *builder) newNormPool(layers []shard.LayerPlan) (cudakern.NormPool, error) {
+	dev, ok := b.dev.(cudakern.NormPooler)
+	if !ok || len(layers) < 2 || layers[0].Layer.Kind != shard.LRN || layers[1].Layer.Kind != shard.Pool ||
+		layers[0].Exchange >= 0 || layers[1].Exchange >= 0 || layers[0].Columns[b.column].Own.Count == 0 {
+		return nil, nil
+	}
+	op, err := dev.NewNormPool(cudakern.NormPoolDesc{LRN: b.lrnDesc(&layers[0]), Pool: b.poolDesc(&layers[1]),
+		ReLU: true})
+	if errors.Is(err, cudakern.ErrUnsupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("with %s and %s: %w", layers[0].Layer.Name, layers[1].Layer.Name, err)
+	}
+	b.closers = append(b.closers, op.Close)
+	return op, nil
+}
+
+// buildNormPool builds what op does: normalisation and pooling, and on the way back the rectifier before them.
+func (b *builder) buildNormPool(lrn, pool *shard.LayerPlan, op cudakern.NormPool, cur *value) (*value, error) {
+	picks, err := b.dev.AllocBytes(op.PickBytes())
 	if err != nil {
 		return nil, err
 	}
-	y, err := b.newValue(b.maps(out), wantY)
+	b.buffers = append(b.buffers, picks)
+	wantX, wantY := op.Layouts()
+	d := b.poolDesc(pool)
+	return b.buildMaps(same(lrn.Layer.Name+"+"+pool.Layer.Name), cur, mapsOp{
+		x: d.XShape(), y: d.YShape(), wantX: wantX, wantY: wantY,
+		forward: func(x, y *value) error { return op.Forward(b.st, x.buf, y.buf, picks) },
+		back:    func(x, y *value) error { return op.Backward(b.st, x.buf, picks, y.grad, x.grad) }})
+}
+
+// mapsOp is an op from maps to maps: its operands, and its passes over them.
+type mapsOp struct {
+	x, y          cudakern.Shape
+	wantX, wantY  cudakern.Layout
+	forward, back func(x, y *value) error
+}
+
+// buildMaps appends an op's phases.
+func (b *builder) buildMaps(name label, cur *value, op mapsOp) (*value, error) {
+	x, home, err := b.adapt(name, cur, op.x, op.wantX)
 	if err != nil {
 		return nil, err
 	}
-	b.fwd(same(l.Name), func(*pass) error { return op.Forward(b.st, x.buf, y.buf) })
-	b.back(same(l.Name+" gradient"), func(*pass) error { return op.Backward(b.st, x.buf, y.buf, y.grad, x.grad) })
+	y, err := b.newValue(op.y, op.wantY)
+	if err != nil {
+		return nil, err
+	}
+	b.fwd(name, func(*pass) error { return op.forward(x, y) })
+	b.back(name.with(" gradient"), func(*pass) error { return op.back(x, y) })
 	home()
 	return y, nil
 }

@@ -25,9 +25,12 @@ type block struct {
 	w    *param
 }
 
+// rectifier says which passes of the relu behind a layer are done with the layer.
+type rectifier struct{ forward, backward bool }
+
 // buildWeighted builds a conv or dense layer: the blocks' products summed in plan order onto one output, then ReLU if
 // asked. Before an `all` layer the maps cross; the own block does not wait for them.
-func (b *builder) buildWeighted(lp *shard.LayerPlan, cur *value, relu bool) (*value, error) {
+func (b *builder) buildWeighted(lp *shard.LayerPlan, cur *value, relu rectifier) (*value, error) {
 	x, err := b.newCrossing(lp, cur)
 	if err != nil {
 		return nil, err
@@ -38,11 +41,11 @@ func (b *builder) buildWeighted(lp *shard.LayerPlan, cur *value, relu bool) (*va
 	if lp.Columns[b.column].Own.Count == 0 {
 		return nil, x.collect()
 	}
-	y, blocks, bias, err := b.buildForward(lp, cur, x, relu)
+	y, blocks, bias, err := b.buildForward(lp, cur, x, relu.forward)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.buildBackward(lp, cur, x, y, blocks, bias, relu); err != nil {
+	if err := b.buildBackward(lp, cur, x, y, blocks, bias, relu.backward); err != nil {
 		return nil, err
 	}
 	return y, nil
