@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,6 +24,7 @@ type benchCmd struct {
 	Carrier  string `default:"auto" enum:"auto,shm,grpc" help:"Carrier of the exchange between the cells: auto takes the fastest; shm and grpc are used even within this process."`
 	Device   string `default:"cpu" help:"Device to drive: see worker devices."`
 	JSON     bool   `help:"Print as JSON, with the phases of every cell."`
+	Paced    bool   `hidden:"" help:"With --alone: wait for a line on standard input before every step, and print its seconds behind it."`
 }
 
 // Limits of flags; what is sensible ends well before.
@@ -50,6 +52,9 @@ func (c *benchCmd) check() error {
 				f.instead)}
 		}
 	}
+	if c.Paced && !c.Alone {
+		return usageError{errors.New("--paced without --alone: cells that exchange cannot be held one by one; add --alone")}
+	}
 	return checkThreads(c.Threads)
 }
 
@@ -76,6 +81,9 @@ func (c *benchCmd) run(ctx context.Context, con console, clock func() func() tim
 		if err := r.head(con.out, busy()); err != nil {
 			return also(err, rig.close())
 		}
+	}
+	if c.Paced {
+		rig.pace = newPace(con)
 	}
 	err = rig.measure(ctx, clock, c.Warmup+c.Steps)
 	if err = also(err, rig.close()); err != nil {

@@ -26,6 +26,7 @@ type benchRig struct {
 	cells   []*benchCell
 	info    cudakern.Info
 	members *exchange.Membership // nil: the cell runs alone
+	pace    *pace                // nil: as fast as it goes
 	closers []func() error
 }
 
@@ -166,10 +167,16 @@ func (r *benchRig) measure(ctx context.Context, clock func() func() time.Time, s
 		}
 		return err
 	}
+	if err := r.pace.wait(); err != nil {
+		return err
+	}
 	running, ctx := errgroup.WithContext(ctx)
 	for i, c := range r.cells {
 		running.Go(func() error {
-			return built[i].Measure(ctx, steps, func(s train.StepTimes) { c.steps = append(c.steps, s) })
+			return built[i].Measure(ctx, steps, func(s train.StepTimes) error {
+				c.steps = append(c.steps, s)
+				return r.pace.step(s.Ended.Sub(s.Began), len(c.steps) == steps)
+			})
 		})
 	}
 	return running.Wait()

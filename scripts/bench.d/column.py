@@ -2,6 +2,7 @@
 import argparse
 import json
 import os
+import sys
 import time
 
 import torch
@@ -42,6 +43,8 @@ def main():
     a.add_argument("--steps", type=int, default=5, help="after one that does not count")
     a.add_argument("--rank", type=int, default=-1, help="0 or 1: of a pair, which meets at --meet")
     a.add_argument("--meet", metavar="FILE")
+    a.add_argument("--paced", action="store_true",
+                   help="wait for a line on standard input before every step, and print its seconds behind it")
     a.add_argument("--check", metavar="FILE", help="train what check.py wrote instead, and print the losses")
     a = a.parse_args()
     variant = VARIANTS[a.variant]
@@ -73,6 +76,8 @@ def main():
             masks = [m[step][:, half] for m in check["masks"]]
         if a.rank >= 0:
             dist.barrier()
+        if a.paced and not sys.stdin.readline():
+            sys.exit("standard input ended")
         began, used = time.perf_counter(), time.process_time()
         optimizer.zero_grad(set_to_none=True)
         link.clear()
@@ -82,6 +87,8 @@ def main():
         losses.append(loss.item())
         seconds.append(time.perf_counter() - began)
         busy.append(time.process_time() - used)
+        if a.paced:
+            print(f"{seconds[-1]:.6f}", flush=True)
     print(json.dumps({"variant": a.variant, "steps": seconds[1:], "busy": busy[1:], "losses": losses}))
     if a.rank >= 0:
         dist.destroy_process_group()

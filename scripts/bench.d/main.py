@@ -79,16 +79,17 @@ class Rounds:
     def __init__(self):
         self.values, self.raw, self.failed = {}, {}, {}
 
-    def measure(self, name, run, value):
+    def measure(self, name, run, value, keep=True):
         """Runs a side once and keeps the number that value makes of its result."""
         if name in self.failed:
             return
-        say(f"  {name}")
         try:
             result = run()
         except sides.Failed as err:
             self.failed[name] = str(err)
             say(f"  {name} FAILED: {err}")
+            return
+        if not keep:
             return
         self.raw.setdefault(name, []).append(result)
         self.values.setdefault(name, []).append(value(result))
@@ -104,23 +105,42 @@ class Rounds:
         return statistics.median(each), min(each), max(each)
 
 
+def columns(a, torch_side, cores, rounds):
+    """Has one column of every side train on one core, a step of each in turn: rounds.values has the images a second of
+    every turn."""
+    def start(name, process):
+        if name not in rounds.failed:
+            turns.add(name, process())
+
+    turns, last = sides.Turns(), cores[-1:]
+    steps = ("--batch", a.batch, "--steps", a.turns)
+    try:
+        for v in VARIANTS:
+            start(f"PyTorch {v}", lambda v=v: torch_side.start(cores[-1], v, *steps, "--paced"))
+        for name, on, threads in (("ours", last, 1), ("ours, 2 threads", cores, 2)):
+            command = sides.bench(on, a.batch, a.turns, threads, "--alone", "--paced")
+            start(name, lambda command=command: sides.piped(command))
+        for turn in range(a.turns + 1):
+            say(f"  turn {turn} of {a.turns}" + (", which does not count" if turn == 0 else ""))
+            names = [n for n in turns.processes if n not in rounds.failed]
+            for name in names if turn % 2 == 1 else reversed(names):
+                rounds.measure(name, lambda: turns.step(name), lambda seconds: a.batch / seconds, keep=turn > 0)
+    finally:
+        turns.close()
+
+
 def plan(a, torch_side, cores):
-    """The sides of a round: name, what runs it, what its figure is."""
+    """The sides of a round of pairs: name, what runs it, what its figure is."""
     def speed(r):
         return a.batch / statistics.median(r["steps"])
 
-    last = cores[-1:]
-    column = [(f"PyTorch {v}", lambda v=v: torch_side.alone(v, "--batch", a.batch, "--steps", a.steps), speed)
-              for v in VARIANTS]
-    column += [("ours", lambda: sides.ours(last, a.batch, a.steps, alone=True), speed),
-               ("ours, 2 threads", lambda: sides.ours(cores, a.batch, a.steps, threads=2, alone=True), speed)]
     pair = [(f"pair: PyTorch {v}", lambda v=v: torch_side.pair(v, "--batch", a.batch, "--steps", a.steps),
              lambda rs: min(map(speed, rs))) for v in PAIRS]
-    pair += [("pair: ours", lambda: sides.pair(cores, a.batch, 10**6, a.windows), lambda r: r["images_per_second"]),
-             ("pair: ours, a checkpoint every 10 steps", lambda: sides.pair(cores, a.batch, 10, a.windows),
-              lambda r: r["images_per_second"]),
-             ("pair: ours, one worker", lambda: sides.ours(cores, a.batch, a.steps, threads=2), speed)]
-    return column * ("column" in a.only) + pair * ("pair" in a.only)
+    return pair + [
+        ("pair: ours", lambda: sides.pair(cores, a.batch, 10**6, a.windows), lambda r: r["images_per_second"]),
+        ("pair: ours, a checkpoint every 10 steps", lambda: sides.pair(cores, a.batch, 10, a.windows),
+         lambda r: r["images_per_second"]),
+        ("pair: ours, one worker", lambda: sides.ours(cores, a.batch, a.steps, threads=2), speed)]
 
 
 def spread(r, digits=2):
@@ -131,7 +151,8 @@ def report(a, head, found, loads, rounds, extra):
     """The report in Markdown."""
     lines = [f"# scripts/bench, {head['date']}", ""]
     lines += [f"- {k}: {v}" for k, v in head.items() if k != "date"]
-    lines += [f"- batch {a.batch}; {a.rounds} rounds of every side in turn; medians, and (least-most) over the rounds",
+    lines += [f"- batch {a.batch}; columns take turns, a step of each, {a.turns} times; pairs {a.rounds} times",
+              "- medians, and (least-most) over the turns",
               "- cores busy before the rounds: " + ", ".join(f"{100 * v:.0f} %" for v in loads)]
     if max(loads, default=0) > IDLE:
         lines.append("- **This machine was not idle: the figures are not to be relied on.**")
@@ -206,7 +227,7 @@ def main():
             p.error(f"--only {part}: there is column, pair and others")
     a.rounds = a.rounds or (1 if a.quick else 3)
     a.batch = a.batch or (32 if a.quick else 128)
-    a.steps, a.windows = (3, 1) if a.quick else (7, 2)
+    a.turns, a.steps, a.windows = (2, 3, 1) if a.quick else (4 * a.rounds, 7, 2)
     cores = sorted(os.sched_getaffinity(0))[:2]
     os.makedirs(sides.DATA, exist_ok=True)
     torch_side = sides.Torch(VARIANTS, a.jemalloc, cores)
@@ -224,8 +245,11 @@ def main():
             say(f"round {i + 1} of {a.rounds}; {100 * loads[-1]:.0f} % of the cores are busy with something else")
             if loads[-1] > IDLE:
                 say("WARNING: this machine is not idle; the figures are not to be relied on")
-            each = plan(a, torch_side, cores)
+            if "column" in a.only and i == 0:
+                columns(a, torch_side, cores, rounds)
+            each = plan(a, torch_side, cores) if "pair" in a.only else []
             for side in each if i % 2 == 0 else reversed(each):
+                say(f"  {side[0]}")
                 rounds.measure(*side)
         extra = derived(rounds) + (elsewhere(cores) if "others" in a.only else [])
     except sides.Failed as err:

@@ -34,6 +34,12 @@ def output(command, env=None, what=None):
     return p.stdout
 
 
+def piped(command, env=None):
+    """Starts a command whose input, output and errors are ours."""
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
 class Torch:
     """PyTorch's side. Every process has one thread and a core of its own."""
 
@@ -45,7 +51,7 @@ class Torch:
         if self.variants[variant].jemalloc:
             env.update(LD_PRELOAD=self.jemalloc, MALLOC_CONF=MALLOC)
         command = pinned(core, sys.executable, os.path.join(HERE, "column.py"), "--variant", variant, *map(str, args))
-        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return piped(command, env)
 
     def results(self, *processes):
         out = []
@@ -67,11 +73,43 @@ class Torch:
             return self.results(*(self.start(c, variant, *args, *meet, "--rank", k) for k, c in enumerate(self.cores)))
 
 
-def ours(cores, batch, steps, columns=2, threads=1, alone=False):
-    """Steps by `worker bench`."""
-    command = [os.path.join(ROOT, "bin/worker"), "bench", "--network", "alexnet", "--columns", str(columns), "--json",
-               "--batch", str(batch), "--threads", str(threads), "--steps", str(steps), "--warmup", "1"]
-    return json.loads(output(pinned(",".join(map(str, cores)), *command, *(["--alone"] if alone else []))))
+def bench(cores, batch, steps, threads, *args):
+    """The command of `worker bench` on some cores."""
+    return pinned(",".join(map(str, cores)), os.path.join(ROOT, "bin/worker"), "bench", "--network", "alexnet",
+                  "--json", "--batch", str(batch), "--threads", str(threads), "--steps", str(steps), "--warmup", "1",
+                  *args)
+
+
+def ours(cores, batch, steps, threads):
+    """Steps of two columns in one worker."""
+    return json.loads(output(bench(cores, batch, steps, threads)))
+
+
+class Turns:
+    """Columns that take turns, a step each, so that what else the machine does meets all of them alike. All of them are
+    in memory; whoever's turn it is not waits for a line."""
+
+    def __init__(self):
+        self.processes = {}
+
+    def add(self, name, process):
+        self.processes[name] = process
+
+    def step(self, name):
+        """Has a side do a step; its seconds."""
+        p = self.processes[name]
+        try:
+            p.stdin.write("\n")
+            p.stdin.flush()
+            return float(p.stdout.readline())
+        except (OSError, ValueError):
+            p.kill()
+            raise Failed(f"{name} failed:\n{p.communicate()[1][-2000:]}") from None
+
+    def close(self):
+        for p in self.processes.values():
+            p.kill()
+            p.communicate()
 
 
 def picture(path, rng):

@@ -21,8 +21,9 @@ type PhaseTime struct {
 }
 
 // Measure does so many steps from the cell's state, as Run does them but for evaluations and checkpoints, and calls
-// each behind every step. Like Run it locks its OS thread, and an error of it is a *CellError.
-func (c *Cell) Measure(ctx context.Context, steps int, each func(StepTimes)) error {
+// each behind every step; an error of that ends them. Like Run it locks its OS thread, and an error of it is a
+// *CellError.
+func (c *Cell) Measure(ctx context.Context, steps int, each func(StepTimes) error) error {
 	return c.inRun(ctx, func(ctx context.Context) error {
 		var t StepTimes
 		c.timed = func(ph *phase, took time.Duration) {
@@ -35,7 +36,9 @@ func (c *Cell) Measure(ctx context.Context, steps int, each func(StepTimes)) err
 				return err
 			}
 			t.Ended = c.now()
-			each(t)
+			if err := each(t); err != nil {
+				return err
+			}
 		}
 		return nil
 	})

@@ -31,7 +31,7 @@ func TestMeasuredStepsAreThoseOfARun(t *testing.T) {
 	digests, times := map[exchange.Cell][32]byte{}, map[exchange.Cell][]StepTimes{}
 	got := setup{dev: ref.New(), job: j, root: root, steps: func(ctx context.Context, c *Cell) error {
 		var own []StepTimes
-		if err := c.Measure(ctx, jobSteps, func(s StepTimes) { own = append(own, s) }); err != nil {
+		if err := c.Measure(ctx, jobSteps, func(s StepTimes) error { own = append(own, s); return nil }); err != nil {
 			return err
 		}
 		digest, err := c.Digest()
@@ -101,7 +101,7 @@ func TestAlone(t *testing.T) {
 		got := setup{dev: dev, job: j, root: t.TempDir(),
 			exchanger: func(exchange.Cell, exchange.Exchanger) exchange.Exchanger { return NewAlone() },
 			steps: func(ctx context.Context, c *Cell) error {
-				if err := c.Measure(ctx, 3, func(StepTimes) {}); err != nil {
+				if err := c.Measure(ctx, 3, func(StepTimes) error { return nil }); err != nil {
 					return err
 				}
 				if c.id.Column == 0 {
@@ -109,7 +109,7 @@ func TestAlone(t *testing.T) {
 				}
 				ctx, cancel := context.WithCancelCause(ctx)
 				cancel(ended)
-				return c.Measure(ctx, 3, func(StepTimes) {})
+				return c.Measure(ctx, 3, func(StepTimes) error { return nil })
 			}}.run(t)
 		for id, err := range got.errs {
 			if where, ok := errors.AsType[*CellError](err); !ok || !errors.Is(err, ended) || where.Step != 3 {
