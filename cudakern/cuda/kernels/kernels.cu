@@ -1,3 +1,4 @@
 // Every kernel of the CUDA device, one translation unit: gen.sh compiles it to the two images.
 #include "gpu.h"
 #include "conv.cu"
+#include "dense.cu"
