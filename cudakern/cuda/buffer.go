@@ -242,7 +242,8 @@ func (b *buffer) Intact() error {
 		}
 		for i, v := range got {
 			if v != guardByte {
-				return fmt.Errorf("cuda: something has written %s buffer %v of %d bytes, %d bytes off", g.where, b.shape, b.bytes, i)
+				return fmt.Errorf("cuda: something has written %s buffer %v of %d bytes, at byte %d of the guard", g.where,
+					b.shape, b.bytes, i)
 			}
 		}
 	}

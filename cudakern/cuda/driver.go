@@ -2,11 +2,7 @@
 
 package cuda
 
-/*
-// Of the shim that stands in for the driver when linking: what cuInit said, and why there is no driver if there is none.
-extern int cushim_init_result(void);
-extern const char *cushim_why(void);
-*/
+// #include <colonnade_driver.h>
 import "C"
 
 import (
@@ -21,8 +17,8 @@ import (
 
 // driverWorks says why no GPU can be driven, nil if one can.
 func driverWorks() error {
-	rc := int(C.cushim_init_result())
-	if why := C.GoString(C.cushim_why()); why != "" {
+	rc := int(C.colonnadeDriverInit())
+	if why := C.GoString(C.colonnadeDriverReason()); why != "" {
 		return fmt.Errorf("no CUDA driver (%s); install NVIDIA's driver: %w", why, cudakern.ErrUnsupported)
 	}
 	switch {

@@ -43,7 +43,8 @@ func (d *Device) launch(st *stream, kernel string, grid, block dim, shared int, 
 		return fmt.Errorf("launch %s: %w", kernel, err)
 	}
 	if st.d != d {
-		return fmt.Errorf("launch %s: the stream is of %s, not of %s: %w", kernel, st.d.name, d.name, cudakern.ErrUnsupported)
+		return fmt.Errorf("launch %s: the stream is of %s, not of %s: %w", kernel, st.d.name, d.name,
+			cudakern.ErrUnsupported)
 	}
 	return st.enqueue(func() error { return d.start(l, st) })
 }
@@ -51,7 +52,8 @@ func (d *Device) launch(st *stream, kernel string, grid, block dim, shared int, 
 // fill checks the launch's sizes and puts the arguments into their cells.
 func (l *launching) fill(d *Device, args []any) error {
 	g, b := l.grid, l.block
-	if g.X > most.X || g.Y > most.Y || g.Z > most.Z || b.X*b.Y*b.Z > mostThreads || b.Z > 64 || l.shared > d.props.sharedMost {
+	if g.X > most.X || g.Y > most.Y || g.Z > most.Z || b.X*b.Y*b.Z > mostThreads || b.Z > 64 ||
+		l.shared > d.props.sharedMost {
 		return fmt.Errorf("grid %v, block %v, %d bytes of shared memory: more than a GPU takes: %w", g, b, l.shared,
 			cudakern.ErrShape)
 	}

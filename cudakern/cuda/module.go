@@ -75,8 +75,8 @@ func loadImage(what, text string) (cu.Module, error) {
 		}
 	}
 	if refusal(err) {
-		err = fmt.Errorf("the driver (CUDA %s) does not take our kernels' PTX; install a newer driver: %w", version(cu.Version()),
-			err)
+		err = fmt.Errorf("the driver (CUDA %s) does not take our kernels' PTX; install a newer driver: %w",
+			version(cu.Version()), err)
 	}
 	return m, err
 }

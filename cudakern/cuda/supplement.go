@@ -64,7 +64,8 @@ func codeName(code int) string {
 }
 
 // knownCodes are names for where there is no driver to ask.
-var knownCodes = map[int]string{codeOutOfMemory: "CUDA_ERROR_OUT_OF_MEMORY", codeNotInitialized: "CUDA_ERROR_NOT_INITIALIZED",
+var knownCodes = map[int]string{codeOutOfMemory: "CUDA_ERROR_OUT_OF_MEMORY",
+	codeNotInitialized: "CUDA_ERROR_NOT_INITIALIZED",
 	codeStubLibrary: "CUDA_ERROR_STUB_LIBRARY", codeNoDevice: "CUDA_ERROR_NO_DEVICE", codeNotFound: "CUDA_ERROR_NOT_FOUND"}
 
 // waitStream and waitEvent block the calling thread, not the device's, until what is enqueued is done. They may be
@@ -94,13 +95,10 @@ func allowShared(f cu.Function, bytes int) error {
 		"cuFuncSetAttribute", "dynamic shared memory")
 }
 
-// portable is CU_MEMHOSTALLOC_PORTABLE: pinned for every context.
-const portable = 1
-
 // allocPinned allocates host memory that copies need not stage, for every context of the process.
 func allocPinned(n int) (unsafe.Pointer, error) {
 	var p unsafe.Pointer
-	rc := C.cuMemHostAlloc(&p, C.size_t(n), portable)
+	rc := C.cuMemHostAlloc(&p, C.size_t(n), C.CU_MEMHOSTALLOC_PORTABLE)
 	return p, called(rc, "cuMemHostAlloc", sizeOf(int64(n)))
 }
 
