@@ -4,3 +4,4 @@
 #include "input.cu"
 #include "maps.cu"
 #include "softmax.cu"
+#include "conv.cu"
