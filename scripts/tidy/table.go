@@ -59,6 +59,8 @@ var importTable = []importRule{
 		third: []string{"gorgonia.org/cu", "github.com/NVIDIA/go-nvml", unix},
 		tests: []string{"cudakern/kerntest", "cudakern/ref", "cudakern/cudaemu"},
 		why:   "the driver stays behind the Device interface"},
+	{path: "cudakern/cudaemu",
+		why: "starts the emulated driver for tests; it knows the driver's interface, in C++, and nothing of the device"},
 	{path: "checkpoint", ours: []string{"shard"}, third: []string{bbolt, xxh3, unix},
 		why: "a file format with its verification; of ours it may know the names of parameters only"},
 
@@ -97,7 +99,7 @@ var importTable = []importRule{
 		why: "keeps the lease and carries messages; what they mean is the program's matter"},
 	{path: "worker/train", ours: []string{"cudakern", "cudakern/philox", "shard/...", "checkpoint", "worker/data",
 		"worker/exchange"},
-		tests: []string{"cudakern/cpu", "cudakern/ref"},
+		tests: []string{"cudakern/cpu", "cudakern/cuda", "cudakern/cudaemu", "cudakern/ref"},
 		why:   "a cell trains on any Device and over any Exchanger: it neither opens devices nor speaks to the coordinator"},
 	{path: "worker/exchange", ours: []string{"proto/exchangepb"}, third: []string{grpc, protobuf, xxh3, unix},
 		why: "moves bytes between cells, fenced; it knows neither networks nor devices"},

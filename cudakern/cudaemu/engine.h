@@ -1,0 +1,123 @@
+// The emulator's state: devices, contexts, modules, and what every call of the driver goes through.
+#pragma once
+
+#include "settings.h"
+#include "stream.h"
+
+#include <atomic>
+#include <map>
+#include <set>
+#include <unordered_map>
+
+namespace emu {
+
+struct Device {
+  int ordinal = 0, board = 0; // as the program counts, and as the machine does
+  int capability = 80;
+  size_t total = 0, used = 0;
+  CUctx_st *primary = nullptr;
+  int primaryUsers = 0;
+  unsigned primaryFlags = 0;
+  bool lost = false;
+  long launches = 0;
+
+  int sharedPerBlock() const;          // with the attribute set
+  int sharedPerMultiprocessor() const;
+  int threadsPerMultiprocessor() const;
+  int multiprocessors() const;
+};
+
+} // namespace emu
+
+struct CUctx_st {
+  emu::Device *device = nullptr;
+  unsigned flags = 0;
+  bool primary = false, dying = false;
+  int sticky = 0;                       // what every call returns from the first fault on
+  std::string fault;                    // the line that was printed
+  std::set<CUctx_st *> peers;           // contexts whose memory kernels here may touch
+  CUstream_st legacy;                   // the default stream
+  std::set<CUstream_st *> streams;      // open ones, the default stream not among them
+  std::vector<CUstream_st *> closed;    // not joined yet
+  std::map<int, size_t> limits;
+};
+
+struct CUmod_st;
+
+namespace emu {
+
+// Engine is never destroyed: threads of streams may outlive main, and a Go program ends without destructors.
+struct Engine {
+  std::mutex mutex;                 // guards all below and the fields of contexts, streams, events, operations
+  std::condition_variable changed;  // an operation came, finished, or a stream closes
+  bool started = false;
+  Settings settings;
+  std::vector<Device> devices;      // fixed once started
+  std::set<CUctx_st *> contexts;
+  std::set<CUevent_st *> events;
+  std::set<CUmod_st *> modules;
+  std::set<CUstream_st *> streams;  // open ones of all contexts
+  Ticks host;                       // all that the host has waited for
+  uint32_t streamCount = 1;
+  Turns turns;
+  std::unordered_map<std::string, long> calls; // how often, for injected errors
+};
+Engine &engine();
+
+inline bool full() { return engine().settings.level == Level::full; }
+
+double milliseconds();
+
+// report prints the one line of a fault: "cudaemu: TEXT".
+void report(const std::string &text);
+// text formats like printf.
+std::string text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+// breakContext leaves a context with a sticky error and prints why, once. Needs the engine's mutex.
+void breakContext(CUctx_st &context, int error, const std::string &why);
+// loseDevice breaks all contexts of a device, now and later. Needs the engine's mutex.
+void loseDevice(Device &device, const std::string &why);
+
+// currentContext is the top of the calling thread's stack, null if there is none.
+CUctx_st *currentContext();
+std::vector<CUctx_st *> &contextStack();
+
+// begin is what every call starts with: the driver is up, and no error is injected into this call.
+CUresult begin(const char *call);
+// beginInContext adds: a context is current, alive and without a sticky error.
+CUresult beginInContext(const char *call, CUctx_st **context);
+
+// withDriver and withContext run the body of a call; nothing thrown leaves the library.
+template <class Body> CUresult withDriver(const char *call, Body body) noexcept {
+  try {
+    if (CUresult r = begin(call)) return r;
+    return body();
+  } catch (const std::bad_alloc &) {
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  } catch (const std::exception &e) {
+    report(std::string(call) + ": " + e.what());
+    return CUDA_ERROR_UNKNOWN;
+  }
+}
+
+template <class Body> CUresult withContext(const char *call, Body body) noexcept {
+  try {
+    CUctx_st *context = nullptr;
+    if (CUresult r = beginInContext(call, &context)) return r;
+    return body(*context);
+  } catch (const std::bad_alloc &) {
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  } catch (const std::exception &e) {
+    report(std::string(call) + ": " + e.what());
+    return CUDA_ERROR_UNKNOWN;
+  }
+}
+
+// deviceOf gives a device by ordinal, null if there is none.
+Device *deviceOf(CUdevice ordinal);
+// usable says whether a stream handle may be used in a context: null and 1 are the default stream.
+bool usable(CUctx_st &context, CUstream stream);
+inline CUstream_st *orLegacy(CUstream stream) { return stream == CUstream(1) ? nullptr : stream; }
+inline CUresult stickyOf(CUctx_st &context) { return CUresult(context.sticky); }
+
+} // namespace emu
