@@ -12,8 +12,6 @@ import (
 
 func todo(op string) error { return fmt.Errorf("%s: no kernel yet: %w", op, cudakern.ErrUnsupported) }
 
-func newConv(*Device, cudakern.ConvDesc) (cudakern.Conv, error)          { return nil, todo("conv") }
-func newDense(*Device, cudakern.DenseDesc) (cudakern.Dense, error)       { return nil, todo("dense") }
 func newReLU(*Device, cudakern.ReLUDesc) (cudakern.ReLU, error)          { return nil, todo("relu") }
 func newLRN(*Device, cudakern.LRNDesc) (cudakern.LRN, error)             { return nil, todo("lrn") }
 func newPool(*Device, cudakern.PoolDesc) (cudakern.Pool, error)          { return nil, todo("pool") }
