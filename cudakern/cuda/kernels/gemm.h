@@ -33,7 +33,7 @@ struct Place {
   static constexpr int ROWS = 8, COLUMNS = 8;
   int x, y;
   GPU_METHOD Place() {
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int thread = gpu_thread(), lane = thread & 31, warp = thread >> 5;
     x = ((lane & 7) + warp % (T::N / 64) * 8) * 4;
     y = ((lane >> 3) + warp / (T::N / 64) * 4) * 4;
   }
@@ -85,18 +85,18 @@ GPU_FN void each(S &source, int steps, Body body) {
     }
     gpu_copy_commit();
   }
-  int stage = 0, next = STAGES - 1;
-  for (int s = 0; s < steps; s++) {
+  int stage = 0;
+  for (int left = steps; left > 0; left--) {
     gpu_copy_wait<STAGES - 2>();
     __syncthreads();
-    if (s + STAGES - 1 < steps) {
+    if (left > STAGES - 1) {
+      const int next = stage == 0 ? STAGES - 1 : stage - 1;
       source.advance();
       copy(source, a0 + next * 4 * T::FLOATS_A, b0 + next * 4 * T::FLOATS_B);
     }
     gpu_copy_commit(); // an empty group at the end, so that the count of groups goes on
     body(as[stage], bs[stage]);
     stage = stage == STAGES - 1 ? 0 : stage + 1;
-    next = next == STAGES - 1 ? 0 : next + 1;
   }
 }
 
@@ -148,8 +148,8 @@ GPU_FN void each(S &source, int steps, Body body) {
   fetched.put(source, as[0], bs[0]);
   __syncthreads();
   int buffer = 0;
-  for (int s = 1;; s++) {
-    const bool more = s < steps;
+  for (int left = steps - 1;; left--) {
+    const bool more = left > 0;
     if (more) {
       source.advance();
       fetched.get(source);
@@ -166,9 +166,11 @@ GPU_FN void each(S &source, int steps, Body body) {
 
 #endif
 
-// multiply leaves the thread's elements of the tile in c. steps is at least 1.
+// multiply leaves the thread's elements of the tile in c. steps is at least 1. Who calls it finds out anew where they
+// are, Place, so that the loop has the registers.
 template <class T, class S>
-GPU_FN void multiply(S &source, int steps, const Place<T> &place, float (&c)[8][8]) {
+GPU_FN void multiply(S &source, int steps, float (&c)[8][8]) {
+  const Place<T> place;
 #pragma unroll
   for (int i = 0; i < 8; i++)
 #pragma unroll
@@ -178,15 +180,14 @@ GPU_FN void multiply(S &source, int steps, const Place<T> &place, float (&c)[8][
 
 constexpr int ACCUMULATE = 1, RELU = 2; // flags of Finish
 
-// Finish is what becomes of an element of a product: [what was there +] product [+ bias] [then max(0)], without
-// branches, since there are 64 of it in a thread. A NaN stays one.
+// Finish is what becomes of an element of a product and its bias: [what was there +] v [then max(0)], without branches,
+// since there are 64 of it in a thread. A NaN stays one.
 struct Finish {
   bool add;
   float least;
   GPU_METHOD explicit Finish(int flags)
       : add(flags & ACCUMULATE), least(flags & RELU ? 0.0f : __int_as_float((int)0xff800000)) {}
-  GPU_METHOD void operator()(float *at, float v, float bias) const {
-    v += bias;
+  GPU_METHOD void operator()(float *at, float v) const {
     v += add ? *at : 0.0f;
     *at = v < least ? least : v;
   }
