@@ -1,6 +1,6 @@
 // cuInit and what the driver says of its devices.
-#include "control.h"
 #include "engine.h"
+#include "hostguard.h"
 
 #include <cstring>
 
@@ -154,6 +154,7 @@ void start(Engine &e, const Settings &settings) {
     e.memory->setLimit(d.ordinal, settings.memory);
   }
   if (settings.shuffled) e.turns.start(settings.seed);
+  if (settings.checks != Check::Off) watchHost();
   e.started = true;
 }
 

@@ -1,5 +1,6 @@
 // Streams, events and host functions, as the program calls them.
 #include "engine.h"
+#include "hostguard.h"
 #include "ipc.h"
 #include "module.h"
 
@@ -134,7 +135,8 @@ CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void *argument) {
     Operation op;
     op.label = "cuLaunchHostFunc";
     op.calls = true;
-    op.run = [=] {
+    op.run = [=, pending = Pending(engine().hostFunctions)] {
+      if (full()) settleGuards(currentOperation()->clock);
       function(argument);
       return Fault{};
     };

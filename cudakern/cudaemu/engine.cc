@@ -101,12 +101,26 @@ int injected(const char *call) {
   return 0;
 }
 
+// heed does what the control file says, looked at every 10 ms at most. Needs the engine's mutex.
+void heed() {
+  Engine &e = engine();
+  if (e.settings.control.empty()) return;
+  double now = milliseconds();
+  if (now - e.controlRead < 10) return;
+  e.controlRead = now;
+  if (!e.control.refresh(e.settings.control)) return;
+  if (!e.control.wrong().empty()) report("CUDAEMU_CONTROL: this line says nothing: " + e.control.wrong());
+  for (Device &d : e.devices)
+    if (e.control.board(d.board).lost) loseDevice(d, "fell off the bus (Xid 79)");
+}
+
 } // namespace
 
 CUresult begin(const char *call) {
   Engine &e = engine();
   std::lock_guard<std::mutex> lock(e.mutex);
   if (!e.started) return CUDA_ERROR_NOT_INITIALIZED;
+  heed();
   return CUresult(injected(call));
 }
 
@@ -114,6 +128,7 @@ CUresult beginInContext(const char *call, CUctx_st **context) {
   Engine &e = engine();
   std::lock_guard<std::mutex> lock(e.mutex);
   if (!e.started) return CUDA_ERROR_NOT_INITIALIZED;
+  heed();
   CUctx_st *c = currentContext();
   if (!c) return CUDA_ERROR_INVALID_CONTEXT;
   if (!e.contexts.count(c) || c->dying) return CUDA_ERROR_CONTEXT_IS_DESTROYED;

@@ -1,6 +1,7 @@
 // The emulator's state: devices, contexts, modules, and what every call of the driver goes through.
 #pragma once
 
+#include "control.h"
 #include "order.h"
 #include "settings.h"
 #include "stream.h"
@@ -66,6 +67,10 @@ struct Engine {
   Ticks host;                       // all that the host has waited for
   uint32_t streamCount = 1;
   Turns turns;
+  Control control;
+  double controlRead = -1e9;        // when, in milliseconds
+  std::atomic<int> hostFunctions{0};        // enqueued and not done
+  std::atomic<int> launchesOnHostMemory{0}; // likewise, with an argument in pinned or registered memory
   std::unordered_map<std::string, long> calls; // how often, for injected errors
 };
 Engine &engine();
@@ -73,6 +78,16 @@ Engine &engine();
 // start makes what cuInit promises. Needs the engine's mutex.
 void start(Engine &e, const Settings &settings);
 int attributeOf(const Device &d, CUdevice_attribute attribute);
+
+// Pending counts an operation for as long as what it runs exists, which is until it is done.
+class Pending {
+public:
+  explicit Pending(std::atomic<int> &count)
+      : held((count++, &count), [](std::atomic<int> *c) { --*c; }) {}
+
+private:
+  std::shared_ptr<std::atomic<int>> held;
+};
 
 inline Memory &memory() { return *engine().memory; }
 inline bool full() { return engine().settings.checks == Check::Full; }

@@ -1,4 +1,5 @@
 #include "engine.h"
+#include "hostguard.h"
 
 #include <algorithm>
 #include <chrono>
@@ -120,6 +121,13 @@ void stamp(Operation &op, CUstream_st *stream, const std::vector<OperationRef> &
   if (op.run) engine().operations.add(op);
 }
 
+// settle takes into the host's clock what it has waited for.
+void settle(const Ticks &clock) {
+  if (!full()) return;
+  join(engine().host, clock);
+  settleGuards(engine().host);
+}
+
 CUresult waitLocked(CUctx_st &context, const OperationRef &op, Lock &lock) {
   Engine &e = engine();
   if (op) {
@@ -129,7 +137,7 @@ CUresult waitLocked(CUctx_st &context, const OperationRef &op, Lock &lock) {
       e.changed.wait(lock, [&] { return op->done; });
       e.turns.waiting--;
     }
-    join(e.host, op->clock);
+    settle(op->clock);
   }
   return stickyOf(context);
 }
@@ -209,7 +217,7 @@ CUresult query(CUctx_st &context, const OperationRef &operation) {
   Lock lock(e.mutex);
   if (context.sticky) return stickyOf(context);
   if (operation && !operation->done) return CUDA_ERROR_NOT_READY;
-  if (operation) join(e.host, operation->clock);
+  if (operation) settle(operation->clock);
   return CUDA_SUCCESS;
 }
 
