@@ -110,9 +110,9 @@ std::string readSettings(Settings &out) {
     r.integer("CUDAEMU_SEED", 0, INT64_MAX, "a number", out.seed);
   }
   if (const char *level = r.text("CUDAEMU_CHECK")) {
-    if (!strcmp(level, "off")) out.level = Level::off;
-    else if (!strcmp(level, "bounds")) out.level = Level::bounds;
-    else if (!strcmp(level, "full")) out.level = Level::full;
+    if (!strcmp(level, "off")) out.checks = Check::Off;
+    else if (!strcmp(level, "bounds")) out.checks = Check::Bounds;
+    else if (!strcmp(level, "full")) out.checks = Check::Full;
     else r.complain("CUDAEMU_CHECK", level, "off, bounds or full");
   }
   if (const char *list = r.text("CUDAEMU_CC")) {
@@ -153,6 +153,8 @@ std::string uuidText(int board) {
   }
   return text;
 }
+
+std::string boardName(const Settings &s, int board) { return "Emulated GPU sm_" + std::to_string(s.capabilityOf(board)); }
 
 std::string busId(int board) {
   char text[24];
