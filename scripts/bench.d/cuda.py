@@ -204,14 +204,14 @@ def layers(passes):
 
 def report(a, passes):
     lines = [f"# scripts/bench cuda: {a.network}, column 1 of {a.columns}, batch {a.batch}", "",
-             "**A bound, not a measurement: nothing of this ran on a GPU.** Each op ran once on the emulated driver, in "
-             "full size. Its time is at least what its multiply-adds, its shared memory or its operands' bytes take; "
-             "launches, latencies, caches and exchanges are left out.", ""]
+             "**A bound, not a measurement: nothing of this ran on a GPU.** Each op ran once on the emulated driver, "
+             "in full size. Its time is at least what its multiply-adds, its shared memory or its operands' bytes "
+             "take; launches, latencies, caches and exchanges are left out.", ""]
     by_layer, totals = layers(passes)
     lines += by_layer + [""]
     for gpu, seconds in zip(GPUS, totals):
-        lines.append(f"- {gpu.name} (sm_{gpu.capability}, {gpu.peak / 1e12:.1f} TFLOP/s, {gpu.memory / 1e12:.2f} TB/s): "
-                     f"a step takes a column at least {1e3 * seconds:.2f} ms, so at most {a.batch / seconds:,.0f} "
+        lines.append(f"- {gpu.name} (sm_{gpu.capability}, {gpu.peak / 1e12:.1f} TFLOP/s, "
+                     f"{gpu.memory / 1e12:.2f} TB/s): a step takes a column at least {1e3 * seconds:.2f} ms, so at most {a.batch / seconds:,.0f} "
                      f"images/s on {a.columns} GPUs; all columns on one: {1e3 * a.columns * seconds:.2f} ms.")
     lines += ["", "Published, measured, for comparison:", ""]
     for name, ms, peak, source in PUBLISHED:
