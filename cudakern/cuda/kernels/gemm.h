@@ -175,3 +175,19 @@ GPU_FN void multiply(S &source, int steps, const Place<T> &place, float (&c)[8][
     for (int j = 0; j < 8; j++) c[i][j] = 0.0f;
   each<T>(source, steps, [&](const float *as, const float *bs) { step<T>(c, place, as, bs); });
 }
+
+constexpr int ACCUMULATE = 1, RELU = 2; // flags of Finish
+
+// Finish is what becomes of an element of a product: [what was there +] product [+ bias] [then max(0)], without
+// branches, since there are 64 of it in a thread. A NaN stays one.
+struct Finish {
+  bool add;
+  float least;
+  GPU_METHOD explicit Finish(int flags)
+      : add(flags & ACCUMULATE), least(flags & RELU ? 0.0f : __int_as_float((int)0xff800000)) {}
+  GPU_METHOD void operator()(float *at, float v, float bias) const {
+    v += bias;
+    v += add ? *at : 0.0f;
+    *at = v < least ? least : v;
+  }
+};

@@ -5,3 +5,4 @@
 #include "maps.cu"
 #include "softmax.cu"
 #include "conv.cu"
+#include "dense.cu"
