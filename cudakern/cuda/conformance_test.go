@@ -24,8 +24,8 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// TestImagesAgree wants the bits of image B on the first GPU and those of image A on the second to be the same, in every
-// case of the suite.
+// TestImagesAgree wants image B on the first GPU and image A on the second to give the same bits in every case of the
+// suite.
 func TestImagesAgree(t *testing.T) {
 	if out, ok := isolated(t, "images agree", "CUDAEMU_CC=80,70"); !ok {
 		t.Error(out)
@@ -43,8 +43,8 @@ func TestOrdersAgree(t *testing.T) {
 	}
 }
 
-// TestConformanceUnderAllChecks runs the small cases with everything checked that the emulated driver can: reads of what
-// was never written, races within a block, between blocks and between streams, barriers that not all reach.
+// TestConformanceUnderAllChecks runs the small cases with everything checked that the emulated driver can: reads of
+// what was never written, races within a block, between blocks and between streams, barriers that not all reach.
 func TestConformanceUnderAllChecks(t *testing.T) {
 	for _, name := range []string{"cuda:0", "cuda:1"} {
 		t.Run(name, func(t *testing.T) {
