@@ -112,7 +112,7 @@ CUresult launch(CUctx_st &c, CUfunction f, Dim grid, Dim block, unsigned shared,
   if (onHost(pointers)) pending = std::make_shared<Pending>(engine().launchesOnHostMemory);
   Operation op;
   op.label = "launch of " + k.name;
-  op.run = [=, &c, module = f->module->module, kernel = f->kernel, devices = reachable(c)] {
+  op.run = [=, &c, pending = std::move(pending), module = f->module->module, kernel = f->kernel, devices = reachable(c)] {
     const Operation &me = *currentOperation();
     Launch l;
     l.kernel = kernel;
@@ -166,7 +166,7 @@ int registersOf(const Kernel &k) {
 Counts *theCounts() {
   static Counts *counts = [] {
     auto *c = new Counts;
-    c->detail = true;
+    c->detail = engine().settings.countsDetail;
     return c;
   }();
   return engine().settings.counts.empty() ? nullptr : counts;

@@ -35,16 +35,34 @@ std::string text(const char *format, ...) {
   return out;
 }
 
+namespace {
+
+// xidOf is the number under which a real driver logs an error.
+int xidOf(int error) {
+  switch (error) {
+  case CUDA_ERROR_ILLEGAL_ADDRESS: return 31; // MMU fault
+  case CUDA_ERROR_ECC_UNCORRECTABLE: return 48;
+  case CUDA_ERROR_NVLINK_UNCORRECTABLE: return 74;
+  case CUDA_ERROR_LAUNCH_TIMEOUT: return 8;
+  case CUDA_ERROR_UNKNOWN: return 79; // fallen off the bus
+  }
+  return 13; // exception of the graphics engine
+}
+
+} // namespace
+
 void breakContext(CUctx_st &context, int error, const std::string &why) {
   if (context.sticky) return;
   context.sticky = error;
   context.fault = why;
+  if (!context.device->lost) context.device->xids.push_back(xidOf(error));
   report(text("device %d: ", context.device->ordinal) + why);
   engine().changed.notify_all();
 }
 
 void loseDevice(Device &device, const std::string &why) {
   if (device.lost) return;
+  device.xids.push_back(xidOf(CUDA_ERROR_UNKNOWN));
   device.lost = true;
   for (CUctx_st *c : engine().contexts)
     if (c->device == &device) breakContext(*c, CUDA_ERROR_UNKNOWN, why);
@@ -201,3 +219,27 @@ int Device::multiprocessors() const {
 }
 
 } // namespace emu
+
+// What the emulated NVML asks where both are in one process; boards are counted as it counts them.
+extern "C" {
+
+unsigned long long cudaemuMemoryUsed(int board) {
+  emu::Engine &e = emu::engine();
+  std::lock_guard<std::mutex> lock(e.mutex);
+  unsigned long long used = 0;
+  for (const emu::Device &d : e.devices)
+    if (d.board == board) used += e.memory->used(d.ordinal);
+  return used;
+}
+
+size_t cudaemuXids(int board, int *out, size_t room) {
+  emu::Engine &e = emu::engine();
+  std::lock_guard<std::mutex> lock(e.mutex);
+  for (const emu::Device &d : e.devices) {
+    if (d.board != board) continue;
+    for (size_t i = 0; i < d.xids.size() && i < room; i++) out[i] = d.xids[i];
+    return d.xids.size();
+  }
+  return 0;
+}
+}

@@ -22,6 +22,7 @@ struct Device {
   unsigned primaryFlags = 0;
   bool lost = false;
   long launches = 0;
+  std::vector<int> xids; // that faults have left in the board's log, for NVML
 
   int sharedPerBlock() const;          // with the attribute set
   int sharedPerMultiprocessor() const;

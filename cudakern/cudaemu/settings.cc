@@ -104,6 +104,7 @@ std::string readSettings(Settings &out) {
   r.integer("CUDAEMU_MEMORY", 1, 1LL << 44, "bytes a device", out.memory);
   r.integer("CUDAEMU_DRIVER", 1000, 99990, "a driver version such as 12000", out.driver);
   r.integer("CUDAEMU_THREADS", 1, 256, "threads a kernel, 1 to 256", out.threads);
+  r.integer("CUDAEMU_COUNTS_DETAIL", 0, 1, "0 or 1", out.countsDetail);
   r.integer("CUDAEMU_PEER", 0, 1, "0 or 1", out.peer);
   if (r.text("CUDAEMU_SEED")) {
     out.shuffled = true;

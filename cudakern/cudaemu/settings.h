@@ -35,6 +35,7 @@ struct Settings {
   bool peer = true;
   int threads = 1;
   std::string counts;               // where instruction counts go, empty: nowhere; %p is the process's number
+  bool countsDetail = false;        // sectors and bank passes too
   std::string control;              // a file that is read again whenever it changes, see control.h
   std::vector<Injection> failures;
   std::vector<Loss> losses;
