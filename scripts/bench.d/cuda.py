@@ -212,7 +212,8 @@ def report(a, passes):
     for gpu, seconds in zip(GPUS, totals):
         lines.append(f"- {gpu.name} (sm_{gpu.capability}, {gpu.peak / 1e12:.1f} TFLOP/s, "
                      f"{gpu.memory / 1e12:.2f} TB/s): a step takes a column at least {1e3 * seconds:.2f} ms, so at "
-                     f"most {a.batch / seconds:,.0f} images/s on {a.columns} GPUs; all columns on one: {1e3 * a.columns * seconds:.2f} ms.")
+                     f"most {a.batch / seconds:,.0f} images/s on {a.columns} GPUs; all columns on one: "
+                     f"{1e3 * a.columns * seconds:.2f} ms.")
     lines += ["", "Published, measured, for comparison:", ""]
     for name, ms, peak, source in PUBLISHED:
         scaled = ", ".join(f"{ms * peak / g.peak:.1f} ms on {g.name}" for g in GPUS)
