@@ -42,7 +42,7 @@ GPUS = (GPU("A100", 80, 108, 64, 1.41e9, 1.555e12), GPU("H100", 90, 132, 128, 1.
 PUBLISHED = (
     ("cuDNN R4 in Torch, Titan X (Maxwell)", 81.0, 6.7e12,
      "github.com/soumith/convnet-benchmarks: 27 ms forward, 53 ms backward; the one-tower AlexNet of "
-     "\"One weird trick\", 128x3x224x224, without update"),
+     "\"One weird trick\", 128x3x224x224, without dropout, softmax and update"),
 )
 
 

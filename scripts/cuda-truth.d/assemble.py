@@ -1,10 +1,11 @@
 """NVIDIA's assembler takes both images for every GPU from Volta on, without a spill."""
 
 import concurrent.futures
+import hashlib
 import os
 import re
 
-from tools import IMAGES, Check, call
+from tools import IMAGES, Check, call, read
 
 
 def parse(log):
@@ -27,20 +28,29 @@ def cubin(place, letter, arch, name=""):
 
 
 def assemble(place, letter, arch, *options, name=""):
-    """Assembles an image; its kernels, or what the assembler has against it."""
-    done = call(place.wheel("cuda_nvcc/bin/ptxas"), "-v", "-O3", f"-arch=sm_{arch}", *options,
-                place.image(letter), "-o", cubin(place, letter, arch, name))
-    with open(cubin(place, letter, arch, name) + ".log", "w", encoding="utf-8") as f:
-        f.write(done.stdout)
+    """Assembles an image; its kernels, or what the assembler has against it. What it said of the same image before, it
+    need not say again."""
+    ptxas, out = place.wheel("cuda_nvcc/bin/ptxas"), cubin(place, letter, arch, name)
+    command = [ptxas, "-v", "-O3", f"-arch=sm_{arch}", *options, place.image(letter), "-o", out]
+    key = hashlib.sha256("\0".join([*command, read(place.image(letter))]).encode()).hexdigest()
+    log = out + ".log"
+    if os.path.exists(out) and os.path.exists(log) and read(log).startswith(key):
+        return parse(read(log)), None
+    if os.path.exists(log):
+        os.remove(log)  # it speaks of the cubin that is about to be written over
+    done = call(*command)
     if done.returncode == 0:
+        with open(log, "w", encoding="utf-8") as f:
+            f.write(f"{key}\n{done.stdout}")
         return parse(done.stdout), None
     errors = [line for line in done.stdout.splitlines() if "error" in line or "warning" in line]
     return {}, (errors or done.stdout.strip().splitlines() or ["no reason given"])[0]
 
 
-def run(place):
-    """Checks, and what is known of the kernels: {image: {kernel: {arch: figures}}}."""
-    jobs = [(letter, arch) for letter in place.images() for arch in IMAGES[letter][1]]
+def run(place, only=None):
+    """Checks, and what is known of the kernels: {image: {kernel: {arch: figures}}}; only: these GPUs, None for all."""
+    archs = {letter: [a for a in IMAGES[letter][1] if not only or a in only] for letter in place.images()}
+    jobs = [(letter, arch) for letter in archs for arch in archs[letter]]
     kernels = {letter: {} for letter in place.images()}
     refused = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -54,8 +64,8 @@ def run(place):
     checks = []
     for letter, by_name in kernels.items():
         mine = [r for r in refused if r.startswith(f"image {letter} ")]
-        archs = ", ".join(f"sm_{a}" for a in IMAGES[letter][1])
-        checks.append(Check(f"ptxas 12.9 takes image {letter} for {archs}, warnings and spills being errors", not mine,
+        gpus = ", ".join(f"sm_{a}" for a in archs[letter])
+        checks.append(Check(f"ptxas 12.9 takes image {letter} for {gpus}, warnings and spills being errors", not mine,
                             "; ".join(mine) or f"{len(by_name)} kernels"))
     if not kernels:
         checks.append(Check("ptxas 12.9 takes the images", False, f"no kernels in {place.ptx}"))

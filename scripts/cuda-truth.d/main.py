@@ -14,12 +14,12 @@ import drivers
 import frontends
 import header
 import sass
-from tools import IMAGES, Check, Failed, Place, table
+from tools import Failed, Place, table
 
 
 def kernel_table(kernels, loops):
     """A row for each kernel of each image: registers by GPU, shared memory, spills, and its main loop."""
-    archs = sorted({arch for _, archs in IMAGES.values() for arch in archs})
+    archs = sorted({arch for by_name in kernels.values() for by_arch in by_name.values() for arch in by_arch})
     head = (["kernel", "image"] + [f"sm_{a}" for a in archs] + ["shared", "spills"] +
             [f"FFMA sm_{a}" for a in sass.GPUS] + ["bound"])
     rows = []
@@ -61,6 +61,7 @@ def main():
     p.add_argument("--place", required=True)
     p.add_argument("--only", required=True, type=lambda s: s.split(","))
     p.add_argument("--ptx", default="cudakern/cuda/kernels")
+    p.add_argument("--gpus", type=lambda s: [int(a) for a in s.split(",")])
     p.add_argument("--json")
     p.add_argument("--emulator")
     p.add_argument("--worker")
@@ -72,7 +73,7 @@ def main():
             began = time.monotonic()
             print(f"cuda-truth: {part}", file=sys.stderr, flush=True)
             if part == "ptxas":
-                found, kernels = assemble.run(place)
+                found, kernels = assemble.run(place, a.gpus)
             elif part == "sass":
                 found, loops = sass.run(place)
             elif part == "header":
