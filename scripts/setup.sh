@@ -46,6 +46,7 @@ have() {
 	libdnnl-dev) echo '#include <oneapi/dnnl/dnnl.hpp>' | g++ -E -x c++ - ;;
 	protobuf-compiler) command -v protoc ;;
 	libprotobuf-dev) test -e /usr/include/google/protobuf/timestamp.proto ;;
+	clang-19) command -v clang++-19 ;;
 	dataset-*) test -d "/usr/share/datasets/${1#dataset-}" ;;
 	esac >/dev/null 2>&1
 }
@@ -179,8 +180,9 @@ build_emulator() {
 	fresh "$emulator" "${inputs[@]}"
 }
 
-# build makes both programs in bin/.
+# build makes both programs in bin/, with the CUDA device.
 build() {
+	use_cuda
 	say "building bin/coordinator and bin/worker (minutes the first time, seconds after)"
 	(cd "$root" && go build -o bin/ ./coordinator ./worker) || die "the build failed; see above"
 }

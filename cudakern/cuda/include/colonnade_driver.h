@@ -18,8 +18,8 @@
 extern "C" {
 #endif
 
-/* The driver's own answer to cuInit(0), which this calls if nobody has: CUDA_ERROR_NO_DEVICE without a driver. Any other
- * cu* function is worth calling only after CUDA_SUCCESS here. */
+/* The driver's own answer to cuInit(0), which this calls if nobody has: CUDA_ERROR_NO_DEVICE without a driver. Any
+ * other cu* function is worth calling only after CUDA_SUCCESS here. */
 CUresult colonnadeDriverInit(void);
 
 /* Why there is no driver, in the dynamic loader's words; empty if there is one. Never NULL, never freed. */

@@ -1,5 +1,5 @@
-/* Finds the CUDA driver at run time; see ../include/colonnade_driver.h for what it promises. In C, because what links it
- * need not link the C++ library. */
+/* Finds the CUDA driver at run time; see ../include/colonnade_driver.h for what it promises. In C, because what links
+ * it need not link the C++ library. */
 #define _GNU_SOURCE /* dlinfo */
 #include "../include/colonnade_driver.h"
 

@@ -1,6 +1,6 @@
-// One trampoline for each function of functions.inc. It jumps to the driver's function, whose arguments lie untouched in
-// registers and on the stack, so that no signature is needed here. The first call looks the function up: the registers
-// that may hold arguments are kept over that call.
+// One trampoline for each function of functions.inc. It jumps to the driver's function, whose arguments lie untouched
+// in registers and on the stack, so that no signature is needed here. The first call looks the function up: the
+// registers that may hold arguments are kept over that call.
 
 #define FUNCTION(symbol) trampoline symbol
 
