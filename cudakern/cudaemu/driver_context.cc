@@ -39,7 +39,7 @@ CUresult destroy(CUctx_st *c) {
     std::lock_guard<std::mutex> lock(e.mutex);
     open.assign(c->streams.begin(), c->streams.end());
     c->legacy.closing = true;
-    e.changed.notify_all();
+    c->legacy.work.notify_one();
   }
   for (CUstream_st *s : open) closeStream(s);
   joinStreams(*c, true);

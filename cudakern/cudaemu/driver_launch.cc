@@ -41,7 +41,7 @@ std::vector<uint64_t> addresses(const Kernel &k, const std::vector<uint8_t> &arg
     uint64_t value = 0;
     if (p.size != 8) continue;
     memcpy(&value, arguments.data() + p.offset, 8);
-    if (value && memory().find(value)) found.push_back(value);
+    if (value && (memory().find(value) || freedOnStream(value))) found.push_back(value);
   }
   return found;
 }

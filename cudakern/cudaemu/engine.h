@@ -43,6 +43,7 @@ struct CUctx_st {
   CUstream_st legacy;                   // the default stream
   std::set<CUstream_st *> streams;      // open ones, the default stream not among them
   std::vector<CUstream_st *> closed;    // not joined yet
+  emu::Ticks ended, endedBlocking;      // clocks of streams that have been joined: all, and the blocking ones
   std::map<int, size_t> limits;
 };
 
@@ -54,7 +55,7 @@ namespace emu {
 // Engine is never destroyed: threads of streams may outlive main, and a Go program ends without destructors.
 struct Engine {
   std::mutex mutex;                 // guards all below and the fields of contexts, streams, events, operations
-  std::condition_variable changed;  // an operation came, finished, or a stream closes
+  std::condition_variable changed;  // an operation is done, a turn is free, a context broke or closes
   bool started = false;
   Settings settings;
   std::vector<Device> devices;      // fixed once started

@@ -52,7 +52,7 @@ void serve(CUstream_st *stream) {
   Engine &e = engine();
   Lock lock(e.mutex);
   for (;;) {
-    e.changed.wait(lock, [&] { return stream->closing || !stream->queue.empty(); });
+    stream->work.wait(lock, [&] { return stream->closing || !stream->queue.empty(); });
     if (stream->queue.empty()) break;
     OperationRef op = stream->queue.front();
     awaitOthers(stream, *op, lock);
@@ -75,7 +75,6 @@ void serve(CUstream_st *stream) {
     }
   }
   stream->finished = true;
-  e.changed.notify_all();
 }
 
 // Threads of streams take no signals of the program's: a Go runtime would have to adopt them to handle one.
@@ -115,6 +114,7 @@ void stamp(Operation &op, CUstream_st *stream, const std::vector<OperationRef> &
   op.clock = engine().host;
   if (stream->last) join(op.clock, stream->last->clock);
   for (const OperationRef &other : after) join(op.clock, other->clock);
+  if (stream == &stream->context->legacy) join(op.clock, stream->context->endedBlocking);
   if (op.clock.size() <= op.stream) op.clock.resize(op.stream + 1);
   op.clock[op.stream] = op.tick;
   if (op.run) engine().operations.add(op);
@@ -200,7 +200,7 @@ OperationRef submit(CUctx_st &context, CUstream_st *stream, Operation operation,
   if (!stream->thread.joinable()) stream->thread = quietThread(stream);
   stream->queue.push_back(op);
   stream->last = op;
-  e.changed.notify_all();
+  stream->work.notify_one();
   return op;
 }
 
@@ -224,6 +224,7 @@ CUresult drained(CUctx_st &context) {
   for (CUstream_st *s : context.streams) last.push_back(s->last);
   for (CUstream_st *s : context.closed) last.push_back(s->last);
   for (const OperationRef &op : last) waitLocked(context, op, lock);
+  settle(context.ended);
   return stickyOf(context);
 }
 
@@ -234,7 +235,7 @@ void closeStream(CUstream_st *stream) {
   stream->context->streams.erase(stream);
   stream->context->closed.push_back(stream);
   stream->closing = true;
-  e.changed.notify_all();
+  stream->work.notify_one();
 }
 
 void joinStreams(CUctx_st &context, bool all) {
@@ -247,6 +248,11 @@ void joinStreams(CUctx_st &context, bool all) {
     auto keep = std::stable_partition(closed.begin(), closed.end(), [&](CUstream_st *s) { return !ends(s); });
     ended.assign(keep, closed.end());
     closed.erase(keep, closed.end());
+    for (CUstream_st *s : ended) {
+      if (!s->last) continue;
+      join(context.ended, s->last->clock);
+      if (s->blocking()) join(context.endedBlocking, s->last->clock);
+    }
   }
   // The structs stay, some hundred bytes each: a handle that is used after its end must not be another stream's.
   for (CUstream_st *s : ended)
