@@ -112,7 +112,9 @@ CUresult launch(CUctx_st &c, CUfunction f, Dim grid, Dim block, unsigned shared,
   if (onHost(pointers)) pending = std::make_shared<Pending>(engine().launchesOnHostMemory);
   Operation op;
   op.label = "launch of " + k.name;
-  op.run = [=, &c, pending = std::move(pending), module = f->module->module, kernel = f->kernel, devices = reachable(c)] {
+  std::shared_ptr<Module> module = f->module->module;
+  uint64_t devices = reachable(c);
+  op.run = [=, &c, kernel = &k, module = std::move(module), pending = std::move(pending)] {
     const Operation &me = *currentOperation();
     Launch l;
     l.kernel = kernel;

@@ -63,8 +63,9 @@ Fault noteUse(uint64_t address, const OperationRef &op) {
   if (k.freed)
     return {CUDA_ERROR_ILLEGAL_ADDRESS, named(op) + " uses " + range(*a) + " after " + named(k.freed) + " freed it"};
   if (k.born && !comesBefore(k.born, op->clock))
-    return {CUDA_ERROR_LAUNCH_FAILED, named(op) + " uses " + range(*a) + ", which " + named(k.born) +
-                                          " allocates, and nothing orders the two: wait for an event recorded after it"};
+    return {CUDA_ERROR_LAUNCH_FAILED,
+            named(op) + " uses " + range(*a) + ", which " + named(k.born) +
+                " allocates, and nothing orders the two: wait for an event recorded after it"};
   for (OperationRef &user : k.users)
     if (user->stream == op->stream) {
       user = op;

@@ -5,6 +5,10 @@
 #include <cstring>
 #include <thread>
 
+static void untilTrue(void *p) {
+  while (!*static_cast<std::atomic<bool> *>(p)) std::this_thread::yield();
+}
+
 // A stream is a queue: each kernel sees the one before.
 CASE(streamIsQueue) {
   Gpu g;
@@ -70,7 +74,7 @@ CASE(defaultStream) {
   EQUAL(g.read(x, 1)[0], 40u);
   CUstream free = stream();
   std::atomic<bool> go{false};
-  OK(cuLaunchHostFunc(free, [](void *p) { while (!*static_cast<std::atomic<bool> *>(p)) std::this_thread::yield(); }, &go));
+  OK(cuLaunchHostFunc(free, untilTrue, &go));
   OK(g.increase(x, 64, nullptr));
   OK(cuStreamSynchronize(nullptr)); // would never return if it waited for `free`
   WANT(CUDA_ERROR_NOT_READY, cuStreamQuery(free));
@@ -118,7 +122,7 @@ CASE(timing) {
   WANT(CUDA_ERROR_INVALID_HANDLE, cuEventElapsedTime(&ms, a, b));
   std::atomic<bool> go{false};
   OK(cuEventRecord(a, s));
-  OK(cuLaunchHostFunc(s, [](void *p) { while (!*static_cast<std::atomic<bool> *>(p)) std::this_thread::yield(); }, &go));
+  OK(cuLaunchHostFunc(s, untilTrue, &go));
   OK(cuEventRecord(b, s));
   WANT(CUDA_ERROR_NOT_READY, cuEventQuery(b));
   WANT(CUDA_ERROR_NOT_READY, cuEventElapsedTime(&ms, a, b));
@@ -139,7 +143,7 @@ CASE(captured) {
   CUstream s = stream(CU_STREAM_DEFAULT);
   CUdeviceptr x = g.words(3000, 0);
   std::atomic<bool> go{false};
-  OK(cuLaunchHostFunc(s, [](void *p) { while (!*static_cast<std::atomic<bool> *>(p)) std::this_thread::yield(); }, &go));
+  OK(cuLaunchHostFunc(s, untilTrue, &go));
   std::vector<uint32_t> source(3000, 7);
   OK(cuMemcpyHtoDAsync(x, source.data(), 12000, s));
   for (uint32_t &w : source) w = 8;
