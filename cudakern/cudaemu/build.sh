@@ -32,7 +32,7 @@ compile() {
 	stale "$object" "$command" || return 0
 	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || exit 1; done
 	(
-		rm -f "$object.how"
+		rm -f "$object" "$object.how" # so that nothing old is linked if this fails
 		$cxx "${flags[@]}" "$@" -MMD -MF "$object.d" -c "$source" -o "$object.new"
 		mv -f "$object.new" "$object"
 		printf '%s' "$command" >"$object.how"

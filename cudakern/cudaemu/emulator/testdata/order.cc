@@ -2,6 +2,7 @@
 #include "harness.h"
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <thread>
 
@@ -99,6 +100,13 @@ CASE(hostFunctions) {
   OK(cuStreamSynchronize(s));
   for (uint32_t v : g.read(x, 2048)) EQUAL(v, 6u);
   OK(cuMemFreeHost(pinned));
+  static CUresult called = CUDA_SUCCESS; // calling the driver from one is not permitted
+  OK(cuLaunchHostFunc(s, [](void *p) {
+    CUdeviceptr y;
+    *static_cast<CUresult *>(p) = cuMemAlloc(&y, 4);
+  }, &called));
+  OK(cuStreamSynchronize(s));
+  EQUAL(called, CUDA_ERROR_NOT_PERMITTED);
 }
 
 // A stream that is destroyed with work in it finishes the work.
@@ -195,6 +203,24 @@ CASE(copies) {
   EQUAL(through[1], 0x22222222u);
   WANT(CUDA_ERROR_INVALID_VALUE, cuMemcpyDtoD(to, bytes, 17));
   WANT(CUDA_ERROR_INVALID_VALUE, cuMemcpyHtoD(to, reinterpret_cast<void *>(bytes), 4)); // that is no host memory
+}
+
+// Not a test: microseconds that an empty operation takes, enqueued and with a wait each.
+CASE(costs) {
+  Gpu g;
+  CUstream s = stream();
+  CUdeviceptr x = g.words(64, 0);
+  for (bool waits : {false, true}) {
+    int n = 5000;
+    auto from = std::chrono::steady_clock::now();
+    for (int i = 0; i < n; i++) {
+      OK(g.fill(x, 64, 1, s));
+      if (waits) OK(cuStreamSynchronize(s));
+    }
+    OK(cuStreamSynchronize(s));
+    std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - from;
+    printf("launch%s: %.1f us\n", waits ? " and wait" : "", took.count() / n);
+  }
 }
 
 // Two devices: peer copies with and without peer access; kernels reach a peer's memory only with it.
