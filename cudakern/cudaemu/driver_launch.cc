@@ -130,7 +130,9 @@ CUresult launch(CUctx_st &c, CUfunction f, Dim grid, Dim block, unsigned shared,
     l.threads = engine().settings.threads;
     l.access = {me.id, full() ? &engine().operations : nullptr, me.label};
     l.counts = theCounts();
-    return run(l);
+    Fault fault = run(l);
+    if (fault) fault.text += text(" [stream %u, operation %u]", me.stream, me.tick);
+    return fault;
   };
   OperationRef made = submit(c, orLegacy(stream), std::move(op));
   for (uint64_t pointer : pointers)

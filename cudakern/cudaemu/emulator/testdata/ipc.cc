@@ -140,22 +140,29 @@ CASE(ipcDies) {
   pause();
 }
 
-// A handle of memory that is freed opens nothing.
+// Handles of a process that has ended open nothing, nor does what is no handle.
 CASE(ipcStale) {
   Gpu g;
-  CUdeviceptr x = g.words(1000, 0);
-  Parcel p;
-  OK(cuIpcGetMemHandle(&p.memory, x));
-  OK(cuMemFree(x));
   int to, from;
   pid_t pid = other("ipcStaleOther", to, from);
-  sendAll(to, &p, sizeof p);
+  Parcel p;
+  receiveAll(from, &p, sizeof p);
   ended(pid, 0);
+  CUdeviceptr x;
+  CUevent e;
+  TRUE(cuIpcOpenMemHandle(&x, p.memory, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS) != CUDA_SUCCESS);
+  WANT(CUDA_ERROR_INVALID_HANDLE, cuIpcOpenEventHandle(&e, p.filled));
+  memset(&p, 7, sizeof p);
+  TRUE(cuIpcOpenMemHandle(&x, p.memory, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS) != CUDA_SUCCESS);
+  WANT(CUDA_ERROR_INVALID_HANDLE, cuIpcOpenEventHandle(&e, p.filled));
+  OK(cuCtxSynchronize());
 }
 CASE(ipcStaleOther) {
   Gpu g;
   Parcel p;
-  receiveAll(0, &p, sizeof p);
-  CUdeviceptr x;
-  TRUE(cuIpcOpenMemHandle(&x, p.memory, 1) != CUDA_SUCCESS);
+  OK(cuIpcGetMemHandle(&p.memory, g.words(1000, 0)));
+  OK(cuIpcGetEventHandle(&p.filled, event(CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING)));
+  sendAll(1, &p, sizeof p);
+  close(1);
+  _Exit(0);
 }

@@ -44,11 +44,11 @@ CASE(kernelKernelRight) {
   OK(w.g.move(w.y, w.x, words, w.t));
   RIGHT;
 }
-// Two writers of the same words, even with the same value; readers of the same words are no race.
+// Two writers of the same words; with the same value, and readers of the same words, are no race.
 CASE(writersWrong) {
   Two w;
   OK(w.g.fill(w.x, words, 3, w.s));
-  OK(w.g.fill(w.x, words, 3, w.t));
+  OK(w.g.fill(w.x, words, 4, w.t));
   WRONG;
 }
 CASE(readersRight) {
