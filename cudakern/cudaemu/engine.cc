@@ -243,6 +243,14 @@ unsigned long long cudaemuMemoryUsed(int board) {
   return used;
 }
 
+int cudaemuLost(int board) {
+  emu::Engine &e = emu::engine();
+  std::lock_guard<std::mutex> lock(e.mutex);
+  for (const emu::Device &d : e.devices)
+    if (d.board == board && d.lost) return 1;
+  return 0;
+}
+
 size_t cudaemuXids(int board, int *out, size_t room) {
   emu::Engine &e = emu::engine();
   std::lock_guard<std::mutex> lock(e.mutex);

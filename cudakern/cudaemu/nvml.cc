@@ -115,9 +115,12 @@ size_t faultXids(int board, int *out, size_t room) {
   return f ? f(board, out, room) : 0;
 }
 
+// stateOf is what the control file says, and what has happened to the board in this process.
 BoardState stateOf(State &s, int board) {
   s.control.refresh(s.settings.control);
-  return s.control.board(board);
+  BoardState b = s.control.board(board);
+  if (auto *f = driver<int(int)>("cudaemuLost"); f && f(board)) b.lost = true;
+  return b;
 }
 
 // withBoard runs the body with a board's state, unless the library is not started, or the board unknown or lost.
