@@ -64,18 +64,18 @@ type lostError struct{ error }
 // New opens a GPU: "cuda:N", N as the driver counts (CUDA_VISIBLE_DEVICES choose and order), or by its UUID,
 // "GPU-..." or the first letters of it that are its own.
 func New(name string, options ...Option) (cudakern.Device, error) {
-	c := config{slab: 32 << 20}
-	for _, o := range options {
-		o(&c)
-	}
-	d, err := open(name, c)
+	d, err := openWith(name, options...)
 	if err != nil {
-		return nil, err
+		return nil, err // and no Device that is a nil *Device
 	}
 	return d, nil
 }
 
-func open(name string, c config) (*Device, error) {
+func openWith(name string, options ...Option) (*Device, error) {
+	c := config{slab: 32 << 20}
+	for _, o := range options {
+		o(&c)
+	}
 	if err := driverWorks(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -160,10 +160,6 @@ func (d *Device) noticed(err error) error {
 func (l *lostError) Unwrap() error { return l.error }
 
 func (d *Device) Info() cudakern.Info {
-	kind := "fp32"
-	if d.tf32 {
-		kind = "tf32"
-	}
 	free, _, err := d.memory()
 	if err != nil {
 		free = d.props.memory
@@ -171,7 +167,16 @@ func (d *Device) Info() cudakern.Info {
 	return cudakern.Info{Name: d.name, Memory: free,
 		Model: fmt.Sprintf("%s, compute capability %d.%d, %d SMs, image %c", d.props.model, d.props.major, d.props.minor,
 			d.props.processors, d.image),
-		Numerics: fmt.Sprintf("cuda/%d/%s", kernelsVersion, kind)}
+		Numerics: numerics(d.tf32)}
+}
+
+// numerics names what the bits depend on: neither the GPU nor the image does, see kernels.
+func numerics(tf32 bool) string {
+	kind := "fp32"
+	if tf32 {
+		kind = "tf32"
+	}
+	return fmt.Sprintf("cuda/%d/%s", kernelsVersion, kind)
 }
 
 // memory is the GPU's free and whole memory in bytes.

@@ -36,12 +36,8 @@ func loadKernels(capability int) (cu.Module, byte, error) {
 		m, err := loadImage(path, string(text))
 		return m, 'X', err
 	}
-	order := []byte{'A'}
-	if capability >= 80 {
-		order = []byte{'B', 'A'}
-	}
 	var refused error
-	for _, letter := range order {
+	for _, letter := range imageOrder(capability) {
 		text, err := images.ReadFile(imageFiles[letter])
 		if err != nil {
 			return cu.Module{}, 0, fmt.Errorf("image %c of the kernels: %w", letter, err)
@@ -55,6 +51,14 @@ func loadKernels(capability int) (cu.Module, byte, error) {
 		}
 	}
 	return cu.Module{}, 0, refused
+}
+
+// imageOrder is the images that suit a GPU, the best first.
+func imageOrder(capability int) []byte {
+	if capability >= 80 {
+		return []byte{'B', 'A'}
+	}
+	return []byte{'A'}
 }
 
 // refusal says whether the driver does not understand an image, so that an older one may do.

@@ -19,10 +19,16 @@ func ceil(n, by int) int { return (n + by - 1) / by }
 func row(n int) dim { return dim{X: ceil(n, 4*threads)} }
 
 // spread is the grid of kernels that have n threads for each image (kernels/images.h); blocks is how many blocks that
-// makes, which they want to know.
-func spread(images, n, threads int) (grid dim, blocks uint32) {
-	each := ceil(n, threads)
-	return dim{X: images * each}, uint32(each)
+// makes, which they want to know, as they want `over` of it.
+func spread(images, n, threads int) (grid dim, blocks int, overBlocks uint64) {
+	blocks = ceil(n, threads)
+	return dim{X: images * blocks}, blocks, over(blocks)
+}
+
+// over is what kernels divide by d with: multiplier and shift of divisor in one argument.
+func over(d int) uint64 {
+	multiplier, shift := divisor(d)
+	return uint64(multiplier)<<32 | uint64(shift)
 }
 
 // fits refuses images whose places are more than an int of the GPU's.

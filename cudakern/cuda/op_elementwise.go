@@ -128,8 +128,8 @@ func (c *dropout) mask(st cudakern.Stream, key, step uint64, x, y cudakern.Buffe
 		return a.err
 	}
 	units := c.Features()
-	grid, blocks := spread(c.shape[0], ceil(units, 4), threads)
-	return c.d.launch(a.st, "dropout_mask", grid, dim{X: threads}, 0, blocks, units, uint32(c.FirstUnit/4),
+	grid, blocks, overBlocks := spread(c.shape[0], ceil(units, 4), threads)
+	return c.d.launch(a.st, "dropout_mask", grid, dim{X: threads}, 0, blocks, overBlocks, units, uint32(c.FirstUnit/4),
 		uint32(c.FirstImage), c.Threshold(), c.factor, key, step, in, out)
 }
 

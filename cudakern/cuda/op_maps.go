@@ -52,10 +52,10 @@ func chunkOf(pixels, maps int) int {
 func (c *lrn) Layouts() cudakern.Layout { return cudakern.Plain }
 
 // fiveGrid is the grid of the paper's kernels.
-func (c *lrn) fiveGrid() (grid dim, blocks uint32) {
-	grid, blocks = spread(c.N, c.H*c.W, fiveThreads)
+func (c *lrn) fiveGrid() (grid dim, blocks int, overBlocks uint64) {
+	grid, blocks, overBlocks = spread(c.N, c.H*c.W, fiveThreads)
 	grid.Y = ceil(c.C, c.chunk)
-	return grid, blocks
+	return grid, blocks, overBlocks
 }
 
 func (c *lrn) space() int {
@@ -72,13 +72,13 @@ func (c *lrn) Forward(st cudakern.Stream, x, y cudakern.Buffer) error {
 		return a.err
 	}
 	if c.five {
-		grid, blocks := c.fiveGrid()
-		return c.d.launch(a.st, "lrn_forward_5", grid, dim{X: fiveThreads}, 0, blocks, c.C, c.H*c.W, c.chunk, c.k, c.alpha,
-			in, out)
+		grid, blocks, overBlocks := c.fiveGrid()
+		return c.d.launch(a.st, "lrn_forward_5", grid, dim{X: fiveThreads}, 0, blocks, overBlocks, c.C, c.H*c.W, c.chunk, c.k,
+			c.alpha, in, out)
 	}
-	grid, blocks := spread(c.N, c.C*c.H*c.W, threads)
-	return c.d.launch(a.st, "lrn_forward_any", grid, dim{X: threads}, 0, blocks, c.C, c.H, c.W, c.Size, c.space(), c.k,
-		c.alpha, c.beta, in, out)
+	grid, blocks, overBlocks := spread(c.N, c.C*c.H*c.W, threads)
+	return c.d.launch(a.st, "lrn_forward_any", grid, dim{X: threads}, 0, blocks, overBlocks, c.C, c.H, c.W, c.Size,
+		c.space(), c.k, c.alpha, c.beta, in, out)
 }
 
 // Backward has no use for y: what it would save is the root, and reading it takes longer.
@@ -90,18 +90,18 @@ func (c *lrn) Backward(st cudakern.Stream, x, y, dy, dx cudakern.Buffer) error {
 		return a.err
 	}
 	if c.five {
-		grid, blocks := c.fiveGrid()
-		return c.d.launch(a.st, "lrn_backward_5", grid, dim{X: fiveThreads}, 0, blocks, c.C, c.H*c.W, c.chunk, c.k, c.alpha,
-			in, gradient, out)
+		grid, blocks, overBlocks := c.fiveGrid()
+		return c.d.launch(a.st, "lrn_backward_5", grid, dim{X: fiveThreads}, 0, blocks, overBlocks, c.C, c.H*c.W, c.chunk,
+			c.k, c.alpha, in, gradient, out)
 	}
-	grid, blocks := spread(c.N, c.C*c.H*c.W, threads)
-	err := c.d.launch(a.st, "lrn_ratios_any", grid, dim{X: threads}, 0, blocks, c.C, c.H, c.W, c.Size, c.space(), c.k,
-		c.alpha, c.beta, in, gradient, c.ratios, out)
+	grid, blocks, overBlocks := spread(c.N, c.C*c.H*c.W, threads)
+	err := c.d.launch(a.st, "lrn_ratios_any", grid, dim{X: threads}, 0, blocks, overBlocks, c.C, c.H, c.W, c.Size,
+		c.space(), c.k, c.alpha, c.beta, in, gradient, c.ratios, out)
 	if err != nil {
 		return err
 	}
-	return c.d.launch(a.st, "lrn_backward_any", grid, dim{X: threads}, 0, blocks, c.C, c.H, c.W, c.Size, c.space(),
-		c.alpha, c.beta, in, c.ratios, out)
+	return c.d.launch(a.st, "lrn_backward_any", grid, dim{X: threads}, 0, blocks, overBlocks, c.C, c.H, c.W, c.Size,
+		c.space(), c.alpha, c.beta, in, c.ratios, out)
 }
 
 // pool is max-pooling.
@@ -128,9 +128,9 @@ func (c *pool) Forward(st cudakern.Stream, x, y cudakern.Buffer) error {
 	if a.err != nil {
 		return a.err
 	}
-	grid, blocks := spread(c.N, c.C*c.OutH*c.OutW, threads)
-	return c.d.launch(a.st, "pool_forward", grid, dim{X: threads}, 0, blocks, c.C, c.H, c.W, c.OutH, c.OutW, c.Kernel,
-		c.Stride, c.Pad.Top, c.Pad.Left, in, out)
+	grid, blocks, overBlocks := spread(c.N, c.C*c.OutH*c.OutW, threads)
+	return c.d.launch(a.st, "pool_forward", grid, dim{X: threads}, 0, blocks, overBlocks, c.C, c.H, c.W, c.OutH, c.OutW,
+		over(c.OutH), over(c.OutW), c.Kernel, c.Stride, c.Pad.Top, c.Pad.Left, in, out)
 }
 
 func (c *pool) Backward(st cudakern.Stream, x, y, dy, dx cudakern.Buffer) error {
@@ -144,9 +144,9 @@ func (c *pool) Backward(st cudakern.Stream, x, y, dy, dx cudakern.Buffer) error 
 	if c.TiesAll {
 		all = 1
 	}
-	grid, blocks := spread(c.N, c.C*c.H*c.W, threads)
-	return c.d.launch(a.st, "pool_backward", grid, dim{X: threads}, 0, blocks, c.C, c.H, c.W, c.OutH, c.OutW, c.Kernel,
-		c.Stride, c.Pad.Top, c.Pad.Left, all, in, best, gradient, out)
+	grid, blocks, overBlocks := spread(c.N, c.C*c.H*c.W, threads)
+	return c.d.launch(a.st, "pool_backward", grid, dim{X: threads}, 0, blocks, overBlocks, c.C, c.H, c.W, over(c.H),
+		over(c.W), c.OutH, c.OutW, c.Kernel, c.Stride, over(c.Stride), c.Pad.Top, c.Pad.Left, all, in, best, gradient, out)
 }
 
 // softmax is softmax with its loss.

@@ -84,9 +84,9 @@ func (c *input) Forward(st cudakern.Stream, images cudakern.Buffer, views []cuda
 	if err := slot.fill(a.st, views); err != nil {
 		return fmt.Errorf("input: views: %w", err)
 	}
-	grid, blocks := spread(c.N, c.C*c.OutH*c.OutW, threads)
-	err := c.d.launch(a.st, "input_forward", grid, dim{X: threads}, 0, blocks, c.C, c.H, c.W, c.OutH, c.OutW, pixels,
-		slot.device, average, scale, out)
+	grid, blocks, overBlocks := spread(c.N, c.C*c.OutH*c.OutW, threads)
+	err := c.d.launch(a.st, "input_forward", grid, dim{X: threads}, 0, blocks, overBlocks, c.C, c.H, c.W, c.OutH, c.OutW,
+		over(c.OutH), over(c.OutW), pixels, slot.device, average, scale, out)
 	if err != nil {
 		return err
 	}
@@ -177,9 +177,9 @@ func (c *concat) Cut(st cudakern.Stream, part cudakern.Buffer, index int, src cu
 
 // copy copies `width` features of every image, between rows of other widths.
 func (c *concat) copy(st *stream, width, fromWidth, fromAt, toWidth, toAt int, from, to *buffer) error {
-	grid, blocks := spread(c.N, width, threads)
-	return c.d.launch(st, "concat_copy", grid, dim{X: threads}, 0, blocks, width, fromWidth, fromAt, toWidth, toAt, from,
-		to)
+	grid, blocks, overBlocks := spread(c.N, width, threads)
+	return c.d.launch(st, "concat_copy", grid, dim{X: threads}, 0, blocks, overBlocks, width, fromWidth, fromAt, toWidth,
+		toAt, from, to)
 }
 
 // reorder is a copy: all layouts are Plain, and flat features are the same elements in the same order.

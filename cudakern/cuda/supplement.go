@@ -66,7 +66,7 @@ func codeName(code int) string {
 // knownCodes are names for where there is no driver to ask.
 var knownCodes = map[int]string{codeOutOfMemory: "CUDA_ERROR_OUT_OF_MEMORY",
 	codeNotInitialized: "CUDA_ERROR_NOT_INITIALIZED",
-	codeStubLibrary: "CUDA_ERROR_STUB_LIBRARY", codeNoDevice: "CUDA_ERROR_NO_DEVICE", codeNotFound: "CUDA_ERROR_NOT_FOUND"}
+	codeStubLibrary:    "CUDA_ERROR_STUB_LIBRARY", codeNoDevice: "CUDA_ERROR_NO_DEVICE", codeNotFound: "CUDA_ERROR_NOT_FOUND"}
 
 // waitStream and waitEvent block the calling thread, not the device's, until what is enqueued is done. They may be
 // called from any goroutine: one call of C is on one thread.

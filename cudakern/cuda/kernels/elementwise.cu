@@ -110,9 +110,10 @@ sgd_update(unsigned long long n, const float *w0, const float *v0, const float *
 // Zeroes units at random: a thread draws one block of Philox, which is the fate of four units of one image. first_group
 // is the column's first unit over 4.
 extern "C" __global__ void __launch_bounds__(256, 4)
-dropout_mask(unsigned blocks, int units, unsigned first_group, unsigned first_image, unsigned long long threshold,
-             float factor, unsigned long long key, unsigned long long step, const float *x, float *y) {
-  const images::Place at = images::place(blocks);
+dropout_mask(int blocks, unsigned long long over_blocks, int units, unsigned first_group, unsigned first_image,
+             unsigned long long threshold, float factor, unsigned long long key, unsigned long long step,
+             const float *x, float *y) {
+  const images::Place at = images::place(blocks, over_blocks);
   if (at.i >= (units + 3) / 4) return;
   const numbers::Words random = numbers::philox(first_group + (unsigned)at.i, first_image + (unsigned)at.image,
                                                 (unsigned)step, (unsigned)(step >> 32), key);

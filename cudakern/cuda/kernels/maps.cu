@@ -61,13 +61,13 @@ GPU_FN float scale(const float *image, Window w, float k, float alpha) {
 
 } // namespace maps
 
-// Normalisation over five neighbouring maps with exponent 0.75, the paper's. A thread walks along the maps of one pixel,
-// from blockIdx.y * chunk on, with the window in registers: every element is read once, but for the four next to a
-// chunk's ends. Sums are made anew for each map, so that where chunks begin does not reach the bits.
+// Normalisation over five neighbouring maps with exponent 0.75, the paper's. A thread walks along the maps of one
+// pixel, from blockIdx.y * chunk on, with the window in registers: every element is read once, but for the four next to
+// a chunk's ends. Sums are made anew for each map, so that where chunks begin does not reach the bits.
 extern "C" __global__ void __launch_bounds__(128, 8)
-lrn_forward_5(unsigned blocks, int count, int area, int chunk, float k, float alpha, const float *__restrict__ x,
-              float *__restrict__ y) {
-  const images::Place at = images::place(blocks);
+lrn_forward_5(int blocks, unsigned long long over_blocks, int count, int area, int chunk, float k, float alpha,
+              const float *__restrict__ x, float *__restrict__ y) {
+  const images::Place at = images::place(blocks, over_blocks);
   const int first = (int)blockIdx.y * chunk, end = min(first + chunk, count);
   if (at.i >= area) return;
   const unsigned long long image = at.image * (unsigned)count * (unsigned)area + (unsigned)at.i;
@@ -88,9 +88,9 @@ lrn_forward_5(unsigned blocks, int count, int area, int chunk, float k, float al
 // Its gradient. With s_j as above, g_j = dy_j s_j^-0.75 and q_j = g_j x_j / s_j:
 // dx_i = g_i - 2 alpha beta x_i (q_(i-2) + ... + q_(i+2)). A map is finished when the thread is two maps further.
 extern "C" __global__ void __launch_bounds__(128, 8)
-lrn_backward_5(unsigned blocks, int count, int area, int chunk, float k, float alpha, const float *__restrict__ x,
-               const float *__restrict__ dy, float *__restrict__ dx) {
-  const images::Place at = images::place(blocks);
+lrn_backward_5(int blocks, unsigned long long over_blocks, int count, int area, int chunk, float k, float alpha,
+               const float *__restrict__ x, const float *__restrict__ dy, float *__restrict__ dx) {
+  const images::Place at = images::place(blocks, over_blocks);
   const int first = (int)blockIdx.y * chunk, end = min(first + chunk, count);
   const float f = 2 * alpha * 0.75f;
   if (at.i >= area) return;
@@ -117,9 +117,9 @@ lrn_backward_5(unsigned blocks, int count, int area, int chunk, float k, float a
 
 // Normalisation over any window, across maps or within them, one thread an element.
 extern "C" __global__ void __launch_bounds__(256, 4)
-lrn_forward_any(unsigned blocks, int count, int height, int width, int size, int space, float k, float alpha,
-                float beta, const float *__restrict__ x, float *__restrict__ y) {
-  const images::Place at = images::place(blocks);
+lrn_forward_any(int blocks, unsigned long long over_blocks, int count, int height, int width, int size, int space,
+                float k, float alpha, float beta, const float *__restrict__ x, float *__restrict__ y) {
+  const images::Place at = images::place(blocks, over_blocks);
   const int each = count * height * width;
   if (at.i >= each) return;
   const maps::Window w = maps::window(at.i, count, height, width, size, size / 2, space);
@@ -130,10 +130,10 @@ lrn_forward_any(unsigned blocks, int count, int height, int width, int size, int
 
 // The first half of its gradient: g into dx, and q into `ratios`, which the second half sums over mirrored windows.
 extern "C" __global__ void __launch_bounds__(256, 4)
-lrn_ratios_any(unsigned blocks, int count, int height, int width, int size, int space, float k, float alpha, float beta,
-               const float *__restrict__ x, const float *__restrict__ dy, float *__restrict__ ratios,
-               float *__restrict__ dx) {
-  const images::Place at = images::place(blocks);
+lrn_ratios_any(int blocks, unsigned long long over_blocks, int count, int height, int width, int size, int space,
+               float k, float alpha, float beta, const float *__restrict__ x, const float *__restrict__ dy,
+               float *__restrict__ ratios, float *__restrict__ dx) {
+  const images::Place at = images::place(blocks, over_blocks);
   const int each = count * height * width;
   if (at.i >= each) return;
   const maps::Window w = maps::window(at.i, count, height, width, size, size / 2, space);
@@ -145,9 +145,10 @@ lrn_ratios_any(unsigned blocks, int count, int height, int width, int size, int 
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)
-lrn_backward_any(unsigned blocks, int count, int height, int width, int size, int space, float alpha, float beta,
-                 const float *__restrict__ x, const float *__restrict__ ratios, float *__restrict__ dx) {
-  const images::Place at = images::place(blocks);
+lrn_backward_any(int blocks, unsigned long long over_blocks, int count, int height, int width, int size, int space,
+                 float alpha, float beta, const float *__restrict__ x, const float *__restrict__ ratios,
+                 float *__restrict__ dx) {
+  const images::Place at = images::place(blocks, over_blocks);
   const int each = count * height * width;
   if (at.i >= each) return;
   const maps::Window w = maps::window(at.i, count, height, width, size, size - 1 - size / 2, space);
@@ -159,42 +160,72 @@ lrn_backward_any(unsigned blocks, int count, int height, int width, int size, in
   dx[i] = dx[i] - f * x[i] * s;
 }
 
-// Max-pooling, one thread a window. What is no number wins.
+namespace {
+
+// Pool is a pooling as kernels have it.
+struct Pool {
+  int height, width, out_h, out_w, kernel, stride, top, left;
+};
+
+// greatest is the maximum of the window that begins at (y, x); what is no number wins. KERNEL is its size, if the
+// compiler is to know it: then all is asked for at once.
+template <int KERNEL> GPU_FN float greatest(const Pool &p, const float *map, int y, int x) {
+  float best = __int_as_float((int)0xff800000u);
+  const auto take = [&](int py, int px) {
+    const float v = map[py * p.width + px];
+    best = v > best || v != v ? v : best;
+  };
+  if constexpr (KERNEL > 0) {
+#pragma unroll
+    for (int i = 0; i < KERNEL; i++)
+#pragma unroll
+      for (int j = 0; j < KERNEL; j++)
+        if (y + i >= 0 && y + i < p.height && x + j >= 0 && x + j < p.width) take(y + i, x + j);
+  } else {
+    for (int py = max(y, 0); py < min(y + p.kernel, p.height); py++)
+      for (int px = max(x, 0); px < min(x + p.kernel, p.width); px++) take(py, px);
+  }
+  return best;
+}
+
+} // namespace
+
+// Max-pooling, one thread a window.
 extern "C" __global__ void __launch_bounds__(256, 4)
-pool_forward(unsigned blocks, int count, int height, int width, int out_h, int out_w, int kernel, int stride, int top,
-             int left, const float *__restrict__ x, float *__restrict__ y) {
-  const images::Place at = images::place(blocks);
+pool_forward(int blocks, unsigned long long over_blocks, int count, int height, int width, int out_h, int out_w,
+             unsigned long long over_out_h, unsigned long long over_out_w, int kernel, int stride, int top, int left,
+             const float *__restrict__ x, float *__restrict__ y) {
+  const images::Place at = images::place(blocks, over_blocks);
   const int each = count * out_h * out_w;
   if (at.i >= each) return;
-  const int ox = at.i % out_w, oy = at.i / out_w % out_h, m = at.i / (out_w * out_h);
-  const int y0 = max(oy * stride - top, 0), y1 = min(oy * stride - top + kernel, height);
-  const int x0 = max(ox * stride - left, 0), x1 = min(ox * stride - left + kernel, width);
-  const float *map = x + (at.image * (unsigned)count + (unsigned)m) * (unsigned)(height * width);
-  float best = map[y0 * width + x0];
-  for (int py = y0; py < y1; py++)
-    for (int px = x0; px < x1; px++) {
-      const float v = map[py * width + px];
-      best = v > best || v != v ? v : best;
-    }
-  y[at.image * (unsigned)each + (unsigned)at.i] = best;
+  const Pool p{height, width, out_h, out_w, kernel, stride, top, left};
+  const images::Pixel out = images::pixel(at.i, out_h, out_w, over_out_h, over_out_w);
+  const float *map = x + (at.image * (unsigned)count + (unsigned)out.map) * (unsigned)(height * width);
+  const int from_y = out.y * stride - top, from_x = out.x * stride - left;
+  y[at.image * (unsigned)each + (unsigned)at.i] =
+      kernel == 3 ? greatest<3>(p, map, from_y, from_x) : greatest<0>(p, map, from_y, from_x);
 }
 
 // Its gradient, one thread a pixel, which adds up what the windows that hold it give it, in their order. A window gives
 // to every place equal to its maximum (ties_all), or to the first in row order: then a place equal to it looks at those
 // before it.
 extern "C" __global__ void __launch_bounds__(256, 4)
-pool_backward(unsigned blocks, int count, int height, int width, int out_h, int out_w, int kernel, int stride, int top,
-              int left, int ties_all, const float *__restrict__ x, const float *__restrict__ y,
-              const float *__restrict__ dy, float *__restrict__ dx) {
-  const images::Place at = images::place(blocks);
+pool_backward(int blocks, unsigned long long over_blocks, int count, int height, int width,
+              unsigned long long over_height, unsigned long long over_width, int out_h, int out_w, int kernel,
+              int stride, unsigned long long over_stride, int top, int left, int ties_all, const float *__restrict__ x,
+              const float *__restrict__ y, const float *__restrict__ dy, float *__restrict__ dx) {
+  const images::Place at = images::place(blocks, over_blocks);
   const int each = count * height * width;
   if (at.i >= each) return;
-  const int px = at.i % width, py = at.i / width % height, m = at.i / (width * height);
-  // Windows (oy, ox) with oy*stride - top <= py < oy*stride - top + kernel, and so for x.
-  const int oy0 = py + top < kernel ? 0 : (py + top - kernel) / stride + 1, oy1 = min((py + top) / stride, out_h - 1);
-  const int ox0 = px + left < kernel ? 0 : (px + left - kernel) / stride + 1, ox1 = min((px + left) / stride, out_w - 1);
-  const unsigned long long plane = at.image * (unsigned)count + (unsigned)m;
-  const float *map = x + plane * (unsigned)(height * width), own = map[py * width + px];
+  const images::Pixel in = images::pixel(at.i, height, width, over_height, over_width);
+  // Windows (oy, ox) with oy*stride - top <= in.y < oy*stride - top + kernel, and so for x.
+  const int reach_y = in.y + top, reach_x = in.x + left;
+  const int oy0 = reach_y < kernel ? 0 : images::quotient(reach_y - kernel, over_stride) + 1;
+  const int ox0 = reach_x < kernel ? 0 : images::quotient(reach_x - kernel, over_stride) + 1;
+  const int oy1 = min(images::quotient(reach_y, over_stride), out_h - 1);
+  const int ox1 = min(images::quotient(reach_x, over_stride), out_w - 1);
+  const unsigned long long plane = at.image * (unsigned)count + (unsigned)in.map;
+  const float *map = x + plane * (unsigned)(height * width), own = map[in.y * width + in.x];
   const float *best = y + plane * (unsigned)(out_h * out_w), *gradient = dy + plane * (unsigned)(out_h * out_w);
   float sum = 0;
   for (int oy = oy0; oy <= oy1; oy++)
@@ -203,8 +234,8 @@ pool_backward(unsigned blocks, int count, int height, int width, int out_h, int 
       bool mine = true;
       if (!ties_all) {
         const int x0 = max(ox * stride - left, 0), x1 = min(ox * stride - left + kernel, width);
-        for (int yy = max(oy * stride - top, 0); yy <= py && mine; yy++)
-          for (int xx = x0; xx < (yy < py ? x1 : px) && mine; xx++) mine = map[yy * width + xx] != own;
+        for (int py = max(oy * stride - top, 0); py <= in.y && mine; py++)
+          for (int px = x0; px < (py < in.y ? x1 : in.x) && mine; px++) mine = map[py * width + px] != own;
       }
       if (mine) sum = sum + gradient[oy * out_w + ox];
     }
