@@ -14,8 +14,8 @@ import (
 	"colonnade/cudakern/cuda"
 )
 
-// TestCUDABitsOfTheCPU: ops whose every rounding is defined give the bits that the CPU device gives, however their maps lie
-// there and however many threads cut them.
+// TestCUDABitsOfTheCPU: ops whose every rounding is defined give the bits that the CPU device gives, however their maps
+// lie there and however many threads cut them.
 func TestCUDABitsOfTheCPU(t *testing.T) {
 	if os.Getenv("COLONNADE_LIBCUDA") == "" {
 		t.Skip("wants a driver: scripts/test runs it on the emulated one")
