@@ -53,10 +53,7 @@ CUresult destroy(CUctx_st *c) {
   std::vector<CUevent_st *> gone;
   for (CUevent_st *event : e.events)
     if (event->context == c) gone.push_back(event);
-  for (CUevent_st *event : gone) {
-    e.events.erase(event);
-    delete event;
-  }
+  for (CUevent_st *event : gone) forgetEvent(event);
   return CUDA_SUCCESS;
 }
 

@@ -159,7 +159,9 @@ int occupancy(const CUfunc_st &f, int block, size_t dynamic) {
 namespace emu {
 
 int registersOf(const Kernel &k) {
-  int most = int(65536 / std::max(k.maxThreads, 32u)); // what ptxas would spill for
+  // ptxas makes do with fewer where the kernel says how large its blocks are; where it does not, the launch may fail.
+  bool bounded = k.maxThreadsDims[0] || k.requiredDims[0];
+  int most = bounded ? int(65536 / std::max(k.maxThreads, 32u)) : 255;
   return std::clamp(int(k.registers), 16, std::min(255, std::max(most, 16)));
 }
 

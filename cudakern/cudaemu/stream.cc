@@ -113,7 +113,6 @@ void legacyOrder(CUctx_st &context, CUstream_st *stream, std::vector<OperationRe
 // stamp gives an operation its clock, and its id if it has something to run.
 void stamp(Operation &op, CUstream_st *stream, const std::vector<OperationRef> &after) {
   op.clock = engine().host;
-  if (running) join(op.clock, running->clock); // enqueued by a host function
   if (stream->last) join(op.clock, stream->last->clock);
   for (const OperationRef &other : after) join(op.clock, other->clock);
   if (op.clock.size() <= op.stream) op.clock.resize(op.stream + 1);
@@ -168,13 +167,11 @@ void Turns::choose(bool all) {
 
 void Turns::take(Lock &lock, std::condition_variable &changed, CUstream_st *stream) {
   candidates.push_back(stream);
-  // Who else becomes ready at once is drawn from too; nobody waits longer than two pauses for others.
   for (bool all = false;;) {
-    auto woken = changed.wait_for(lock, pause);
     choose(all);
     if (chosen == stream) break;
     if (chosen) changed.notify_all();
-    all = woken == std::cv_status::timeout;
+    all = changed.wait_for(lock, pause) == std::cv_status::timeout; // nothing happens: held ones have their turn
   }
   candidates.erase(std::find(candidates.begin(), candidates.end(), stream));
   chosen = nullptr;
@@ -251,10 +248,9 @@ void joinStreams(CUctx_st &context, bool all) {
     ended.assign(keep, closed.end());
     closed.erase(keep, closed.end());
   }
-  for (CUstream_st *s : ended) {
+  // The structs stay, some hundred bytes each: a handle that is used after its end must not be another stream's.
+  for (CUstream_st *s : ended)
     if (s->thread.joinable()) s->thread.join();
-    delete s;
-  }
 }
 
 } // namespace emu
