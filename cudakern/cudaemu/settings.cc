@@ -104,15 +104,16 @@ std::string readSettings(Settings &out) {
   r.integer("CUDAEMU_MEMORY", 1, 1LL << 44, "bytes a device", out.memory);
   r.integer("CUDAEMU_DRIVER", 1000, 99990, "a driver version such as 12000", out.driver);
   r.integer("CUDAEMU_THREADS", 1, 256, "threads a kernel, 1 to 256", out.threads);
+  r.integer("CUDAEMU_COUNTS_DETAIL", 0, 1, "0 or 1", out.countsDetail);
   r.integer("CUDAEMU_PEER", 0, 1, "0 or 1", out.peer);
   if (r.text("CUDAEMU_SEED")) {
     out.shuffled = true;
     r.integer("CUDAEMU_SEED", 0, INT64_MAX, "a number", out.seed);
   }
   if (const char *level = r.text("CUDAEMU_CHECK")) {
-    if (!strcmp(level, "off")) out.level = Level::off;
-    else if (!strcmp(level, "bounds")) out.level = Level::bounds;
-    else if (!strcmp(level, "full")) out.level = Level::full;
+    if (!strcmp(level, "off")) out.checks = Check::Off;
+    else if (!strcmp(level, "bounds")) out.checks = Check::Bounds;
+    else if (!strcmp(level, "full")) out.checks = Check::Full;
     else r.complain("CUDAEMU_CHECK", level, "off, bounds or full");
   }
   if (const char *list = r.text("CUDAEMU_CC")) {
@@ -124,7 +125,7 @@ std::string readSettings(Settings &out) {
     }
   }
   if (const char *list = r.text("CUDAEMU_FAIL"))
-    if (!parseFailures(list, out.failures)) r.complain("CUDAEMU_FAIL", list, "call:nth:error, nth+ for all from there on");
+    if (!parseFailures(list, out.failures)) r.complain("CUDAEMU_FAIL", list, "call:nth:error, nth+ from there on");
   if (const char *list = r.text("CUDAEMU_LOST"))
     if (!parseLosses(list, out.devices, out.losses)) r.complain("CUDAEMU_LOST", list, "board or board:launch");
   if (const char *path = r.text("CUDAEMU_COUNTS")) out.counts = path;
@@ -152,6 +153,10 @@ std::string uuidText(int board) {
     text += hex;
   }
   return text;
+}
+
+std::string boardName(const Settings &s, int board) {
+  return "Emulated GPU sm_" + std::to_string(s.capabilityOf(board));
 }
 
 std::string busId(int board) {

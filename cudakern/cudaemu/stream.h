@@ -6,7 +6,8 @@
 // order does not settle are a race, whether or not the first order happened to be kind.
 #pragma once
 
-#include "cuda_abi.h"
+#include "../cuda/include/cuda.h"
+#include "memory.h"
 
 #include <condition_variable>
 #include <cstdint>
@@ -28,25 +29,25 @@ void join(Ticks &into, const Ticks &from);
 // covers says whether operation `tick` of stream s lies in a clock.
 inline bool covers(const Ticks &clock, uint32_t s, uint32_t tick) { return s < clock.size() && tick <= clock[s]; }
 
-// What an operation came to: 0, or the CUresult that the context is left with.
-struct Outcome {
-  int error = 0;
-  std::string text;
-};
-
 struct Operation {
-  std::function<Outcome()> run;    // empty: a marker
+  std::function<Fault()> run;    // empty: a marker
   std::function<bool()> ready;     // something outside the process that it waits for; asked again every millisecond
   std::vector<std::shared_ptr<Operation>> after; // operations of other streams that come first
-  std::string label;               // "kernel NAME" or the call that enqueued it
+  std::string label;               // "launch of NAME" or the call that enqueued it
   bool calls = false;              // a host function: it takes no turn from others and may block
   bool held = false;               // shuffled order: not before the host waits
   uint32_t stream = 0, tick = 0;
+  uint32_t id = 0;                 // above 0 where it has something to run
   Ticks clock;                     // with itself in it
   bool done = false;               // guarded by the engine's mutex, as is all below
   double finished = 0;             // milliseconds
 };
 using OperationRef = std::shared_ptr<Operation>;
+
+class SharedEvent;
+
+// Priorities of streams go from 0 to this, the most urgent. They are remembered and change nothing.
+constexpr int greatestPriority = -5;
 
 } // namespace emu
 
@@ -59,6 +60,7 @@ struct CUstream_st {
   emu::OperationRef last;               // newest, done or not
   uint32_t tick = 0;
   bool closing = false, finished = false;
+  std::condition_variable work;         // an operation came, or the stream closes
   std::thread thread;                   // started by the first operation, joined by whoever closes the stream
   bool blocking() const { return !(flags & CU_STREAM_NON_BLOCKING); }
 };
@@ -67,7 +69,7 @@ struct CUevent_st {
   CUctx_st *context = nullptr;
   unsigned flags = 0;
   emu::OperationRef recorded;           // what the last record enqueued
-  std::shared_ptr<struct SharedEvent> shared; // of several processes, see ipc.h
+  std::shared_ptr<emu::SharedEvent> shared; // of several processes, see ipc.h
 };
 
 namespace emu {

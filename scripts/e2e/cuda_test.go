@@ -66,8 +66,8 @@ func hasSymbol(t *testing.T, f *elf.File, name string) bool {
 	return false
 }
 
-// TestWithoutDriver: where there is no driver, or a broken one, every command runs, and the one that asks for a GPU says
-// what is missing in a line.
+// TestWithoutDriver: where there is no driver, or a broken one, every command runs, and the one that asks for a GPU
+// says what is missing in a line.
 func TestWithoutDriver(t *testing.T) {
 	for _, driver := range []string{"/nonexistent/libcuda.so.1", "/dev/null"} {
 		cmd := exec.Command(workerProgram, "--help")
@@ -80,7 +80,8 @@ func TestWithoutDriver(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		text := strings.TrimSpace(string(out))
 		if err == nil || strings.Contains(text, "\n") || !strings.HasPrefix(text, "worker: ") {
-			t.Errorf("worker verify --device cuda:0 with the driver %s: %v, want one line that says why not:\n%s", driver, err, out)
+			t.Errorf("worker verify --device cuda:0 with the driver %s: %v, want a line that says why not:\n%s", driver, err,
+				out)
 		}
 	}
 }

@@ -29,9 +29,9 @@ func checkDriver(t *tree) (out []breach) {
 				out = append(out, t.at(f, s, "imports %s: it links libraries that are not there, so that the program would not "+
 					"start without them", p))
 			}
-		}
-		if s := all[t.module+"/"+emulator]; s != nil && !f.test() && f.dir() != emulator {
-			out = append(out, t.at(f, s, "%s is for tests: the product drives GPUs, not imitations", emulator))
+			if under(p, t.module+"/"+emulator) && !f.test() && !under(f.dir(), emulator) {
+				out = append(out, t.at(f, s, "imports %s, which is for tests: the product drives GPUs, not imitations", p))
+			}
 		}
 		s := all[binding]
 		if s == nil {

@@ -125,7 +125,8 @@ var plants = []plant{
 		"cudakern/cuda/x.go": "//go:build cuda\n\n// Package cuda computes.\npackage cuda\n\n" +
 			"import _ \"gorgonia.org/cu/dnn\"\n"}, "imports gorgonia.org/cu/dnn"},
 	{"the product imports the emulator", "driver", map[string]string{
-		"worker/x.go": "package main\n\nimport _ \"colonnade/cudakern/cudaemu\"\n"}, "cudakern/cudaemu is for tests"},
+		"worker/x.go": "package main\n\nimport _ \"colonnade/cudakern/cudaemu\"\n"},
+		"imports colonnade/cudakern/cudaemu, which is for tests"},
 	{"the binding outside the device", "imports", map[string]string{
 		"worker/x.go": "package main\n\nimport _ \"gorgonia.org/cu\"\n"}, "worker may not import gorgonia.org/cu"},
 	{"cgo elsewhere", "cgo", map[string]string{

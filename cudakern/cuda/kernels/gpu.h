@@ -124,6 +124,12 @@ GPU_FN unsigned gpu_divide(unsigned x, unsigned multiplier, unsigned shift) {
   return (__umulhi(x, multiplier) + x) >> shift;
 }
 
+// gpu_forget makes the compiler take a pointer for an unknown one, so that what is read through it is read anew.
+template <class T>
+GPU_FN void gpu_forget(T *&p) {
+  asm volatile("" : "+l"(p));
+}
+
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 #define GPU_IMAGE_B 1
 
