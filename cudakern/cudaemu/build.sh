@@ -32,7 +32,7 @@ compile() {
 	stale "$object" "$command" || return 0
 	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || exit 1; done
 	(
-		rm -f "$object.how"
+		rm -f "$object" "$object.how" # so that nothing old is linked if this fails
 		$cxx "${flags[@]}" "$@" -MMD -MF "$object.d" -c "$source" -o "$object.new"
 		mv -f "$object.new" "$object"
 		printf '%s' "$command" >"$object.how"
@@ -55,7 +55,7 @@ for source in "$here"/*.cc; do
 		compile "$name.o" "$name.cc"
 		nvml+=("$objects/$name.o")
 		;;
-	ops_*) # handlers of instructions: for every processor, and for those with AVX2
+	ops | ops_*) # handlers of instructions: for every processor, and for those with AVX2
 		compile "$name.portable.o" "$name.cc" -DEMU_BUILD=portable
 		cuda+=("$objects/$name.portable.o")
 		if [ ${#wide[@]} -gt 0 ]; then
@@ -73,7 +73,8 @@ done
 finish
 
 # What cuda.h declares and nothing here defines is there all the same, and says NOT_SUPPORTED.
-$cxx -E -P -x c "$here/../cuda/include/cuda.h" | grep -oE '\bcu[A-Z][A-Za-z0-9_]*\(' | tr -d '(' | sort -u >"$objects/declared"
+$cxx -E -P -x c "$here/../cuda/include/cuda.h" | grep -oE '\bcu[A-Z][A-Za-z0-9_]*\(' | tr -d '(' | sort -u \
+	>"$objects/declared"
 nm --defined-only "${cuda[@]}" 2>/dev/null | awk '$2 == "T" { print $3 }' | sort -u >"$objects/defined"
 {
 	echo '/* made by build.sh */'

@@ -39,7 +39,7 @@ CUresult destroy(CUctx_st *c) {
     std::lock_guard<std::mutex> lock(e.mutex);
     open.assign(c->streams.begin(), c->streams.end());
     c->legacy.closing = true;
-    e.changed.notify_all();
+    c->legacy.work.notify_one();
   }
   for (CUstream_st *s : open) closeStream(s);
   joinStreams(*c, true);
@@ -53,10 +53,7 @@ CUresult destroy(CUctx_st *c) {
   std::vector<CUevent_st *> gone;
   for (CUevent_st *event : e.events)
     if (event->context == c) gone.push_back(event);
-  for (CUevent_st *event : gone) {
-    e.events.erase(event);
-    delete event;
-  }
+  for (CUevent_st *event : gone) forgetEvent(event);
   return CUDA_SUCCESS;
 }
 

@@ -41,7 +41,7 @@ std::vector<uint64_t> addresses(const Kernel &k, const std::vector<uint8_t> &arg
     uint64_t value = 0;
     if (p.size != 8) continue;
     memcpy(&value, arguments.data() + p.offset, 8);
-    if (value && memory().find(value)) found.push_back(value);
+    if (value && (memory().find(value) || freedOnStream(value))) found.push_back(value);
   }
   return found;
 }
@@ -112,7 +112,9 @@ CUresult launch(CUctx_st &c, CUfunction f, Dim grid, Dim block, unsigned shared,
   if (onHost(pointers)) pending = std::make_shared<Pending>(engine().launchesOnHostMemory);
   Operation op;
   op.label = "launch of " + k.name;
-  op.run = [=, &c, pending = std::move(pending), module = f->module->module, kernel = f->kernel, devices = reachable(c)] {
+  std::shared_ptr<Module> module = f->module->module;
+  uint64_t devices = reachable(c);
+  op.run = [=, &c, kernel = &k, module = std::move(module), pending = std::move(pending)] {
     const Operation &me = *currentOperation();
     Launch l;
     l.kernel = kernel;
@@ -128,7 +130,9 @@ CUresult launch(CUctx_st &c, CUfunction f, Dim grid, Dim block, unsigned shared,
     l.threads = engine().settings.threads;
     l.access = {me.id, full() ? &engine().operations : nullptr, me.label};
     l.counts = theCounts();
-    return run(l);
+    Fault fault = run(l);
+    if (fault) fault.text += text(" [stream %u, operation %u]", me.stream, me.tick);
+    return fault;
   };
   OperationRef made = submit(c, orLegacy(stream), std::move(op));
   for (uint64_t pointer : pointers)
@@ -159,7 +163,9 @@ int occupancy(const CUfunc_st &f, int block, size_t dynamic) {
 namespace emu {
 
 int registersOf(const Kernel &k) {
-  int most = int(65536 / std::max(k.maxThreads, 32u)); // what ptxas would spill for
+  // ptxas makes do with fewer where the kernel says how large its blocks are; where it does not, the launch may fail.
+  bool bounded = k.maxThreadsDims[0] || k.requiredDims[0];
+  int most = bounded ? int(65536 / std::max(k.maxThreads, 32u)) : 255;
   return std::clamp(int(k.registers), 16, std::min(255, std::max(most, 16)));
 }
 

@@ -166,8 +166,8 @@ CUresult cuEventDestroy(CUevent event) {
   return withContext(__func__, [&](CUctx_st &) {
     Engine &e = engine();
     std::lock_guard<std::mutex> lock(e.mutex);
-    if (!e.events.erase(event)) return CUDA_ERROR_INVALID_HANDLE;
-    delete event;
+    if (!event || !e.events.count(event)) return CUDA_ERROR_INVALID_HANDLE;
+    forgetEvent(event);
     return CUDA_SUCCESS;
   });
 }

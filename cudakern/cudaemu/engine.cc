@@ -138,6 +138,7 @@ CUresult begin(const char *call) {
   Engine &e = engine();
   std::lock_guard<std::mutex> lock(e.mutex);
   if (!e.started) return CUDA_ERROR_NOT_INITIALIZED;
+  if (currentOperation()) return CUDA_ERROR_NOT_PERMITTED; // a host function may call nothing of the driver
   heed();
   return CUresult(injected(call));
 }
@@ -146,6 +147,7 @@ CUresult beginInContext(const char *call, CUctx_st **context) {
   Engine &e = engine();
   std::lock_guard<std::mutex> lock(e.mutex);
   if (!e.started) return CUDA_ERROR_NOT_INITIALIZED;
+  if (currentOperation()) return CUDA_ERROR_NOT_PERMITTED;
   heed();
   CUctx_st *c = currentContext();
   if (!c) return CUDA_ERROR_INVALID_CONTEXT;
@@ -160,6 +162,15 @@ CUresult beginInContext(const char *call, CUctx_st **context) {
 Device *deviceOf(CUdevice ordinal) {
   auto &devices = engine().devices;
   return ordinal >= 0 && size_t(ordinal) < devices.size() ? &devices[size_t(ordinal)] : nullptr;
+}
+
+void forgetEvent(CUevent_st *event) {
+  Engine &e = engine();
+  e.events.erase(event);
+  event->recorded = nullptr;
+  event->shared = nullptr;
+  e.formerEvents.emplace_back(event);
+  if (e.formerEvents.size() > 4096) e.formerEvents.pop_front();
 }
 
 bool alive(CUctx_st *context) {
@@ -230,6 +241,14 @@ unsigned long long cudaemuMemoryUsed(int board) {
   for (const emu::Device &d : e.devices)
     if (d.board == board) used += e.memory->used(d.ordinal);
   return used;
+}
+
+int cudaemuLost(int board) {
+  emu::Engine &e = emu::engine();
+  std::lock_guard<std::mutex> lock(e.mutex);
+  for (const emu::Device &d : e.devices)
+    if (d.board == board && d.lost) return 1;
+  return 0;
 }
 
 size_t cudaemuXids(int board, int *out, size_t room) {

@@ -43,6 +43,7 @@ struct CUctx_st {
   CUstream_st legacy;                   // the default stream
   std::set<CUstream_st *> streams;      // open ones, the default stream not among them
   std::vector<CUstream_st *> closed;    // not joined yet
+  emu::Ticks ended, endedBlocking;      // clocks of streams that have been joined: all, and the blocking ones
   std::map<int, size_t> limits;
 };
 
@@ -54,7 +55,7 @@ namespace emu {
 // Engine is never destroyed: threads of streams may outlive main, and a Go program ends without destructors.
 struct Engine {
   std::mutex mutex;                 // guards all below and the fields of contexts, streams, events, operations
-  std::condition_variable changed;  // an operation came, finished, or a stream closes
+  std::condition_variable changed;  // an operation is done, a turn is free, a context broke or closes
   bool started = false;
   Settings settings;
   std::vector<Device> devices;      // fixed once started
@@ -62,6 +63,7 @@ struct Engine {
   Operations operations;            // the order between them, for Memory; needs no lock
   std::set<CUctx_st *> contexts;
   std::set<CUevent_st *> events;
+  std::deque<std::unique_ptr<CUevent_st>> formerEvents; // the last few, so that their handles are not given out soon
   std::set<CUmod_st *> modules;
   std::unordered_set<CUfunc_st *> functions; // of all modules
   std::set<CUstream_st *> streams;  // open ones of all contexts
@@ -144,7 +146,9 @@ template <class Body> CUresult withContext(const char *call, Body body) noexcept
 Device *deviceOf(CUdevice ordinal);
 // usable says whether a stream handle may be used in a context: null and 1 are the default stream.
 bool usable(CUctx_st &context, CUstream stream);
-inline CUstream_st *orLegacy(CUstream stream) { return stream == CUstream(1) ? nullptr : stream; }
+inline CUstream_st *orLegacy(CUstream stream) { return stream == CU_STREAM_LEGACY ? nullptr : stream; }
+// forgetEvent ends an event. Needs the engine's mutex.
+void forgetEvent(CUevent_st *event);
 // alive says whether a context handle is one.
 bool alive(CUctx_st *context);
 inline CUresult stickyOf(CUctx_st &context) { return CUresult(context.sticky); }

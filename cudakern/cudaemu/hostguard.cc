@@ -155,8 +155,8 @@ std::function<Fault()> watchSource(uint64_t address, size_t bytes) {
     uint8_t *now = memory().bytes(address, bytes);
     if (!now || digest(now, bytes) == before) return {};
     return {CUDA_ERROR_LAUNCH_FAILED,
-            text("%s on stream %u reads %zu bytes of host memory at 0x%llx that the host changed after it was enqueued: "
-                 "wait for it before using them again",
+            text("%s on stream %u reads %zu bytes of host memory at 0x%llx that the host changed after it was "
+                 "enqueued: wait for it before using them again",
                  currentOperation()->label.c_str(), currentOperation()->stream, bytes, (unsigned long long)address)};
   };
 }

@@ -1,6 +1,7 @@
 // Memory of the emulated devices. A device address lies in a reservation nobody may touch (PROT_NONE): a host that
 // dereferences one gets SIGSEGV, as it does with a real driver. The bytes are elsewhere, in a file without a name, so
-// that another process can map them (cuIpcGetMemHandle). Pinned host memory has one address for both sides.
+// that another process can map them (cuIpcGetMemHandle). Pinned host memory has one address for both sides; with
+// checks = Full its bytes are mapped twice, so that the driver may protect the program's side while a copy is pending.
 //
 // With checks = Full every word carries a shadow: which bytes were ever written, which operation wrote it last and
 // which ones read it since. From these come reads of what nobody wrote, races between blocks and between streams.
@@ -84,7 +85,7 @@ struct ShadowWord {
 
 struct Allocation {
   uint64_t address = 0, size = 0;
-  uint8_t *bytes = nullptr; // content; for Device and Imported not at `address`
+  uint8_t *bytes = nullptr; // content; for Device and Imported (and Pinned, if checks are Full) not at `address`
   int device = 0;           // ordinal of the driver's
   Kind kind = Kind::Device;
   bool constant = false;          // kernels may not write it (.const variables)
@@ -144,6 +145,10 @@ public:
   // describe says what an address is, for messages: "16 bytes behind an allocation of 4096 bytes", "in an allocation
   // of 64 bytes that was freed", "in no allocation".
   std::string describe(uint64_t address) const;
+  // tryDescribe is for handlers of signals: it gives up where a thread holds the lock.
+  bool tryDescribe(uint64_t address, std::string *out) const;
+  // inReservation: the address can only be a device's.
+  bool inReservation(uint64_t address) const { return address - base < extent; }
 
   // What copies and memsets do. All look up the ranges, move the bytes and, with checks = Full, compare with and
   // record in the shadow. The host's side of read and write is a plain pointer. read reports bytes nobody wrote,
@@ -158,25 +163,29 @@ public:
   void markWritten(uint64_t address, uint64_t n);
 
 private:
-  struct Heap;
   struct Freed {
-    uint64_t address, size, serial;
+    uint64_t address, size;
   };
-  std::map<uint64_t, Allocation>::const_iterator locate(uint64_t address) const; // under lock
-  Fault carve(uint64_t size, uint64_t align, Allocation &);
-  void release(const Allocation &);
-  void drainQuarantine();
+  using Live = std::map<uint64_t, Allocation>; // by address
+  Live::const_iterator locate(uint64_t address) const; // under lock
+  std::string describeLocked(uint64_t address) const;
+  bool place(uint64_t size, uint64_t align, uint64_t *address);
   void giveShadow(Allocation &);
-  Fault sweep(const Access &, const Allocation &, uint64_t address, uint64_t n, bool write, bool mark);
+  void release(const Allocation &);
+  bool range(uint64_t address, uint64_t n, Allocation *, Fault *) const;
+  Fault sweep(const Access &, const Allocation &, uint64_t address, uint64_t n, bool write);
+  bool counted(const Allocation &a) const { return a.kind == Kind::Device || a.kind == Kind::Managed; }
 
   const Check level;
   mutable std::shared_mutex lock;
-  std::map<uint64_t, Allocation> live; // by address
+  Live live;
   std::map<int, uint64_t> limits, inUse;
-  std::unique_ptr<Heap> heap;
-  std::deque<Allocation> quarantine;
-  std::deque<Freed> freed; // for messages
-  uint64_t quarantined = 0, serials = 0;
+  std::deque<Freed> freed; // the last ones, for messages
+  uint64_t serials = 0;
+  // The reservation: addresses [base, base+extent), nobody may touch them. Its content is the file, mapped at alias.
+  uint64_t base = 0, extent = 0, cursor = 0;
+  uint8_t *alias = nullptr;
+  int file = -1;
 };
 
 } // namespace emu

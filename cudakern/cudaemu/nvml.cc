@@ -108,15 +108,19 @@ unsigned long long memoryUsed(int board) {
   return f ? f(board) : 0;
 }
 
-// faultXids gives the numbers that faults of this process left in a board's log: at most `room`, and how many there are.
+// faultXids gives the numbers that faults of this process left in a board's log, at most `room`, and how many there
+// are.
 size_t faultXids(int board, int *out, size_t room) {
   auto *f = driver<size_t(int, int *, size_t)>("cudaemuXids");
   return f ? f(board, out, room) : 0;
 }
 
+// stateOf is what the control file says, and what has happened to the board in this process.
 BoardState stateOf(State &s, int board) {
   s.control.refresh(s.settings.control);
-  return s.control.board(board);
+  BoardState b = s.control.board(board);
+  if (auto *f = driver<int(int)>("cudaemuLost"); f && f(board)) b.lost = true;
+  return b;
 }
 
 // withBoard runs the body with a board's state, unless the library is not started, or the board unknown or lost.
@@ -369,7 +373,8 @@ int nvmlDeviceGetMemoryErrorCounter(Handle h, int kind, int, int location, unsig
 int nvmlDeviceGetRemappedRows(Handle h, unsigned *corrected, unsigned *uncorrected, unsigned *pending,
                               unsigned *failed) {
   return withBoard(h, [&](int, BoardState &s) {
-    return std::max({put(corrected, 0), put(uncorrected, s.uncorrected), put(pending, s.uncorrected > 0), put(failed, 0)});
+    unsigned long long bad = s.uncorrected;
+    return std::max({put(corrected, 0), put(uncorrected, bad), put(pending, bad > 0), put(failed, 0)});
   });
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(Handle h, unsigned long long *mask) {

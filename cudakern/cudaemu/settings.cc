@@ -125,7 +125,7 @@ std::string readSettings(Settings &out) {
     }
   }
   if (const char *list = r.text("CUDAEMU_FAIL"))
-    if (!parseFailures(list, out.failures)) r.complain("CUDAEMU_FAIL", list, "call:nth:error, nth+ for all from there on");
+    if (!parseFailures(list, out.failures)) r.complain("CUDAEMU_FAIL", list, "call:nth:error, nth+ from there on");
   if (const char *list = r.text("CUDAEMU_LOST"))
     if (!parseLosses(list, out.devices, out.losses)) r.complain("CUDAEMU_LOST", list, "board or board:launch");
   if (const char *path = r.text("CUDAEMU_COUNTS")) out.counts = path;
@@ -155,7 +155,9 @@ std::string uuidText(int board) {
   return text;
 }
 
-std::string boardName(const Settings &s, int board) { return "Emulated GPU sm_" + std::to_string(s.capabilityOf(board)); }
+std::string boardName(const Settings &s, int board) {
+  return "Emulated GPU sm_" + std::to_string(s.capabilityOf(board));
+}
 
 std::string busId(int board) {
   char text[24];

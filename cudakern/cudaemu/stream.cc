@@ -52,7 +52,7 @@ void serve(CUstream_st *stream) {
   Engine &e = engine();
   Lock lock(e.mutex);
   for (;;) {
-    e.changed.wait(lock, [&] { return stream->closing || !stream->queue.empty(); });
+    stream->work.wait(lock, [&] { return stream->closing || !stream->queue.empty(); });
     if (stream->queue.empty()) break;
     OperationRef op = stream->queue.front();
     awaitOthers(stream, *op, lock);
@@ -75,7 +75,6 @@ void serve(CUstream_st *stream) {
     }
   }
   stream->finished = true;
-  e.changed.notify_all();
 }
 
 // Threads of streams take no signals of the program's: a Go runtime would have to adopt them to handle one.
@@ -113,9 +112,9 @@ void legacyOrder(CUctx_st &context, CUstream_st *stream, std::vector<OperationRe
 // stamp gives an operation its clock, and its id if it has something to run.
 void stamp(Operation &op, CUstream_st *stream, const std::vector<OperationRef> &after) {
   op.clock = engine().host;
-  if (running) join(op.clock, running->clock); // enqueued by a host function
   if (stream->last) join(op.clock, stream->last->clock);
   for (const OperationRef &other : after) join(op.clock, other->clock);
+  if (stream == &stream->context->legacy) join(op.clock, stream->context->endedBlocking);
   if (op.clock.size() <= op.stream) op.clock.resize(op.stream + 1);
   op.clock[op.stream] = op.tick;
   if (op.run) engine().operations.add(op);
@@ -168,13 +167,11 @@ void Turns::choose(bool all) {
 
 void Turns::take(Lock &lock, std::condition_variable &changed, CUstream_st *stream) {
   candidates.push_back(stream);
-  // Who else becomes ready at once is drawn from too; nobody waits longer than two pauses for others.
   for (bool all = false;;) {
-    auto woken = changed.wait_for(lock, pause);
     choose(all);
     if (chosen == stream) break;
     if (chosen) changed.notify_all();
-    all = woken == std::cv_status::timeout;
+    all = changed.wait_for(lock, pause) == std::cv_status::timeout; // nothing happens: held ones have their turn
   }
   candidates.erase(std::find(candidates.begin(), candidates.end(), stream));
   chosen = nullptr;
@@ -203,7 +200,7 @@ OperationRef submit(CUctx_st &context, CUstream_st *stream, Operation operation,
   if (!stream->thread.joinable()) stream->thread = quietThread(stream);
   stream->queue.push_back(op);
   stream->last = op;
-  e.changed.notify_all();
+  stream->work.notify_one();
   return op;
 }
 
@@ -227,6 +224,7 @@ CUresult drained(CUctx_st &context) {
   for (CUstream_st *s : context.streams) last.push_back(s->last);
   for (CUstream_st *s : context.closed) last.push_back(s->last);
   for (const OperationRef &op : last) waitLocked(context, op, lock);
+  settle(context.ended);
   return stickyOf(context);
 }
 
@@ -237,7 +235,7 @@ void closeStream(CUstream_st *stream) {
   stream->context->streams.erase(stream);
   stream->context->closed.push_back(stream);
   stream->closing = true;
-  e.changed.notify_all();
+  stream->work.notify_one();
 }
 
 void joinStreams(CUctx_st &context, bool all) {
@@ -250,11 +248,15 @@ void joinStreams(CUctx_st &context, bool all) {
     auto keep = std::stable_partition(closed.begin(), closed.end(), [&](CUstream_st *s) { return !ends(s); });
     ended.assign(keep, closed.end());
     closed.erase(keep, closed.end());
+    for (CUstream_st *s : ended) {
+      if (!s->last) continue;
+      join(context.ended, s->last->clock);
+      if (s->blocking()) join(context.endedBlocking, s->last->clock);
+    }
   }
-  for (CUstream_st *s : ended) {
+  // The structs stay, some hundred bytes each: a handle that is used after its end must not be another stream's.
+  for (CUstream_st *s : ended)
     if (s->thread.joinable()) s->thread.join();
-    delete s;
-  }
 }
 
 } // namespace emu

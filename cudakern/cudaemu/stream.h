@@ -60,6 +60,7 @@ struct CUstream_st {
   emu::OperationRef last;               // newest, done or not
   uint32_t tick = 0;
   bool closing = false, finished = false;
+  std::condition_variable work;         // an operation came, or the stream closes
   std::thread thread;                   // started by the first operation, joined by whoever closes the stream
   bool blocking() const { return !(flags & CU_STREAM_NON_BLOCKING); }
 };

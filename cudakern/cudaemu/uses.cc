@@ -21,6 +21,23 @@ std::unordered_map<uint64_t, Known> &table() {
   return t;
 }
 
+// Ends are the last allocations that were freed on a stream: who uses them is told by what they were freed.
+struct End {
+  uint64_t address, size;
+  OperationRef freed;
+};
+
+std::deque<End> &ends() {
+  static auto &e = *new std::deque<End>;
+  return e;
+}
+
+const End *endOf(uint64_t address) {
+  for (const End &e : ends())
+    if (address >= e.address && address - e.address < e.size) return &e;
+  return nullptr;
+}
+
 bool comesBefore(const OperationRef &earlier, const Ticks &clock) {
   return covers(clock, earlier->stream, earlier->tick);
 }
@@ -36,14 +53,19 @@ std::string range(const Allocation &a) {
 Fault noteUse(uint64_t address, const OperationRef &op) {
   if (!full()) return {};
   std::optional<Allocation> a = memory().find(address);
-  if (!a) return {};
   std::lock_guard<std::mutex> lock(mutex());
+  if (!a) {
+    const End *end = endOf(address);
+    if (!end) return {};
+    return {CUDA_ERROR_ILLEGAL_ADDRESS, named(op) + " uses memory after " + named(end->freed) + " freed it"};
+  }
   Known &k = table()[a->serial];
   if (k.freed)
     return {CUDA_ERROR_ILLEGAL_ADDRESS, named(op) + " uses " + range(*a) + " after " + named(k.freed) + " freed it"};
   if (k.born && !comesBefore(k.born, op->clock))
-    return {CUDA_ERROR_LAUNCH_FAILED, named(op) + " uses " + range(*a) + ", which " + named(k.born) +
-                                          " allocates, and nothing orders the two: wait for an event recorded after it"};
+    return {CUDA_ERROR_LAUNCH_FAILED,
+            named(op) + " uses " + range(*a) + ", which " + named(k.born) +
+                " allocates, and nothing orders the two: wait for an event recorded after it"};
   for (OperationRef &user : k.users)
     if (user->stream == op->stream) {
       user = op;
@@ -64,6 +86,13 @@ void noteFreed(const Allocation &a, const OperationRef &op) {
   if (!full()) return;
   std::lock_guard<std::mutex> lock(mutex());
   table()[a.serial].freed = op;
+  ends().push_front({a.address, a.size, op});
+  if (ends().size() > 256) ends().pop_back();
+}
+
+bool freedOnStream(uint64_t address) {
+  std::lock_guard<std::mutex> lock(mutex());
+  return endOf(address);
 }
 
 bool bornOnStream(uint64_t address) {

@@ -13,6 +13,8 @@ Fault noteUse(uint64_t address, const OperationRef &operation);
 // noteBorn and noteFreed say that an allocation begins or ends with an operation of a stream.
 void noteBorn(uint64_t address, const OperationRef &operation);
 void noteFreed(const Allocation &allocation, const OperationRef &operation);
+// freedOnStream says whether an address lay in memory that cuMemFreeAsync has freed, not long ago.
+bool freedOnStream(uint64_t address);
 // bornOnStream says whether an allocation was made by cuMemAllocAsync.
 bool bornOnStream(uint64_t address);
 // stillUsed is a fault if an operation that uses the allocation may still run as far as the host knows.

@@ -17,6 +17,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 DATA = os.path.join(ROOT, ".data", "bench")
 WARP = 32
 SECTOR = 32  # bytes
+ISSUE = 4  # instructions of warps that a multiprocessor starts in a clock
+
+# Classes of PTX that the assembler has one instruction for at least; others (moves, integers, comparisons) it may fold
+# into addresses and predicates.
+LASTING = ("ffma", "float", "special", "ld.global", "st.global", "ld.shared", "st.shared", "atomic", "cp.async",
+           "shuffle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +62,18 @@ class Launch:
     ffma: float  # instructions of warps
     float: float  # other arithmetic in float32, which the same units do
     issued: float  # all instructions but moves, which the assembler does away with
+    lasting: float  # those of them that it cannot do away with
     lanes: float  # multiply-adds of lanes that take part
     sectors: float  # of global memory, loaded and stored
     passes: float  # of shared memory: 128 bytes without a conflict
 
     def seconds(self, gpu):
-        """The least time on a GPU, by what takes it: {"arithmetic": s, "shared memory": s}. Blocks are dealt out
-        evenly, so the multiprocessor that has most of them sets the time."""
+        """The least time on a GPU, by what takes it: {"arithmetic": s, "issue": s, "shared memory": s}. Blocks are
+        dealt out evenly, so the multiprocessor that has most of them sets the time."""
         per = self.launches * self.blocks
         most = -(-self.blocks // gpu.processors) * self.launches / gpu.clock
         return {"arithmetic": (self.ffma + self.float) / per * WARP / gpu.lanes * most,
+                "issue": self.lasting / per / ISSUE * most,
                 "shared memory": self.passes / per * 128 / gpu.shared * most}
 
 
@@ -77,8 +85,8 @@ def launches(counts):
             get = lambda name: warp.get(name, 0)
             n = tally["launches"]
             out.append(Launch(kernel, tally["blocks"] // n, n, get("ffma"), get("float"),
-                              sum(warp.values()) - get("move"), tally["thread"].get("ffma", 0),
-                              tally["sectorsLoaded"] + tally["sectorsStored"], tally["sharedPasses"]))
+                              sum(warp.values()) - get("move"), sum(map(get, LASTING)), tally["thread"].get("ffma", 0),
+                              tally["sectors_loaded"] + tally["sectors_stored"], tally["shared_passes"]))
     return out
 
 
@@ -162,8 +170,9 @@ def measure(a):
             for p, c in zip(listed, counts)], counts
 
 
-def table(head, rows):
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join("---" if i < 3 else "--:" for i in range(len(head))) + "|"]
+def table(head, rows, left=1):
+    marks = ("---" if i < left else "--:" for i in range(len(head)))
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(marks) + "|"]
     return lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]
 
 
@@ -181,25 +190,31 @@ def detail(passes):
             seconds, what = p.bound(gpu)
             row.append(f"{1e3 * seconds:.3f} {what}")
         rows.append(row)
-    return table(["layer", "pass", "kernels, blocks", "FFMA", "useful", "MB by L2", "MB of operands", "FLOP/byte",
-                  *(f"{g.name}, ms at least" for g in GPUS)], rows)
+    head = ["layer", "pass", "kernels, blocks", "FFMA", "useful", "MB by L2", "MB of operands", "FLOP/byte"]
+    return table(head + [f"{g.name}, ms at least" for g in GPUS], rows, left=3)
 
 
 def layers(passes):
-    """A row for each layer, and the step; seconds of a column on each GPU."""
+    """A row for each layer, and the step; and seconds of the step on each GPU."""
     order = list(dict.fromkeys(p.layer for p in passes))
-    sums = {name: [sum(p.times * p.bound(g)[0] for p in passes if p.layer == name) for g in GPUS] for name in order}
-    macs = {name: sum(p.times * p.macs for p in passes if p.layer == name) for name in order}
-    totals = [sum(s[i] for s in sums.values()) for i in range(len(GPUS))]
-    peak = lambda m, s, g: f"{100 * 2 * m / s / g.peak:.0f} %" if m else ""
-    rows = [[name, "", f"{macs[name] / 1e9:.1f}" if macs[name] else ""] +
-            [cell for s, g in zip(sums[name], GPUS) for cell in (f"{1e3 * s:.3f}", peak(macs[name], s, g))]
-            for name in order]
-    all_macs = sum(macs.values())
-    rows.append(["**step**", "", f"{all_macs / 1e9:.1f}"] +
-                [cell for s, g in zip(totals, GPUS) for cell in (f"**{1e3 * s:.2f}**", peak(all_macs, s, g))])
-    head = ["layer", "", "G multiply-adds"] + [c for g in GPUS for c in (f"{g.name}, ms at least", "of peak")]
-    return table(head, rows), totals
+    rows = [layer_row(name, [p for p in passes if p.layer == name]) for name in order]
+    rows.append(["**step**", *layer_row("", passes)[1:]])
+    head = ["layer", "FFMA", "G multiply-adds", "useful", "MB by L2", "MB of operands", "FLOP/byte"]
+    head += [c for g in GPUS for c in (f"{g.name}, ms at least", "of peak")]
+    return table(head, rows), [sum(p.times * p.bound(g)[0] for p in passes) for g in GPUS]
+
+
+def layer_row(name, passes):
+    """Sums over passes, as often as the step does them."""
+    total = lambda what: sum(p.times * p.total(what) for p in passes)
+    macs, moved = sum(p.times * p.macs for p in passes), sum(p.times * p.bytes for p in passes)
+    row = [name, f"{100 * total('ffma') / total('issued'):.0f} %" if macs else "", f"{macs / 1e9:.1f}" if macs else "",
+           f"{100 * macs / total('lanes'):.0f} %" if macs else "", f"{SECTOR * total('sectors') / 1e6:.0f}",
+           f"{moved / 1e6:.0f}", f"{2 * macs / moved:.0f}" if macs else ""]
+    for gpu in GPUS:
+        seconds = sum(p.times * p.bound(gpu)[0] for p in passes)
+        row += [f"{1e3 * seconds:.3f}", f"{100 * 2 * macs / seconds / gpu.peak:.0f} %" if macs else ""]
+    return row
 
 
 def report(a, passes):

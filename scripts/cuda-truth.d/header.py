@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 
 from tools import ROOT, Check, Failed, call, read
 
@@ -57,12 +56,12 @@ def normal(line):
     return re.sub(r"\d+(CUDA_\w+?|CU\w+?)_(?:v\d_)?st", lambda m: m[1] + "_st", line)
 
 
-def run(place):
-    constants, structs, functions, types = names(read(OURS))
+def run(place, path=OURS):
+    constants, structs, functions, types = names(read(path))
     if len(constants) < 200 or len(functions) < 150 or len(structs) < 8:
-        raise Failed(f"{OURS} is not read as it should be: {len(constants)} constants, {len(functions)} functions")
+        raise Failed(f"{path} is not read as it should be: {len(constants)} constants, {len(functions)} functions")
     source = program(constants, structs, functions, types)
-    ours, errors = facts(place, os.path.dirname(OURS), source, "ours")
+    ours, errors = facts(place, os.path.dirname(path), source, "ours")
     if errors:
         raise Failed(f"our own cuda.h does not compile: {errors[0]}")
     real = os.path.dirname(place.wheel("cuda_runtime/include/cuda.h"))
@@ -72,6 +71,4 @@ def run(place):
     if errors:
         return [Check(what, False, "; ".join(errors[:5]))]
     differ = [f"{a} (NVIDIA: {b})" for a, b in zip(ours, theirs) if normal(a) != normal(b)]
-    if differ:
-        print("\n".join(differ), file=sys.stderr)
     return [Check(what, not differ, "; ".join(differ[:5]) or f"{len(ours)} facts, all equal")]

@@ -13,6 +13,7 @@ import assemble
 import drivers
 import frontends
 import header
+import planted
 import sass
 from tools import Failed, Place, table
 
@@ -80,6 +81,8 @@ def main():
                 found = header.run(place)
             elif part == "drivers":
                 found = drivers.run(place, a.worker)
+            elif part == "planted":
+                found = planted.run(place)
             else:
                 found = frontends.run(place, a.emulator)
             checks += found

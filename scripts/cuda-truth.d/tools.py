@@ -25,10 +25,11 @@ class Place:
 
     root: str  # .tools/cuda-truth
     ptx: str  # where the images are
+    scratch: str = "out"  # below root: what the tools write
 
     @property
     def out(self):
-        path = os.path.join(self.root, "out")
+        path = os.path.join(self.root, self.scratch)
         os.makedirs(path, exist_ok=True)
         return path
 
