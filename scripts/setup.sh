@@ -46,6 +46,7 @@ have() {
 	libdnnl-dev) echo '#include <oneapi/dnnl/dnnl.hpp>' | g++ -E -x c++ - ;;
 	protobuf-compiler) command -v protoc ;;
 	libprotobuf-dev) test -e /usr/include/google/protobuf/timestamp.proto ;;
+	clang-19) command -v clang++-19 ;;
 	dataset-*) test -d "/usr/share/datasets/${1#dataset-}" ;;
 	esac >/dev/null 2>&1
 }
@@ -143,8 +144,45 @@ use_go() {
 	fi
 }
 
-# build makes both programs in bin/.
+# stale DIR INPUT... says whether what was last built into DIR was built from other inputs than these files and this
+# compiler; fresh DIR INPUT... notes that it is built from them. An edit that is undone, or a clone, costs nothing.
+stale() { [ "$(cat "$1/built-from" 2>/dev/null)" != "$(built_from "${@:2}")" ]; }
+fresh() { built_from "${@:2}" >"$1/built-from"; }
+built_from() { (cd "$root" && g++ --version | head -n 1 && cksum "$@"); }
+
+# use_cuda makes go build with the CUDA device in it: one program, which needs no driver to be built or to start
+# (scripts/DESIGN.md says why). It wants go and g++ to be there: call it after need.
+use_cuda() {
+	local shim=$root/.tools/cuda inputs
+	inputs=("$root"/cudakern/cuda/include/*.h "$root"/cudakern/cuda/shim/*)
+	inputs=("${inputs[@]#"$root"/}")
+	if [ ! -e "$shim/libcuda.a" ] || stale "$shim" "${inputs[@]}"; then
+		"$root/cudakern/cuda/shim/build.sh" "$shim" || die "could not build the CUDA driver shim; see above"
+		fresh "$shim" "${inputs[@]}"
+	fi
+	# These come before gorgonia.org/cu's own flags, so that an installed toolkit is not used: version 13 does not build.
+	export CGO_CFLAGS="-O2 -g -I$root/cudakern/cuda/include -Wno-deprecated-declarations"
+	export CGO_LDFLAGS="-O2 -g -L$shim"
+	case " ${GOFLAGS-} " in *" -tags=cuda "*) ;; *) GOFLAGS="$(go env GOFLAGS) -tags=cuda" ;; esac
+	export GOFLAGS
+}
+
+# build_emulator builds the emulated driver (cudakern/cudaemu) into .tools/cudaemu, for tests: a program finds it there
+# with LD_LIBRARY_PATH.
+build_emulator() {
+	local emulator=$root/.tools/cudaemu inputs
+	inputs=("$root"/cudakern/cuda/include/*.h "$root"/cudakern/cudaemu/*.{cc,h,sh})
+	inputs=("${inputs[@]#"$root"/}")
+	[ ! -e "$emulator/libcuda.so.1" ] || stale "$emulator" "${inputs[@]}" || return 0
+	say "building the emulated CUDA driver (about a minute)"
+	mkdir -p "$emulator"
+	"$root/cudakern/cudaemu/build.sh" "$emulator" || die "could not build the emulated CUDA driver; see above"
+	fresh "$emulator" "${inputs[@]}"
+}
+
+# build makes both programs in bin/, with the CUDA device.
 build() {
+	use_cuda
 	say "building bin/coordinator and bin/worker (minutes the first time, seconds after)"
 	(cd "$root" && go build -o bin/ ./coordinator ./worker) || die "the build failed; see above"
 }

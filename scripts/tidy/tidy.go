@@ -13,6 +13,7 @@ var rules = []rule{
 	{"names", checkNames},
 	{"cgo", checkCgo},
 	{"tags", checkTags},
+	{"driver", checkDriver},
 	{"pure", checkPure},
 	{"functions", checkFunctions},
 	{"columns", checkColumns},

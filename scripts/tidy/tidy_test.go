@@ -40,6 +40,10 @@ var sound = map[string]string{
 	"shard/testdata/broken.go": "not Go at all\n",
 	"cudakern/device.go":       "// Package cudakern is the Device interface.\npackage cudakern\n",
 	"cudakern/cpu/cpu.go":      "//go:build cgo\n\n// Package cpu computes.\npackage cpu\n\nimport \"C\"\n",
+	"cudakern/cuda/cuda.go": "//go:build cuda\n\n// Package cuda computes.\npackage cuda\n\n" +
+		"import \"gorgonia.org/cu\"\n\nvar D = cu.GetDevice\n",
+	"cudakern/cuda/stub.go":    "//go:build !cuda\n\n// Package cuda refuses.\npackage cuda\n",
+	"worker/gpu_test.go":       "package main\n\nimport _ \"colonnade/cudakern/cudaemu\"\n",
 	"cudakern/cpu/stub.go":     "//go:build !cgo\n\n// Package cpu refuses.\npackage cpu\n",
 	"shard/networks/wide.yaml": "# " + strings.Repeat("x", 200) + "\n",
 	"coordinator/main.go": "// Command coordinator decides.\npackage main\n\n" +
@@ -104,13 +108,27 @@ var plants = []plant{
 	{"a comment in one build only", "comments", map[string]string{
 		"cudakern/cpu/stub.go": "//go:build !cgo\n\npackage cpu\n"}, "in the build without cgo"},
 	{"a comment missing behind a tag", "comments", map[string]string{
-		"cudakern/cuda/x.go": "//go:build cuda\n\npackage cuda\n"}, "in the build with the tag cuda"},
+		"cudakern/cuda/cuda.go": "//go:build cuda\n\npackage cuda\n"}, "in the build with the tag cuda"},
 	{"a package of tests without a comment", "comments", map[string]string{
 		"scripts/e2e/x_test.go": "package e2e\n"}, "package e2e has no package comment"},
 	{"a vague package name", "names", map[string]string{
 		"cudakern/common/x.go": "// Package common is vague.\npackage common\n"}, `"common" says nothing`},
 	{"a vague directory name", "names", map[string]string{
 		"cudakern/util/x.go": "// Package fine is not.\npackage fine\n"}, `"util" says nothing`},
+	{"a context of the binding's own", "driver", map[string]string{
+		"cudakern/cuda/x.go": "//go:build cuda\n\n// Package cuda computes.\npackage cuda\n\n" +
+			"import \"gorgonia.org/cu\"\n\nvar C = cu.NewContext\n"}, "cudakern/cuda/x.go:8: uses gorgonia.org/cu.NewContext"},
+	{"the same under another name", "driver", map[string]string{
+		"cudakern/cuda/x_test.go": "//go:build cuda\n\npackage cuda\n\n" +
+			"import driver \"gorgonia.org/cu\"\n\nvar c *driver.BatchedContext\n"}, "uses gorgonia.org/cu.BatchedContext"},
+	{"a library behind the binding", "driver", map[string]string{
+		"cudakern/cuda/x.go": "//go:build cuda\n\n// Package cuda computes.\npackage cuda\n\n" +
+			"import _ \"gorgonia.org/cu/dnn\"\n"}, "imports gorgonia.org/cu/dnn"},
+	{"the product imports the emulator", "driver", map[string]string{
+		"worker/x.go": "package main\n\nimport _ \"colonnade/cudakern/cudaemu\"\n"},
+		"imports colonnade/cudakern/cudaemu, which is for tests"},
+	{"the binding outside the device", "imports", map[string]string{
+		"worker/x.go": "package main\n\nimport _ \"gorgonia.org/cu\"\n"}, "worker may not import gorgonia.org/cu"},
 	{"cgo elsewhere", "cgo", map[string]string{
 		"worker/train/x.go": "//go:build cgo\n\npackage train\n\nimport \"C\"\n"}, "worker/train/x.go:5: cgo is for"},
 	{"cgo in a test elsewhere", "cgo", map[string]string{

@@ -1,0 +1,159 @@
+// conv.h reads the operands of convolutions as matrices that exist nowhere.
+#pragma once
+#include "gemm.h"
+
+// Window says how output pixels meet the source: all of a forward pass, or one phase of a pass by data. With a stride S,
+// the pixels (y, x) of the image fall into S x S phases by their remainders; within one, the gradient is a convolution
+// of stride 1 with every S-th row and column of the filters. 16 ints in this order, made by op_conv.go.
+struct Window {
+  int taps;                   // rows of the tap tables and of the packed weights, a multiple of K_STEP
+  int firstTap;               // where they begin
+  int step;                   // source pixels between the windows of neighbouring outputs
+  int top, left;              // where the window of output (0, 0) begins in the source
+  int columns, pixels;        // outputs in a row, and in an image
+  int first, row, column;     // output (i, j) lies at first + i*row + j*column of its map
+  int unused[2];
+  unsigned pixelsMultiplier, pixelsShift, columnsMultiplier, columnsShift;
+
+  GPU_METHOD explicit Window(const int *w) {
+    int4 a = gpu_load4(w), b = gpu_load4(w + 4), c = gpu_load4(w + 8), d = gpu_load4(w + 12);
+    taps = a.x, firstTap = a.y, step = a.z, top = a.w;
+    left = b.x, columns = b.y, pixels = b.z, first = b.w;
+    row = c.x, column = c.y;
+    pixelsMultiplier = d.x, pixelsShift = d.y, columnsMultiplier = d.z, columnsShift = d.w;
+  }
+  // split finds image, row and column of output q of all images.
+  GPU_METHOD void split(unsigned q, unsigned &image, int &i, int &j) const {
+    image = gpu_divide(q, pixelsMultiplier, pixelsShift);
+    unsigned p = q - image * pixels;
+    i = gpu_divide(p, columnsMultiplier, columnsShift);
+    j = p - i * columns;
+  }
+};
+
+// Inside tells whether a tap meets the image. Where filters are at most NARROW wide, the rows and columns of a window
+// that lie within are bits of a word (rows 0..14, columns 16..30; 15 and 31 never), the tap has its own two, and one
+// instruction compares. WIDE filters carry coordinates in half words instead: row high, column low.
+constexpr int NARROW = 15;
+constexpr int NOWHERE = 0x7fff7fff; // of a wide tap or window: in no image. Of a narrow one, bits 15 and 31 do it
+
+GPU_FN unsigned rangeBits(int first, int size) {
+  int low = min(max(-first, 0), NARROW), high = min(max(size - first, 0), NARROW);
+  return ((1u << high) - 1) & ~((1u << low) - 1);
+}
+
+template <bool WIDE>
+GPU_FN int windowMark(int top, int left, int h, int w) {
+  if (WIDE) return (int)((unsigned)top << 16 | ((unsigned)left & 0xffffu));
+  return (int)~(rangeBits(top, h) | rangeBits(left, w) << 16); // what is missing
+}
+
+template <bool WIDE>
+GPU_FN bool inside(int window, int tap, int h, int w) {
+  if (!WIDE) return (window & tap) == 0;
+  int y = (window >> 16) + (tap >> 16), x = (int)(short)window + (int)(short)tap;
+  return (unsigned)y < (unsigned)h && (unsigned)x < (unsigned)w;
+}
+
+// Gather reads packed weights as A and the windows of output pixels as B: a thread copies K_STEP * N / THREADS taps of
+// one pixel. The table of taps has, for every four, their offsets from a window's first place and then their marks.
+template <class T, bool WIDE>
+struct Gather {
+  static constexpr int A_WIDTH = 4, A_COUNT = K_STEP * T::M / 4 / T::THREADS;
+  static constexpr int B_WIDTH = 1, B_COUNT = K_STEP * T::N / T::THREADS;
+  static constexpr int A_ROWS = T::THREADS / (T::M / 4); // of a tile that the block copies at once
+
+  const float *weights; // packed: [tap][pitch]
+  const float *pixel;   // the window's first place in the source, which may lie outside of the image
+  const int *taps;
+  int pitch, window, h, w, offset[B_COUNT], mark[B_COUNT];
+
+  // q is the output whose window the thread copies.
+  GPU_METHOD Gather(const Window &win, const float *packed, int pitch, const int *taps, const float *source, int h,
+                    int w, unsigned sourceImage, unsigned q)
+      : pitch(pitch), h(h), w(w) {
+    const int tid = threadIdx.x, tap = tid / T::N * B_COUNT;
+    weights = packed + ((long long)win.firstTap + tid / (T::M / 4) - K_STEP) * pitch + blockIdx.y * T::M +
+              tid % (T::M / 4) * 4;
+    this->taps = taps + 2 * (win.firstTap + tap);
+    unsigned image;
+    int i, j;
+    win.split(q, image, i, j);
+    const int top = i * win.step + win.top, left = j * win.step + win.left;
+    pixel = source + (long long)image * sourceImage + (long long)top * w + left;
+    window = windowMark<WIDE>(top, left, h, w);
+  }
+  GPU_METHOD void advance() {
+    weights += (long long)K_STEP * pitch;
+#pragma unroll
+    for (int i = 0; i < B_COUNT; i += 4) {
+      int4 o = gpu_load4(taps + 2 * i), m = gpu_load4(taps + 2 * i + 4);
+      offset[i] = o.x, offset[i + 1] = o.y, offset[i + 2] = o.z, offset[i + 3] = o.w;
+      mark[i] = m.x, mark[i + 1] = m.y, mark[i + 2] = m.z, mark[i + 3] = m.w;
+    }
+    taps += 2 * K_STEP;
+  }
+  GPU_METHOD const float *a(int i) const { return weights + i * A_ROWS * pitch; }
+  GPU_METHOD bool aValid(int) const { return true; }
+  GPU_METHOD int aTo(int i) const {
+    return (threadIdx.x / (T::M / 4) + i * A_ROWS) * T::PITCH_A + threadIdx.x % (T::M / 4) * 4;
+  }
+  GPU_METHOD const float *b(int i) const { return pixel + offset[i]; }
+  GPU_METHOD bool bValid(int i) const { return inside<WIDE>(window, mark[i], h, w); }
+  GPU_METHOD int bTo(int i) const {
+    return (threadIdx.x / T::N * B_COUNT + i) * T::PITCH_B + threadIdx.x % T::N;
+  }
+};
+
+// Gradient reads, for a gradient by weights, dy as A (rows are filters) and the windows as B (columns are taps); k goes
+// through the output pixels of one image after another. The table of pixels has, for the pixels of `period` / P images,
+// where the window begins in x, its mark, and where the pixel lies in dy: four ints an entry, the last 0. A thread copies
+// one pixel's part of M*K_STEP/THREADS filters and N*K_STEP/THREADS taps.
+template <class T, bool WIDE>
+struct Gradient {
+  static constexpr int A_WIDTH = 1, A_COUNT = K_STEP * T::M / T::THREADS;
+  static constexpr int B_WIDTH = 1, B_COUNT = K_STEP * T::N / T::THREADS;
+  static constexpr int LINES = T::THREADS / K_STEP; // rows or columns that the block copies at once
+
+  const float *x, *dy;     // of the first image of the table's period
+  const float *xAt, *dyAt; // of the pixel
+  const int *entry, *end;  // of the table
+  int period, left;        // entries; pixels to come
+  long long xPeriod, dyPeriod;
+  int window, h, w;
+  unsigned filter[A_COUNT];
+  int offset[B_COUNT], mark[B_COUNT];
+
+  GPU_METHOD Gradient(const float *x, const float *dy, const int *pixels, const int *taps, int period, int count,
+                      long long xPeriod, long long dyPeriod, int h, int w, int filters, int plane, int columns, int row0,
+                      int column0)
+      : x(x), dy(dy), xAt(x), dyAt(dy), period(period), xPeriod(xPeriod), dyPeriod(dyPeriod), window(0), h(h), w(w) {
+    const int slot = threadIdx.x % K_STEP, line = threadIdx.x / K_STEP;
+    entry = pixels + 4 * slot, end = pixels + 4 * period;
+    left = count - slot;
+#pragma unroll
+    for (int i = 0; i < A_COUNT; i++) filter[i] = (unsigned)min(row0 + line + i * LINES, filters - 1) * plane;
+#pragma unroll
+    for (int i = 0; i < B_COUNT; i++) {
+      const int tap = 2 * min(column0 + line + i * LINES, columns - 1);
+      offset[i] = taps[tap], mark[i] = taps[tap + 1];
+    }
+  }
+  GPU_METHOD void advance() {
+    int4 e = gpu_load4(entry);
+    xAt = x + e.x, dyAt = dy + e.z;
+    window = left > 0 ? e.y : WIDE ? NOWHERE : -1;
+    entry += 4 * K_STEP, left -= K_STEP;
+    if (entry >= end) entry -= 4 * period, x += xPeriod, dy += dyPeriod;
+  }
+  GPU_METHOD const float *a(int i) const { return dyAt + filter[i]; }
+  GPU_METHOD bool aValid(int) const { return left > -K_STEP; }
+  GPU_METHOD int aTo(int i) const {
+    return threadIdx.x % K_STEP * T::PITCH_A + threadIdx.x / K_STEP + i * LINES;
+  }
+  GPU_METHOD const float *b(int i) const { return xAt + offset[i]; }
+  GPU_METHOD bool bValid(int i) const { return inside<WIDE>(window, mark[i], h, w); }
+  GPU_METHOD int bTo(int i) const {
+    return threadIdx.x % K_STEP * T::PITCH_B + threadIdx.x / K_STEP + i * LINES;
+  }
+};

@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""What a training step of a column must take on two GPUs at least, from what the kernels execute on the emulated
+driver: every op of the step runs once, in full size, and its instructions and bytes are set against what the GPUs can
+do. It is a bound and no measurement; see scripts/DESIGN.md."""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+DATA = os.path.join(ROOT, ".data", "bench")
+WARP = 32
+SECTOR = 32  # bytes
+ISSUE = 4  # instructions of warps that a multiprocessor starts in a clock
+
+# Classes of PTX that the assembler has one instruction for at least; others (moves, integers, comparisons) it may fold
+# into addresses and predicates.
+LASTING = ("ffma", "float", "special", "ld.global", "st.global", "ld.shared", "st.shared", "atomic", "cp.async",
+           "shuffle")
+
+
+@dataclasses.dataclass(frozen=True)
+class GPU:
+    """What its maker says of a GPU at its boost clock."""
+
+    name: str
+    capability: int
+    processors: int  # multiprocessors
+    lanes: int  # float32 multiply-adds that one starts in a clock
+    clock: float  # Hz
+    memory: float  # bytes a second
+    shared: int = 128  # bytes of shared memory that a multiprocessor moves in a clock
+
+    @property
+    def peak(self):
+        return 2 * self.processors * self.lanes * self.clock
+
+
+GPUS = (GPU("A100", 80, 108, 64, 1.41e9, 1.555e12), GPU("H100", 90, 132, 128, 1.98e9, 3.35e12))
+
+# Published times of a training step of AlexNet at batch 128, float32, on one GPU by cuDNN.
+PUBLISHED = (
+    ("cuDNN R4 in Torch, Titan X (Maxwell)", 81.0, 6.7e12,
+     "github.com/soumith/convnet-benchmarks: 27 ms forward, 53 ms backward; the one-tower AlexNet of "
+     "\"One weird trick\", 128x3x224x224, without dropout, softmax and update"),
+)
+
+
+@dataclasses.dataclass
+class Launch:
+    """All launches of a kernel in one shape, in one pass."""
+
+    kernel: str
+    blocks: int  # of one launch
+    launches: int
+    ffma: float  # instructions of warps
+    float: float  # other arithmetic in float32, which the same units do
+    issued: float  # all instructions but moves, which the assembler does away with
+    lasting: float  # those of them that it cannot do away with
+    lanes: float  # multiply-adds of lanes that take part
+    sectors: float  # of global memory, loaded and stored
+    passes: float  # of shared memory: 128 bytes without a conflict
+
+    def seconds(self, gpu):
+        """The least time on a GPU, by what takes it: {"arithmetic": s, "issue": s, "shared memory": s}. Blocks are
+        dealt out evenly, so the multiprocessor that has most of them sets the time."""
+        per = self.launches * self.blocks
+        most = -(-self.blocks // gpu.processors) * self.launches / gpu.clock
+        return {"arithmetic": (self.ffma + self.float) / per * WARP / gpu.lanes * most,
+                "issue": self.lasting / per / ISSUE * most,
+                "shared memory": self.passes / per * 128 / gpu.shared * most}
+
+
+def launches(counts):
+    out = []
+    for kernel, shapes in counts.items():
+        for tally in shapes.values():
+            warp = tally["warp"]
+            get = lambda name: warp.get(name, 0)
+            n = tally["launches"]
+            out.append(Launch(kernel, tally["blocks"] // n, n, get("ffma"), get("float"),
+                              sum(warp.values()) - get("move"), sum(map(get, LASTING)), tally["thread"].get("ffma", 0),
+                              tally["sectors_loaded"] + tally["sectors_stored"], tally["shared_passes"]))
+    return out
+
+
+@dataclasses.dataclass
+class Pass:
+    """One op of the step in one direction, and what it executes."""
+
+    layer: str
+    name: str
+    times: int
+    macs: int
+    bytes: int  # of operands
+    launches: list
+
+    def total(self, what):
+        return sum(getattr(launch, what) for launch in self.launches)
+
+    def bound(self, gpu):
+        """(seconds, what takes them): kernels one after another, each as fast as the scarcest thing lets it; and all of
+        them no faster than memory moves the operands once."""
+        by = {}
+        for launch in self.launches:
+            what, seconds = max(launch.seconds(gpu).items(), key=lambda item: item[1])
+            by[what] = by.get(what, 0) + seconds
+        seconds, memory = sum(by.values()), self.bytes / gpu.memory
+        if memory >= seconds:
+            return memory, "memory"
+        return seconds, max(by, key=by.get)
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class Failed(Exception):
+    """What ends the run, in a line."""
+
+
+def run(command, **more):
+    done = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+        raise Failed(f"{' '.join(command[:4])}: status {done.returncode}: {lines[-1]}")
+    return done.stdout
+
+
+def counted(program, emulator, options, index, directory):
+    """Runs one pass on the emulated driver; its counts by kernel and shape."""
+    path = os.path.join(directory, f"{index}.json")
+    env = {**os.environ, "COLONNADE_LIBCUDA": os.path.join(emulator, "libcuda.so.1"), "CUDAEMU_CC": "80",
+           "COLONNADE_LIBNVML": os.path.join(emulator, "libnvidia-ml.so.1"), "CUDAEMU_DEVICES": "1",
+           "CUDAEMU_CHECK": "off", "CUDAEMU_MEMORY": str(8 << 30), "CUDAEMU_COUNTS": path}
+    run([program, "run", *options, str(index)], env=env)
+    with open(path, encoding="utf-8") as f:
+        return json.load(f)
+
+
+def less(counts, other):
+    """Counts without those of a pass that was done first."""
+    out = {}
+    for kernel, shapes in counts.items():
+        if left := {shape: tally for shape, tally in shapes.items() if shape not in other.get(kernel, {})}:
+            out[kernel] = left
+    return out
+
+
+def measure(a):
+    """All passes of the step with what they execute."""
+    program = os.path.join(DATA, "passes")
+    os.makedirs(DATA, exist_ok=True)
+    run(["go", "build", "-o", program, "./scripts/bench.d/passes"], cwd=ROOT)
+    options = ["--network", a.network, "--columns", str(a.columns), "--batch", str(a.batch)]
+    listed = json.loads(run([program, "list", *options]))
+    began = datetime.datetime.now()
+    with tempfile.TemporaryDirectory() as directory, concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
+        counts = list(pool.map(lambda i: counted(program, a.emulator, options, i, directory), range(len(listed))))
+    say(f"{len(listed)} passes of batch {a.batch} on the emulated driver: {datetime.datetime.now() - began}")
+    first = {(p["layer"], p["pass"]): c for p, c in zip(listed, counts)}
+    return [Pass(p["layer"], p["pass"], p["times"], p["macs"], p["bytes"],
+                 launches(less(c, first[p["layer"], p["with"]]) if p["with"] else c))
+            for p, c in zip(listed, counts)], counts
+
+
+def table(head, rows, left=1):
+    marks = ("---" if i < left else "--:" for i in range(len(head)))
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(marks) + "|"]
+    return lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+
+
+def detail(passes):
+    """A row for each pass."""
+    rows = []
+    for p in passes:
+        issued, moved = p.total("issued"), SECTOR * p.total("sectors")
+        row = [p.layer, p.name + (f" x{p.times}" if p.times > 1 else ""),
+               ", ".join(f"{launch.kernel} {launch.blocks}" for launch in p.launches),
+               f"{100 * p.total('ffma') / issued:.0f} %" if issued and p.macs else "",
+               f"{100 * p.macs / p.total('lanes'):.0f} %" if p.macs and p.total("lanes") else "",
+               f"{moved / 1e6:.1f}", f"{p.bytes / 1e6:.1f}", f"{2 * p.macs / p.bytes:.0f}" if p.macs else ""]
+        for gpu in GPUS:
+            seconds, what = p.bound(gpu)
+            row.append(f"{1e3 * seconds:.3f} {what}")
+        rows.append(row)
+    head = ["layer", "pass", "kernels, blocks", "FFMA", "useful", "MB by L2", "MB of operands", "FLOP/byte"]
+    return table(head + [f"{g.name}, ms at least" for g in GPUS], rows, left=3)
+
+
+def layers(passes):
+    """A row for each layer, and the step; and seconds of the step on each GPU."""
+    order = list(dict.fromkeys(p.layer for p in passes))
+    rows = [layer_row(name, [p for p in passes if p.layer == name]) for name in order]
+    rows.append(["**step**", *layer_row("", passes)[1:]])
+    head = ["layer", "FFMA", "G multiply-adds", "useful", "MB by L2", "MB of operands", "FLOP/byte"]
+    head += [c for g in GPUS for c in (f"{g.name}, ms at least", "of peak")]
+    return table(head, rows), [sum(p.times * p.bound(g)[0] for p in passes) for g in GPUS]
+
+
+def layer_row(name, passes):
+    """Sums over passes, as often as the step does them."""
+    total = lambda what: sum(p.times * p.total(what) for p in passes)
+    macs, moved = sum(p.times * p.macs for p in passes), sum(p.times * p.bytes for p in passes)
+    row = [name, f"{100 * total('ffma') / total('issued'):.0f} %" if macs else "", f"{macs / 1e9:.1f}" if macs else "",
+           f"{100 * macs / total('lanes'):.0f} %" if macs else "", f"{SECTOR * total('sectors') / 1e6:.0f}",
+           f"{moved / 1e6:.0f}", f"{2 * macs / moved:.0f}" if macs else ""]
+    for gpu in GPUS:
+        seconds = sum(p.times * p.bound(gpu)[0] for p in passes)
+        row += [f"{1e3 * seconds:.3f}", f"{100 * 2 * macs / seconds / gpu.peak:.0f} %" if macs else ""]
+    return row
+
+
+def report(a, passes):
+    lines = [f"# scripts/bench cuda: {a.network}, column 1 of {a.columns}, batch {a.batch}", "",
+             "**A bound, not a measurement: nothing of this ran on a GPU.** Each op ran once on the emulated driver, "
+             "in full size. Its time is at least what its multiply-adds, its shared memory or its operands' bytes "
+             "take; launches, latencies, caches and exchanges are left out.", ""]
+    by_layer, totals = layers(passes)
+    lines += by_layer + [""]
+    for gpu, seconds in zip(GPUS, totals):
+        lines.append(f"- {gpu.name} (sm_{gpu.capability}, {gpu.peak / 1e12:.1f} TFLOP/s, "
+                     f"{gpu.memory / 1e12:.2f} TB/s): a step takes a column at least {1e3 * seconds:.2f} ms, so at "
+                     f"most {a.batch / seconds:,.0f} images/s on {a.columns} GPUs; all columns on one: "
+                     f"{1e3 * a.columns * seconds:.2f} ms.")
+    lines += ["", "Published, measured, for comparison:", ""]
+    for name, ms, peak, source in PUBLISHED:
+        scaled = ", ".join(f"{ms * peak / g.peak:.1f} ms on {g.name}" for g in GPUS)
+        lines.append(f"- {name}: {ms:.0f} ms ({source}). At the same share of the peak: {scaled}, all of the network "
+                     "on one GPU.")
+    return "\n".join(lines + ["", "## By op", "", *detail(passes)]) + "\n"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--emulator", required=True)
+    p.add_argument("--network", default="alexnet")
+    p.add_argument("--columns", type=int, default=2)
+    p.add_argument("--batch", type=int, default=128)
+    p.add_argument("--jobs", type=int, default=os.cpu_count())
+    a = p.parse_args()
+    try:
+        passes, counts = measure(a)
+    except Failed as err:
+        sys.exit(f"scripts/bench cuda: {err}")
+    text = report(a, passes)
+    base = os.path.join(DATA, "CUDA")
+    with open(base + ".md", "w", encoding="utf-8") as f:
+        f.write(text)
+    with open(base + ".json", "w", encoding="utf-8") as f:
+        json.dump([{"layer": p.layer, "pass": p.name, "times": p.times, "macs": p.macs, "bytes": p.bytes, "counts": c,
+                    "seconds": {g.name: p.bound(g)[0] for g in GPUS}} for p, c in zip(passes, counts)], f, indent=1)
+    print(text)
+    say(f"kept in {base}.md and .json")
+
+
+if __name__ == "__main__":
+    main()
