@@ -2,7 +2,7 @@
 #include "conv.h"
 
 // windows computes maps x pixels of every image: y = w * x forward, dx = w^T * dy by data, a phase to each blockIdx.z.
-template <class T, bool WIDE, bool FORWARD>
+template <class T, bool WIDE>
 GPU_FN void windows(int images, int maps, int pitch, int h, int w, unsigned sourceImage, unsigned outMap, int flags,
                     const int *table, const int *taps, const float *packed, const float *source, const float *bias,
                     float *out) {
@@ -12,17 +12,20 @@ GPU_FN void windows(int images, int maps, int pitch, int h, int w, unsigned sour
   if (first >= total) return; // phases differ in size
   Gather<T, WIDE> operands(win, packed, pitch, taps, source, h, w, sourceImage,
                            min(first + threadIdx.x % T::N, total - 1));
-  const Place<T> place;
   float c[8][8];
-  multiply<T>(operands, win.taps / K_STEP, place, c);
+  multiply<T>(operands, win.taps / K_STEP, c);
+  const Place<T> place;
 
   gpu_forget(table);
   const Window again(table); // read twice rather than kept in registers that the loop needs
   const int row0 = blockIdx.y * T::M;
-  const Finish finish(FORWARD ? flags : 0);
-  float b[8];
+  const Finish finish(flags);
 #pragma unroll
-  for (int i = 0; i < 8; i++) b[i] = FORWARD && bias ? bias[min(row0 + place.row(i), maps - 1)] : 0.0f;
+  for (int i = 0; i < 8; i++) {
+    const float b = bias ? bias[min(row0 + place.row(i), maps - 1)] : 0.0f;
+#pragma unroll
+    for (int j = 0; j < 8; j++) c[i][j] += b;
+  }
 #pragma unroll
   for (int j = 0; j < 8; j++) {
     const unsigned q = first + place.column(j);
@@ -33,40 +36,45 @@ GPU_FN void windows(int images, int maps, int pitch, int h, int w, unsigned sour
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       const int map = row0 + place.row(i);
-      if (q < total && map < maps) finish(to + (unsigned long long)map * outMap, c[i][j], b[i]);
+      if (q < total && map < maps) finish(to + (unsigned long long)map * outMap, c[i][j]);
     }
   }
 }
 
-#define CONV_WINDOWS(name, M, N, WIDE, FORWARD, BLOCKS)                                                                     \
+#define CONV_WINDOWS(name, M, N, WIDE, BLOCKS)                                                                              \
   extern "C" __global__ void __launch_bounds__(M *N / 64, BLOCKS)                                                     \
       name(int images, int maps, int pitch, int h, int w, unsigned sourceImage, unsigned outMap, int flags,           \
            const int *__restrict__ table, const int *__restrict__ taps, const float *__restrict__ packed,             \
            const float *__restrict__ source, const float *__restrict__ bias, float *__restrict__ out) {               \
-    windows<Tile<M, N>, WIDE, FORWARD>(images, maps, pitch, h, w, sourceImage, outMap, flags, table, taps, packed,    \
-                                       source, bias, out);                                                            \
+    windows<Tile<M, N>, WIDE>(images, maps, pitch, h, w, sourceImage, outMap, flags, table, taps, packed, source,     \
+                              bias, out);                                                                             \
   }
-CONV_WINDOWS(conv_forward_128x128, 128, 128, false, true, 2)
-CONV_WINDOWS(conv_forward_64x128, 64, 128, false, true, 3)
-CONV_WINDOWS(conv_forward_64x64, 64, 64, false, true, 6)
-CONV_WINDOWS(conv_forward_wide_64x64, 64, 64, true, true, 6)
-CONV_WINDOWS(conv_data_128x128, 128, 128, false, false, 2)
-CONV_WINDOWS(conv_data_64x128, 64, 128, false, false, 3)
-CONV_WINDOWS(conv_data_64x64, 64, 64, false, false, 6)
-CONV_WINDOWS(conv_data_wide_64x64, 64, 64, true, false, 6)
+CONV_WINDOWS(conv_forward_128x128, 128, 128, false, 2)
+CONV_WINDOWS(conv_forward_64x128, 64, 128, false, 3)
+CONV_WINDOWS(conv_forward_64x64, 64, 64, false, 6)
+CONV_WINDOWS(conv_forward_wide_64x64, 64, 64, true, 6)
+CONV_WINDOWS(conv_data_128x128, 128, 128, false, 2)
+CONV_WINDOWS(conv_data_64x128, 64, 128, false, 3)
+CONV_WINDOWS(conv_data_64x64, 64, 64, false, 6)
+CONV_WINDOWS(conv_data_wide_64x64, 64, 64, true, 6)
 
 // gradient computes dw = dy * x of the images of one part, blockIdx.z, filters x columns (In*K*K) of it.
 template <class T, bool WIDE>
-GPU_FN void gradient(int images, int perPart, int filters, int columns, int plane, int period, int h, int w,
-                     unsigned xImage, const int *pixels, const int *taps, const float *x, const float *dy, float *out) {
+GPU_FN void gradient(int images, int perPart, int filters, int columns, int plane, int h, int w, unsigned xImage,
+                     const int *pixels, const int *taps, const float *x, const float *dy, float *out) {
   const int first = blockIdx.z * perPart, count = min(perPart, images - first) * plane;
-  const int row0 = blockIdx.y * T::M, column0 = blockIdx.x * T::N, cycle = period / plane;
-  const long long dyImage = (long long)filters * plane;
-  Gradient<T, WIDE> operands(x + (long long)first * xImage, dy + first * dyImage, pixels, taps, period, count,
-                             (long long)cycle * xImage, cycle * dyImage, h, w, filters, plane, columns, row0, column0);
-  const Place<T> place;
+  const int row0 = blockIdx.y * T::M, column0 = blockIdx.x * T::N;
+  __shared__ int2 tapsHere[T::N];
+  for (int i = threadIdx.x; i < T::N; i += T::THREADS) {
+    const int column = 2 * min(column0 + i, columns - 1);
+    tapsHere[i] = make_int2(taps[column], taps[column + 1]);
+  }
+  __syncthreads();
+  Gradient<T, WIDE> operands(x + (long long)first * xImage, dy + (long long)first * filters * plane, pixels, tapsHere,
+                             count, h, w, filters, plane, row0);
   float c[8][8];
-  multiply<T>(operands, (count + K_STEP - 1) / K_STEP, place, c);
+  multiply<T>(operands, (count + K_STEP - 1) / K_STEP, c);
+  const Place<T> place;
 
   out += (unsigned long long)blockIdx.z * filters * columns;
 #pragma unroll
@@ -83,11 +91,10 @@ GPU_FN void gradient(int images, int perPart, int filters, int columns, int plan
 
 #define CONV_WEIGHTS(name, M, N, WIDE, BLOCKS)                                                                        \
   extern "C" __global__ void __launch_bounds__(M *N / 64, BLOCKS)                                                     \
-      name(int images, int perPart, int filters, int columns, int plane, int period, int h, int w, unsigned xImage,   \
+      name(int images, int perPart, int filters, int columns, int plane, int h, int w, unsigned xImage,               \
            const int *__restrict__ pixels, const int *__restrict__ taps, const float *__restrict__ x,                 \
            const float *__restrict__ dy, float *__restrict__ out) {                                                   \
-    gradient<Tile<M, N>, WIDE>(images, perPart, filters, columns, plane, period, h, w, xImage, pixels, taps, x, dy,   \
-                               out);                                                                                  \
+    gradient<Tile<M, N>, WIDE>(images, perPart, filters, columns, plane, h, w, xImage, pixels, taps, x, dy, out);      \
   }
 CONV_WEIGHTS(conv_weights_128x128, 128, 128, false, 2)
 CONV_WEIGHTS(conv_weights_64x128, 64, 128, false, 3)

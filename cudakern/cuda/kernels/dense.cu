@@ -10,21 +10,26 @@ GPU_FN void dense(int m, int n, int k, int perPart, int pitchA, int pitchB, int 
   const int row0 = blockIdx.y * T::M, column0 = blockIdx.x * T::N;
   const int first = blockIdx.z * perPart, last = min(first + perPart, k);
   Both<Left, Right> operands = {Left(a, m, pitchA, row0, first, last), Right(b, n, pitchB, column0, first, last)};
-  const Place<T> place;
   float c[8][8];
-  multiply<T>(operands, (last - first + K_STEP - 1) / K_STEP, place, c);
+  multiply<T>(operands, (last - first + K_STEP - 1) / K_STEP, c);
+  const Place<T> place;
 
   out += (unsigned long long)blockIdx.z * m * n;
   const Finish finish(FORWARD ? flags : 0);
-  float add[8];
+  if (FORWARD) {
 #pragma unroll
-  for (int j = 0; j < 8; j++) add[j] = FORWARD && bias ? bias[min(column0 + place.column(j), n - 1)] : 0.0f;
+    for (int j = 0; j < 8; j++) {
+      const float b = bias ? bias[min(column0 + place.column(j), n - 1)] : 0.0f;
+#pragma unroll
+      for (int i = 0; i < 8; i++) c[i][j] += b;
+    }
+  }
 #pragma unroll
   for (int i = 0; i < 8; i++)
 #pragma unroll
     for (int j = 0; j < 8; j++) {
       const int row = row0 + place.row(i), column = column0 + place.column(j);
-      if (row < m && column < n) finish(out + (unsigned long long)row * n + column, c[i][j], add[j]);
+      if (row < m && column < n) finish(out + (unsigned long long)row * n + column, c[i][j]);
     }
 }
 
@@ -51,5 +56,5 @@ extern "C" __global__ void __launch_bounds__(256)
   float sum = partial[i];
   for (int p = 1; p < parts; p++) sum += partial[(unsigned long long)p * count + i];
   Finish finish(flags);
-  finish(out + i, sum, bias ? bias[i % n] : 0.0f);
+  finish(out + i, bias ? sum + bias[i % n] : sum);
 }

@@ -33,7 +33,7 @@ struct Place {
   static constexpr int ROWS = 8, COLUMNS = 8;
   int x, y;
   GPU_METHOD Place() {
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int thread = gpu_thread(), lane = thread & 31, warp = thread >> 5;
     x = ((lane & 7) + warp % (T::N / 64) * 8) * 4;
     y = ((lane >> 3) + warp / (T::N / 64) * 4) * 4;
   }
@@ -41,21 +41,27 @@ struct Place {
   GPU_METHOD int column(int j) const { return (j >> 2) * (T::N / 2) + x + (j & 3); }
 };
 
-// step adds the products of one step.
+// Fp32 adds products in float32.
 template <class T>
-GPU_FN void step(float (&c)[8][8], const Place<T> &place, const float *as, const float *bs) {
+struct Fp32 {
+  float (&c)[8][8];
+  Place<T> place;
+
+  // step adds the products of one step.
+  GPU_METHOD void step(const float *as, const float *bs) {
 #pragma unroll
-  for (int k = 0; k < K_STEP; k++) {
-    const float *ak = as + k * T::PITCH_A + place.y, *bk = bs + k * T::PITCH_B + place.x;
-    float4 a0 = gpu_load4(ak), a1 = gpu_load4(ak + T::M / 2), b0 = gpu_load4(bk), b1 = gpu_load4(bk + T::N / 2);
-    float a[8] = {a0.x, a0.y, a0.z, a0.w, a1.x, a1.y, a1.z, a1.w};
-    float b[8] = {b0.x, b0.y, b0.z, b0.w, b1.x, b1.y, b1.z, b1.w};
+    for (int k = 0; k < K_STEP; k++) {
+      const float *ak = as + k * T::PITCH_A + place.y, *bk = bs + k * T::PITCH_B + place.x;
+      float4 a0 = gpu_load4(ak), a1 = gpu_load4(ak + T::M / 2), b0 = gpu_load4(bk), b1 = gpu_load4(bk + T::N / 2);
+      float a[8] = {a0.x, a0.y, a0.z, a0.w, a1.x, a1.y, a1.z, a1.w};
+      float b[8] = {b0.x, b0.y, b0.z, b0.w, b1.x, b1.y, b1.z, b1.w};
 #pragma unroll
-    for (int i = 0; i < 8; i++)
+      for (int i = 0; i < 8; i++)
 #pragma unroll
-      for (int j = 0; j < 8; j++) c[i][j] = fmaf(a[i], b[j], c[i][j]);
+        for (int j = 0; j < 8; j++) c[i][j] = fmaf(a[i], b[j], c[i][j]);
+    }
   }
-}
+};
 
 #if GPU_IMAGE_B
 
@@ -70,10 +76,10 @@ GPU_FN void copy(S &source, unsigned as, unsigned bs) {
     gpu_copy_async<4 * S::B_WIDTH>(bs + 4 * source.bTo(i), source.b(i), source.bValid(i));
 }
 
-// each runs body(as, bs) on every step, while copies two steps ahead are under way. A stage is written again three steps
+// each adds up every step, while copies two steps ahead are under way. A stage is written again three steps
 // later: the barrier of the step between has seen every thread leave it.
-template <class T, class S, class Body>
-GPU_FN void each(S &source, int steps, Body body) {
+template <class T, class S, class Sum>
+GPU_FN void each(S &source, int steps, Sum sum) {
   constexpr int STAGES = 3;
   __shared__ __align__(16) float as[STAGES][T::FLOATS_A], bs[STAGES][T::FLOATS_B];
   const unsigned a0 = gpu_shared_address(as), b0 = gpu_shared_address(bs);
@@ -85,18 +91,18 @@ GPU_FN void each(S &source, int steps, Body body) {
     }
     gpu_copy_commit();
   }
-  int stage = 0, next = STAGES - 1;
-  for (int s = 0; s < steps; s++) {
+  int stage = 0;
+  for (int left = steps; left > 0; left--) {
     gpu_copy_wait<STAGES - 2>();
     __syncthreads();
-    if (s + STAGES - 1 < steps) {
+    if (left > STAGES - 1) {
+      const int next = stage == 0 ? STAGES - 1 : stage - 1;
       source.advance();
       copy(source, a0 + next * 4 * T::FLOATS_A, b0 + next * 4 * T::FLOATS_B);
     }
     gpu_copy_commit(); // an empty group at the end, so that the count of groups goes on
-    body(as[stage], bs[stage]);
+    sum.step(as[stage], bs[stage]);
     stage = stage == STAGES - 1 ? 0 : stage + 1;
-    next = next == STAGES - 1 ? 0 : next + 1;
   }
 }
 
@@ -138,9 +144,9 @@ struct Fetched {
   }
 };
 
-// each runs body(as, bs) on every step; the next step's loads are under way meanwhile.
-template <class T, class S, class Body>
-GPU_FN void each(S &source, int steps, Body body) {
+// each adds up every step; the next step's loads are under way meanwhile.
+template <class T, class S, class Sum>
+GPU_FN void each(S &source, int steps, Sum sum) {
   __shared__ __align__(16) float as[2][T::FLOATS_A], bs[2][T::FLOATS_B];
   Fetched<S> fetched;
   source.advance();
@@ -148,15 +154,15 @@ GPU_FN void each(S &source, int steps, Body body) {
   fetched.put(source, as[0], bs[0]);
   __syncthreads();
   int buffer = 0;
-  for (int s = 1;; s++) {
-    const bool more = s < steps;
+  for (int left = steps - 1;; left--) {
+    const bool more = left > 0;
     if (more) {
       source.advance();
       fetched.get(source);
     }
     // Without this, ptxas moves the loads down to where their values are used, behind the arithmetic that hides them.
     __syncwarp();
-    body(as[buffer], bs[buffer]);
+    sum.step(as[buffer], bs[buffer]);
     if (!more) break;
     buffer ^= 1; // every thread has left this buffer: they met at the barrier since
     fetched.put(source, as[buffer], bs[buffer]);
@@ -166,27 +172,27 @@ GPU_FN void each(S &source, int steps, Body body) {
 
 #endif
 
-// multiply leaves the thread's elements of the tile in c. steps is at least 1.
+// multiply leaves the thread's elements of the tile in c. steps is at least 1. Who calls it finds out anew where they
+// are, Place, so that the loop has the registers.
 template <class T, class S>
-GPU_FN void multiply(S &source, int steps, const Place<T> &place, float (&c)[8][8]) {
+GPU_FN void multiply(S &source, int steps, float (&c)[8][8]) {
 #pragma unroll
   for (int i = 0; i < 8; i++)
 #pragma unroll
     for (int j = 0; j < 8; j++) c[i][j] = 0.0f;
-  each<T>(source, steps, [&](const float *as, const float *bs) { step<T>(c, place, as, bs); });
+  each<T>(source, steps, Fp32<T>{c, Place<T>()});
 }
 
 constexpr int ACCUMULATE = 1, RELU = 2; // flags of Finish
 
-// Finish is what becomes of an element of a product: [what was there +] product [+ bias] [then max(0)], without
-// branches, since there are 64 of it in a thread. A NaN stays one.
+// Finish is what becomes of an element of a product and its bias: [what was there +] v [then max(0)], without branches,
+// since there are 64 of it in a thread. A NaN stays one.
 struct Finish {
   bool add;
   float least;
   GPU_METHOD explicit Finish(int flags)
       : add(flags & ACCUMULATE), least(flags & RELU ? 0.0f : __int_as_float((int)0xff800000)) {}
-  GPU_METHOD void operator()(float *at, float v, float bias) const {
-    v += bias;
+  GPU_METHOD void operator()(float *at, float v) const {
     v += add ? *at : 0.0f;
     *at = v < least ? least : v;
   }
