@@ -102,6 +102,27 @@ func allocPinned(n int) (unsafe.Pointer, error) {
 	return p, called(rc, "cuMemHostAlloc", sizeOf(int64(n)))
 }
 
+// ipcBytes is the size of the driver's handle of an allocation.
+const ipcBytes = C.sizeof_CUipcMemHandle
+
+// ipcHandle is how other processes reach an allocation; ipcOpen reaches another's, ipcClose lets it go.
+func ipcHandle(at cu.DevicePtr) (out [ipcBytes]byte, err error) {
+	var h C.CUipcMemHandle
+	err = called(C.cuIpcGetMemHandle(&h, C.CUdeviceptr(at)), "cuIpcGetMemHandle", "")
+	return *(*[ipcBytes]byte)(unsafe.Pointer(&h)), err
+}
+
+func ipcOpen(handle [ipcBytes]byte) (cu.DevicePtr, error) {
+	var at C.CUdeviceptr
+	h := *(*C.CUipcMemHandle)(unsafe.Pointer(&handle))
+	err := called(C.cuIpcOpenMemHandle(&at, h, C.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS), "cuIpcOpenMemHandle", "")
+	return cu.DevicePtr(at), err
+}
+
+func ipcClose(at cu.DevicePtr) error {
+	return called(C.cuIpcCloseMemHandle(C.CUdeviceptr(at)), "cuIpcCloseMemHandle", "")
+}
+
 // busID is the PCI address as NVML and lspci write it, "" if the driver does not say.
 func busID(d cu.Device) string {
 	var b [32]C.char

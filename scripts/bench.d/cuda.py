@@ -17,6 +17,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 DATA = os.path.join(ROOT, ".data", "bench")
 WARP = 32
 SECTOR = 32  # bytes
+ISSUE = 4  # instructions of warps that a multiprocessor starts in a clock
+
+# Classes of PTX that the assembler has one instruction for at least; others (moves, integers, comparisons) it may fold
+# into addresses and predicates.
+LASTING = ("ffma", "float", "special", "ld.global", "st.global", "ld.shared", "st.shared", "atomic", "cp.async",
+           "shuffle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +62,18 @@ class Launch:
     ffma: float  # instructions of warps
     float: float  # other arithmetic in float32, which the same units do
     issued: float  # all instructions but moves, which the assembler does away with
+    lasting: float  # those of them that it cannot do away with
     lanes: float  # multiply-adds of lanes that take part
     sectors: float  # of global memory, loaded and stored
     passes: float  # of shared memory: 128 bytes without a conflict
 
     def seconds(self, gpu):
-        """The least time on a GPU, by what takes it: {"arithmetic": s, "shared memory": s}. Blocks are dealt out
-        evenly, so the multiprocessor that has most of them sets the time."""
+        """The least time on a GPU, by what takes it: {"arithmetic": s, "issue": s, "shared memory": s}. Blocks are
+        dealt out evenly, so the multiprocessor that has most of them sets the time."""
         per = self.launches * self.blocks
         most = -(-self.blocks // gpu.processors) * self.launches / gpu.clock
         return {"arithmetic": (self.ffma + self.float) / per * WARP / gpu.lanes * most,
+                "issue": self.lasting / per / ISSUE * most,
                 "shared memory": self.passes / per * 128 / gpu.shared * most}
 
 
@@ -77,8 +85,8 @@ def launches(counts):
             get = lambda name: warp.get(name, 0)
             n = tally["launches"]
             out.append(Launch(kernel, tally["blocks"] // n, n, get("ffma"), get("float"),
-                              sum(warp.values()) - get("move"), tally["thread"].get("ffma", 0),
-                              tally["sectorsLoaded"] + tally["sectorsStored"], tally["sharedPasses"]))
+                              sum(warp.values()) - get("move"), sum(map(get, LASTING)), tally["thread"].get("ffma", 0),
+                              tally["sectors_loaded"] + tally["sectors_stored"], tally["shared_passes"]))
     return out
 
 
@@ -163,7 +171,8 @@ def measure(a):
 
 
 def table(head, rows, left=1):
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join("---" if i < left else "--:" for i in range(len(head))) + "|"]
+    marks = ("---" if i < left else "--:" for i in range(len(head)))
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(marks) + "|"]
     return lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]
 
 
@@ -181,8 +190,8 @@ def detail(passes):
             seconds, what = p.bound(gpu)
             row.append(f"{1e3 * seconds:.3f} {what}")
         rows.append(row)
-    return table(["layer", "pass", "kernels, blocks", "FFMA", "useful", "MB by L2", "MB of operands", "FLOP/byte",
-                  *(f"{g.name}, ms at least" for g in GPUS)], rows, left=3)
+    head = ["layer", "pass", "kernels, blocks", "FFMA", "useful", "MB by L2", "MB of operands", "FLOP/byte"]
+    return table(head + [f"{g.name}, ms at least" for g in GPUS], rows, left=3)
 
 
 def layers(passes):
