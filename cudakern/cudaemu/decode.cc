@@ -61,21 +61,26 @@ std::vector<Field> fieldsOf(const char *text) {
   return out;
 }
 
+Pattern patternOf(const Entry &entry) {
+  Pattern p;
+  p.entry = &entry;
+  p.fields = fieldsOf(entry.operands);
+  const std::vector<std::string> words = cut(entry.pattern, '.');
+  for (size_t i = 1; i < words.size(); i++) {
+    Element e;
+    e.optional = words[i][0] == '?';
+    e.any = cut(words[i].substr(e.optional), '|');
+    p.elements.push_back(e);
+  }
+  return p;
+}
+
 Patterns read(const Ops &ops) {
   Patterns all;
   for (const Table &t : ops.tables)
     for (size_t k = 0; k < t.count; k++) {
-      Pattern p;
-      p.entry = &t.entries[k];
-      p.fields = fieldsOf(p.entry->operands);
-      const std::vector<std::string> words = cut(p.entry->pattern, '.');
-      for (size_t i = 1; i < words.size(); i++) {
-        Element e;
-        e.optional = words[i][0] == '?';
-        e.any = cut(words[i].substr(e.optional), '|');
-        p.elements.push_back(e);
-      }
-      for (const std::string &op : cut(words[0], '|')) all[op].push_back(p);
+      const Entry &entry = t.entries[k];
+      for (const std::string &op : cut(cut(entry.pattern, '.')[0], '|')) all[op].push_back(patternOf(entry));
     }
   return all;
 }
@@ -176,6 +181,15 @@ const Ops &chosenOps() {
   return ops;
 }
 const char *simdName() { return chosenOps().name; }
+
+bool matchesPattern(const char *pattern, const std::string &opcode) {
+  const std::vector<std::string> words = cut(opcode, '.');
+  const Entry entry{pattern, nullptr, ""};
+  const Pattern p = patternOf(entry);
+  const std::vector<std::string> ops = cut(cut(pattern, '.')[0], '|');
+  return std::find(ops.begin(), ops.end(), words[0]) != ops.end() &&
+         matches(p, std::vector<std::string_view>(words.begin() + 1, words.end()));
+}
 
 Inst Loader::start(const Statement &s) const {
   Inst i;

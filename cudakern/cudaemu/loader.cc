@@ -42,7 +42,7 @@ void Loader::skipBraces() { // from "{" to its "}"
 Fault Loader::load(Module *out) {
   module = out;
   ops = &chosenOps();
-  if (Fault f = lex(source, &tokens)) return f;
+  if (Fault f = lex(whole, &tokens)) return f;
   try {
     if (!peek().is(".version")) return {InvalidImage, "no PTX: it does not begin with .version"};
     while (peek().kind != Token::End) toplevel();

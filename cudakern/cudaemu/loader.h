@@ -14,6 +14,9 @@
 
 namespace emu {
 
+// matchesPattern: the opcode ("add.rn.f32") is of the form of an Entry.
+bool matchesPattern(const char *pattern, const std::string &opcode);
+
 // Symbol is what a name stands for.
 struct Symbol {
   enum Kind : uint8_t { Register, Shared, ModuleShared, DynamicShared, Local, Param, Global, Const, Function } kind;
@@ -46,7 +49,7 @@ struct Statement {
 
 class Loader {
 public:
-  Loader(std::string_view text, const std::function<Fault(Global &)> &place) : source(text), place(place) {}
+  Loader(std::string_view text, const std::function<Fault(Global &)> &place) : whole(text), place(place) {}
   Fault load(Module *); // once
 
 private:
@@ -135,7 +138,7 @@ private:
   void assignSlots(Kernel *);
   void summarize();
 
-  std::string_view source;
+  std::string_view whole; // text
   const std::function<Fault(Global &)> &place;
   Module *module = nullptr;
   std::vector<Token> tokens;

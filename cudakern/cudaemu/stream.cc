@@ -127,18 +127,13 @@ void settle(const Ticks &clock) {
   settleGuards(engine().host);
 }
 
-CUresult waitLocked(CUctx_st &context, const OperationRef &op, Lock &lock) {
+void await(const OperationRef &op, Lock &lock) {
   Engine &e = engine();
-  if (op) {
-    if (!op->done) {
-      e.turns.waiting++;
-      e.changed.notify_all();
-      e.changed.wait(lock, [&] { return op->done; });
-      e.turns.waiting--;
-    }
-    settle(op->clock);
-  }
-  return stickyOf(context);
+  if (op->done) return;
+  e.turns.waiting++;
+  e.changed.notify_all();
+  e.changed.wait(lock, [&] { return op->done; });
+  e.turns.waiting--;
 }
 
 } // namespace
@@ -206,7 +201,11 @@ OperationRef submit(CUctx_st &context, CUstream_st *stream, Operation operation,
 
 CUresult wait(CUctx_st &context, const OperationRef &operation) {
   Lock lock(engine().mutex);
-  return waitLocked(context, operation, lock);
+  if (operation) {
+    await(operation, lock);
+    settle(operation->clock);
+  }
+  return stickyOf(context);
 }
 
 CUresult query(CUctx_st &context, const OperationRef &operation) {
@@ -220,10 +219,13 @@ CUresult query(CUctx_st &context, const OperationRef &operation) {
 
 CUresult drained(CUctx_st &context) {
   Lock lock(engine().mutex);
+  // All is waited for before anything counts as waited for: till then a host function that is not ordered may trespass.
   std::vector<OperationRef> last{context.legacy.last};
   for (CUstream_st *s : context.streams) last.push_back(s->last);
   for (CUstream_st *s : context.closed) last.push_back(s->last);
-  for (const OperationRef &op : last) waitLocked(context, op, lock);
+  std::erase(last, nullptr);
+  for (const OperationRef &op : last) await(op, lock);
+  for (const OperationRef &op : last) settle(op->clock);
   settle(context.ended);
   return stickyOf(context);
 }
