@@ -30,8 +30,8 @@ const (
 // knownDigests are what the training ends in, by numerics: the same on every GPU.
 var knownDigests = map[string]string{}
 
-// trained is what a training came to.
-type trained struct {
+// knownRun is what a training came to.
+type knownRun struct {
 	losses []float64
 	digest string // of all cells' states
 }
@@ -81,12 +81,12 @@ func (c *verifyCmd) training(ctx context.Context, info cudakern.Info) kerntest.R
 }
 
 // train20 does the training on one kind of device.
-func train20(ctx context.Context, device string, tf32 bool) (trained, error) {
+func train20(ctx context.Context, device string, tf32 bool) (knownRun, error) {
 	c := benchCmd{Network: "tiny", Columns: 2, Batch: knownBatch, Threads: cores(), Steps: knownSteps, Winograd: "on",
 		Carrier: "auto", Device: device, TF32: tf32}
 	j, plan, err := c.planAt(knownRate)
 	if err != nil {
-		return trained{}, err
+		return knownRun{}, err
 	}
 	rig, err := c.open(ctx, j, plan)
 	if err == nil {
@@ -94,11 +94,11 @@ func train20(ctx context.Context, device string, tf32 bool) (trained, error) {
 		err = rig.measure(ctx, func() func() time.Time { return time.Now }, knownSteps)
 	}
 	if err = also(err, rig.close()); err != nil {
-		return trained{}, err
+		return knownRun{}, err
 	}
 	var digests []string
 	for _, cell := range rig.cells {
 		digests = append(digests, hex.EncodeToString(cell.digest[:]))
 	}
-	return trained{rig.cells[0].losses, strings.Join(digests, " ")}, nil
+	return knownRun{rig.cells[0].losses, strings.Join(digests, " ")}, nil
 }

@@ -108,6 +108,9 @@ CUresult copy(CUctx_st &c, Copy &how, End to, End from, Shape shape) {
   bool waits = pageableTarget || (!how.async && (to.side == Side::pinned || from.side == Side::pinned));
   std::function<Fault()> unchanged;
   if (!waits && from.side == Side::pinned) unchanged = watchSource(from.address, shape.span(from.pitch));
+  bool guardsTarget = !waits && to.side == Side::pinned;
+  if (guardsTarget)
+    for (size_t r = 0; r < shape.rows; r++) spoilTarget(to.address + r * to.pitch, shape.width);
   Operation op;
   op.label = how.call;
   op.run = [=]() -> Fault {
@@ -120,8 +123,10 @@ CUresult copy(CUctx_st &c, Copy &how, End to, End from, Shape shape) {
   how.made = submit(c, orLegacy(how.stream), std::move(op), std::move(how.after));
   noteUses(c, how.made, {&to, &from});
   if (waits) return wait(c, how.made);
-  if (from.side == Side::pinned) guardHost(c, how.made, from.address, shape.span(from.pitch), false);
-  if (to.side == Side::pinned) guardHost(c, how.made, to.address, shape.span(to.pitch), true);
+  for (size_t r = 0; r < shape.rows; r++) {
+    if (from.side == Side::pinned) guardHost(c, how.made, from.address + r * from.pitch, shape.width, false);
+    if (guardsTarget) guardHost(c, how.made, to.address + r * to.pitch, shape.width, true);
+  }
   return CUDA_SUCCESS;
 }
 

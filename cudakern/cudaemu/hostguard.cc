@@ -125,12 +125,13 @@ uint64_t digest(const uint8_t *bytes, size_t n) {
   return h ^ (h >> 29);
 }
 
-// deviceWrites says whether something enqueued may change host memory rightfully before a copy of it is made.
-bool deviceWrites(uint64_t from, uint64_t to) {
+// busy says whether something enqueued may rightfully change host memory before a copy of it is made, or (readers
+// too) look at it.
+bool busy(uint64_t from, uint64_t to, bool readers) {
   if (engine().hostFunctions > 0 || engine().launchesOnHostMemory > 0) return true;
   std::lock_guard<std::mutex> lock(guards().mutex);
   for (const Guard &g : guards().all)
-    if (g.write && g.from < to && from < g.to) return true;
+    if ((g.write || readers) && g.from < to && from < g.to) return true;
   return false;
 }
 
@@ -149,7 +150,7 @@ void watchHost() {
 
 std::function<Fault()> watchSource(uint64_t address, size_t bytes) {
   uint8_t *content = full() ? memory().bytes(address, bytes) : nullptr;
-  if (!content || deviceWrites(address, address + bytes)) return nullptr;
+  if (!content || busy(address, address + bytes, false)) return nullptr;
   uint64_t before = digest(content, bytes);
   return [=]() -> Fault {
     uint8_t *now = memory().bytes(address, bytes);
@@ -161,12 +162,19 @@ std::function<Fault()> watchSource(uint64_t address, size_t bytes) {
   };
 }
 
+void spoilTarget(uint64_t address, size_t bytes) {
+  std::optional<Allocation> a = full() ? memory().find(address) : std::nullopt;
+  if (!a || a->kind != Kind::Pinned || bytes >= 2 * page || busy(address, address + bytes, true)) return;
+  if (uint8_t *content = memory().bytes(address, bytes)) memset(content, 0xFF, bytes);
+}
+
 void guardHost(CUctx_st &context, const OperationRef &operation, uint64_t address, size_t bytes, bool write) {
   if (!full()) return;
   std::optional<Allocation> a = memory().find(address);
   if (!a || a->kind != Kind::Pinned) return;
-  Guard g{address, address + bytes, (address + page - 1) & ~(page - 1), (address + bytes) & ~(page - 1), write,
-          &context, operation};
+  uint64_t end = address + bytes;
+  if (end == a->address + a->size) end = (end + page - 1) & ~(page - 1); // nothing else lies on the last page
+  Guard g{address, address + bytes, (address + page - 1) & ~(page - 1), end & ~(page - 1), write, &context, operation};
   // Memory with one mapping cannot be kept from the host alone.
   if (g.pagesEnd < g.pages || a->bytes == reinterpret_cast<uint8_t *>(a->address)) g.pagesEnd = g.pages;
   std::lock_guard<std::mutex> lock(guards().mutex);

@@ -5,8 +5,9 @@
 // Pinned memory, with checks = full: from the moment a copy is enqueued until the host has waited for it, a host that
 // writes what is copied from, or touches what is copied to, is in a race whoever happens to be first. Pages that lie
 // wholly within such a range are protected for that time; a handler of SIGSEGV names the access, breaks the context
-// and lets the host go on. What is not whole pages, and registered memory, is compared instead: a source must hold at
-// the copy what it held when the copy was enqueued, unless the device writes it in between.
+// and lets the host go on. What is not whole pages, and registered memory, is watched in other ways: a source must hold at
+// the copy what it held when the copy was enqueued, unless the device writes it in between; a target holds 0xFF (in
+// floats: NaN) until the copy is made.
 #pragma once
 
 #include "memory.h"
@@ -19,6 +20,8 @@ void watchHost();
 
 // watchSource gives a check for an operation to make when it reads a range of host memory; empty if there is none.
 std::function<Fault()> watchSource(uint64_t address, size_t bytes);
+// spoilTarget fills a range that a copy, which is not enqueued yet, will write, unless something may still read it.
+void spoilTarget(uint64_t address, size_t bytes);
 // guardHost keeps the host from a range that an operation, which is enqueued, reads or writes.
 void guardHost(CUctx_st &context, const OperationRef &operation, uint64_t address, size_t bytes, bool write);
 

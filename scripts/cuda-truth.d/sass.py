@@ -85,7 +85,7 @@ def main_loop(lines):
     begin, end, _ = max(inner, key=lambda loop: loop[2])
     counts = collections.Counter(op for op, _ in ops[begin:end])
     total = lambda prefix: sum(n for op, n in counts.items() if op.startswith(prefix))
-    return Loop(end - begin, total("FFMA"), total("HMMA"), counts)
+    return Loop(end - begin, total("FFMA"), total("HMMA"), dict(counts))
 
 
 def disassemble(place, path):

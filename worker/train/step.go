@@ -48,7 +48,8 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	c.epochLoss += loss
 	c.epochSteps++
 	c.timing.steps++
-	c.status.finished(c.now(), c.step, c.b.whole, loss)
+	seconds := c.status.finished(c.now(), c.step, c.b.whole, loss)
+	c.log.Debug("step", "cell", c.id, "step", c.step, "seconds", seconds, "loss", loss)
 	if c.timing.steps == timingSteps || !c.reported {
 		c.status.phases(c.timing.mean())
 		c.reported = true

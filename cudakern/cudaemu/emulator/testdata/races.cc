@@ -206,6 +206,28 @@ CASE(resultReadEarlyWrong) {
   (void)v;
   WRONG;
 }
+// A single word, alone in its memory, and one among others: there it is the number that is wrong.
+CASE(smallResultReadEarlyWrong) {
+  Two w;
+  uint32_t *host = pinned(4);
+  OK(cuMemcpyDtoHAsync(host, w.x, 4, w.s));
+  volatile uint32_t v = host[0];
+  (void)v;
+  WRONG;
+}
+CASE(smallResultAmongOthers) {
+  Two w;
+  uint32_t *host = pinned();
+  CUdeviceptr busy = w.g.words(1, 0);
+  OK(w.g.spin(busy, 3000000, w.s));
+  OK(cuMemcpyDtoHAsync(host + 10, w.x, 4, w.s));
+  EQUAL(host[9], 0x01010101u);
+  EQUAL(host[10], 0xffffffffu);
+  EQUAL(host[11], 0x01010101u);
+  OK(cuStreamSynchronize(w.s));
+  EQUAL(host[10], 1u);
+  RIGHT;
+}
 CASE(resultReadRight) {
   Two w;
   uint32_t *host = pinned();
