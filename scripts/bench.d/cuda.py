@@ -77,16 +77,19 @@ class Launch:
                 "shared memory": self.passes / per * 128 / gpu.shared * most}
 
 
-def launches(counts):
+def launches(counts, times):
+    """What a pass executes, `times` that of its counts: they may be of fewer images than the step has."""
     out = []
     for kernel, shapes in counts.items():
         for tally in shapes.values():
             warp = tally["warp"]
-            get = lambda name: warp.get(name, 0)
+            get = lambda name: warp.get(name, 0) * times
             n = tally["launches"]
-            out.append(Launch(kernel, tally["blocks"] // n, n, get("ffma"), get("float"),
-                              sum(warp.values()) - get("move"), sum(map(get, LASTING)), tally["thread"].get("ffma", 0),
-                              tally["sectors_loaded"] + tally["sectors_stored"], tally["shared_passes"]))
+            out.append(Launch(kernel, round(tally["blocks"] / n * times), n, get("ffma"), get("float"),
+                              sum(warp.values()) * times - get("move"), sum(map(get, LASTING)),
+                              tally["thread"].get("ffma", 0) * times,
+                              (tally["sectors_loaded"] + tally["sectors_stored"]) * times,
+                              tally["shared_passes"] * times))
     return out
 
 
@@ -134,7 +137,7 @@ def run(command, **more):
 
 
 def counted(program, emulator, options, index, directory):
-    """Runs one pass on the emulated driver; its counts by kernel and shape."""
+    """Runs one pass on the emulated driver, with so many images; its counts by kernel and shape."""
     path = os.path.join(directory, f"{index}.json")
     env = {**os.environ, "COLONNADE_LIBCUDA": os.path.join(emulator, "libcuda.so.1"), "CUDAEMU_CC": "80",
            "COLONNADE_LIBNVML": os.path.join(emulator, "libnvidia-ml.so.1"), "CUDAEMU_DEVICES": "1",
@@ -158,16 +161,18 @@ def measure(a):
     program = os.path.join(DATA, "passes")
     os.makedirs(DATA, exist_ok=True)
     run(["go", "build", "-o", program, "./scripts/bench.d/passes"], cwd=ROOT)
-    options = ["--network", a.network, "--columns", str(a.columns), "--batch", str(a.batch)]
-    listed = json.loads(run([program, "list", *options]))
+    options = lambda images: ["--network", a.network, "--columns", str(a.columns), "--batch", str(images)]
+    listed = json.loads(run([program, "list", *options(a.batch)]))
+    images = [a.images if p["image"] else a.batch for p in listed]
     began = datetime.datetime.now()
     with tempfile.TemporaryDirectory() as directory, concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
-        counts = list(pool.map(lambda i: counted(program, a.emulator, options, i, directory), range(len(listed))))
-    say(f"{len(listed)} passes of batch {a.batch} on the emulated driver: {datetime.datetime.now() - began}")
+        counts = list(pool.map(lambda i: counted(program, a.emulator, options(images[i]), i, directory),
+                               range(len(listed))))
+    say(f"{len(listed)} passes on the emulated driver: {datetime.datetime.now() - began}")
     first = {(p["layer"], p["pass"]): c for p, c in zip(listed, counts)}
     return [Pass(p["layer"], p["pass"], p["times"], p["macs"], p["bytes"],
-                 launches(less(c, first[p["layer"], p["with"]]) if p["with"] else c))
-            for p, c in zip(listed, counts)], counts
+                 launches(less(c, first[p["layer"], p["with"]]) if p["with"] else c, a.batch / n))
+            for p, c, n in zip(listed, counts, images)], counts
 
 
 def table(head, rows, left=1):
@@ -221,7 +226,9 @@ def report(a, passes):
     lines = [f"# scripts/bench cuda: {a.network}, column 1 of {a.columns}, batch {a.batch}", "",
              "**A bound, not a measurement: nothing of this ran on a GPU.** Each op ran once on the emulated driver, "
              "in full size. Its time is at least what its multiply-adds, its shared memory or its operands' bytes "
-             "take; launches, latencies, caches and exchanges are left out.", ""]
+             "take; launches, latencies, caches and exchanges are left out." + (
+                 f" What is done image by image was counted for {a.images} images and multiplied."
+                 if a.images != a.batch else ""), ""]
     by_layer, totals = layers(passes)
     lines += by_layer + [""]
     for gpu, seconds in zip(GPUS, totals):
@@ -243,8 +250,12 @@ def main():
     p.add_argument("--network", default="alexnet")
     p.add_argument("--columns", type=int, default=2)
     p.add_argument("--batch", type=int, default=128)
+    p.add_argument("--images", type=int)
     p.add_argument("--jobs", type=int, default=os.cpu_count())
     a = p.parse_args()
+    a.images = min(a.images or 16, a.batch)
+    if a.images < 1 or a.batch % a.images:
+        p.error(f"--images {a.images} does not divide --batch {a.batch}")
     try:
         passes, counts = measure(a)
     except Failed as err:
