@@ -49,7 +49,10 @@ void waitForDevice(Device *device) {
 CUresult release(const char *call, CUctx_st &c, uint64_t address, std::initializer_list<Kind> kinds) {
   std::optional<Allocation> a = startsAt(address, kinds);
   if (!a) {
-    report(text("%s: 0x%llx is %s", call, (unsigned long long)address, memory().describe(address).c_str()));
+    std::optional<Allocation> other = memory().find(address);
+    bool start = other && other->address == address;
+    report(text("%s: 0x%llx is %s", call, (unsigned long long)address,
+                start ? "not what this call frees" : memory().describe(address).c_str()));
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (Fault fault = stillUsed(call, *a)) {

@@ -35,6 +35,25 @@ func Build(dir string) (Emulator, error) {
 	return Emulator{dir}, nil
 }
 
+// Found is the emulator that COLONNADE_LIBCUDA names, as in a script that has built one, else that of Build("").
+func Found() (Emulator, error) {
+	library := os.Getenv("COLONNADE_LIBCUDA")
+	if library == "" {
+		return Build("")
+	}
+	dir, err := filepath.Abs(filepath.Dir(library))
+	if err != nil {
+		return Emulator{}, fmt.Errorf("COLONNADE_LIBCUDA=%s: %w", library, err)
+	}
+	e := Emulator{dir}
+	for _, path := range []string{e.Library(), e.Management()} {
+		if _, err := os.Stat(path); err != nil {
+			return Emulator{}, fmt.Errorf("COLONNADE_LIBCUDA=%s is no emulated driver: %w", library, err)
+		}
+	}
+	return e, nil
+}
+
 // sources is where the emulator's C++ lies: beside this file.
 func sources() (string, error) {
 	_, here, _, ok := runtime.Caller(0)
