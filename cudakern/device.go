@@ -111,3 +111,11 @@ type HostMapped interface{ Mapped() []byte }
 // Guarded is implemented by buffers that notice when something is written past their ends: they lie between canary
 // words, which Intact compares. kerntest asks it of every device; on a GPU the words are read back by a copy.
 type Guarded interface{ Intact() error }
+
+// Sizer is implemented by devices with memory of their own that is soon used up. Needs says how many bytes of it build
+// will take, by running it on a device that computes nothing and only keeps the books; build gives back what it makes.
+// Fits is an error that wraps ErrMemory and says what is wanted and what is free, if so much is not to be had now.
+type Sizer interface {
+	Needs(build func(Device) error) (int64, error)
+	Fits(bytes int64) error
+}

@@ -8,4 +8,7 @@ type Settings struct {
 	// Direct has every convolution computed by the definition, none by Winograd's algorithm: a job's `winograd: off`. It
 	// shows in Info.Numerics of a device that would use Winograd's otherwise, and makes no difference to others.
 	Direct bool
+	// TF32 has products computed on tensor cores, with operands rounded to 10 bits of mantissa. It shows in Info.Numerics;
+	// a device that has none refuses.
+	TF32 bool
 }

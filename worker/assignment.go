@@ -25,6 +25,9 @@ import (
 func (h *host) run(ctx context.Context, run *assignment, a *clusterpb.Assign) {
 	members, err := h.train(ctx, run, a)
 	h.tell(ctx, run, err)
+	if errors.Is(err, cudakern.ErrLost) {
+		defer h.die(err) // when the peers have been told
+	}
 	if members == nil {
 		return
 	}
@@ -63,6 +66,9 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 	if err != nil {
 		return nil, err
 	}
+	if err := h.fits(j, plan, a, packs, devices); err != nil {
+		return nil, err
+	}
 	run.enter(phaseJoin)
 	group, cells := h.group(j, plan, a, devices.numerics())
 	members, err := h.mesh.Join(ctx, group)
@@ -93,15 +99,21 @@ func (h *host) group(j *job.Job, plan *shard.Plan, a *clusterpb.Assign, numerics
 	for _, c := range a.Cells {
 		g.Local = append(g.Local, cellOf(c))
 	}
-	var all []exchange.Cell
 	for _, p := range a.Placement {
 		cell := cellOf(p.Cell)
-		all = append(all, cell)
 		if !slices.Contains(g.Local, cell) {
 			g.Peers = append(g.Peers, exchange.Peer{Cell: cell, Worker: p.Worker, Address: p.Address})
 		}
 	}
-	return g, all
+	return g, allCells(a)
+}
+
+// allCells are the cells of an assignment's job.
+func allCells(a *clusterpb.Assign) (all []exchange.Cell) {
+	for _, p := range a.Placement {
+		all = append(all, cellOf(p.Cell))
+	}
+	return all
 }
 
 // largest is the size of the largest message of a step. Devices may lay maps out in more room: a message that is larger

@@ -23,6 +23,7 @@ type benchCmd struct {
 	Winograd string `default:"on" enum:"on,off" help:"on: convolutions by Winograd's algorithm where that is faster; off: all by the definition."`
 	Carrier  string `default:"auto" enum:"auto,shm,grpc" help:"Carrier of the exchange between the cells: auto takes the fastest; shm and grpc are used even within this process."`
 	Device   string `default:"cpu" help:"Device to drive: see worker devices."`
+	TF32     bool   `name:"tf32" help:"Compute products on tensor cores, less exactly."`
 	JSON     bool   `help:"Print as JSON, with the phases of every cell."`
 	Paced    bool   `hidden:"" help:"With --alone: wait for a line on standard input before every step, and print its seconds behind it."`
 }
@@ -96,17 +97,20 @@ func (c *benchCmd) run(ctx context.Context, con console, clock func() func() tim
 	return r.table(con.out)
 }
 
-// plan makes the job of a bench: the network in so many columns under the recipe that a job gets if it says nothing,
+// plan makes the job of a bench. The rate is so small that the weights stay near where they begin, however many steps:
+// the speed is the same.
+func (c *benchCmd) plan() (*job.Job, *shard.Plan, error) { return c.planAt("1.0e-6") }
+
+// planAt makes a job: the network in so many columns under the recipe that a job gets if it says nothing but the rate,
 // on a dataset that exists in memory only.
-func (c *benchCmd) plan() (*job.Job, *shard.Plan, error) {
+func (c *benchCmd) planAt(rate string) (*job.Job, *shard.Plan, error) {
 	network, text, err := shard.Load(c.Network)
 	if err != nil {
 		return nil, nil, err
 	}
-	// A rate so small that the weights stay near where they begin, however many steps: the speed is the same.
 	j, err := job.Parse("bench", []byte(fmt.Sprintf("job: bench\nnetwork: bench\ncolumns: %d\nwinograd: %s\nseed: 1\n"+
-		"data: {train: none}\nrecipe: {batch: %d, steps: %d, rate: 1.0e-6}\naugment: {crop: random, pad: %d, flip: true}\n",
-		c.Columns, c.Winograd, c.Batch, c.Warmup+c.Steps, storedPad(network.Input))))
+		"data: {train: none}\nrecipe: {batch: %d, steps: %d, rate: %s}\naugment: {crop: random, pad: %d, flip: true}\n",
+		c.Columns, c.Winograd, c.Batch, c.Warmup+c.Steps, rate, storedPad(network.Input))))
 	if err != nil {
 		return nil, nil, err
 	}

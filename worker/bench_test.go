@@ -264,10 +264,10 @@ func TestBenchFailures(t *testing.T) {
 	defer func() { deviceKinds = kinds }()
 	var opened []cudakern.Device
 	failing := func(name string, wrap func(cudakern.Device) cudakern.Device) deviceKind {
-		return deviceKind{name, "fails", func(cudakern.Settings) (cudakern.Device, error) {
+		return deviceKind{name, "fails", func(string, cudakern.Settings) (cudakern.Device, error) {
 			opened = append(opened, ref.New())
 			return wrap(opened[len(opened)-1]), nil
-		}}
+		}, nil}
 	}
 	deviceKinds = append(slices.Clip(deviceKinds),
 		failing("lame", func(d cudakern.Device) cudakern.Device { return noUpdates{d} }),
@@ -309,10 +309,10 @@ func TestBenchMemory(t *testing.T) {
 		{Network: "tiny", Columns: 4, Batch: 100}, {Network: "alexnet-32", Columns: 2, Batch: 16, Alone: true},
 	} {
 		var bytes atomic.Int64
-		deviceKinds = []deviceKind{{"counting", "counts", func(s cudakern.Settings) (cudakern.Device, error) {
-			d, err := openCPU(s)
+		deviceKinds = []deviceKind{{"counting", "counts", func(_ string, s cudakern.Settings) (cudakern.Device, error) {
+			d, err := openCPU("cpu", s)
 			return counting{d, &bytes}, err
-		}}}
+		}, nil}}
 		c.Device, c.Threads, c.Steps, c.Winograd, c.Carrier = "counting", 2, 1, "on", "auto"
 		j, plan, err := c.plan()
 		if err != nil {

@@ -27,6 +27,7 @@ type benchRig struct {
 	info    cudakern.Info
 	members *exchange.Membership // nil: the cell runs alone
 	pace    *pace                // nil: as fast as it goes
+	digests bool                 // of the cells are wanted
 	closers []func() error
 }
 
@@ -36,6 +37,8 @@ type benchCell struct {
 	threads int
 	device  cudakern.Device
 	steps   []train.StepTimes
+	losses  []float64 // of every step, over the whole batch
+	digest  [32]byte  // of the state behind the last
 }
 
 // open opens the devices and joins the cells. What it returns is the caller's to close, also beside an error.
@@ -43,7 +46,7 @@ func (c *benchCmd) open(ctx context.Context, j *job.Job, plan *shard.Plan) (*ben
 	local, all := c.cells()
 	r := &benchRig{job: j, plan: plan, all: all}
 	for i, id := range local {
-		s := cudakern.Settings{Threads: share(c.Threads, i, len(local)), Direct: j.Direct()}
+		s := cudakern.Settings{Threads: share(c.Threads, i, len(local)), Direct: j.Direct(), TF32: c.TF32}
 		d, err := openDevice(c.Device, s)
 		if err != nil {
 			return r, err
@@ -173,10 +176,15 @@ func (r *benchRig) measure(ctx context.Context, clock func() func() time.Time, s
 	running, ctx := errgroup.WithContext(ctx)
 	for i, c := range r.cells {
 		running.Go(func() error {
-			return built[i].Measure(ctx, steps, func(s train.StepTimes) error {
+			err := built[i].Measure(ctx, steps, func(s train.StepTimes) error {
 				c.steps = append(c.steps, s)
+				c.losses = append(c.losses, built[i].Status().Loss)
 				return r.pace.step(s.Ended.Sub(s.Began), len(c.steps) == steps)
 			})
+			if err == nil && r.digests {
+				c.digest, err = built[i].Digest()
+			}
+			return err
 		})
 	}
 	return running.Wait()

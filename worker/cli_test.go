@@ -206,10 +206,10 @@ func TestFactsAsJSON(t *testing.T) {
 	p = command(ctx, "devices", "--json")
 	var devices []deviceFact
 	err = json.Unmarshal([]byte(p.out), &devices)
-	if err != nil || p.code != 0 || len(devices) != len(deviceKinds) || devices[1].Numerics != "ref/1/float64" {
+	if err != nil || p.code != 0 || len(devices) < len(deviceKinds) || devices[len(devices)-1].Numerics != "ref/1/float64" {
 		t.Errorf("devices: %+v, %v", p, err)
 	}
-	if p = command(ctx, "devices"); p.code != 0 || strings.Count(p.out, "\n") != 1+len(deviceKinds) {
+	if p = command(ctx, "devices"); p.code != 0 || strings.Count(p.out, "\n") < 1+len(deviceKinds) {
 		t.Errorf("devices: %+v", p)
 	}
 }
@@ -219,12 +219,12 @@ func TestVerify(t *testing.T) {
 	kinds := deviceKinds
 	defer func() { deviceKinds = kinds }()
 	deviceKinds = append(slices.Clip(deviceKinds),
-		deviceKind{"lame", "cannot update", func(cudakern.Settings) (cudakern.Device, error) {
+		deviceKind{"lame", "cannot update", func(string, cudakern.Settings) (cudakern.Device, error) {
 			return noUpdates{ref.New()}, nil
-		}},
-		deviceKind{"absent", "is not there", func(cudakern.Settings) (cudakern.Device, error) {
+		}, nil},
+		deviceKind{"absent", "is not there", func(string, cudakern.Settings) (cudakern.Device, error) {
 			return nil, errors.New("no such bus; plug it in")
-		}})
+		}, nil})
 	ctx := context.Background()
 	p := command(ctx, "verify", "--device", "lame", "--op", "add,sgd", "--json")
 	var results []kerntest.Result
@@ -240,9 +240,13 @@ func TestVerify(t *testing.T) {
 		t.Errorf("lame: exit status %d, %q", p.code, p.err)
 	}
 	var text bytes.Buffer
+	var shown []verified
+	for _, r := range results {
+		shown = append(shown, verified{Result: r})
+	}
 	for info, says := range map[cudakern.Info]string{ref.New().Info(): "this is the reference itself",
 		{Name: "other"}: "ops against the reference"} {
-		if err := printResults(&text, info, results); err != nil || !strings.Contains(text.String(), says) {
+		if err := printResults(&text, info, shown); err != nil || !strings.Contains(text.String(), says) {
 			t.Errorf("%v: %v, %q", info, err, &text)
 		}
 	}

@@ -1,34 +1,37 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"colonnade/cudakern"
 	"colonnade/cudakern/cpu"
-	"colonnade/cudakern/kerntest"
+	"colonnade/cudakern/cuda"
 	"colonnade/cudakern/ref"
 )
 
 // deviceKind is one kind of device this program was built with.
 type deviceKind struct {
-	name string
+	name string // and of its one device, unless it has several
 	what string
-	open func(cudakern.Settings) (cudakern.Device, error)
+	open func(name string, s cudakern.Settings) (cudakern.Device, error)
+	owns func(name string) bool // names of its devices; nil: its own name alone
 }
 
 var deviceKinds = []deviceKind{
-	{"cpu", "this machine's processor, float32", openCPU},
-	{"ref", "reference in float64, for tests: slow", func(cudakern.Settings) (cudakern.Device, error) {
-		return ref.New(), nil
-	}},
+	{"cpu", "this machine's processor, float32", openCPU, nil},
+	{"cuda", "a GPU of NVIDIA's, float32", openCUDA, isGPU},
+	{"ref", "reference in float64, for tests: slow", openRef, nil},
 }
 
-func openCPU(s cudakern.Settings) (cudakern.Device, error) {
+func openCPU(_ string, s cudakern.Settings) (cudakern.Device, error) {
+	if s.TF32 {
+		return nil, errNoTF32
+	}
 	options := []cpu.Option{cpu.Threads(max(s.Threads, 1))}
 	if s.Direct {
 		options = append(options, cpu.Direct())
@@ -36,14 +39,39 @@ func openCPU(s cudakern.Settings) (cudakern.Device, error) {
 	return cpu.New(options...)
 }
 
+func openRef(_ string, s cudakern.Settings) (cudakern.Device, error) {
+	if s.TF32 {
+		return nil, errNoTF32
+	}
+	return ref.New(), nil
+}
+
+func openCUDA(name string, s cudakern.Settings) (cudakern.Device, error) {
+	var options []cuda.Option
+	if s.TF32 {
+		options = append(options, cuda.TF32())
+	}
+	return cuda.New(name, options...)
+}
+
+var errNoTF32 = fmt.Errorf("no TF32: %w; leave --tf32 out, or use a GPU", cudakern.ErrUnsupported)
+
+// isGPU says whether a name is one of a GPU: cuda:N, or its UUID with or without cuda: before it.
+func isGPU(name string) bool {
+	return name == "cuda" || strings.HasPrefix(name, "cuda:") || strings.HasPrefix(name, "GPU-")
+}
+
 // findDevice returns what opens the device that --device names.
 func findDevice(name string) (func(cudakern.Settings) (cudakern.Device, error), error) {
 	for _, k := range deviceKinds {
-		if k.name != name {
+		if k.name != name && (k.owns == nil || !k.owns(name)) {
 			continue
 		}
+		if name == "cuda" {
+			return nil, usageError{fmt.Errorf("device %q: which GPU? The first is cuda:0; see: worker devices", name)}
+		}
 		return func(s cudakern.Settings) (cudakern.Device, error) {
-			d, err := k.open(s)
+			d, err := k.open(name, s)
 			if err != nil {
 				return nil, fmt.Errorf("open device %s: %w", name, err)
 			}
@@ -69,20 +97,26 @@ type devicesCmd struct {
 
 // deviceFact is a row of `worker devices`.
 type deviceFact struct {
-	Name     string `json:"name"`
-	What     string `json:"what"`
-	Model    string `json:"model,omitempty"`
-	Numerics string `json:"numerics,omitempty"`
-	Memory   int64  `json:"memory_bytes,omitempty"`
-	Error    string `json:"error,omitempty"`
+	Name     string    `json:"name"`
+	What     string    `json:"what"`
+	Model    string    `json:"model,omitempty"`
+	Numerics string    `json:"numerics,omitempty"`
+	Memory   int64     `json:"memory_bytes,omitempty"`
+	Error    string    `json:"error,omitempty"`
+	GPU      *cuda.GPU `json:"gpu,omitempty"`
 }
 
-// Run lists the devices.
+// Run lists the devices. GPUs are not opened: that takes memory of each.
 func (c *devicesCmd) Run(con console) error {
+	driver := cuda.List()
 	var facts []deviceFact
 	for _, k := range deviceKinds {
+		if k.name == "cuda" {
+			facts = append(facts, gpuFacts(k.what, driver)...)
+			continue
+		}
 		f := deviceFact{Name: k.name, What: k.what}
-		d, err := k.open(cudakern.Settings{Threads: cores()})
+		d, err := k.open(k.name, cudakern.Settings{Threads: cores()})
 		if err != nil {
 			f.Error = err.Error()
 		} else {
@@ -97,7 +131,28 @@ func (c *devicesCmd) Run(con console) error {
 	if c.JSON {
 		return printJSON(con.out, facts)
 	}
-	w := tabwriter.NewWriter(con.out, 0, 4, 2, ' ', 0)
+	return printDevices(con.out, facts, driver)
+}
+
+// gpuFacts are the rows of the GPUs, or the one that says why there are none.
+func gpuFacts(what string, d cuda.Driver) (out []deviceFact) {
+	if d.Error != "" {
+		return []deviceFact{{Name: "cuda", What: what, Error: d.Error}}
+	}
+	for i := range d.GPUs {
+		g := &d.GPUs[i]
+		f := deviceFact{Name: g.Name, What: what, Model: g.Model, Numerics: g.Numerics, Memory: g.Memory, GPU: g}
+		if g.Free != nil {
+			f.Memory = *g.Free
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// printDevices prints a row a device, then what else is known of each GPU, then of the driver.
+func printDevices(out io.Writer, facts []deviceFact, driver cuda.Driver) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "DEVICE\tMODEL\tNUMERICS\tWHAT")
 	for _, f := range facts {
 		if f.Error != "" {
@@ -106,60 +161,70 @@ func (c *devicesCmd) Run(con console) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Name, f.Model, f.Numerics, f.What)
 	}
-	return w.Flush()
-}
-
-// verifyCmd is `worker verify`.
-type verifyCmd struct {
-	Device string   `required:"" help:"Device to check: see worker devices."`
-	Op     []string `sep:"," placeholder:"NAME,..." help:"Only these ops. Default: all."`
-	JSON   bool     `help:"Print as JSON."`
-}
-
-// Run checks every op of a device against the reference.
-func (c *verifyCmd) Run(ctx context.Context, con console) error {
-	d, err := openDevice(c.Device, cudakern.Settings{Threads: cores()})
-	if err != nil {
+	if err := w.Flush(); err != nil {
 		return err
 	}
-	defer d.Close()
-	results := kerntest.Check(d, kerntest.Options{Ops: c.Op})
-	for _, op := range c.Op {
-		if !slices.ContainsFunc(results, func(r kerntest.Result) bool { return r.Op == op }) {
-			return usageError{fmt.Errorf("--op %s: there is no such op; leave --op out to check all", op)}
+	for _, f := range facts {
+		if f.GPU == nil {
+			continue
+		}
+		fmt.Fprintf(out, "\n%s  %s\n", f.Name, strings.Join(gpuWords(f.GPU), ", "))
+		for _, l := range f.GPU.Links {
+			peer := "no access to each other's memory, so by way of the host"
+			if l.Peer {
+				peer = "access to each other's memory"
+			}
+			fmt.Fprintf(out, "        to %s: %s\n", l.To, strings.Join(nonEmpty(l.Path, peer), ", "))
+		}
+		for _, s := range f.GPU.Warnings {
+			fmt.Fprintf(out, "        warning: %s\n", s)
 		}
 	}
-	if c.JSON {
-		if err := printJSON(con.out, results); err != nil {
-			return err
-		}
-	} else if err := printResults(con.out, d.Info(), results); err != nil {
-		return err
-	}
-	for _, r := range results {
-		if !r.Pass {
-			return fmt.Errorf("device %s gives wrong results; do not train on it", c.Device)
-		}
+	if len(driver.GPUs) > 0 {
+		fmt.Fprintf(out, "\ndriver  %s\n", strings.Join(driverWords(driver), ", "))
 	}
 	return nil
 }
 
-func printResults(out io.Writer, info cudakern.Info, results []kerntest.Result) error {
-	what := "ops against the reference in float64, every run twice:"
-	if info.Name == ref.New().Info().Name {
-		what = "this is the reference itself: all this shows is that it repeats"
+func driverWords(d cuda.Driver) []string {
+	words := nonEmpty(d.Release, "CUDA "+d.Version)
+	if d.Health != "" {
+		words = append(words, "nothing known of health: "+d.Health)
 	}
-	fmt.Fprintf(out, "%s: %s, numerics %s\n%s\n", info.Name, info.Model, info.Numerics, what)
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "OP\tCASES\tERROR OF TOLERATED\tRESULT")
-	for _, r := range results {
-		verdict := "ok"
-		if !r.Pass {
-			verdict = "WRONG: " + r.Failure
-		}
-		fmt.Fprintf(w, "%s\t%d\t%.2g %%\t%s\n", r.Op, r.Cases, 100*r.MaxError, verdict)
+	return words
+}
+
+// gpuWords are a GPU's facts, those that are known.
+func gpuWords(g *cuda.GPU) []string {
+	words := nonEmpty(g.UUID, g.Bus, "compute capability "+g.Capability, fmt.Sprintf("%d multiprocessors", g.Processors))
+	memory := gib(g.Memory) + " of memory"
+	if g.Free != nil {
+		memory = gib(*g.Free) + " free of " + gib(g.Memory)
 	}
-	return w.Flush()
+	words = append(words, memory)
+	if g.Temperature != nil {
+		words = append(words, fmt.Sprintf("%d °C", *g.Temperature))
+	}
+	switch {
+	case g.Watts != nil && g.WattsLimit != nil:
+		words = append(words, fmt.Sprintf("%.0f of %.0f W", *g.Watts, *g.WattsLimit))
+	case g.Watts != nil:
+		words = append(words, fmt.Sprintf("%.0f W", *g.Watts))
+	}
+	if g.Busy != nil {
+		words = append(words, fmt.Sprintf("%d %% busy", *g.Busy))
+	}
+	if g.ECC != nil {
+		words = append(words, map[bool]string{true: "ECC on", false: "ECC off"}[*g.ECC])
+	}
+	if len(g.Slowed) > 0 {
+		words = append(words, "held back by "+strings.Join(g.Slowed, " and "))
+	}
+	return words
+}
+
+func nonEmpty(words ...string) []string {
+	return slices.DeleteFunc(words, func(s string) bool { return s == "" })
 }
 
 // printJSON prints a value as indented JSON.

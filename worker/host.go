@@ -37,6 +37,7 @@ type host struct {
 	carrier exchange.Carrier
 	log     *slog.Logger
 	report  func(*clusterpb.Report)
+	lost    func(error) // ends the worker, whose device has died
 
 	mu     sync.Mutex
 	runs   map[string]*assignment // by job: the newest generation given to us

@@ -25,6 +25,8 @@ import (
 type runCmd struct {
 	Coordinator []string      `required:"" sep:"," placeholder:"ADDR" help:"Coordinators, host:port, comma-separated."`
 	Device      string        `default:"cpu" help:"Device to drive: see worker devices."`
+	AllGPUs     bool          `name:"all-gpus" help:"Drive every GPU there is, each by a worker of its own that this one starts; their directories are below --data."`
+	TF32        bool          `name:"tf32" help:"Compute products on a GPU's tensor cores, less exactly: jobs say so in their numerics, and do not go on from one arithmetic to the other."`
 	Threads     int           `default:"${threads}" help:"Threads of this worker's processor, shared out among the cells it runs; the result is the same with any number. Default: all cores this process may use."`
 	Data        string        `required:"" placeholder:"DIR" help:"Directory of this worker: its identity and, unless --checkpoints says otherwise, its checkpoints."`
 	Checkpoints string        `placeholder:"DIR" help:"Directory of checkpoints; shared between workers if they share a file system. Default: DATA/checkpoints."`
@@ -57,6 +59,9 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 			return err
 		}
 	}
+	if c.AllGPUs {
+		return c.runAll(ctx, con, log)
+	}
 	id, release, err := claimDirectory(c.Data)
 	if err != nil {
 		return err
@@ -66,6 +71,7 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
+	open = withTF32(open, c.TF32)
 	device, err := describe(open, c.Threads)
 	if err != nil {
 		return err
@@ -128,6 +134,9 @@ func (c *runCmd) serve(ctx context.Context, con console, h *host, device *cluste
 	s := session.New(session.Config{Coordinators: c.Coordinator, FirstTimeout: c.Wait, Log: log, Handler: h,
 		Register: c.registration(h.worker, device)})
 	h.report = s.Report
+	h.lost = func(err error) { giveUp(s, cancel, err) }
+	watching := watchGPU(ctx, cancel, device, log)
+	defer watching()
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {

@@ -63,6 +63,7 @@ int ck_tile(int i); // the i-th tile that plans choose from, 10*m + r; 0 behind 
 void ck_maps_reorder(ck_team *team, int n, int c, int area, int from, int to, const float *src, float *dst);
 typedef struct {
   int n, c, h, w, block, size, space;
+  int path; // CK_AVX2 ...
   float k, alpha, beta;
 } ck_lrn_desc;
 void ck_lrn_forward(ck_team *team, const ck_lrn_desc *d, const float *x, float *y);

@@ -6,7 +6,10 @@
 #include <vector>
 
 #include "maps_kernels.h"
+#include "norm.h"
 #include "threads.h"
+
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 
 namespace {
 
@@ -108,23 +111,6 @@ CLONES static void maps_backward(const ck_lrn_desc *desc, const float *x, const 
   }
 }
 
-} // extern "C"
-
-extern "C" {
-
-CLONES static void five_forward_of(const ck_lrn_desc *d, const float *x, float *y) {
-  const int area = d->h * d->w;
-  const size_t next = (size_t)area * d->block;
-  if (d->block == 16) return five_forward<16>(*d, area, {x, next}, {y, next});
-  five_forward<8>(*d, area, {x, next}, {y, next});
-}
-CLONES static void five_backward_of(const ck_lrn_desc *d, const float *x, const float *dy, float *dx) {
-  const int area = d->h * d->w;
-  const size_t next = (size_t)area * d->block;
-  if (d->block == 16) return five_backward<16, false>(*d, area, {x, next}, {dy, next}, {dx, next});
-  five_backward<8, false>(*d, area, {x, next}, {dy, next}, {dx, next});
-}
-
 // space_scale is k + a * sum of squares over the size x size places around (y, x) of one map of a block.
 static float space_scale(const ck_lrn_desc *d, const float *map, int y, int x, int i) {
   int lo = d->size / 2;
@@ -175,22 +161,16 @@ static void space_backward(const ck_lrn_desc *d, const float *x, const float *dy
 
 static void lrn_forward(const ck_lrn_desc *d, const float *x, float *y) {
   if (d->space) return space_forward(d, x, y);
+  if (norm::fits(*d)) return norm::of_path(d->path)->forward(*d, x, y);
   size_t image = (size_t)d->c * d->h * d->w;
-  if (is_five(d)) {
-    for (int n = 0; n < d->n; n++) five_forward_of(d, x + n * image, y + n * image);
-    return;
-  }
   Strips v(d), sq(d);
   for (int n = 0; n < d->n; n++) maps_forward(d, x + n * image, y + n * image, v.row(), sq.row(), &v);
 }
 
 static void lrn_backward(const ck_lrn_desc *d, const float *x, const float *dy, float *dx) {
   if (d->space) return space_backward(d, x, dy, dx);
+  if (norm::fits(*d)) return norm::of_path(d->path)->backward(*d, x, dy, dx);
   size_t image = (size_t)d->c * d->h * d->w;
-  if (is_five(d)) {
-    for (int n = 0; n < d->n; n++) five_backward_of(d, x + n * image, dy + n * image, dx + n * image);
-    return;
-  }
   Strips v(d), t(d), g(d), q(d);
   for (int n = 0; n < d->n; n++)
     maps_backward(d, x + n * image, dy + n * image, dx + n * image, v.row(), t.row(), g.row(), q.row(), &v);

@@ -28,7 +28,7 @@ func (d *device) NewNormPool(c cudakern.NormPoolDesc) (cudakern.NormPool, error)
 		return nil, err
 	}
 	l := d.mapsLayout(c.LRN.C)
-	native := C.ck_normpool_desc{n: C.int(c.LRN.N), lrn: nativeLRN(c.LRN, d.blockOf(l)),
+	native := C.ck_normpool_desc{n: C.int(c.LRN.N), lrn: d.nativeLRN(c.LRN, l),
 		pool: nativePool(c.Pool, d.blockOf(l)), relu: flag(c.ReLU)}
 	if C.ck_normpool_fits(&native) == 0 {
 		return nil, fmt.Errorf("lrn of %d %s maps over %d, pooled by windows of %d: %w", c.LRN.C, l, c.LRN.Size,

@@ -27,7 +27,7 @@ func (d *device) NewLRN(c cudakern.LRNDesc) (cudakern.LRN, error) {
 		return nil, err
 	}
 	l := d.mapsLayout(c.C)
-	return &lrn{d.newOp(), c, l, nativeLRN(c, d.blockOf(l))}, nil
+	return &lrn{d.newOp(), c, l, d.nativeLRN(c, l)}, nil
 }
 
 func (c *lrn) Layouts() cudakern.Layout { return c.layout }
@@ -53,10 +53,10 @@ func (c *lrn) Backward(_ cudakern.Stream, x, y, dy, dx cudakern.Buffer) error {
 }
 
 // nativeLRN and nativePool are the descriptors as C++ has them.
-func nativeLRN(c cudakern.LRNDesc, block int) C.ck_lrn_desc {
+func (d *device) nativeLRN(c cudakern.LRNDesc, l cudakern.Layout) C.ck_lrn_desc {
 	return C.ck_lrn_desc{n: C.int(c.N), c: C.int(c.C), h: C.int(c.H), w: C.int(c.W),
-		block: C.int(block), size: C.int(c.Size), space: flag(c.Space), k: C.float(c.K), alpha: C.float(c.Alpha),
-		beta: C.float(c.Beta)}
+		block: C.int(d.blockOf(l)), size: C.int(c.Size), space: flag(c.Space), path: C.int(d.path), k: C.float(c.K),
+		alpha: C.float(c.Alpha), beta: C.float(c.Beta)}
 }
 
 func nativePool(c cudakern.PoolDesc, block int) C.ck_pool_desc {

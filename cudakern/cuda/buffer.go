@@ -104,34 +104,42 @@ func (d *Device) allocate(s cudakern.Shape, n int) (*buffer, error) {
 	b := &buffer{d: d, shape: s, bytes: n}
 	d.heapMu.Lock()
 	defer d.heapMu.Unlock()
-	err := d.do(func() error {
-		if d.exact {
-			p, err := cu.MemAlloc(int64(n))
-			if err != nil {
-				return failed(err, "cuMemAlloc", sizeOf(int64(n)))
-			}
-			b.addr = p
-			return d.clear(b)
-		}
-		b.block = guardBytes + roundUp(int64(n)+guardBytes, align)
-		var ok bool
-		if b.slab, b.from, ok = d.heap.take(b.block); !ok {
-			if err := d.grow(b.block); err != nil {
-				return err
-			}
-			b.slab, b.from, _ = d.heap.take(b.block)
-		}
-		b.addr = b.slab.at + cu.DevicePtr(b.from+guardBytes)
-		if err := d.clear(b); err != nil {
-			b.slab.give(b.from, b.block)
-			return err
-		}
-		return nil
-	})
+	place := func() error { return d.place(b) }
+	err := d.do(place)
+	if d.dry {
+		err = place()
+	}
 	if err != nil {
 		return nil, d.explain(err, s, n)
 	}
 	return b, nil
+}
+
+// place finds room for a buffer and clears it; on the device's thread.
+func (d *Device) place(b *buffer) error {
+	n := int64(b.bytes)
+	if d.exact && !d.dry {
+		p, err := cu.MemAlloc(n)
+		if err != nil {
+			return failed(err, "cuMemAlloc", sizeOf(n))
+		}
+		b.addr = p
+		return d.clear(b)
+	}
+	b.block = guardBytes + roundUp(n+guardBytes, align)
+	var ok bool
+	if b.slab, b.from, ok = d.heap.take(b.block); !ok {
+		if err := d.grow(b.block); err != nil {
+			return err
+		}
+		b.slab, b.from, _ = d.heap.take(b.block)
+	}
+	b.addr = b.slab.at + cu.DevicePtr(b.from+guardBytes)
+	err := d.clear(b)
+	if err != nil {
+		b.slab.give(b.from, b.block)
+	}
+	return err
 }
 
 // explain says what was wanted and what there was.
@@ -148,6 +156,11 @@ func (d *Device) explain(err error, s cudakern.Shape, n int) error {
 // grow gets a slab from the driver in which n bytes have room: a large one, or just as large as must be if that is all
 // there is.
 func (d *Device) grow(n int64) error {
+	n = roundUp(n, slabUnit)
+	if d.dry {
+		d.heap.add(0, max(n, d.heap.slabBytes))
+		return nil
+	}
 	var err error
 	for _, bytes := range []int64{max(n, d.heap.slabBytes), n} {
 		var p cu.DevicePtr
@@ -162,6 +175,9 @@ func (d *Device) grow(n int64) error {
 
 // clear zeroes a buffer and writes its guards.
 func (d *Device) clear(b *buffer) error {
+	if d.dry {
+		return nil
+	}
 	if b.slab != nil {
 		err := failed(cu.MemsetD8Async(b.slab.at+cu.DevicePtr(b.from), guardByte, b.block, d.zeroes), "cuMemsetD8Async",
 			sizeOf(b.block))
@@ -171,6 +187,18 @@ func (d *Device) clear(b *buffer) error {
 	}
 	return first(failed(cu.MemsetD8Async(b.addr, 0, int64(b.bytes), d.zeroes), "cuMemsetD8Async", sizeOf(int64(b.bytes))),
 		failed(d.zeroes.Synchronize(), "cuStreamSynchronize", ""))
+}
+
+// unused is what of the slabs is in no use.
+func (d *Device) unused() (n int64) {
+	d.heapMu.Lock()
+	defer d.heapMu.Unlock()
+	for _, s := range d.heap.slabs {
+		for _, f := range s.free {
+			n += f.to - f.from
+		}
+	}
+	return n
 }
 
 // freeSlabs gives the heap's memory back to the driver.
@@ -223,7 +251,7 @@ func (d *Device) settle() {
 
 // Intact says whether nothing has written past the buffer's ends.
 func (b *buffer) Intact() error {
-	if b.slab == nil {
+	if b.slab == nil || b.d.dry {
 		return nil
 	}
 	b.d.settle()

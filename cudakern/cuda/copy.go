@@ -73,6 +73,10 @@ type hostBuffer struct {
 
 func (d *Device) allocHost(n int) (*hostBuffer, error) {
 	h := &hostBuffer{d: d, n: max(n, 1)}
+	if d.dry {
+		h.p = unsafe.Pointer(unsafe.SliceData(make([]byte, h.n)))
+		return h, nil
+	}
 	err := d.do(func() (err error) {
 		h.p, err = allocPinned(h.n)
 		return err
@@ -107,6 +111,10 @@ func (h *hostBuffer) Free() {
 func (h *hostBuffer) release() {
 	if h.p == nil {
 		panic(fmt.Sprintf("cuda: host buffer of %d bytes freed twice", h.n))
+	}
+	if h.d.dry {
+		h.p = nil
+		return
 	}
 	h.d.settle()
 	unpin(h.span())
@@ -154,6 +162,9 @@ func (s *staging) free() {
 
 // upload copies host memory that may be reused when it returns.
 func (st *stream) upload(dst *buffer, src []byte) (err error) {
+	if st.d.dry {
+		return nil
+	}
 	if st.in == nil {
 		if st.in, err = st.newStaging(); err != nil {
 			return err
@@ -180,6 +191,9 @@ func (st *stream) upload(dst *buffer, src []byte) (err error) {
 
 // download copies to host memory and waits for it.
 func (st *stream) download(dst []byte, src *buffer) (err error) {
+	if st.d.dry {
+		return nil
+	}
 	if st.out == nil {
 		if st.out, err = st.newStaging(); err != nil {
 			return err
@@ -309,6 +323,9 @@ func (d *Device) Copy(s cudakern.Stream, dst, src cudakern.Buffer) error {
 	}
 	if to.bytes != from.bytes {
 		return fmt.Errorf("copy: %d bytes to %d: %w", from.bytes, to.bytes, cudakern.ErrShape)
+	}
+	if to.d.dev != from.d.dev {
+		return st.copyBetween(to, from)
 	}
 	return st.enqueue(func() error {
 		return failed(cu.MemcpyDtoDAsync(to.addr, from.addr, int64(from.bytes), st.s), "cuMemcpyDtoDAsync",

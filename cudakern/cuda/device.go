@@ -32,9 +32,14 @@ type Device struct {
 	zeroes cu.Stream // that new memory is cleared on
 	live   atomic.Int64
 	lost   atomic.Pointer[lostError]
+	dry    bool // no GPU is asked anything: see Needs
 
 	heapMu sync.Mutex
 	heap   heap
+
+	// Of the device's thread.
+	mappings map[[ipcBytes]byte]*mapping // other processes' memory
+	asked    map[cu.Device]bool          // GPUs whose memory we may reach, or know not to
 
 	mu        sync.Mutex
 	streams   map[*stream]struct{}
@@ -84,6 +89,7 @@ func openWith(name string, options ...Option) (*Device, error) {
 		return nil, err
 	}
 	d := &Device{config: c, name: fmt.Sprintf("cuda:%d", int(dev)), dev: dev,
+		mappings: map[[ipcBytes]byte]*mapping{}, asked: map[cu.Device]bool{},
 		streams: map[*stream]struct{}{}, functions: map[string]*function{}}
 	d.heap.slabBytes = c.slab
 	d.thread, err = startThread(d.begin)
@@ -131,10 +137,20 @@ func (d *Device) end() error {
 }
 
 // do calls f on the device's thread and waits for it. A lost device is asked nothing any more.
-func (d *Device) do(f func() error) error { return d.thread.do(d.guarded(f)) }
+func (d *Device) do(f func() error) error {
+	if d.dry {
+		return nil
+	}
+	return d.thread.do(d.guarded(f))
+}
 
 // post has f called on the device's thread; its error is the stream's.
-func (d *Device) post(st *stream, f func() error) error { return d.thread.post(st, d.guarded(f)) }
+func (d *Device) post(st *stream, f func() error) error {
+	if d.dry {
+		return nil
+	}
+	return d.thread.post(st, d.guarded(f))
+}
 
 // flush returns when all that was posted has been called.
 func (d *Device) flush() error { return d.do(func() error { return nil }) }
@@ -178,6 +194,10 @@ func numerics(tf32 bool) string {
 	}
 	return fmt.Sprintf("cuda/%d/%s", kernelsVersion, kind)
 }
+
+// Peak is what the GPU could do at best by its clocks: float32 operations (2 for a multiply-add) and bytes of memory a
+// second; 0 where the driver does not say.
+func (d *Device) Peak() (flops, bytes float64) { return d.props.flops(), d.props.bandwidth() }
 
 // memory is the GPU's free and whole memory in bytes.
 func (d *Device) memory() (free, total int64, err error) {

@@ -2,12 +2,11 @@ package cuda
 
 // Driver is what is known of the machine's driver and GPUs.
 type Driver struct {
-	Version string `json:"cuda,omitempty"`   // of CUDA that it speaks: "12.4"
-	Release string `json:"driver,omitempty"` // of the driver itself: "550.163.01"
-	Error   string `json:"error,omitempty"`  // why no GPU can be driven
-	Health  string `json:"health,omitempty"` // why there is nothing to say of health
-	GPUs    []GPU  `json:"gpus,omitempty"`
-	Links   []Link `json:"links,omitempty"` // of every two GPUs
+	Version string // of CUDA that it speaks: "12.4"
+	Release string // of the driver itself: "550.163.01"
+	Error   string // why no GPU can be driven
+	Health  string // why there is nothing to say of health
+	GPUs    []GPU
 }
 
 // GPU is what the driver and its management library say of one GPU. Numbers of health are nil where nobody says.
@@ -21,6 +20,9 @@ type GPU struct {
 	Image      string `json:"kernels"` // which of our images suits it: A, B
 	Numerics   string `json:"numerics"`
 	Memory     int64  `json:"memory_bytes"`
+	CUDA       string `json:"cuda"`             // that the driver speaks
+	Driver     string `json:"driver,omitempty"` // its release
+	Links      []Link `json:"links,omitempty"`  // to the others
 
 	Free        *int64   `json:"free_bytes,omitempty"`
 	Temperature *int     `json:"celsius,omitempty"`
@@ -37,9 +39,8 @@ type GPU struct {
 	Bandwidth float64 `json:"peak_bytes_a_second,omitempty"` // of its memory
 }
 
-// Link is how two GPUs reach each other.
+// Link is how a GPU reaches another.
 type Link struct {
-	From string `json:"from"`
 	To   string `json:"to"`
 	Peer bool   `json:"peer"`           // each can read and write the other's memory
 	Path string `json:"path,omitempty"` // "NVLink x4", "one PCIe switch", "through the processor"

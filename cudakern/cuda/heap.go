@@ -30,6 +30,9 @@ type span struct{ from, to int64 } // within the slab
 // promises.
 const align = 256
 
+// slabUnit is what the driver deals memory out in; the rest of a slab of another size would be in no use.
+const slabUnit = 2 << 20
+
 func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
 
 // take finds room for n bytes, a multiple of align, in the slabs there are.

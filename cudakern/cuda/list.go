@@ -37,18 +37,22 @@ func List() Driver {
 			return d
 		}
 		g := describe(dev)
+		g.CUDA, g.Driver = d.Version, d.Release
 		if m != nil && g.UUID != "" {
 			m.health(&g)
 		}
 		d.GPUs, devices = append(d.GPUs, g), append(devices, dev)
 	}
 	for i := range devices {
-		for j := i + 1; j < n; j++ {
-			l := Link{From: d.GPUs[i].Name, To: d.GPUs[j].Name, Peer: reach(devices[i], devices[j])}
+		for j := range devices {
+			if i == j {
+				continue
+			}
+			l := Link{To: d.GPUs[j].Name, Peer: reach(devices[i], devices[j])}
 			if m != nil {
 				l.Path = m.path(d.GPUs[i].UUID, d.GPUs[j].UUID)
 			}
-			d.Links = append(d.Links, l)
+			d.GPUs[i].Links = append(d.GPUs[i].Links, l)
 		}
 	}
 	return d

@@ -4,7 +4,6 @@ package cuda
 
 import (
 	"fmt"
-	"math"
 
 	"colonnade/cudakern"
 )
@@ -197,7 +196,6 @@ type gradient struct {
 	parts, each      int // of the images
 	biasParts        int
 	biasEach         int
-	period           int // entries of the table of pixels
 	pixels, tapTable *buffer
 }
 
@@ -219,22 +217,19 @@ func (o *conv) newGradient(taps []tap) (g gradient, err error) {
 	g.biasEach = ceil(c.N, g.biasParts)
 	g.biasParts = ceil(c.N, g.biasEach)
 
-	cycle := ceil(8, plane) // images until the table, which must be a step long at least, begins anew
-	g.period = cycle * plane
-	xImage, dyImage := c.In*c.H*c.W, c.Out*plane
-	if cycle*max(xImage, dyImage) > math.MaxInt32 {
-		return g, fmt.Errorf("%s: %d images of %d elements, at most 2^31 are supported: %w", o.name, cycle,
-			max(xImage, dyImage), cudakern.ErrUnsupported)
-	}
+	// The table of pixels is that of one part's images.
 	var pixels, table []int32
-	for image := range cycle {
+	for image := range g.each {
 		for i := range c.OutH {
 			for j := range c.OutW {
 				top, left := i*c.Stride-c.Pad.Top, j*c.Stride-c.Pad.Left
-				pixels = append(pixels, int32(image*xImage+top*c.W+left), windowMark(wide, top, left, c.H, c.W),
-					int32(image*dyImage+i*c.OutW+j), 0)
+				pixels = append(pixels, int32(image*c.In*c.H*c.W+top*c.W+left), windowMark(wide, top, left, c.H, c.W),
+					int32(image*c.Out*plane+i*c.OutW+j), 0)
 			}
 		}
+	}
+	for len(pixels)%(4*8) != 0 { // whole steps are read
+		pixels = append(pixels, 0)
 	}
 	for _, t := range taps {
 		table = append(table, int32(t.offset), t.mark(wide))
@@ -374,7 +369,7 @@ func (o *conv) weightGradient(st *stream, x, dy, dw *buffer) error {
 		out = o.scratch
 	}
 	err := o.d.launch(st, g.kernel, dim{ceil(columns, g.tile.n), ceil(c.Out, g.tile.m), g.parts}, g.tile.block(), 0, c.N, g.each,
-		c.Out, columns, c.OutH*c.OutW, g.period, c.H, c.W, uint32(c.In*c.H*c.W), g.pixels, g.tapTable, x, dy, out)
+		c.Out, columns, c.OutH*c.OutW, c.H, c.W, uint32(c.In*c.H*c.W), g.pixels, g.tapTable, x, dy, out)
 	if err != nil || g.parts == 1 {
 		return err
 	}

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -358,6 +359,50 @@ func TestViewsAreReused(t *testing.T) {
 				t.Fatalf("batch %d, image %d: %g, want %g", i, image, got, want)
 			}
 		}
+	}
+}
+
+// TestReorderIsInOrder has reorders between kernels of the same stream, again and again in the same memory.
+func TestReorderIsInOrder(t *testing.T) {
+	b := newBench(t)
+	maps, flat := cudakern.Shape{2, 3, 16, 16}, cudakern.Shape{2, 768}
+	there := must(b.d.NewReorder(cudakern.ReorderDesc{FromShape: maps, From: cudakern.Plain, ToShape: flat,
+		To: cudakern.Plain}))(t)
+	defer there.Close()
+	sum := must(b.d.NewAdd(cudakern.AddDesc{Shape: maps, Layout: cudakern.Plain}))(t)
+	defer sum.Close()
+	one := make([]float32, maps.Len())
+	for i := range one {
+		one[i] = 1
+	}
+	x, ones, y := b.floats(maps, one...), b.floats(maps, one...), b.floats(flat)
+	for range 10 {
+		b.must(sum.Run(b.st, x, ones))
+		b.must(there.Run(b.st, y, x))
+	}
+	for i, v := range b.values(y) {
+		if v != 11 {
+			t.Fatalf("element %d is %g, want 11", i, v)
+		}
+	}
+}
+
+// TestHostMemoryIsHeld frees pinned memory right behind the call that copies it.
+func TestHostMemoryIsHeld(t *testing.T) {
+	b := newBench(t)
+	const n = 1 << 20
+	for range 4 {
+		dst := must(b.d.AllocBytes(n))(t)
+		host := must(b.d.AllocHost(n))(t)
+		copy(host.Bytes(), pattern(n))
+		b.must(b.d.CopyIn(b.st, dst, host.Bytes()))
+		host.Free() // waits
+		got := make([]byte, n)
+		b.must(b.d.CopyOut(b.st, got, dst))
+		if !bytes.Equal(got, pattern(n)) {
+			t.Fatal("the copy is not what was in the memory")
+		}
+		dst.Free()
 	}
 }
 

@@ -118,7 +118,7 @@ func (st *stream) Wait(e cudakern.Event) error {
 	if !ok {
 		return fmt.Errorf("wait on %s: the event is not of a CUDA device: %w", st.d.name, cudakern.ErrUnsupported)
 	}
-	if ev.st.closed.Load() || ev.st.passed.Load() >= ev.n {
+	if st.d.dry || ev.st.closed.Load() || ev.st.passed.Load() >= ev.n {
 		return nil
 	}
 	if ev.st.d != st.d { // another thread's queue: its Record must have been called before our wait is
@@ -131,7 +131,7 @@ func (st *stream) Wait(e cudakern.Event) error {
 
 // Done asks the driver.
 func (e event) Done() (bool, error) {
-	if e.st.closed.Load() || e.st.passed.Load() >= e.n {
+	if e.st.d.dry || e.st.closed.Load() || e.st.passed.Load() >= e.n {
 		return true, e.st.failure()
 	}
 	done := false
@@ -160,7 +160,7 @@ func (e event) passed() {
 
 // wait blocks the caller until the event is done.
 func (e event) wait() error {
-	if e.st.passed.Load() >= e.n {
+	if e.st.d.dry || e.st.passed.Load() >= e.n {
 		return nil
 	}
 	if err := e.st.d.flush(); err != nil {
@@ -196,6 +196,9 @@ func (st *stream) settle() error {
 		return nil
 	}
 	st.busy.Store(false)
+	if st.d.dry {
+		return nil
+	}
 	err := st.d.flush()
 	if err == nil {
 		err = st.d.noticed(waitStream(st.d.ctx, st.s))

@@ -7,6 +7,8 @@ package cuda
 #include <string.h>
 #include <cuda.h>
 
+enum { CK_ARGUMENTS = 32 };
+
 // What happens on a thread of the caller's: the context is current for this one call and no longer.
 #define CK_WITH_CONTEXT(ctx, call) \
 	CUresult rc = cuCtxPushCurrent(ctx), back; \
@@ -18,6 +20,14 @@ package cuda
 
 static CUresult ck_wait_stream(CUcontext ctx, CUstream s) { CK_WITH_CONTEXT(ctx, cuStreamSynchronize(s)); }
 static CUresult ck_wait_event(CUcontext ctx, CUevent e) { CK_WITH_CONTEXT(ctx, cuEventSynchronize(e)); }
+
+// cells are n arguments of 8 bytes each, of which the driver reads as many as the parameter has.
+static CUresult ck_launch(CUfunction f, const unsigned *size, unsigned shared, CUstream s, unsigned long long *cells,
+    int n) {
+	void *at[CK_ARGUMENTS];
+	for (int i = 0; i < n; i++) at[i] = cells + i;
+	return cuLaunchKernel(f, size[0], size[1], size[2], size[3], size[4], size[5], shared, s, at, NULL);
+}
 
 // PTX is compiled by the driver, which says in a log what it refuses.
 static CUresult ck_load(CUmodule *m, const void *image, char *log, size_t bytes) {
@@ -89,6 +99,18 @@ func loadModule(image string) (m cu.Module, log string, err error) {
 	return m, strings.TrimSpace(C.GoString((*C.char)(room))), called(rc, "cuModuleLoadDataEx", "")
 }
 
+// mostArguments is how many a kernel takes.
+const mostArguments = C.CK_ARGUMENTS
+
+// startKernel enqueues a kernel. gorgonia.org/cu's own Function.Launch stores pointers in memory that it has not cleared:
+// what was there before looks like a Go pointer to the collector at times, which ends the process ("found bad pointer
+// in Go heap").
+func startKernel(f cu.Function, grid, block dim, shared int, s cu.Stream, cells []uint64) error {
+	size := [6]C.uint{C.uint(grid.X), C.uint(grid.Y), C.uint(grid.Z), C.uint(block.X), C.uint(block.Y), C.uint(block.Z)}
+	return called(C.ck_launch(rawFunction(f), &size[0], C.uint(shared), rawStream(s),
+		(*C.ulonglong)(unsafe.Pointer(unsafe.SliceData(cells))), C.int(len(cells))), "cuLaunchKernel", "")
+}
+
 // allowShared lets a kernel have so much dynamic shared memory: more than 48 KiB must be asked for.
 func allowShared(f cu.Function, bytes int) error {
 	return called(C.cuFuncSetAttribute(rawFunction(f), C.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, C.int(bytes)),
@@ -100,6 +122,27 @@ func allocPinned(n int) (unsafe.Pointer, error) {
 	var p unsafe.Pointer
 	rc := C.cuMemHostAlloc(&p, C.size_t(n), C.CU_MEMHOSTALLOC_PORTABLE)
 	return p, called(rc, "cuMemHostAlloc", sizeOf(int64(n)))
+}
+
+// ipcBytes is the size of the driver's handle of an allocation.
+const ipcBytes = C.sizeof_CUipcMemHandle
+
+// ipcHandle is how other processes reach an allocation; ipcOpen reaches another's, ipcClose lets it go.
+func ipcHandle(at cu.DevicePtr) (out [ipcBytes]byte, err error) {
+	var h C.CUipcMemHandle
+	err = called(C.cuIpcGetMemHandle(&h, C.CUdeviceptr(at)), "cuIpcGetMemHandle", "")
+	return *(*[ipcBytes]byte)(unsafe.Pointer(&h)), err
+}
+
+func ipcOpen(handle [ipcBytes]byte) (cu.DevicePtr, error) {
+	var at C.CUdeviceptr
+	h := *(*C.CUipcMemHandle)(unsafe.Pointer(&handle))
+	err := called(C.cuIpcOpenMemHandle(&at, h, C.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS), "cuIpcOpenMemHandle", "")
+	return cu.DevicePtr(at), err
+}
+
+func ipcClose(at cu.DevicePtr) error {
+	return called(C.cuIpcCloseMemHandle(C.CUdeviceptr(at)), "cuIpcCloseMemHandle", "")
 }
 
 // busID is the PCI address as NVML and lspci write it, "" if the driver does not say.

@@ -17,6 +17,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 DATA = os.path.join(ROOT, ".data", "bench")
 WARP = 32
 SECTOR = 32  # bytes
+ISSUE = 4  # instructions of warps that a multiprocessor starts in a clock
+
+# Classes of PTX that the assembler has one instruction for at least; others (moves, integers, comparisons) it may fold
+# into addresses and predicates.
+LASTING = ("ffma", "float", "special", "ld.global", "st.global", "ld.shared", "st.shared", "atomic", "cp.async",
+           "shuffle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,29 +62,34 @@ class Launch:
     ffma: float  # instructions of warps
     float: float  # other arithmetic in float32, which the same units do
     issued: float  # all instructions but moves, which the assembler does away with
+    lasting: float  # those of them that it cannot do away with
     lanes: float  # multiply-adds of lanes that take part
     sectors: float  # of global memory, loaded and stored
     passes: float  # of shared memory: 128 bytes without a conflict
 
     def seconds(self, gpu):
-        """The least time on a GPU, by what takes it: {"arithmetic": s, "shared memory": s}. Blocks are dealt out
-        evenly, so the multiprocessor that has most of them sets the time."""
+        """The least time on a GPU, by what takes it: {"arithmetic": s, "issue": s, "shared memory": s}. Blocks are
+        dealt out evenly, so the multiprocessor that has most of them sets the time."""
         per = self.launches * self.blocks
         most = -(-self.blocks // gpu.processors) * self.launches / gpu.clock
         return {"arithmetic": (self.ffma + self.float) / per * WARP / gpu.lanes * most,
+                "issue": self.lasting / per / ISSUE * most,
                 "shared memory": self.passes / per * 128 / gpu.shared * most}
 
 
-def launches(counts):
+def launches(counts, times):
+    """What a pass executes, `times` that of its counts: they may be of fewer images than the step has."""
     out = []
     for kernel, shapes in counts.items():
         for tally in shapes.values():
             warp = tally["warp"]
-            get = lambda name: warp.get(name, 0)
+            get = lambda name: warp.get(name, 0) * times
             n = tally["launches"]
-            out.append(Launch(kernel, tally["blocks"] // n, n, get("ffma"), get("float"),
-                              sum(warp.values()) - get("move"), tally["thread"].get("ffma", 0),
-                              tally["sectorsLoaded"] + tally["sectorsStored"], tally["sharedPasses"]))
+            out.append(Launch(kernel, round(tally["blocks"] / n * times), n, get("ffma"), get("float"),
+                              sum(warp.values()) * times - get("move"), sum(map(get, LASTING)),
+                              tally["thread"].get("ffma", 0) * times,
+                              (tally["sectors_loaded"] + tally["sectors_stored"]) * times,
+                              tally["shared_passes"] * times))
     return out
 
 
@@ -126,7 +137,7 @@ def run(command, **more):
 
 
 def counted(program, emulator, options, index, directory):
-    """Runs one pass on the emulated driver; its counts by kernel and shape."""
+    """Runs one pass on the emulated driver, with so many images; its counts by kernel and shape."""
     path = os.path.join(directory, f"{index}.json")
     env = {**os.environ, "COLONNADE_LIBCUDA": os.path.join(emulator, "libcuda.so.1"), "CUDAEMU_CC": "80",
            "COLONNADE_LIBNVML": os.path.join(emulator, "libnvidia-ml.so.1"), "CUDAEMU_DEVICES": "1",
@@ -150,20 +161,23 @@ def measure(a):
     program = os.path.join(DATA, "passes")
     os.makedirs(DATA, exist_ok=True)
     run(["go", "build", "-o", program, "./scripts/bench.d/passes"], cwd=ROOT)
-    options = ["--network", a.network, "--columns", str(a.columns), "--batch", str(a.batch)]
-    listed = json.loads(run([program, "list", *options]))
+    options = lambda images: ["--network", a.network, "--columns", str(a.columns), "--batch", str(images)]
+    listed = json.loads(run([program, "list", *options(a.batch)]))
+    images = [a.images if p["image"] else a.batch for p in listed]
     began = datetime.datetime.now()
     with tempfile.TemporaryDirectory() as directory, concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
-        counts = list(pool.map(lambda i: counted(program, a.emulator, options, i, directory), range(len(listed))))
-    say(f"{len(listed)} passes of batch {a.batch} on the emulated driver: {datetime.datetime.now() - began}")
+        counts = list(pool.map(lambda i: counted(program, a.emulator, options(images[i]), i, directory),
+                               range(len(listed))))
+    say(f"{len(listed)} passes on the emulated driver: {datetime.datetime.now() - began}")
     first = {(p["layer"], p["pass"]): c for p, c in zip(listed, counts)}
     return [Pass(p["layer"], p["pass"], p["times"], p["macs"], p["bytes"],
-                 launches(less(c, first[p["layer"], p["with"]]) if p["with"] else c))
-            for p, c in zip(listed, counts)], counts
+                 launches(less(c, first[p["layer"], p["with"]]) if p["with"] else c, a.batch / n))
+            for p, c, n in zip(listed, counts, images)], counts
 
 
 def table(head, rows, left=1):
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join("---" if i < left else "--:" for i in range(len(head))) + "|"]
+    marks = ("---" if i < left else "--:" for i in range(len(head)))
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(marks) + "|"]
     return lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]
 
 
@@ -181,8 +195,8 @@ def detail(passes):
             seconds, what = p.bound(gpu)
             row.append(f"{1e3 * seconds:.3f} {what}")
         rows.append(row)
-    return table(["layer", "pass", "kernels, blocks", "FFMA", "useful", "MB by L2", "MB of operands", "FLOP/byte",
-                  *(f"{g.name}, ms at least" for g in GPUS)], rows, left=3)
+    head = ["layer", "pass", "kernels, blocks", "FFMA", "useful", "MB by L2", "MB of operands", "FLOP/byte"]
+    return table(head + [f"{g.name}, ms at least" for g in GPUS], rows, left=3)
 
 
 def layers(passes):
@@ -212,7 +226,9 @@ def report(a, passes):
     lines = [f"# scripts/bench cuda: {a.network}, column 1 of {a.columns}, batch {a.batch}", "",
              "**A bound, not a measurement: nothing of this ran on a GPU.** Each op ran once on the emulated driver, "
              "in full size. Its time is at least what its multiply-adds, its shared memory or its operands' bytes "
-             "take; launches, latencies, caches and exchanges are left out.", ""]
+             "take; launches, latencies, caches and exchanges are left out." + (
+                 f" What is done image by image was counted for {a.images} images and multiplied."
+                 if a.images != a.batch else ""), ""]
     by_layer, totals = layers(passes)
     lines += by_layer + [""]
     for gpu, seconds in zip(GPUS, totals):
@@ -234,8 +250,12 @@ def main():
     p.add_argument("--network", default="alexnet")
     p.add_argument("--columns", type=int, default=2)
     p.add_argument("--batch", type=int, default=128)
+    p.add_argument("--images", type=int)
     p.add_argument("--jobs", type=int, default=os.cpu_count())
     a = p.parse_args()
+    a.images = min(a.images or 16, a.batch)
+    if a.images < 1 or a.batch % a.images:
+        p.error(f"--images {a.images} does not divide --batch {a.batch}")
     try:
         passes, counts = measure(a)
     except Failed as err:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import struct
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def pack(images=512, classes=8):
 class Cluster:
     """The real system: a coordinator and two workers, one core and one thread each, on a job."""
 
-    def __init__(self, cores, directory):
+    def __init__(self, cores, directory, level="info"):
         self.dir, self.processes = directory, []
         log = self.start("coordinator", [os.path.join(ROOT, "bin/coordinator"), "start", "--data",
                                          os.path.join(directory, "coordinator"), "--listen", "127.0.0.1:0", "--http",
@@ -156,7 +157,7 @@ class Cluster:
             self.start(f"worker-{k}", pinned(core, os.path.join(ROOT, "bin/worker"), "run", "--coordinator",
                                              self.address, "--threads", "1", "--name", f"worker-{k}", "--data",
                                              os.path.join(directory, f"worker-{k}"), "--checkpoints",
-                                             os.path.join(directory, "checkpoints")))
+                                             os.path.join(directory, "checkpoints"), "--log-level", level))
 
     def start(self, name, command):
         log = os.path.join(self.dir, name + ".log")
@@ -214,12 +215,12 @@ def read(path):
         return f.read()
 
 
-def pair(cores, batch, every, windows):
-    """Two columns on two workers with a checkpoint every so many steps. Seconds a step, the share of it spent waiting
-    for the other cell, that of snapshots, and by which carrier."""
+def train_pair(cores, batch, every, windows, level="info"):
+    """Has two columns on two workers train until they have reported so many windows of steps, with a checkpoint every
+    so many steps. The last phases of each cell, and the log of the first worker."""
     os.makedirs(DATA, exist_ok=True)
     directory = tempfile.mkdtemp(prefix="pair-", dir=DATA)
-    cluster = Cluster(cores, directory)
+    cluster = Cluster(cores, directory, level)
     try:
         cells = cluster.train(f"""
 job: pair
@@ -233,10 +234,33 @@ checkpoint: {{every: {every}, keep: 1}}
 """, windows)
     finally:
         cluster.close()
+    log = read(os.path.join(directory, "worker-0.log"))
     shutil.rmtree(directory)
+    return cells, log
+
+
+def pair(cores, batch, windows):
+    """Two columns on two workers. Seconds a step, the share of it spent waiting for the other cell, and by which
+    carrier."""
+    cells, _ = train_pair(cores, batch, 10**6, windows)
     whole = [sum(c["phase_seconds"].values()) for c in cells]
     waits = [sum(s for n, s in c["phase_seconds"].items() if "wait" in n or n == "guard") for c in cells]
-    stalls = [c["phase_seconds"].get("snapshot", 0) for c in cells]
     return {"step": max(whole), "images_per_second": batch / max(whole), "waiting": sum(waits) / sum(whole),
-            "snapshots": sum(stalls) / sum(whole), "carrier": cells[0]["carrier"],
-            "reported": [c["images_per_second"] for c in cells], "phases": [c["phase_seconds"] for c in cells]}
+            "carrier": cells[0]["carrier"], "reported": [c["images_per_second"] for c in cells],
+            "phases": [c["phase_seconds"] for c in cells]}
+
+
+def checkpoints(cores, batch, turns, each=10):
+    """What a checkpoint every ten steps costs, by turns: two columns on two workers save every twentieth step, so that
+    ten steps with a checkpoint behind them and ten without one take turns. Seconds of both, by turn."""
+    _, log = train_pair(cores, batch, 2 * each, turns + 1, "debug")
+    steps = {int(n): float(s) for n, s in re.findall(r"msg=step .*?step=(\d+) seconds=(\S+)", log)}
+
+    def ten(first):
+        return sum(steps[n] for n in range(first, first + each))
+
+    firsts = [2 * each * i + 1 for i in range(1, turns + 1)]
+    if missing := [n for n in range(firsts[0], firsts[-1] + 2 * each) if n not in steps]:
+        raise Failed(f"the worker's log lacks steps {missing[:5]}")
+    return {"with": [ten(n) for n in firsts], "without": [ten(n + each) for n in firsts],
+            "first": [steps[n] for n in firsts], "median": statistics.median(steps[n] for n in steps if n > 1)}

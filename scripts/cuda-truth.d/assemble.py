@@ -8,6 +8,9 @@ import re
 from tools import IMAGES, Check, call, read
 
 
+STRICT = ("-Werror", "-warn-spills", "-warn-lmem-usage")
+
+
 def parse(log):
     """What `ptxas -v` says of each kernel: registers, static shared memory, stack and spills in bytes."""
     kernels, name = {}, None
@@ -54,9 +57,7 @@ def run(place, only=None):
     kernels = {letter: {} for letter in place.images()}
     refused = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        options = ("-Werror", "-warn-spills", "-warn-lmem-usage")
-        for (letter, arch), (found, error) in zip(jobs, pool.map(
-                lambda job: assemble(place, *job, *options), jobs)):
+        for (letter, arch), (found, error) in zip(jobs, pool.map(lambda job: assemble(place, *job, *STRICT), jobs)):
             if error:
                 refused.append(f"image {letter} for sm_{arch}: {error}")
             for name, figures in found.items():

@@ -5,7 +5,7 @@ import collections
 import dataclasses
 import re
 
-from assemble import assemble, cubin
+from assemble import STRICT, assemble, cubin
 from tools import Check, call, read
 
 GPUS = {80: 64, 90: 128}  # float32 multiply-adds that a multiprocessor starts in a clock
@@ -85,11 +85,18 @@ def main_loop(lines):
     begin, end, _ = max(inner, key=lambda loop: loop[2])
     counts = collections.Counter(op for op, _ in ops[begin:end])
     total = lambda prefix: sum(n for op, n in counts.items() if op.startswith(prefix))
-    return Loop(end - begin, total("FFMA"), total("HMMA"), counts)
+    return Loop(end - begin, total("FFMA"), total("HMMA"), dict(counts))
 
 
-def disassemble(place, path):
-    done = call(place.wheel("cu13/bin/nvdisasm"), path)
+def code(place, letter, arch, *options, name=""):
+    """Instructions of an image for a GPU, or what is against it. What the assembler only warns of is looked at too."""
+    _, error = assemble(place, letter, arch, *STRICT, *options, name=name)
+    if error:
+        name += ".warned"
+        _, error = assemble(place, letter, arch, *options, name=name)
+    if error:
+        return None, error
+    done = call(place.wheel("cu13/bin/nvdisasm"), cubin(place, letter, arch, name))
     if done.returncode:
         return None, done.stdout.strip().splitlines()[0]
     return functions(done.stdout), None
@@ -114,15 +121,10 @@ def run(place):
         checks.append(Check(f"image {letter}: every float operation names its rounding", not loose,
                             ", ".join(loose) or "all .rn"))
         for arch in GPUS:
-            _, error = assemble(place, letter, arch, name=".fused")
-            _, strict_error = assemble(place, letter, arch, "--fmad=false", name=".strict")
+            fused, error = code(place, letter, arch)
+            strict, strict_error = code(place, letter, arch, "--fmad=false", name=".strict")
             if error or strict_error:
                 checks.append(Check(f"image {letter} for sm_{arch} can be looked at", False, error or strict_error))
-                continue
-            fused, error = disassemble(place, cubin(place, letter, arch, ".fused"))
-            strict, strict_error = disassemble(place, cubin(place, letter, arch, ".strict"))
-            if error or strict_error:
-                checks.append(Check(f"image {letter} for sm_{arch} can be disassembled", False, error or strict_error))
                 continue
             differ = [name for name in fused if fused[name] != strict.get(name)]
             ffma = sum(op[1].startswith("FFMA") for lines in fused.values() for op in lines if op[0] == "op")

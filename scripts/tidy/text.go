@@ -35,6 +35,19 @@ func (t *tree) read(f *file) bool {
 		!strings.ContainsRune(f.text, 0)
 }
 
+// checkMerges finds what git leaves where it could not merge.
+func checkMerges(t *tree) (out []breach) {
+	for _, f := range t.files {
+		for i, l := range strings.Split(f.text, "\n") {
+			if strings.HasPrefix(l, "<<<<<<< ") || strings.HasPrefix(l, ">>>>>>> ") {
+				out = append(out, breach{f.path, i + 1, "a conflict that was committed as git left it"})
+				break
+			}
+		}
+	}
+	return out
+}
+
 // header is how tools recognise generated Go.
 var header = regexp.MustCompile(`(?m)^// Code generated .* DO NOT EDIT\.$`)
 

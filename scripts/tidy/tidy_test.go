@@ -115,6 +115,8 @@ var plants = []plant{
 		"cudakern/common/x.go": "// Package common is vague.\npackage common\n"}, `"common" says nothing`},
 	{"a vague directory name", "names", map[string]string{
 		"cudakern/util/x.go": "// Package fine is not.\npackage fine\n"}, `"util" says nothing`},
+	{"a conflict in what nobody reads", "merges", map[string]string{
+		"proto/clusterpb/x.txt": "one\n" + strings.Repeat("<", 7) + " ours\n"}, "proto/clusterpb/x.txt:2: a conflict"},
 	{"a context of the binding's own", "driver", map[string]string{
 		"cudakern/cuda/x.go": "//go:build cuda\n\n// Package cuda computes.\npackage cuda\n\n" +
 			"import \"gorgonia.org/cu\"\n\nvar C = cu.NewContext\n"}, "cudakern/cuda/x.go:8: uses gorgonia.org/cu.NewContext"},

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -42,13 +43,19 @@ func BenchmarkInput(b *testing.B) {
 	bd := &builder{dev: dev, st: st, plan: plan, batch: j.Recipe.Batch, params: map[int]*param{}, in: stage}
 	bd.backward = append(bd.backward, nil)
 	defer bd.close()
+	if err := bd.openStreams(); err != nil {
+		b.Fatal(err)
+	}
 	if _, err := bd.buildInput(); err != nil {
 		b.Fatal(err)
 	}
 	for step := uint64(0); b.Loop(); step++ {
-		stage.batch = source.Train(step)
+		p := &pass{ctx: b.Context(), train: true, step: step}
+		if err := errors.Join(bd.begin(), stage.train(p)); err != nil {
+			b.Fatal(err)
+		}
 		for _, ph := range bd.forward {
-			if err := ph.run(&pass{ctx: b.Context(), train: true, step: step}); err != nil {
+			if err := ph.run(p); err != nil {
 				b.Fatal(fmt.Errorf("%s: %w", ph.name, err))
 			}
 		}

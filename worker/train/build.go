@@ -18,7 +18,9 @@ type value struct {
 // builder makes a cell's ops, buffers and phases from the plan.
 type builder struct {
 	dev    cudakern.Device
-	st     cudakern.Stream
+	st     cudakern.Stream // computes
+	up     cudakern.Stream // copies to the device, from the host
+	down   cudakern.Stream // and back
 	plan   *shard.Plan
 	column int
 	batch  int
@@ -32,6 +34,7 @@ type builder struct {
 	buffers  []cudakern.Buffer
 	hosts    []cudakern.HostBuffer
 	closers  []func()
+	begun    cudakern.Event // on st: the pass before is enqueued up to here
 	forward  []phase
 	backward [][]phase // by layer; run from the last to the first
 
@@ -106,6 +109,12 @@ func (b *builder) backwardPhases() []phase {
 
 // maps is the device shape of a batch of maps.
 func (b *builder) maps(s shard.Shape) cudakern.Shape { return cudakern.Shape{b.batch, s.C, s.H, s.W} }
+
+// begin marks the beginning of a pass: what an earlier one computed from, what comes in now may overwrite behind it.
+func (b *builder) begin() (err error) {
+	b.begun, err = b.st.Record()
+	return err
+}
 
 // build walks the layers. A relu right behind a conv or dense layer is done by that layer's last product; its gradient,
 // and an lrn and a pool behind it, by one op of devices that have it.

@@ -91,6 +91,10 @@ func New(cfg Config) (*Cell, error) {
 		first: cfg.Cell.Replica * cfg.Job.Slice(), whole: cfg.Job.Recipe.Batch, cell: cfg.Cell, ex: cfg.Exchanger,
 		seed: cfg.Job.Seed, params: map[int]*param{}, staged: cfg.staged,
 		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale)}}
+	if err = c.b.openStreams(); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
+	}
 	if len(c.replicas) > 1 {
 		c.b.reducer, err = c.b.newReducer(c.replicas, cmp.Or(cfg.partBytes, partBytes), cmp.Or(cfg.smallBytes, smallBytes))
 	}

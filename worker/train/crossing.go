@@ -21,13 +21,29 @@ const (
 )
 
 // wire is a buffer's way to and from the carriers: its own bytes where the host can address them, else a host buffer
-// the device copies to and from.
+// that the device copies to and from. Where the copies have streams of their own, the stream that computes goes on
+// meanwhile.
 type wire struct {
-	b    *builder
-	st   cudakern.Stream // that the buffer is used on
-	buf  cudakern.Buffer
-	host []byte
-	own  bool // host is the buffer's own memory
+	b        *builder
+	st       cudakern.Stream // that the buffer is used on
+	up, down cudakern.Stream // that it is copied on; st itself where there are none for it
+	buf      cudakern.Buffer
+	host     []byte
+	own      bool           // host is the buffer's own memory
+	read     cudakern.Event // on st: the last use of what came in before; nil: it was before the pass began
+}
+
+// openStreams makes the streams that copy. They are closed last, behind what uses them.
+func (b *builder) openStreams() (err error) {
+	for _, st := range []*cudakern.Stream{&b.up, &b.down} {
+		made, err := b.dev.NewStream()
+		if err != nil {
+			return err
+		}
+		*st = made
+		b.closers = append(b.closers, func() { _ = made.Close() })
+	}
+	return nil
 }
 
 func (b *builder) newWire(st cudakern.Stream, buf cudakern.Buffer) (*wire, error) {
@@ -39,7 +55,11 @@ func (b *builder) newWire(st cudakern.Stream, buf cudakern.Buffer) (*wire, error
 		return nil, err
 	}
 	b.hosts = append(b.hosts, h)
-	return &wire{b: b, st: st, buf: buf, host: h.Bytes()}, nil
+	w := &wire{b: b, st: st, up: st, down: st, buf: buf, host: h.Bytes()}
+	if st == b.st { // others belong to other goroutines
+		w.up, w.down = b.up, b.down
+	}
+	return w, nil
 }
 
 // peer is another column of the same replica.
@@ -49,31 +69,74 @@ func (b *builder) peer(column int) exchange.Cell {
 
 // out brings what the stream leaves in the buffer to the host.
 func (w *wire) out() error {
-	if !w.own {
-		if err := w.b.dev.CopyOut(w.st, w.host, w.buf); err != nil {
-			return err
-		}
+	if w.own {
+		return w.st.Sync()
 	}
-	return w.st.Sync()
+	if err := follow(w.down, w.st); err != nil {
+		return err
+	}
+	if err := w.b.dev.CopyOut(w.down, w.host, w.buf); err != nil {
+		return err
+	}
+	return w.down.Sync()
 }
 
-// in has the stream bring what the host holds into the buffer.
+// in has the stream find in the buffer what the host holds.
 func (w *wire) in() error {
 	if w.own {
 		return nil
 	}
-	return w.b.dev.CopyIn(w.st, w.buf, w.host)
+	if w.up != w.st {
+		read := w.read
+		if read == nil {
+			read = w.b.begun
+		}
+		if err := w.up.Wait(read); err != nil {
+			return err
+		}
+	}
+	if err := w.b.dev.CopyIn(w.up, w.buf, w.host); err != nil {
+		return err
+	}
+	return follow(w.st, w.up)
+}
+
+// follow has what is enqueued on a stream from now on wait for what another one has been given.
+func follow(st, other cudakern.Stream) error {
+	if st == other {
+		return nil
+	}
+	e, err := other.Record()
+	if err != nil {
+		return err
+	}
+	return st.Wait(e)
+}
+
+// used says that what came in has been used by what is enqueued now, and may be overwritten behind that.
+func (w *wire) used() (err error) {
+	w.read, err = w.st.Record()
+	return err
+}
+
+// hand sends what out brought to the host.
+func (w *wire) hand(p *pass, to exchange.Cell, id uint32) error {
+	return w.b.ex.Send(p.ctx, to, exchange.Tag{Step: p.step, Exchange: p.tag + id}, w.host)
 }
 
 func (w *wire) send(p *pass, to exchange.Cell, id uint32) error {
 	if err := w.out(); err != nil {
 		return err
 	}
-	return w.b.ex.Send(p.ctx, to, exchange.Tag{Step: p.step, Exchange: p.tag + id}, w.host)
+	return w.hand(p, to, id)
 }
 
 func (w *wire) recv(p *pass, from exchange.Cell, id uint32) error {
-	if err := w.st.Sync(); err != nil { // nobody may still be reading what is about to be overwritten
+	busy := w.st // nobody may still be reading what is about to be overwritten: here the buffer itself,
+	if !w.own {
+		busy = w.up // and here the host's memory
+	}
+	if err := busy.Sync(); err != nil {
 		return err
 	}
 	if err := w.b.ex.Recv(p.ctx, from, exchange.Tag{Step: p.step, Exchange: p.tag + id}, w.host); err != nil {
@@ -155,8 +218,11 @@ func (x *crossing) send() error {
 		return err
 	}
 	x.b.fwd(same(x.before+" send"), func(p *pass) error {
+		if err := w.out(); err != nil {
+			return err
+		}
 		for _, to := range x.to {
-			if err := w.send(p, x.b.peer(to), x.forwardID()); err != nil {
+			if err := w.hand(p, x.b.peer(to), x.forwardID()); err != nil {
 				return err
 			}
 		}
@@ -203,10 +269,16 @@ func (x *crossing) collect() error {
 		x.b.back(name, func(p *pass) error { return w.recv(p, x.b.peer(from), x.backwardID()) }).as(Wait)
 		first := i == 0 && !x.own
 		x.b.back(same(x.before+" add gradient"), func(*pass) error {
+			var err error
 			if first {
-				return x.b.dev.Copy(x.b.st, x.cur.grad, x.partial.buf)
+				err = x.b.dev.Copy(x.b.st, x.cur.grad, x.partial.buf)
+			} else {
+				err = x.add.Run(x.b.st, x.cur.grad, x.partial.buf)
 			}
-			return x.add.Run(x.b.st, x.cur.grad, x.partial.buf)
+			if err != nil {
+				return err
+			}
+			return w.used()
 		})
 	}
 	return nil

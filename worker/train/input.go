@@ -18,16 +18,29 @@ type Source interface {
 	Mean() []float32                      // channels x height x width
 }
 
-// inputStage brings a batch onto the device.
+// inputStage brings batches onto the device. It has room for two: where the device is not the host, the next step's
+// batch is gathered and copied while this one's is worked on.
 type inputStage struct {
 	b      *builder
 	op     cudakern.Input
-	images cudakern.Buffer
+	slots  [2]slot
+	now    *slot // of the pass that runs
 	labels cudakern.Buffer
 	mean   cudakern.Buffer
 	scale  float32
 	source Source
-	batch  data.Batch // of the pass that runs
+	ahead  bool // batches are staged ahead
+}
+
+// slot is room for a batch.
+type slot struct {
+	images cudakern.Buffer
+	labels cudakern.Buffer
+	views  []cudakern.View
+	valid  int
+	ready  cudakern.Event // on the stream that copies
+	holds  bool           // the batch of the step that follows `step` finished ones
+	step   uint64
 }
 
 // buildInput makes the network's input. Every column holds it whole.
@@ -41,11 +54,18 @@ func (b *builder) buildInput() (*value, error) {
 	b.closers = append(b.closers, op.Close)
 	in := b.in
 	in.b, in.op = b, op
-	if in.images, err = b.allocBytes(b.batch * ch * h * w); err != nil {
-		return nil, err
-	}
-	if in.labels, err = b.allocBytes(4 * b.batch); err != nil {
-		return nil, err
+	for i := range in.slots {
+		s := &in.slots[i]
+		if s.images, err = b.allocBytes(b.batch * ch * h * w); err != nil {
+			return nil, err
+		}
+		if s.labels, err = b.allocBytes(4 * b.batch); err != nil {
+			return nil, err
+		}
+		_, mapped := s.images.(cudakern.HostMapped)
+		if in.ahead = !mapped || b.staged; !in.ahead { // the copy is the processor's own work: there is nothing to overlap
+			break
+		}
 	}
 	if in.mean, err = b.alloc(cudakern.Shape{1, ch, h, w}, cudakern.Plain); err != nil {
 		return nil, err
@@ -61,16 +81,85 @@ func (b *builder) buildInput() (*value, error) {
 	return &value{buf: x}, nil
 }
 
-// run copies the batch to the device and views it.
+// train makes the batch of the pass's step the one that is worked on.
+func (in *inputStage) train(p *pass) error {
+	for i := range in.slots {
+		if s := &in.slots[i]; s.holds && s.step == p.step {
+			in.take(s, p)
+			return nil
+		}
+	}
+	for i := range in.slots { // of a run that was cut off and began anew elsewhere
+		in.slots[i].holds = false
+	}
+	return in.fetch(p, in.source.Train(p.step))
+}
+
+// fetch makes a batch the one that the pass works on.
+func (in *inputStage) fetch(p *pass, batch data.Batch) error {
+	s := in.room()
+	if err := in.stage(s, batch); err != nil {
+		return err
+	}
+	in.take(s, p)
+	return nil
+}
+
+// prepare stages the batch of the next step, while this one's is worked on.
+func (in *inputStage) prepare(step uint64) error {
+	if !in.ahead {
+		return nil
+	}
+	s := in.room()
+	if err := in.stage(s, in.source.Train(step)); err != nil {
+		return err
+	}
+	s.holds, s.step = true, step
+	return nil
+}
+
+func (in *inputStage) take(s *slot, p *pass) {
+	s.holds = false
+	in.now, in.labels, p.valid = s, s.labels, s.valid
+}
+
+// room is a slot that neither holds a batch for later nor is worked on by the pass that runs. Between passes none is.
+func (in *inputStage) room() *slot {
+	if !in.ahead {
+		return &in.slots[0]
+	}
+	for i := range in.slots {
+		if s := &in.slots[i]; !s.holds && s != in.now {
+			return s
+		}
+	}
+	return in.now // an earlier pass worked on it, and the other is held
+}
+
+// stage copies a batch to the device, behind all that earlier passes computed.
+func (in *inputStage) stage(s *slot, batch data.Batch) (err error) {
+	b := in.b
+	if err := b.up.Wait(b.begun); err != nil {
+		return err
+	}
+	if err := b.dev.CopyIn(b.up, s.images, batch.Images); err != nil {
+		return err
+	}
+	if err := b.dev.CopyIn(b.up, s.labels, int32Bytes(batch.Labels)); err != nil {
+		return err
+	}
+	s.views, s.valid, s.holds = append(s.views[:0], batch.Views...), batch.Valid, false
+	s.ready, err = b.up.Record()
+	return err
+}
+
+// run views the batch.
 func (in *inputStage) run(x cudakern.Buffer) error {
 	b := in.b
-	if err := b.dev.CopyIn(b.st, in.images, in.batch.Images); err != nil {
+	if err := b.st.Wait(in.now.ready); err != nil {
 		return err
 	}
-	if err := b.dev.CopyIn(b.st, in.labels, int32Bytes(in.batch.Labels)); err != nil {
-		return err
-	}
-	return in.op.Forward(b.st, in.images, in.batch.Views, in.mean, in.scale, x)
+	return in.op.Forward(b.st, in.now.images, in.now.views, in.mean, in.scale, x)
 }
 
 // allocBytes makes a byte buffer that the cell frees when it closes.

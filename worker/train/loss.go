@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"unsafe"
 
 	"colonnade/cudakern"
 	"colonnade/shard"
@@ -19,7 +20,7 @@ type lossStage struct {
 	rank   cudakern.Buffer
 	ties   cudakern.Buffer
 	losses []float32
-	ranks  []int32
+	ranks  []int32 // in memory that the device writes without being waited for
 	equals []int32
 }
 
@@ -84,7 +85,15 @@ func (b *builder) buildSoftmax(lp *shard.LayerPlan, cur *value, parts []cudakern
 	if err != nil {
 		return err
 	}
-	s := &lossStage{b: b, losses: make([]float32, b.batch), ranks: make([]int32, b.batch), equals: make([]int32, b.batch)}
+	s := &lossStage{b: b, losses: make([]float32, b.batch)}
+	for _, v := range []*[]int32{&s.ranks, &s.equals} {
+		h, err := b.dev.AllocHost(4 * b.batch)
+		if err != nil {
+			return err
+		}
+		b.hosts = append(b.hosts, h)
+		*v = unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(h.Bytes()))), b.batch)
+	}
 	if s.op, err = b.dev.NewSoftmax(cudakern.SoftmaxDesc{N: b.batch, Classes: classes, Whole: b.whole}); err != nil {
 		return err
 	}
@@ -119,14 +128,14 @@ func (b *builder) buildSoftmax(lp *shard.LayerPlan, cur *value, parts []cudakern
 // score reads what the last pass came to.
 func (s *lossStage) score(valid int) (Score, error) {
 	b := s.b
-	if err := b.dev.Download(b.st, s.losses, s.loss); err != nil {
-		return Score{}, fmt.Errorf("read loss: %w", err)
-	}
 	if err := b.dev.CopyOut(b.st, int32Bytes(s.ranks), s.rank); err != nil {
 		return Score{}, fmt.Errorf("read ranks: %w", err)
 	}
 	if err := b.dev.CopyOut(b.st, int32Bytes(s.equals), s.ties); err != nil {
 		return Score{}, fmt.Errorf("read ties: %w", err)
+	}
+	if err := b.dev.Download(b.st, s.losses, s.loss); err != nil {
+		return Score{}, fmt.Errorf("read loss: %w", err)
 	}
 	if err := b.st.Sync(); err != nil {
 		return Score{}, err

@@ -39,11 +39,11 @@ func (t *tracker) start(now time.Time, step uint64) {
 	t.last, t.s.Step = now, step
 }
 
-// finished says that a step is done.
-func (t *tracker) finished(now time.Time, step uint64, batch int, loss float64) {
+// finished says that a step is done, and returns the seconds since the end of the one before.
+func (t *tracker) finished(now time.Time, step uint64, batch int, loss float64) (seconds float64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	seconds := now.Sub(t.last).Seconds()
+	seconds = now.Sub(t.last).Seconds()
 	if t.rate == 0 {
 		t.rate = seconds
 	}
@@ -52,6 +52,7 @@ func (t *tracker) finished(now time.Time, step uint64, batch int, loss float64) 
 	if t.rate > 0 {
 		t.s.ImagesPerSecond = float64(batch) / t.rate
 	}
+	return seconds
 }
 
 func (t *tracker) phases(seconds map[string]float64) {

@@ -3,8 +3,6 @@ package train
 import (
 	"context"
 	"fmt"
-
-	"colonnade/worker/data"
 )
 
 // timingSteps is how many steps a report of phase times covers; the first report of a run covers its first step.
@@ -16,7 +14,12 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	var score Score
 	var all verdict
 	whole := []phase{
-		{label: same("data"), kind: Other, run: func(p *pass) error { c.fetch(p, c.source.Train(p.step)); return nil }},
+		{label: same("data"), kind: Other, run: func(p *pass) error {
+			if err := c.b.begin(); err != nil {
+				return err
+			}
+			return c.b.in.train(p)
+		}},
 	}
 	whole = append(whole, c.b.forward...)
 	// The guard stands here, not before the update: the columns have just waited for each other's logits, so that it
@@ -45,18 +48,13 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	c.epochLoss += loss
 	c.epochSteps++
 	c.timing.steps++
-	c.status.finished(c.now(), c.step, c.b.whole, loss)
+	seconds := c.status.finished(c.now(), c.step, c.b.whole, loss)
+	c.log.Debug("step", "cell", c.id, "step", c.step, "seconds", seconds, "loss", loss)
 	if c.timing.steps == timingSteps || !c.reported {
 		c.status.phases(c.timing.mean())
 		c.reported = true
 	}
 	return all.stop, nil
-}
-
-// fetch makes a batch the one the pass works on.
-func (c *Cell) fetch(p *pass, batch data.Batch) {
-	p.valid = batch.Valid
-	c.b.in.batch = batch
 }
 
 // lossPhase reads what a pass came to into score.
@@ -83,6 +81,11 @@ func (c *Cell) update(p *pass) error {
 			return fmt.Errorf("%s: %w", q.Name, err)
 		}
 	}
+	if p.step+1 < c.job.Steps() {
+		if err := c.b.in.prepare(p.step + 1); err != nil {
+			return fmt.Errorf("next batch: %w", err)
+		}
+	}
 	return c.st.Sync()
 }
 
@@ -93,8 +96,10 @@ func (c *Cell) evaluate(ctx context.Context) error {
 		p := &pass{ctx: ctx, step: c.step, half: int(c.step % 2), tag: evalTag | uint32(i)<<evalShift}
 		var score Score
 		whole := []phase{{label: same("test data"), kind: Other, run: func(p *pass) error {
-			c.fetch(p, c.source.Test(i))
-			return nil
+			if err := c.b.begin(); err != nil {
+				return err
+			}
+			return c.b.in.fetch(p, c.source.Test(i))
 		}}}
 		whole = append(whole, c.b.forward...)
 		whole = append(whole, c.lossPhase(&score))

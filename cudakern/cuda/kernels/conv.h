@@ -106,53 +106,53 @@ struct Gather {
 };
 
 // Gradient reads, for a gradient by weights, dy as A (rows are filters) and the windows as B (columns are taps); k goes
-// through the output pixels of one image after another. The table of pixels has, for the pixels of `period` / P images,
-// where the window begins in x, its mark, and where the pixel lies in dy: four ints an entry, the last 0. A thread copies
-// one pixel's part of M*K_STEP/THREADS filters and N*K_STEP/THREADS taps.
+// through the output pixels of one image after another. The table of pixels has, for all pixels of a part's images,
+// where the window begins in x, its mark, and where the pixel lies in dy: four ints an entry, the last 0, and whole steps
+// of them. A thread copies one pixel's part of M*K_STEP/THREADS filters and N*K_STEP/THREADS taps.
 template <class T, bool WIDE>
 struct Gradient {
   static constexpr int A_WIDTH = 1, A_COUNT = K_STEP * T::M / T::THREADS;
   static constexpr int B_WIDTH = 1, B_COUNT = K_STEP * T::N / T::THREADS;
   static constexpr int LINES = T::THREADS / K_STEP; // rows or columns that the block copies at once
+  // Blocks of 256 threads, two to a processor, have 128 registers a thread: the taps would be too many.
+  static constexpr bool TAPS_IN_REGISTERS = T::THREADS < 256;
 
-  const float *x, *dy;     // of the first image of the table's period
+  const float *x, *dy;     // of the part's first image
   const float *xAt, *dyAt; // of the pixel
-  const int *entry, *end;  // of the table
-  int period, left;        // entries; pixels to come
-  long long xPeriod, dyPeriod;
+  const int *pixels;
+  const int2 *taps; // offset and mark of the tile's columns, in shared memory
+  int at, count;    // the thread's pixel, of all in the part
   int window, h, w;
   unsigned filter[A_COUNT];
-  int offset[B_COUNT], mark[B_COUNT];
+  int2 tap[B_COUNT];
 
-  GPU_METHOD Gradient(const float *x, const float *dy, const int *pixels, const int *taps, int period, int count,
-                      long long xPeriod, long long dyPeriod, int h, int w, int filters, int plane, int columns, int row0,
-                      int column0)
-      : x(x), dy(dy), xAt(x), dyAt(dy), period(period), xPeriod(xPeriod), dyPeriod(dyPeriod), window(0), h(h), w(w) {
-    const int slot = threadIdx.x % K_STEP, line = threadIdx.x / K_STEP;
-    entry = pixels + 4 * slot, end = pixels + 4 * period;
-    left = count - slot;
+  GPU_METHOD Gradient(const float *x, const float *dy, const int *pixels, const int2 *taps, int count, int h, int w,
+                      int filters, int plane, int row0)
+      : x(x), dy(dy), xAt(x), dyAt(dy), pixels(pixels), taps(taps + threadIdx.x / K_STEP),
+        at((int)(threadIdx.x % K_STEP) - K_STEP), count(count), window(0), h(h), w(w) {
 #pragma unroll
-    for (int i = 0; i < A_COUNT; i++) filter[i] = (unsigned)min(row0 + line + i * LINES, filters - 1) * plane;
+    for (int i = 0; i < A_COUNT; i++)
+      filter[i] = (unsigned)min(row0 + (int)threadIdx.x / K_STEP + i * LINES, filters - 1) * plane;
+    if (TAPS_IN_REGISTERS) readTaps();
+  }
+  GPU_METHOD void readTaps() {
 #pragma unroll
-    for (int i = 0; i < B_COUNT; i++) {
-      const int tap = 2 * min(column0 + line + i * LINES, columns - 1);
-      offset[i] = taps[tap], mark[i] = taps[tap + 1];
-    }
+    for (int i = 0; i < B_COUNT; i++) tap[i] = taps[i * LINES];
   }
   GPU_METHOD void advance() {
-    int4 e = gpu_load4(entry);
+    at += K_STEP;
+    const int4 e = gpu_load4(pixels + 4ll * at);
     xAt = x + e.x, dyAt = dy + e.z;
-    window = left > 0 ? e.y : WIDE ? NOWHERE : -1;
-    entry += 4 * K_STEP, left -= K_STEP;
-    if (entry >= end) entry -= 4 * period, x += xPeriod, dy += dyPeriod;
+    window = at < count ? e.y : WIDE ? NOWHERE : -1;
+    if (!TAPS_IN_REGISTERS) readTaps();
   }
   GPU_METHOD const float *a(int i) const { return dyAt + filter[i]; }
-  GPU_METHOD bool aValid(int) const { return left > -K_STEP; }
+  GPU_METHOD bool aValid(int) const { return at < count; }
   GPU_METHOD int aTo(int i) const {
     return threadIdx.x % K_STEP * T::PITCH_A + threadIdx.x / K_STEP + i * LINES;
   }
-  GPU_METHOD const float *b(int i) const { return xAt + offset[i]; }
-  GPU_METHOD bool bValid(int i) const { return inside<WIDE>(window, mark[i], h, w); }
+  GPU_METHOD const float *b(int i) const { return xAt + tap[i].x; }
+  GPU_METHOD bool bValid(int i) const { return inside<WIDE>(window, tap[i].y, h, w); }
   GPU_METHOD int bTo(int i) const {
     return threadIdx.x % K_STEP * T::PITCH_B + threadIdx.x / K_STEP + i * LINES;
   }

@@ -2,24 +2,27 @@
 #pragma once
 #include "gemm.h"
 
+// Both readers keep one pointer that is the same in every thread and moves with the steps, and offsets of the thread's
+// own that do not, in bytes from the tile's first element: the host refuses matrices whose 128 rows are beyond 4 GiB.
+
 // Along reads an operand whose k lies along memory: element (line, k) at base[line*pitch + k]. A thread copies one k of
 // LENGTH*K_STEP/THREADS lines; eight threads read 32 bytes of a line.
 template <int LENGTH, int PITCH, int THREADS>
 struct Along {
   static constexpr int COUNT = K_STEP * LENGTH / THREADS, LINES = THREADS / K_STEP;
   const float *at;
-  int left; // k's to come, this one included
-  unsigned line[COUNT];
+  int left; // k's to come, the thread's of this step included
+  unsigned offset[COUNT];
 
   GPU_METHOD Along(const float *base, int lines, int pitch, int line0, int k0, int k1) {
     const int slot = threadIdx.x % K_STEP;
-    at = base + k0 + slot - K_STEP, left = k1 - k0 - slot + K_STEP;
+    at = base + (long long)line0 * pitch + k0 - K_STEP, left = k1 - k0 - slot + K_STEP;
 #pragma unroll
     for (int i = 0; i < COUNT; i++)
-      line[i] = (unsigned)min(line0 + (int)threadIdx.x / K_STEP + i * LINES, lines - 1) * pitch;
+      offset[i] = (unsigned)min((int)threadIdx.x / K_STEP + i * LINES, lines - 1 - line0) * pitch * 4 + slot * 4;
   }
   GPU_METHOD void advance() { at += K_STEP, left -= K_STEP; }
-  GPU_METHOD const float *from(int i) const { return at + line[i]; }
+  GPU_METHOD const float *from(int i) const { return (const float *)((const char *)at + offset[i]); }
   GPU_METHOD bool valid(int) const { return left > 0; }
   GPU_METHOD int to(int i) const { return threadIdx.x % K_STEP * PITCH + threadIdx.x / K_STEP + i * LINES; }
 };
@@ -31,16 +34,18 @@ struct Across {
   static constexpr int COUNT = K_STEP * LENGTH / THREADS, WARPS = THREADS / 32, GROUPS = LENGTH / 32;
   const float *at;
   int left, pitch;
-  unsigned line[GROUPS];
+  unsigned offset[COUNT];
 
   GPU_METHOD Across(const float *base, int lines, int pitch, int line0, int k0, int k1) : pitch(pitch) {
     const int slot = threadIdx.x / 32;
-    at = base + (long long)(k0 + slot - K_STEP) * pitch, left = k1 - k0 - slot + K_STEP;
+    at = base + (long long)(k0 - K_STEP) * pitch + line0, left = k1 - k0 - slot + K_STEP;
 #pragma unroll
-    for (int i = 0; i < GROUPS; i++) line[i] = (unsigned)min(line0 + (int)threadIdx.x % 32 + i * 32, lines - 1);
+    for (int i = 0; i < COUNT; i++)
+      offset[i] = (unsigned)(slot + i / GROUPS * WARPS) * pitch * 4 +
+                  4 * min((int)threadIdx.x % 32 + i % GROUPS * 32, lines - 1 - line0);
   }
   GPU_METHOD void advance() { at += (long long)K_STEP * pitch, left -= K_STEP; }
-  GPU_METHOD const float *from(int i) const { return at + (long long)(i / GROUPS * WARPS) * pitch + line[i % GROUPS]; }
+  GPU_METHOD const float *from(int i) const { return (const float *)((const char *)at + offset[i]); }
   GPU_METHOD bool valid(int i) const { return left > i / GROUPS * WARPS; }
   GPU_METHOD int to(int i) const {
     return (threadIdx.x / 32 + i / GROUPS * WARPS) * PITCH + threadIdx.x % 32 + i % GROUPS * 32;

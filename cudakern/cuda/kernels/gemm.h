@@ -1,9 +1,9 @@
 // gemm.h multiplies matrices tile by tile: what convolutions and dense layers have in common.
 //
-// A block computes an M x N tile of C = A B, each thread 8 x 8 elements of it, in steps of K_STEP along k. A step's
+// A block computes an M x N tile of C = A B, each thread 64 elements of it, in steps of K_STEP along k. A step's
 // parts of A and B lie in shared memory as [k][m] and [k][n]. What A and B are is a Source's business: an im2col that
-// exists nowhere, a transposed matrix, a packed one. Every element of C is one chain of fmaf with k ascending, whatever
-// the tile and the image, so neither reaches the bits.
+// exists nowhere, a transposed matrix, a packed one. How products are added is a Sum's: Fp32 or Tf32. In Fp32 every
+// element of C is one chain of fmaf with k ascending, whatever the tile and the image, so neither reaches the bits.
 //
 // A Source has, for its thread,
 //   A_COUNT, A_WIDTH, B_COUNT, B_WIDTH    copies a step, and the floats in each (1, or 4 at 16-byte addresses)
@@ -26,36 +26,83 @@ struct Tile {
   static constexpr int FLOATS_A = K_STEP * PITCH_A, FLOATS_B = K_STEP * PITCH_B;
 };
 
-// Place is which 8 x 8 elements of the tile are the thread's: rows and columns in two groups of 4 half a tile apart, so
-// that a warp, 4 x 8 threads, reads 16 neighbouring words of A and 32 of B at once.
+typedef Tile<128, 128> Tile128x128;
+typedef Tile<64, 128> Tile64x128;
+typedef Tile<64, 64> Tile64x64;
+typedef Tile<128, 128, 8> TileTf32_128x128;
+typedef Tile<64, 128, 8> TileTf32_64x128;
+typedef Tile<64, 64, 8> TileTf32_64x64;
+
+// Fp32 adds products in float32. Which 8 x 8 elements of the tile are the thread's: rows and columns in two groups of 4
+// half a tile apart, so that a warp, 4 x 8 threads, reads 16 neighbouring words of A and 32 of B at once.
 template <class T>
-struct Place {
+struct Fp32 {
   static constexpr int ROWS = 8, COLUMNS = 8;
   int x, y;
-  GPU_METHOD Place() {
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+
+  GPU_METHOD Fp32() {
+    const int thread = gpu_thread(), lane = thread & 31, warp = thread >> 5;
     x = ((lane & 7) + warp % (T::N / 64) * 8) * 4;
     y = ((lane >> 3) + warp / (T::N / 64) * 4) * 4;
   }
   GPU_METHOD int row(int i) const { return (i >> 2) * (T::M / 2) + y + (i & 3); }
   GPU_METHOD int column(int j) const { return (j >> 2) * (T::N / 2) + x + (j & 3); }
+  static GPU_METHOD constexpr int index(int i, int j) { return i * 8 + j; } // of element (i, j) in c
+
+  // step adds the products of one step.
+  GPU_METHOD void step(float (&c)[64], const float *as, const float *bs) const {
+#pragma unroll
+    for (int k = 0; k < K_STEP; k++) {
+      const float *ak = as + k * T::PITCH_A + y, *bk = bs + k * T::PITCH_B + x;
+      float4 a0 = gpu_load4(ak), a1 = gpu_load4(ak + T::M / 2), b0 = gpu_load4(bk), b1 = gpu_load4(bk + T::N / 2);
+      float a[8] = {a0.x, a0.y, a0.z, a0.w, a1.x, a1.y, a1.z, a1.w};
+      float b[8] = {b0.x, b0.y, b0.z, b0.w, b1.x, b1.y, b1.z, b1.w};
+#pragma unroll
+      for (int i = 0; i < 8; i++)
+#pragma unroll
+        for (int j = 0; j < 8; j++) c[index(i, j)] = fmaf(a[i], b[j], c[index(i, j)]);
+    }
+  }
 };
 
-// step adds the products of one step.
+#if GPU_IMAGE_B
+// Tf32 multiplies on the tensor cores, operands rounded to TF32, sums in float32: another numerics. A warp has 32 x 64 of
+// the tile, 2 x 8 of mma's 16 x 8; in each of them a thread has rows g and g+8, columns 2t and 2t+1. Its tiles are padded
+// by 8, so that the four k's and eight rows that a warp reads at once lie in 32 banks.
 template <class T>
-GPU_FN void step(float (&c)[8][8], const Place<T> &place, const float *as, const float *bs) {
-#pragma unroll
-  for (int k = 0; k < K_STEP; k++) {
-    const float *ak = as + k * T::PITCH_A + place.y, *bk = bs + k * T::PITCH_B + place.x;
-    float4 a0 = gpu_load4(ak), a1 = gpu_load4(ak + T::M / 2), b0 = gpu_load4(bk), b1 = gpu_load4(bk + T::N / 2);
-    float a[8] = {a0.x, a0.y, a0.z, a0.w, a1.x, a1.y, a1.z, a1.w};
-    float b[8] = {b0.x, b0.y, b0.z, b0.w, b1.x, b1.y, b1.z, b1.w};
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-#pragma unroll
-      for (int j = 0; j < 8; j++) c[i][j] = fmaf(a[i], b[j], c[i][j]);
+struct Tf32 {
+  static constexpr int ROWS = 4, COLUMNS = 16;
+  int g, t, x, y;
+
+  GPU_METHOD Tf32() {
+    const int thread = gpu_thread(), warp = thread >> 5;
+    g = (thread & 31) >> 2, t = thread & 3;
+    x = warp % (T::N / 64) * 64, y = warp / (T::N / 64) * 32;
   }
-}
+  GPU_METHOD int row(int i) const { return y + (i >> 1) * 16 + (i & 1) * 8 + g; }
+  GPU_METHOD int column(int j) const { return x + (j >> 1) * 8 + t * 2 + (j & 1); }
+  static GPU_METHOD constexpr int index(int i, int j) {
+    return ((i >> 1) * 8 + (j >> 1)) * 4 + (i & 1) * 2 + (j & 1);
+  }
+
+  GPU_METHOD void step(float (&c)[64], const float *as, const float *bs) const {
+    unsigned a[2][4], b[8][2];
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+      for (int q = 0; q < 4; q++)
+        a[i][q] = gpu_tf32(as[(t + (q >> 1) * 4) * T::PITCH_A + y + i * 16 + (q & 1) * 8 + g]);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+      for (int q = 0; q < 2; q++) b[j][q] = gpu_tf32(bs[(t + q * 4) * T::PITCH_B + x + j * 8 + g]);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+      for (int j = 0; j < 8; j++) gpu_mma_tf32(c + (i * 8 + j) * 4, a[i], b[j]);
+  }
+};
+#endif
 
 #if GPU_IMAGE_B
 
@@ -70,10 +117,10 @@ GPU_FN void copy(S &source, unsigned as, unsigned bs) {
     gpu_copy_async<4 * S::B_WIDTH>(bs + 4 * source.bTo(i), source.b(i), source.bValid(i));
 }
 
-// each runs body(as, bs) on every step, while copies two steps ahead are under way. A stage is written again three steps
+// each adds up every step, while copies two steps ahead are under way. A stage is written again three steps
 // later: the barrier of the step between has seen every thread leave it.
-template <class T, class S, class Body>
-GPU_FN void each(S &source, int steps, Body body) {
+template <class T, class S, class Sum>
+GPU_FN void each(S &source, int steps, const Sum &sum, float (&c)[64]) {
   constexpr int STAGES = 3;
   __shared__ __align__(16) float as[STAGES][T::FLOATS_A], bs[STAGES][T::FLOATS_B];
   const unsigned a0 = gpu_shared_address(as), b0 = gpu_shared_address(bs);
@@ -85,18 +132,18 @@ GPU_FN void each(S &source, int steps, Body body) {
     }
     gpu_copy_commit();
   }
-  int stage = 0, next = STAGES - 1;
-  for (int s = 0; s < steps; s++) {
+  int stage = 0;
+  for (int left = steps; left > 0; left--) {
     gpu_copy_wait<STAGES - 2>();
     __syncthreads();
-    if (s + STAGES - 1 < steps) {
+    if (left > STAGES - 1) {
+      const int next = stage == 0 ? STAGES - 1 : stage - 1;
       source.advance();
       copy(source, a0 + next * 4 * T::FLOATS_A, b0 + next * 4 * T::FLOATS_B);
     }
     gpu_copy_commit(); // an empty group at the end, so that the count of groups goes on
-    body(as[stage], bs[stage]);
+    sum.step(c, as[stage], bs[stage]);
     stage = stage == STAGES - 1 ? 0 : stage + 1;
-    next = next == STAGES - 1 ? 0 : next + 1;
   }
 }
 
@@ -138,9 +185,9 @@ struct Fetched {
   }
 };
 
-// each runs body(as, bs) on every step; the next step's loads are under way meanwhile.
-template <class T, class S, class Body>
-GPU_FN void each(S &source, int steps, Body body) {
+// each adds up every step; the next step's loads are under way meanwhile.
+template <class T, class S, class Sum>
+GPU_FN void each(S &source, int steps, const Sum &sum, float (&c)[64]) {
   __shared__ __align__(16) float as[2][T::FLOATS_A], bs[2][T::FLOATS_B];
   Fetched<S> fetched;
   source.advance();
@@ -148,15 +195,15 @@ GPU_FN void each(S &source, int steps, Body body) {
   fetched.put(source, as[0], bs[0]);
   __syncthreads();
   int buffer = 0;
-  for (int s = 1;; s++) {
-    const bool more = s < steps;
+  for (int left = steps - 1;; left--) {
+    const bool more = left > 0;
     if (more) {
       source.advance();
       fetched.get(source);
     }
     // Without this, ptxas moves the loads down to where their values are used, behind the arithmetic that hides them.
     __syncwarp();
-    body(as[buffer], bs[buffer]);
+    sum.step(c, as[buffer], bs[buffer]);
     if (!more) break;
     buffer ^= 1; // every thread has left this buffer: they met at the barrier since
     fetched.put(source, as[buffer], bs[buffer]);
@@ -166,27 +213,25 @@ GPU_FN void each(S &source, int steps, Body body) {
 
 #endif
 
-// multiply leaves the thread's elements of the tile in c. steps is at least 1.
-template <class T, class S>
-GPU_FN void multiply(S &source, int steps, const Place<T> &place, float (&c)[8][8]) {
+// multiply leaves the thread's elements of the tile in c. steps is at least 1. Who calls it finds out anew where they
+// are, by another Sum, so that the loop has the registers.
+template <class T, class Sum, class S>
+GPU_FN void multiply(S &source, int steps, float (&c)[64]) {
 #pragma unroll
-  for (int i = 0; i < 8; i++)
-#pragma unroll
-    for (int j = 0; j < 8; j++) c[i][j] = 0.0f;
-  each<T>(source, steps, [&](const float *as, const float *bs) { step<T>(c, place, as, bs); });
+  for (int i = 0; i < 64; i++) c[i] = 0.0f;
+  each<T>(source, steps, Sum(), c);
 }
 
 constexpr int ACCUMULATE = 1, RELU = 2; // flags of Finish
 
-// Finish is what becomes of an element of a product: [what was there +] product [+ bias] [then max(0)], without
-// branches, since there are 64 of it in a thread. A NaN stays one.
+// Finish is what becomes of an element of a product and its bias: [what was there +] v [then max(0)], without branches,
+// since there are 64 of it in a thread. A NaN stays one.
 struct Finish {
   bool add;
   float least;
   GPU_METHOD explicit Finish(int flags)
       : add(flags & ACCUMULATE), least(flags & RELU ? 0.0f : __int_as_float((int)0xff800000)) {}
-  GPU_METHOD void operator()(float *at, float v, float bias) const {
-    v += bias;
+  GPU_METHOD void operator()(float *at, float v) const {
     v += add ? *at : 0.0f;
     *at = v < least ? least : v;
   }

@@ -130,6 +130,13 @@ GPU_FN void gpu_forget(T *&p) {
   asm volatile("" : "+l"(p));
 }
 
+// gpu_thread is threadIdx.x, read anew rather than kept in a register since it was last.
+GPU_FN int gpu_thread() {
+  int t;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(t));
+  return t;
+}
+
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 #define GPU_IMAGE_B 1
 

@@ -117,5 +117,6 @@ type pass struct {
 	MACs  int64  `json:"macs"`  // multiply-adds by definition
 	Bytes int64  `json:"bytes"` // of its operands: what memory moves at least
 	With  string `json:"with"`  // another pass of the layer that is done first, and counted: "" if there is none
+	Image bool   `json:"image"` // it does the same for each image
 	run   func(*bench) error
 }

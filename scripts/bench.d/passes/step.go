@@ -28,6 +28,7 @@ func (s *step) add(layer, what string, macs int64, run func(*bench, []cudakern.B
 	}}
 	for _, shape := range shapes {
 		p.Bytes += float * int64(shape.Len())
+		p.Image = p.Image || len(shape) == 4 && shape[0] == s.batch // maps; features are multiplied a batch at once
 	}
 	s.out = append(s.out, p)
 }

@@ -1,0 +1,17 @@
+// The kernels of norm.h for AVX-512.
+#include "norm.h"
+#if defined(__x86_64__)
+// Before what follows says for which processor: what these define may be shared with others.
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+#include <immintrin.h>
+
+#pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2")
+#define AVX
+#define KERNELS kernels_avx512
+#include "norm_kernels.h"
+#else
+const norm::Kernels *norm::kernels_avx512() { return nullptr; }
+#endif
