@@ -21,17 +21,13 @@ var most = dim{1<<31 - 1, 65535, 65535}
 
 const mostThreads = 1024
 
-// mostArguments is how many a kernel takes.
-const mostArguments = 32
-
 // launching is one launch, on its way to the device's thread.
 type launching struct {
 	kernel      string
 	grid, block dim
 	shared      int
 	n           int
-	cells       [mostArguments]uint64 // gorgonia.org/cu reads 8 bytes of every argument, whatever it is
-	pointers    [mostArguments]unsafe.Pointer
+	cells       [mostArguments]uint64 // an argument each
 }
 
 // launch enqueues a kernel. Arguments are *buffer (its device address; nil is 0), int (which must fit 32 bits), int32,
@@ -62,7 +58,6 @@ func (l *launching) fill(d *Device, args []any) error {
 	}
 	for i, a := range args {
 		p := unsafe.Pointer(&l.cells[i])
-		l.pointers[i] = p
 		switch v := a.(type) {
 		case *buffer:
 			if v == nil {
@@ -109,8 +104,7 @@ func (d *Device) start(l *launching, st *stream) error {
 		}
 		f.shared = l.shared
 	}
-	err = f.f.Launch(l.grid.X, l.grid.Y, l.grid.Z, l.block.X, l.block.Y, l.block.Z, l.shared, st.s, l.pointers[:l.n])
-	if err != nil {
+	if err = startKernel(f.f, l.grid, l.block, l.shared, st.s, l.cells[:l.n]); err != nil {
 		return &Error{Call: "cuLaunchKernel", Kernel: l.kernel, Code: codeOf(err),
 			Detail: fmt.Sprintf("grid %v, block %v, shared %d, stream of %s", l.grid, l.block, l.shared, d.name)}
 	}

@@ -7,6 +7,8 @@ package cuda
 #include <string.h>
 #include <cuda.h>
 
+enum { CK_ARGUMENTS = 32 };
+
 // What happens on a thread of the caller's: the context is current for this one call and no longer.
 #define CK_WITH_CONTEXT(ctx, call) \
 	CUresult rc = cuCtxPushCurrent(ctx), back; \
@@ -18,6 +20,14 @@ package cuda
 
 static CUresult ck_wait_stream(CUcontext ctx, CUstream s) { CK_WITH_CONTEXT(ctx, cuStreamSynchronize(s)); }
 static CUresult ck_wait_event(CUcontext ctx, CUevent e) { CK_WITH_CONTEXT(ctx, cuEventSynchronize(e)); }
+
+// cells are n arguments of 8 bytes each, of which the driver reads as many as the parameter has.
+static CUresult ck_launch(CUfunction f, const unsigned *size, unsigned shared, CUstream s, unsigned long long *cells,
+    int n) {
+	void *at[CK_ARGUMENTS];
+	for (int i = 0; i < n; i++) at[i] = cells + i;
+	return cuLaunchKernel(f, size[0], size[1], size[2], size[3], size[4], size[5], shared, s, at, NULL);
+}
 
 // PTX is compiled by the driver, which says in a log what it refuses.
 static CUresult ck_load(CUmodule *m, const void *image, char *log, size_t bytes) {
@@ -87,6 +97,18 @@ func loadModule(image string) (m cu.Module, log string, err error) {
 	defer C.free(room)
 	rc := C.ck_load((*C.CUmodule)(unsafe.Pointer(&m)), unsafe.Pointer(text), (*C.char)(room), bytes-1)
 	return m, strings.TrimSpace(C.GoString((*C.char)(room))), called(rc, "cuModuleLoadDataEx", "")
+}
+
+// mostArguments is how many a kernel takes.
+const mostArguments = C.CK_ARGUMENTS
+
+// startKernel enqueues a kernel. gorgonia.org/cu's own Function.Launch stores pointers in memory that it has not cleared:
+// what was there before looks like a Go pointer to the collector at times, which ends the process ("found bad pointer
+// in Go heap").
+func startKernel(f cu.Function, grid, block dim, shared int, s cu.Stream, cells []uint64) error {
+	size := [6]C.uint{C.uint(grid.X), C.uint(grid.Y), C.uint(grid.Z), C.uint(block.X), C.uint(block.Y), C.uint(block.Z)}
+	return called(C.ck_launch(rawFunction(f), &size[0], C.uint(shared), rawStream(s),
+		(*C.ulonglong)(unsafe.Pointer(unsafe.SliceData(cells))), C.int(len(cells))), "cuLaunchKernel", "")
 }
 
 // allowShared lets a kernel have so much dynamic shared memory: more than 48 KiB must be asked for.

@@ -2,12 +2,12 @@
 //
 // Device memory: a host that dereferences a device address is told so by name, and then dies as it would anywhere.
 //
-// Pinned memory, with checks = full: from the moment a copy is enqueued until the host has waited for it, a host that
-// writes what is copied from, or touches what is copied to, is in a race whoever happens to be first. Pages that lie
-// wholly within such a range are protected for that time; a handler of SIGSEGV names the access, breaks the context
-// and lets the host go on. What is not whole pages, and registered memory, is watched in other ways: a source must hold at
-// the copy what it held when the copy was enqueued, unless the device writes it in between; a target holds 0xFF (in
-// floats: NaN) until the copy is made.
+// Pinned memory, with checks = full: from the moment a copy is enqueued until the host has waited for it, a host
+// that writes what is copied from, or touches what is copied to, is in a race whoever happens to be first. Pages
+// that lie wholly within such a range are protected for that time; a handler of SIGSEGV names the access, breaks
+// the context and lets the host go on. What is not whole pages, and registered memory, is watched in other ways: a
+// source must hold at the copy what it held when the copy was enqueued, unless the device writes it in between; a
+// target holds 0xFF (in floats: NaN) until the copy is made.
 #pragma once
 
 #include "memory.h"

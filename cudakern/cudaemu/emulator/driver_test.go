@@ -196,6 +196,7 @@ func TestMemory(t *testing.T) {
 func TestContextsAndModules(t *testing.T) {
 	good(t, "contexts", Settings{})
 	good(t, "modules", Settings{})
+	good(t, "threeDevices", Settings{Devices: 3, Threads: 2})
 	good(t, "launchLimits", Settings{})
 	good(t, "notEmulated", Settings{})
 	good(t, "errorNames", Settings{})

@@ -174,6 +174,18 @@ CASE(oldDriver) {
   WANT(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, cuModuleLoadData(&m, forTarget("7.0", "sm_70").c_str()));
 }
 
+// CUDAEMU_DEVICES=3, CUDAEMU_THREADS=2: a grid's blocks run on two threads of the host.
+CASE(threeDevices) {
+  Gpu g(2);
+  int count = 0;
+  OK(cuDeviceGetCount(&count));
+  EQUAL(count, 3);
+  WANT(CUDA_ERROR_INVALID_DEVICE, cuDeviceGet(&count, 3));
+  CUdeviceptr x = g.words(100000, 0);
+  for (int i = 0; i < 3; i++) OK(g.increase(x, 100000));
+  for (uint32_t v : g.read(x, 100000)) EQUAL(v, 3u);
+}
+
 CASE(launchLimits) {
   Gpu g;
   CUdeviceptr x = g.words(64, 0);
