@@ -146,9 +146,8 @@ CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream) {
     Operation op;
     op.label = "cuMemFreeAsync";
     op.run = [at = *a] {
-      Fault unordered = usedBeside(at);
-      if (Fault f = memory().free(at.address); f && !unordered) return f;
-      return unordered;
+      Fault gone = memory().free(at.address), unordered = usedBeside(at);
+      return unordered ? unordered : gone;
     };
     noteFreed(*a, submit(c, orLegacy(stream), std::move(op)));
     return CUDA_SUCCESS;

@@ -22,4 +22,7 @@ Fault stillUsed(const char *call, const Allocation &allocation);
 // usedBeside is a fault if an operation that uses the allocation is not ordered before its cuMemFreeAsync.
 Fault usedBeside(const Allocation &allocation);
 
+// forgetUses drops what is known of a context's allocations, which are all freed.
+void forgetUses(const CUctx_st *context);
+
 } // namespace emu
