@@ -23,7 +23,7 @@ import (
 
 // runCmd is `worker run`.
 type runCmd struct {
-	Coordinator []string      `required:"" sep:"," placeholder:"ADDR" help:"Coordinators, host:port, comma-separated."`
+	Coordinator []string      `required:"" sep:"," placeholder:"ADDR" help:"Coordinators, host:port, comma-separated: any of the cluster's; the worker learns where the others are."`
 	Device      string        `default:"cpu" help:"Device to drive: see worker devices."`
 	Threads     int           `default:"${threads}" help:"Threads of this worker's processor, shared out among the cells it runs; the result is the same with any number. Default: all cores this process may use."`
 	Data        string        `required:"" placeholder:"DIR" help:"Directory of this worker: its identity and, unless --checkpoints says otherwise, its checkpoints."`
