@@ -87,8 +87,8 @@ func (c *clientFlags) friendly(err error) error {
 	}
 	switch known := rpc.FromStatus(err); {
 	case errors.Is(known, control.ErrNotLeading):
-		return fmt.Errorf("the coordinators at %s have no leader; see what one knows: coordinator status --local, or try again"+
-			" with a longer --timeout", c.at())
+		return fmt.Errorf("the coordinators at %s have no leader; see what one knows: coordinator status --local, or "+
+			"try again with a longer --timeout", c.at())
 	case known != err:
 		return known
 	}
@@ -100,7 +100,8 @@ func (c *clientFlags) friendly(err error) error {
 		return fmt.Errorf("no answer from %s within %v; see whether a coordinator runs there, or give it a longer --timeout",
 			c.at(), c.Timeout)
 	case codes.Unimplemented, codes.Unknown:
-		return fmt.Errorf("what answers at %s is no coordinator of this version; name another with --coordinator ADDR", c.at())
+		return fmt.Errorf("what answers at %s is no coordinator of this version; name another with --coordinator ADDR",
+			c.at())
 	}
 	return errors.New(s.Message())
 }

@@ -26,8 +26,8 @@ const (
 	reachLimit = 10 * time.Second       // for the leader to find this node where it says it is
 )
 
-// keepMembership has this node become a member of the cluster it is to join, at the address that it has now, and ends it
-// when it is no member any more.
+// keepMembership has this node become a member of the cluster it is to join, at the address that it has now, and ends
+// it when it is no member any more.
 func (n *node) keepMembership(ctx context.Context) error {
 	if err := n.join(ctx); err != nil {
 		return err

@@ -160,15 +160,16 @@ func TestMembersLeave(t *testing.T) {
 	like(t, succeeds(t, "member", "remove", id[:8]),
 		`COORDINATOR .*2 of 2 coordinators answer, 0 more may fail\n2 are no safer than 1: add one more, or remove one\n`)
 	<-r.nodes[gone].ended // by itself
-	if err := r.nodes[gone].err; !errors.Is(err, errRemoved) || !strings.Contains(err.Error(), "to bring it back: coordinator "+
-		"start --data "+r.directories[gone]+" --join 127.0.0.1:") {
+	if err := r.nodes[gone].err; !errors.Is(err, errRemoved) || !strings.Contains(err.Error(), "to bring it back: "+
+		"coordinator start --data "+r.directories[gone]+" --join 127.0.0.1:") {
 		t.Errorf("it ended with %v", err)
 	}
-	like(t, succeeds(t, "member", "remove", r.nodes[(gone+1)%3].address), `.*\none coordinator: while it is away, training `+
-		`goes on and nothing is written down; add two more with: coordinator start --join ADDR --data DIR\n`)
+	like(t, succeeds(t, "member", "remove", r.nodes[(gone+1)%3].address), `.*\none coordinator: while it is away, `+
+		`training goes on and nothing is written down; add two more with: coordinator start --join ADDR --data DIR\n`)
 	<-r.nodes[(gone+1)%3].ended
 	last := r.nodes[(gone+2)%3]
-	wrong{"the last", words("member remove " + last.address), exitFailure, []string{"last coordinator", "; stop it"}}.refused(t)
+	wrong{"the last", words("member remove " + last.address), exitFailure,
+		[]string{"last coordinator", "; stop it"}}.refused(t)
 
 	// One that was taken out comes back when it asks to.
 	r.restart(gone, last.address)
@@ -225,13 +226,17 @@ func TestWhoCannotJoin(t *testing.T) {
 		{"join nowhere", words("start --data d --join here" + free), exitUsage, []string{"--join here", "; give host:port"}},
 		{"reached nowhere", words("start --data d --http none --insecure --listen :0 --join " + c.address), exitUsage,
 			[]string{"do not reach this coordinator at :0; give --advertise HOST:PORT"}},
-		{"no address to be reached at", words("start --data d --advertise 0.0.0.0:1" + free), exitUsage, []string{"0.0.0.0:1; "}},
-		{"bad address", words("start --data d --advertise x" + free), exitUsage, []string{"--advertise x", "; give host:port"}},
+		{"no address to be reached at", words("start --data d --advertise 0.0.0.0:1" + free), exitUsage,
+			[]string{"0.0.0.0:1; "}},
+		{"bad address", words("start --data d --advertise x" + free), exitUsage,
+			[]string{"--advertise x", "; give host:port"}},
 		{"restore and join", words("start --data d --restore f" + free + " --join " + c.address), exitUsage,
 			[]string{"--restore makes a new cluster", "; restore one coordinator"}},
-		{"timeout", words("start --data d --election-timeout 1ms" + free), exitUsage, []string{"--election-timeout 1ms; give"}},
+		{"timeout", words("start --data d --election-timeout 1ms" + free), exitUsage,
+			[]string{"--election-timeout 1ms; give"}},
 		{"snapshots", words("start --data d --snapshot-entries 0" + free), exitUsage, []string{"--snapshot-entries 0; give"}},
-		{"interval", words("start --data d --snapshot-interval 0s" + free), exitUsage, []string{"--snapshot-interval 0s; give"}},
+		{"interval", words("start --data d --snapshot-interval 0s" + free), exitUsage,
+			[]string{"--snapshot-interval 0s; give"}},
 		{"trailing", words("start --data d --trailing-entries 0" + free), exitUsage, []string{"--trailing-entries 0; give"}},
 	} {
 		t.Run(w.name, func(t *testing.T) { w.lastLine(t) })
@@ -259,10 +264,11 @@ func TestBackupAndRestore(t *testing.T) {
 	t.Chdir(dir)
 	r := startTrio(t)
 	succeeds(t, "job", "submit", writeJob(t, dir, "job.yaml"))
-	like(t, succeeds(t, "backup", "b"), `b: cluster-\w+ at entry \d+, 1 jobs, \d+ bytes; restore it with: coordinator start `+
-		`--data DIR --restore b\n`)
+	like(t, succeeds(t, "backup", "b"), `b: cluster-\w+ at entry \d+, 1 jobs, \d+ bytes; restore it with: coordinator `+
+		`start --data DIR --restore b\n`)
 	var s saved
-	if err := json.Unmarshal([]byte(succeeds(t, "backup", "b2", "--json")), &s); err != nil || s.Jobs != 1 || s.File != "b2" {
+	err := json.Unmarshal([]byte(succeeds(t, "backup", "b2", "--json")), &s)
+	if err != nil || s.Jobs != 1 || s.File != "b2" {
 		t.Errorf("%+v: %v", s, err)
 	}
 	wrong{"over another", words("backup b"), exitFailure, []string{"b exists; choose another file"}}.refused(t)
@@ -275,7 +281,8 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, dir, []wrong{
-		{"no backup", words("start --data new --restore none" + free), exitFailure, []string{"read backup", "; make one with"}},
+		{"no backup", words("start --data new --restore none" + free), exitFailure,
+			[]string{"read backup", "; make one with"}},
 		{"not one", words("start --data new --restore noise" + free), exitFailure,
 			[]string{"--restore noise: bad backup: it does not begin as one; "}},
 		{"over a cluster", words("start --data " + r.directories[0] + " --restore b" + free), exitFailure,

@@ -53,7 +53,8 @@ func TestAJobWithoutWinograd(t *testing.T) {
 		one.Numerics, other.Numerics = "n/direct", "n/direct"
 		a.report(1, 1, one)
 		b.report(1, 1, other)
-		if c, err := r.Checkpoints(r.ctx, "j"); err != nil || len(c.Checkpoints) != 1 || c.Checkpoints[0].Numerics != "n/direct" {
+		if c, err := r.Checkpoints(r.ctx, "j"); err != nil || len(c.Checkpoints) != 1 ||
+			c.Checkpoints[0].Numerics != "n/direct" {
 			t.Errorf("checkpoints %v: %v", c, err)
 		}
 		var status clusterpb.StatusReply

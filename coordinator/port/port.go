@@ -51,8 +51,8 @@ func (p *Port) Peers() net.Listener { return p.peers }
 // Others is where all other connections arrive.
 func (p *Port) Others() net.Listener { return p.others }
 
-// Run takes connections until ctx ends, which is no error, or the listener fails. When it has returned, nothing of it is
-// left but the connections that were handed over.
+// Run takes connections until ctx ends, which is no error, or the listener fails. When it has returned, nothing of it
+// is left but the connections that were handed over.
 func (p *Port) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { p.listener.Close() })
 	defer stop()

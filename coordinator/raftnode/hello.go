@@ -10,8 +10,9 @@ import (
 )
 
 // A connection between two coordinators begins with a hello and its answer, so that raft only ever speaks to the node
-// it means, of the cluster it means. Without that, a node whose directory was lost and that runs again at the old address
-// would vote a second time in the old one's name, and one whose address went to another cluster would mix up both.
+// it means, of the cluster it means. Without that, a node whose directory was lost and that runs again at the old
+// address would vote a second time in the old one's name, and one whose address went to another cluster would mix up
+// both.
 //
 //	hello   version uint8 | kind uint8 | cluster | from: node | to: node, empty for any
 //	answer  version uint8 | accepted uint8 | index uint64 big-endian | cluster | node | refusal

@@ -143,8 +143,8 @@ func (n *Node) Admit(ctx context.Context, id, address string) error {
 		return fmt.Errorf("%w: %s: %w; a coordinator that is to join is started in a new --data with --join", ErrMembership,
 			address, err)
 	case err != nil:
-		return fmt.Errorf("the leader has %w a coordinator at %s: %w; start it with --advertise HOST:PORT at which all others "+
-			"reach it", ErrUnreachable, address, err)
+		return fmt.Errorf("the leader has %w a coordinator at %s: %w; start it with --advertise HOST:PORT at which all "+
+			"others reach it", ErrUnreachable, address, err)
 	}
 	id = a.node
 	old, err := admissible(servers, id, address)
@@ -208,8 +208,8 @@ func admissible(servers []raft.Server, id, address string) (old *raft.Server, er
 		}
 	}
 	if old == nil && len(servers) >= MaxMembers {
-		return nil, fmt.Errorf("%w: the cluster has %d coordinators, and no use for more; first: coordinator member remove ID",
-			ErrMembership, len(servers))
+		return nil, fmt.Errorf("%w: the cluster has %d coordinators, and no use for more; first: coordinator member "+
+			"remove ID", ErrMembership, len(servers))
 	}
 	return old, nil
 }

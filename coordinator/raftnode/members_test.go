@@ -69,7 +69,8 @@ func TestWhoMayJoin(t *testing.T) {
 			"coordinator member remove "+id)
 		time.Sleep(time.Minute) // synctest's time
 		if wiped.raft.LastIndex() != 0 || wiped.Leader() != "" {
-			t.Errorf("a node in another's place was sent the log: it is at %d, led by %q", wiped.raft.LastIndex(), wiped.Leader())
+			t.Errorf("a node in another's place was sent the log: it is at %d, led by %q", wiped.raft.LastIndex(),
+				wiped.Leader())
 		}
 		must(t, c.nodes[c.leader()].Remove(t.Context(), id))
 		must(t, c.nodes[c.leader()].Admit(t.Context(), wiped.ID(), string(addressOf(away))))
@@ -123,8 +124,8 @@ func TestNoHello(t *testing.T) {
 	n := lead(t, alone(t, t.TempDir()))
 	address := n.cfg.Streams.Addr().String()
 	good := hello{kind: forProbe, from: "x"}.encode()
-	for name, b := range map[string][]byte{"nothing": nil, "half": good[:3], "another version": append([]byte{9}, good[1:]...),
-		"noise": []byte("GET / HTTP/1.1\r\n\r\n")} {
+	for name, b := range map[string][]byte{"nothing": nil, "half": good[:3],
+		"another version": append([]byte{9}, good[1:]...), "noise": []byte("GET / HTTP/1.1\r\n\r\n")} {
 		conn, err := net.Dial("tcp", address)
 		must(t, err)
 		_, err = conn.Write(b)
@@ -138,7 +139,8 @@ func TestNoHello(t *testing.T) {
 	}
 	conn, err := net.Dial("tcp", address)
 	must(t, err)
-	if a, err := greet(conn, hello{kind: forProbe}, time.Minute); err != nil || a.node != n.ID() || a.cluster != n.Cluster() {
+	a, err := greet(conn, hello{kind: forProbe}, time.Minute)
+	if err != nil || a.node != n.ID() || a.cluster != n.Cluster() {
 		t.Errorf("after that: %+v, %v", a, err)
 	}
 	conn.Close()

@@ -209,8 +209,8 @@ func (n *Node) Barrier(ctx context.Context) error {
 	return n.wait(ctx, func() raft.Future { return n.raft.Barrier(applyTimeout) })
 }
 
-// VerifyLeader asks a majority whether this node still leads. Everything that any leader acknowledged before the call is
-// in the view after it, if the view was whole when this node began to lead and the term is still that one.
+// VerifyLeader asks a majority whether this node still leads. Everything that any leader acknowledged before the call
+// is in the view after it, if the view was whole when this node began to lead and the term is still that one.
 func (n *Node) VerifyLeader(ctx context.Context) error {
 	return n.wait(ctx, func() raft.Future { return n.raft.VerifyLeader() })
 }

@@ -29,7 +29,8 @@ type streams struct {
 
 var _ raft.StreamLayer = (*streams)(nil)
 
-func newStreams(base raft.StreamLayer, address raft.ServerAddress, own func() hello, judge func(hello) answer) *streams {
+func newStreams(base raft.StreamLayer, address raft.ServerAddress, own func() hello,
+	judge func(hello) answer) *streams {
 	return &streams{base: base, address: address, hello: own, judge: judge, ready: make(chan net.Conn),
 		done: make(chan struct{}), open: map[net.Conn]struct{}{}}
 }

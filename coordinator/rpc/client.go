@@ -131,7 +131,8 @@ func (c *Client) Invoke(ctx context.Context, method string, in, out any, opts ..
 }
 
 // round asks everyone once, and those they send it to. It says whether any of them was reached.
-func (c *Client) round(ctx context.Context, method string, in, out any, opts []grpc.CallOption) (reached bool, err error) {
+func (c *Client) round(ctx context.Context, method string, in, out any, opts []grpc.CallOption) (reached bool,
+	err error) {
 	queue := c.order()
 	asked := map[string]bool{}
 	for len(queue) > 0 {
@@ -194,8 +195,8 @@ func (c *Client) connect(ctx context.Context, conn *grpc.ClientConn, address str
 	}
 }
 
-// NewStream implements grpc.ClientConnInterface. A stream is of one coordinator, of the one that answered the last call;
-// what becomes of it is for the caller to see.
+// NewStream implements grpc.ClientConnInterface. A stream is of one coordinator, of the one that answered the last
+// call; what becomes of it is for the caller to see.
 func (c *Client) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (
 	grpc.ClientStream, error) {
 	conn, err := c.conn(c.order()[0])

@@ -126,11 +126,13 @@ func TestClientFindsTheLeader(t *testing.T) {
 
 func TestClientGivesUp(t *testing.T) {
 	began := time.Now()
-	if _, err := ask(t, limit, nobody(t), nobody(t)); status.Code(err) != codes.Unavailable || time.Since(began) > limit/2 {
+	_, err := ask(t, limit, nobody(t), nobody(t))
+	if status.Code(err) != codes.Unavailable || time.Since(began) > limit/2 {
 		t.Errorf("nobody there: %v after %v", err, time.Since(began))
 	}
 	lost := startFake(t, follows(""))
-	if _, err := ask(t, 300*time.Millisecond, nobody(t), lost.address); !errors.Is(FromStatus(err), control.ErrNotLeading) {
+	_, err = ask(t, 300*time.Millisecond, nobody(t), lost.address)
+	if !errors.Is(FromStatus(err), control.ErrNotLeading) {
 		t.Errorf("no leader: %v", err)
 	}
 	if lost.asked < 2 {

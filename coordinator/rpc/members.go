@@ -37,7 +37,8 @@ func (s *Server) members() ([]*clusterpb.Member, error) {
 }
 
 // ListMembers implements the Operator service.
-func (s *Server) ListMembers(ctx context.Context, _ *clusterpb.ListMembersRequest) (*clusterpb.ListMembersReply, error) {
+func (s *Server) ListMembers(ctx context.Context, _ *clusterpb.ListMembersRequest) (*clusterpb.ListMembersReply,
+	error) {
 	view, err := s.Control.Read(ctx)
 	if err != nil {
 		return nil, s.status(err)
@@ -59,8 +60,8 @@ func (s *Server) AddMember(ctx context.Context, r *clusterpb.AddMemberRequest) (
 		return nil, err
 	}
 	if r.Cluster != "" && r.Cluster != have.Cluster {
-		return nil, s.status(fmt.Errorf("%w: this is %s, not %s, which coordinator %s is of; choose another --join, or another "+
-			"--data", raftnode.ErrMembership, have.Cluster, r.Cluster, r.Id))
+		return nil, s.status(fmt.Errorf("%w: this is %s, not %s, which coordinator %s is of; choose another --join, or "+
+			"another --data", raftnode.ErrMembership, have.Cluster, r.Cluster, r.Id))
 	}
 	if err := s.Node.Admit(ctx, r.Id, r.Address); err != nil {
 		return nil, s.status(err)
@@ -69,7 +70,8 @@ func (s *Server) AddMember(ctx context.Context, r *clusterpb.AddMemberRequest) (
 }
 
 // RemoveMember implements the Operator service.
-func (s *Server) RemoveMember(ctx context.Context, r *clusterpb.RemoveMemberRequest) (*clusterpb.ListMembersReply, error) {
+func (s *Server) RemoveMember(ctx context.Context, r *clusterpb.RemoveMemberRequest) (*clusterpb.ListMembersReply,
+	error) {
 	if r.Id == "" {
 		return nil, status.Error(codes.InvalidArgument, "the request names no coordinator; see: coordinator member list")
 	}
