@@ -63,7 +63,7 @@ func (c *backupCmd) Run(con console) error {
 // fetchBackup gets a backup from the leader, from the next one if that goes away meanwhile.
 func fetchBackup(ctx context.Context, client clusterpb.OperatorClient) ([]byte, error) {
 	for {
-		// Finds the leader: streams go where the last answer came from.
+		// Finds the leader, or says that there is none: streams go where the last answer came from.
 		if _, err := client.ListMembers(ctx, &clusterpb.ListMembersRequest{}); err != nil {
 			return nil, err
 		}

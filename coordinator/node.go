@@ -111,6 +111,7 @@ func (n *node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		<-ctx.Done()
+		n.raft.HandOver(context.WithoutCancel(ctx))
 		n.grpc.Stop()
 		return web.Close()
 	})

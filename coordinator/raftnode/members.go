@@ -261,7 +261,9 @@ func (n *Node) Remove(ctx context.Context, id string) error {
 	if i < 0 {
 		return nil
 	}
-	if err := removable(slices.Delete(slices.Clone(all), i, i+1), n.id); err != nil {
+	left := slices.Delete(slices.Clone(all), i, i+1)
+	n.probe(left)
+	if err := removable(left); err != nil {
 		return err
 	}
 	if id == n.id {
@@ -273,15 +275,44 @@ func (n *Node) Remove(ctx context.Context, id string) error {
 	return n.wait(ctx, func() raft.Future { return n.raft.RemoveServer(raft.ServerID(id), 0, applyTimeout) })
 }
 
+// handOver bounds how long a leader that is about to stop waits for the next.
+const handOver = time.Second
+
+// HandOver has another member lead, if this one does and there is one, so that stopping it leaves no gap. Whether that
+// works out is not important: it is what would happen anyway, only sooner.
+func (n *Node) HandOver(ctx context.Context) {
+	if !n.IsLeader() || len(n.Addresses()) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOver)
+	defer cancel()
+	if err := n.wait(ctx, func() raft.Future { return n.raft.LeadershipTransfer() }); err != nil {
+		n.cfg.Log.Info("the lead is not handed over", "err", err)
+	}
+}
+
+// probe asks all members whether they answer: a leader of late does not know yet who is silent.
+func (n *Node) probe(members []Member) {
+	var wg sync.WaitGroup
+	for i := range members {
+		m := &members[i]
+		wg.Go(func() {
+			_, err := n.ask(forProbe, m.ID, m.Address)
+			m.Answers = m.ID == n.id || err == nil
+		})
+	}
+	wg.Wait()
+}
+
 // removable wants that those who would be left could go on.
-func removable(left []Member, self string) error {
+func removable(left []Member) error {
 	voters, answer, silent := 0, 0, ""
 	for _, m := range left {
 		if m.Role == Joins {
 			continue
 		}
 		voters++
-		if m.Answers || m.ID == self {
+		if m.Answers {
 			answer++
 		} else {
 			silent = m.ID

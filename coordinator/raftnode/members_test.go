@@ -214,6 +214,30 @@ func TestWhoMayLeave(t *testing.T) {
 	})
 }
 
+// A leader that is about to stop has the next one lead before it does.
+func TestHandOver(t *testing.T) {
+	d := dirs(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, d)
+		defer c.close()
+		old := c.leader()
+		c.nodes[(old+1)%3].HandOver(t.Context()) // does not lead
+		if !c.nodes[old].IsLeader() {
+			t.Fatal("the lead was taken from another")
+		}
+		began := time.Now()
+		c.nodes[old].HandOver(t.Context())
+		if next := c.leader(); next == old || time.Since(began) > DefaultElection {
+			t.Errorf("node %d leads after node %d, after %v", next, old, time.Since(began))
+		}
+	})
+	n := lead(t, alone(t, t.TempDir()))
+	n.HandOver(t.Context())
+	if !n.IsLeader() {
+		t.Error("one that is alone has given up the lead")
+	}
+}
+
 // A node is known at the address it had last, also when it leads.
 func TestNodesMove(t *testing.T) {
 	d := dirs(t)

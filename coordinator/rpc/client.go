@@ -39,7 +39,9 @@ type Client struct {
 
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
-	at    string // who answered last
+	at    string // whom to ask first: who answered last
+	ever  bool   // somebody has answered
+	turn  int    // of addresses, which of them is asked when nobody knows better
 }
 
 var _ grpc.ClientConnInterface = (*Client)(nil)
@@ -106,13 +108,13 @@ func before(first string, rest []string) []string {
 func (c *Client) stay(address string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.at = address
+	c.at, c.ever = address, true
 }
 
 // Invoke implements grpc.ClientConnInterface.
 func (c *Client) Invoke(ctx context.Context, method string, in, out any, opts ...grpc.CallOption) error {
 	c.mu.Lock()
-	reached := c.at != ""
+	reached := c.ever
 	c.mu.Unlock()
 	for {
 		here, err := c.round(ctx, method, in, out, opts)
@@ -195,15 +197,58 @@ func (c *Client) connect(ctx context.Context, conn *grpc.ClientConn, address str
 	}
 }
 
-// NewStream implements grpc.ClientConnInterface. A stream is of one coordinator, of the one that answered the last
-// call; what becomes of it is for the caller to see.
+// NewStream implements grpc.ClientConnInterface. A stream is of one coordinator: of the one that answered last, or, if
+// a stream of that one has failed, of the next. What becomes of it is for the caller to see, who may open it again.
 func (c *Client) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (
 	grpc.ClientStream, error) {
-	conn, err := c.conn(c.order()[0])
+	address := c.order()[0]
+	conn, err := c.conn(address)
 	if err != nil {
 		return nil, err
 	}
-	return conn.NewStream(ctx, desc, method, opts...)
+	ready, err := c.connect(ctx, conn, address)
+	if err != nil {
+		return nil, c.failed(address, err)
+	}
+	if !ready {
+		opts = append(slices.Clip(opts), grpc.WaitForReady(false)) // it is not there, whatever the caller would wait for
+	}
+	s, err := conn.NewStream(ctx, desc, method, opts...)
+	if err != nil {
+		return nil, c.failed(address, err)
+	}
+	return &oneStream{s, c, address}, nil
+}
+
+// oneStream is a stream whose end tells its client whom to ask next.
+type oneStream struct {
+	grpc.ClientStream
+	client  *Client
+	address string
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s *oneStream) RecvMsg(m any) error {
+	return s.client.failed(s.address, s.ClientStream.RecvMsg(m))
+}
+
+// failed has the next be asked first if an error says that this one is not to be asked.
+func (c *Client) failed(address string, err error) error {
+	if err == nil || !elsewhere(err) {
+		return err
+	}
+	next := redirect(err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.at != "" && c.at != address { // another has answered meanwhile
+		return err
+	}
+	if next == "" {
+		c.turn++
+		next = c.addresses[c.turn%len(c.addresses)]
+	}
+	c.at = next
+	return err
 }
 
 // elsewhere says whether another coordinator, or the same one later, may give another answer.

@@ -40,6 +40,14 @@ func (f *fake) GetJob(context.Context, *clusterpb.GetJobRequest) (*clusterpb.Job
 	return &clusterpb.Job{Name: f.address}, nil
 }
 
+func (f *fake) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamingServer[clusterpb.JobUpdate]) error {
+	j, err := f.GetJob(stream.Context(), r)
+	if err != nil {
+		return err
+	}
+	return stream.Send(&clusterpb.JobUpdate{Job: j})
+}
+
 func startFake(t *testing.T, answer func(int) error) *fake {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -121,6 +129,38 @@ func TestClientFindsTheLeader(t *testing.T) {
 				t.Errorf("%q answered: %v; want %q", got, err, tt.want)
 			}
 		})
+	}
+}
+
+// A stream that is opened again and again gets to the leader, whether its coordinator is gone, sends it elsewhere or
+// does not know.
+func TestStreamsFindTheLeader(t *testing.T) {
+	leader := startFake(t, leads)
+	for name, addresses := range map[string][]string{
+		"gone":  {nobody(t), leader.address},
+		"sent":  {startFake(t, follows(leader.address)).address},
+		"lost":  {startFake(t, follows("")).address, leader.address},
+		"wrong": {startFake(t, follows(nobody(t))).address, leader.address},
+	} {
+		c, err := NewClient(addresses)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for range 4 {
+			w, err := clusterpb.NewOperatorClient(c).WatchJob(t.Context(), &clusterpb.GetJobRequest{}, grpc.WaitForReady(true))
+			if err != nil {
+				continue
+			}
+			if u, err := w.Recv(); err == nil {
+				got = u.Job.Name
+				break
+			}
+		}
+		if got != leader.address {
+			t.Errorf("%s: %q answered", name, got)
+		}
+		c.Close()
 	}
 }
 
