@@ -238,6 +238,38 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
+// A directory from when a node was its whole cluster, and reached nowhere, becomes one of three.
+func TestLonelyDirectoryGrows(t *testing.T) {
+	d := dirs(t)
+	n := lead(t, alone(t, d[0]))
+	_, err := n.Apply(t.Context(), submit("old"))
+	must(t, err)
+	must(t, n.Close())
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, d)
+		defer c.close()
+		c.same(1)
+		members, err := c.nodes[c.leader()].Members()
+		must(t, err)
+		for _, m := range members {
+			if strings.HasPrefix(m.Address, "127") {
+				t.Errorf("%+v", m)
+			}
+		}
+		old := c.leader()
+		c.stop(old) // the others find each other, and it them
+		c.submit("new")
+		c.start(old)
+		c.same(2)
+	})
+}
+
+// A node that others cannot reach admits nobody.
+func TestAdmitWantsAnAddress(t *testing.T) {
+	n := lead(t, alone(t, t.TempDir()))
+	refused(t, n.Admit(t.Context(), "", "127.0.0.1:1"), ErrMembership, "--advertise HOST:PORT")
+}
+
 // A node is known at the address it had last, also when it leads.
 func TestNodesMove(t *testing.T) {
 	d := dirs(t)
