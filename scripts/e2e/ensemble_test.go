@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ type ensemble struct {
 	*cluster  // its address is that of all three
 	addresses []string
 	nodes     []*process
+	flags     []string // of every coordinator
 }
 
 // freeAddress is one that nobody listens at.
@@ -32,9 +34,9 @@ func freeAddress(t testing.TB) string {
 }
 
 // newEnsemble starts three coordinators and waits until all of them vote.
-func newEnsemble(t testing.TB) *ensemble {
+func newEnsemble(t testing.TB, flags ...string) *ensemble {
 	t.Helper()
-	e := &ensemble{cluster: &cluster{t: t, dir: t.TempDir(), carrier: "auto", workers: map[int]*process{}}}
+	e := &ensemble{flags: flags, cluster: &cluster{t: t, dir: t.TempDir(), carrier: "auto", workers: map[int]*process{}}}
 	for range 3 {
 		e.addresses = append(e.addresses, freeAddress(t))
 	}
@@ -75,7 +77,8 @@ func (e *ensemble) newClient() clusterpb.OperatorClient {
 func (e *ensemble) start(i int, more ...string) {
 	e.t.Helper()
 	e.nodes[i] = launch(e.t, filepath.Join(e.dir, fmt.Sprintf("coordinator-%d.log", i)), coordinatorProgram,
-		append([]string{"start", "--data", e.directory(i), "--listen", e.addresses[i], "--http", "none"}, more...)...)
+		slices.Concat([]string{"start", "--data", e.directory(i), "--listen", e.addresses[i], "--http", "none"}, e.flags,
+			more)...)
 }
 
 func (e *ensemble) directory(i int) string {
