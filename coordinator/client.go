@@ -7,12 +7,11 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/term"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"colonnade/coordinator/control"
@@ -25,29 +24,33 @@ const defaultAddress = "127.0.0.1:7400"
 
 // clientFlags are the flags of every command that talks to a coordinator.
 type clientFlags struct {
-	Coordinator string        `default:"${address}" env:"COLONNADE_COORDINATOR" placeholder:"ADDR" help:"Coordinator, host:port. Default: ${address}."`
+	Coordinator []string      `default:"${address}" env:"COLONNADE_COORDINATOR" sep:"," placeholder:"ADDR" help:"Coordinators, host:port, comma-separated: any of the cluster's; the leader is found from there. Default: ${address}."`
 	Timeout     time.Duration `default:"10s" help:"How long to wait for an answer."`
 	JSON        bool          `help:"Print as JSON, in the words of proto/clusterpb/cluster.proto."`
 }
 
-// maxAnswer bounds one message of a coordinator: thousands of jobs and all its events stay far below.
-const maxAnswer = 64 << 20
+// at is where the coordinators are said to be.
+func (c *clientFlags) at() string { return strings.Join(c.Coordinator, ", ") }
 
-// call runs f with a client of the coordinator.
+// call runs f with a client of the coordinators.
 func (c *clientFlags) call(ctx context.Context, f func(context.Context, clusterpb.OperatorClient) error) error {
-	if err := checkAddress("--coordinator", c.Coordinator); err != nil {
-		return err
+	if len(c.Coordinator) == 0 {
+		return usagef("--coordinator has no address; give host:port, e.g. %s", defaultAddress)
+	}
+	for _, a := range c.Coordinator {
+		if err := checkAddress("--coordinator", a); err != nil {
+			return err
+		}
 	}
 	if c.Timeout <= 0 {
 		return usagef("--timeout %v; give how long to wait, e.g. 10s", c.Timeout)
 	}
-	conn, err := grpc.NewClient(c.Coordinator, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
+	client, err := rpc.NewClient(c.Coordinator)
 	if err != nil {
-		return usagef("--coordinator %s: %w; give host:port", c.Coordinator, err)
+		return usagef("--coordinator %s: %w", c.at(), err)
 	}
-	defer conn.Close()
-	return c.friendly(f(ctx, clusterpb.NewOperatorClient(conn)))
+	defer client.Close()
+	return c.friendly(f(ctx, clusterpb.NewOperatorClient(client)))
 }
 
 // checkAddress wants host:port.
@@ -66,28 +69,14 @@ func checkAddress(flag, address string) error {
 	return nil
 }
 
-// leaderPoll is how often a coordinator that is about to lead is asked again.
+// leaderPoll is how often coordinators without a leader are looked at again.
 const leaderPoll = 50 * time.Millisecond
 
-// ask is call with the answer's time limit. A coordinator that has just started needs a moment before it leads.
+// ask is call with the answer's time limit, within which a leader is waited for if there are coordinators at all.
 func (c *clientFlags) ask(f func(context.Context, clusterpb.OperatorClient) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
-	return c.call(ctx, func(ctx context.Context, client clusterpb.OperatorClient) error {
-		for {
-			err := f(ctx, client)
-			if !errors.Is(rpc.FromStatus(err), control.ErrNotLeading) {
-				return err
-			}
-			again := time.NewTimer(leaderPoll)
-			select {
-			case <-again.C:
-			case <-ctx.Done():
-				again.Stop()
-				return err
-			}
-		}
-	})
+	return c.call(ctx, f)
 }
 
 // friendly turns a gRPC error into one line that says what to do.
@@ -98,21 +87,21 @@ func (c *clientFlags) friendly(err error) error {
 	}
 	switch known := rpc.FromStatus(err); {
 	case errors.Is(known, control.ErrNotLeading):
-		return fmt.Errorf("the coordinator at %s has no leader; see its log, or try again with a longer --timeout",
-			c.Coordinator)
+		return fmt.Errorf("the coordinators at %s have no leader; see what one knows: coordinator status --local, or "+
+			"try again with a longer --timeout", c.at())
 	case known != err:
 		return known
 	}
 	switch s.Code() {
 	case codes.Unavailable:
 		return fmt.Errorf("no coordinator answers at %s; start one with: coordinator start --data DIR, "+
-			"or name another with --coordinator ADDR", c.Coordinator)
+			"or name another with --coordinator ADDR", c.at())
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("no answer from %s within %v; see whether a coordinator runs there, or give it a longer --timeout",
-			c.Coordinator, c.Timeout)
+			c.at(), c.Timeout)
 	case codes.Unimplemented, codes.Unknown:
 		return fmt.Errorf("what answers at %s is no coordinator of this version; name another with --coordinator ADDR",
-			c.Coordinator)
+			c.at())
 	}
 	return errors.New(s.Message())
 }

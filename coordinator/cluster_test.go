@@ -88,7 +88,9 @@ type cluster struct {
 	ctx     context.Context
 	address string
 	node    *node
-	stop    func() // and wait
+	stop    func()        // and wait
+	ended   chan struct{} // closed when it has
+	err     error         // of which; only then
 }
 
 // startCluster starts a coordinator on loopback and points the commands at it.
@@ -109,19 +111,29 @@ func startCluster(t *testing.T) *cluster {
 // serveCluster runs a coordinator until the test ends or stops it.
 func serveCluster(t *testing.T, directory string, l net.Listener) *cluster {
 	t.Helper()
-	n, err := newNode(nodeConfig{directory: directory, listener: l, log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	return serveNode(t, nodeConfig{directory: directory, listener: l})
+}
+
+// serveNode is serveCluster for a node of any kind.
+func serveNode(t *testing.T, cfg nodeConfig) *cluster {
+	t.Helper()
+	cfg.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	n, err := newNode(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	ended := make(chan error, 1)
-	go func() { ended <- n.Run(ctx) }()
-	c := &cluster{t: t, ctx: ctx, address: l.Addr().String(), node: n, stop: sync.OnceFunc(func() {
+	c := &cluster{t: t, ctx: ctx, address: cfg.listener.Addr().String(), node: n, ended: make(chan struct{})}
+	go func() {
+		defer close(c.ended)
+		c.err = n.Run(ctx)
+	}()
+	c.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("coordinator: %v", err)
+		if <-c.ended; c.err != nil && !errors.Is(c.err, errRemoved) {
+			t.Errorf("coordinator: %v", c.err)
 		}
-	})}
+	})
 	t.Cleanup(c.stop)
 	return c
 }

@@ -36,12 +36,18 @@ func object(t *testing.T, text string, path ...any) any {
 	return v
 }
 
-// like wants text to match a pattern, and no line of it to be wider than a terminal.
-func like(t *testing.T, text, pattern string) {
+// says wants text to match a pattern.
+func says(t *testing.T, text, pattern string) {
 	t.Helper()
 	if !regexp.MustCompile(`(?s)^` + pattern + `$`).MatchString(text) {
 		t.Errorf("printed\n%s\nwant\n%s", text, pattern)
 	}
+}
+
+// like wants text to match a pattern, and no line of it to be wider than a terminal.
+func like(t *testing.T, text, pattern string) {
+	t.Helper()
+	says(t, text, pattern)
 	for line := range strings.Lines(text) {
 		if n := len([]rune(line)); n > 81 && !strings.Contains(line, "digest") && !strings.Contains(line, os.TempDir()) &&
 			!strings.Contains(line, ": coordinator ") {
@@ -150,7 +156,7 @@ func findsDamage(t *testing.T) {
 func stopWhenHalf(t *testing.T, c *cluster) {
 	t.Helper()
 	for changed := c.node.control.Changed(); ; changed = c.node.control.Changed() {
-		if j, err := c.node.control.Job("j"); err != nil || j.CommittedStep == testSteps/2 {
+		if j, err := c.node.control.Job(c.ctx, "j"); err != nil || j.CommittedStep == testSteps/2 {
 			break
 		}
 		select {

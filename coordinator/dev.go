@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"colonnade/coordinator/fsm"
+	"colonnade/coordinator/raftnode"
 	"colonnade/proto/clusterpb"
 	"colonnade/shard/job"
 )
@@ -169,7 +170,7 @@ func (d *dev) train(ctx context.Context, address string) (*clusterpb.Job, error)
 	if err := d.node.control.Ready(starting); err != nil {
 		return nil, err
 	}
-	if err := d.mayBegin(); err != nil {
+	if err := d.mayBegin(starting); err != nil {
 		return nil, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -200,8 +201,8 @@ func (d *dev) train(ctx context.Context, address string) (*clusterpb.Job, error)
 }
 
 // mayBegin refuses to touch a job that is there already unless it was asked to go on with it.
-func (d *dev) mayBegin() error {
-	old, err := d.node.control.Job(d.job.Name)
+func (d *dev) mayBegin(ctx context.Context) error {
+	old, err := d.node.control.Job(ctx, d.job.Name)
 	if errors.Is(err, fsm.ErrNoJob) || err == nil && d.Resume {
 		return nil
 	}
@@ -214,11 +215,11 @@ func (d *dev) mayBegin() error {
 
 // follow submits the job and shows its progress.
 func (d *dev) follow(ctx context.Context, address string) (last *clusterpb.Job, err error) {
-	name, err := d.node.control.Submit(ctx, d.job.Encode(), d.Resume)
+	name, err := d.node.control.Submit(ctx, d.job.Encode(), d.Resume, raftnode.NewID())
 	if err != nil {
 		return nil, err
 	}
-	client := clientFlags{Coordinator: address, Timeout: startLimit}
+	client := clientFlags{Coordinator: []string{address}, Timeout: startLimit}
 	err = client.call(ctx, func(ctx context.Context, client clusterpb.OperatorClient) error {
 		stream, err := client.WatchJob(ctx, &clusterpb.GetJobRequest{Name: name})
 		if err != nil {
@@ -238,12 +239,12 @@ func (d *dev) onInterrupt(ctx context.Context, interrupts <-chan os.Signal, stop
 		return
 	case <-interrupts:
 	}
-	if j, err := d.node.control.Job(d.job.Name); err != nil || ended(j) {
+	if j, err := d.node.control.Job(ctx, d.job.Name); err != nil || ended(j) {
 		stop(fmt.Errorf("%w before the job began; start again with: %s", errInterrupted, d.again()))
 		return
 	}
 	d.view.note("stopping after this step and a checkpoint; interrupt again to stop at once")
-	if err := d.node.control.Stop(ctx, d.job.Name, false); err != nil && ctx.Err() == nil {
+	if err := d.node.control.Stop(ctx, d.job.Name, false, ""); err != nil && ctx.Err() == nil {
 		stop(fmt.Errorf("%w, and the job could not be: %w; go on with: %s", errInterrupted, err, d.again()))
 		return
 	}

@@ -12,12 +12,10 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"colonnade/coordinator/control"
-	"colonnade/coordinator/rpc"
+	"colonnade/coordinator/raftnode"
 	"colonnade/proto/clusterpb"
 	"colonnade/shard"
 	"colonnade/shard/job"
@@ -46,8 +44,10 @@ func (c *jobSubmitCmd) Run(con console) error {
 	if err != nil {
 		return err
 	}
+	request := raftnode.NewID() // the same however often it has to be asked
 	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
-		reply, err := client.SubmitJob(ctx, &clusterpb.SubmitJobRequest{Spec: j.Encode(), Resume: c.Resume})
+		reply, err := client.SubmitJob(ctx, &clusterpb.SubmitJobRequest{Spec: j.Encode(), Resume: c.Resume,
+			Request: request})
 		if err != nil {
 			return err
 		}
@@ -200,42 +200,40 @@ func (c *jobWatchCmd) Run(con console) error {
 
 // watch follows a job. Training goes on without a coordinator, so a watcher waits for one that is away.
 func (c *jobWatchCmd) watch(ctx context.Context, client clusterpb.OperatorClient, v *view) (*clusterpb.Job, error) {
+	var last *clusterpb.Job
 	for {
-		stream, err := client.WatchJob(ctx, &clusterpb.GetJobRequest{Name: c.Name})
-		if err != nil {
-			return nil, err
+		if err := c.waitForLeader(ctx, client); err != nil {
+			return last, err
 		}
-		last, err := v.follow(stream)
-		away := errors.Is(rpc.FromStatus(err), control.ErrNotLeading)
-		if status.Code(err) != codes.Unavailable || last == nil && !away {
+		stream, err := client.WatchJob(ctx, &clusterpb.GetJobRequest{Name: c.Name})
+		if err == nil {
+			var now *clusterpb.Job
+			if now, err = v.follow(stream); now != nil {
+				last = now
+			}
+		}
+		if status.Code(err) != codes.Unavailable {
 			return last, err
 		}
 		if last != nil {
 			v.note("the coordinator is away; training goes on; looking for it for %v", c.Timeout)
 		}
-		if err := c.waitForLeader(ctx, client); err != nil {
+		again := time.NewTimer(leaderPoll)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
 			return last, err
 		}
 	}
 }
 
-// waitForLeader returns when the coordinator answers and leads.
+// waitForLeader returns when a coordinator answers and leads, and knows the job. Streams are of that one then.
 func (c *jobWatchCmd) waitForLeader(ctx context.Context, client clusterpb.OperatorClient) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	again := time.NewTicker(leaderPoll)
-	defer again.Stop()
-	for {
-		_, err := client.GetJob(ctx, &clusterpb.GetJobRequest{Name: c.Name}, grpc.WaitForReady(true))
-		if !errors.Is(rpc.FromStatus(err), control.ErrNotLeading) {
-			return err
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return err
-		}
-	}
+	_, err := client.GetJob(ctx, &clusterpb.GetJobRequest{Name: c.Name})
+	return err
 }
 
 type jobStopCmd struct {
@@ -246,8 +244,9 @@ type jobStopCmd struct {
 
 // Run stops a job.
 func (c *jobStopCmd) Run(con console) error {
+	request := raftnode.NewID()
 	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
-		j, err := client.StopJob(ctx, &clusterpb.StopJobRequest{Name: c.Name, Now: c.Now})
+		j, err := client.StopJob(ctx, &clusterpb.StopJobRequest{Name: c.Name, Now: c.Now, Request: request})
 		if err != nil {
 			return err
 		}
@@ -280,7 +279,7 @@ type jobResumeCmd struct {
 // Run resumes a job.
 func (c *jobResumeCmd) Run(con console) error {
 	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
-		req := &clusterpb.ResumeJobRequest{Name: c.Name}
+		req := &clusterpb.ResumeJobRequest{Name: c.Name, Request: raftnode.NewID()}
 		if c.Step != nil {
 			req.Step, req.FromStep = *c.Step, true
 		}

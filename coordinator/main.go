@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"colonnade/coordinator/raftnode"
 )
 
 // cli is the command line.
@@ -19,6 +21,8 @@ type cli struct {
 	Dev        devCmd        `cmd:"" help:"Everything on this machine: start a coordinator and workers, train a job, show its progress, end with the digest of its weights."`
 	Start      startCmd      `cmd:"" help:"Run a coordinator until stopped."`
 	Status     statusCmd     `cmd:"" help:"Show the cluster: workers, jobs, last events."`
+	Member     memberCmd     `cmd:"" help:"List, add and remove coordinators."`
+	Backup     backupCmd     `cmd:"" help:"Write the cluster's state into a file, while it runs."`
 	Plan       planCmd       `cmd:"" help:"Draw who computes, owns, sends and receives what when a network is split into columns."`
 	Job        jobCmd        `cmd:"" help:"Submit, list, show, watch, stop and resume jobs."`
 	Checkpoint checkpointCmd `cmd:"" help:"List and verify a job's checkpoints, print the digest of its weights."`
@@ -53,7 +57,9 @@ func run(args []string, con console) int {
 	exited := -1
 	parser, err := kong.New(&cli{}, kong.Name("coordinator"), kong.Writers(con.out, con.err),
 		kong.Vars{"address": defaultAddress, "workers": strconv.Itoa(defaultWorkers),
-			"threads": strconv.Itoa(defaultThreads())},
+			"threads": strconv.Itoa(defaultThreads()), "election": raftnode.DefaultElection.String(),
+			"snapshotEntries": strconv.Itoa(raftnode.DefaultSnapshotEntries),
+			"snapshotEvery":   raftnode.DefaultSnapshotEvery.String(), "trailing": strconv.Itoa(raftnode.DefaultTrailing)},
 		kong.Exit(func(code int) { exited = code }),
 		kong.Description("Assigns columns of networks to workers and keeps the truth about what is committed."))
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"colonnade/coordinator/control"
+	"colonnade/coordinator/port"
 	"colonnade/coordinator/raftnode"
 	"colonnade/coordinator/rpc"
 	"colonnade/coordinator/sched"
@@ -24,14 +25,19 @@ import (
 // nodeConfig is what a coordinator node is made of.
 type nodeConfig struct {
 	directory string
-	listener  net.Listener // workers and operators
+	listener  net.Listener // workers, operators and other coordinators
 	http      net.Listener // nil: none
 	log       *slog.Logger
+	address   string   // that others reach this node at; empty: the listener's
+	join      []string // coordinators of the cluster to join; nil: a new directory is a cluster of its own
+	cluster   string   // id of the only cluster to join; empty: any
+	raft      raftnode.Config
 }
 
 // node is a coordinator node: raft and its state, the leader's loop, and the ways in.
 type node struct {
 	cfg     nodeConfig
+	port    *port.Port
 	raft    *raftnode.Node
 	control *control.Control
 	service *rpc.Server
@@ -40,29 +46,41 @@ type node struct {
 
 // newNode opens the directory and starts raft. Run does the rest; it must be called, since it closes what is open.
 func newNode(cfg nodeConfig) (*node, error) {
-	peers, err := net.Listen("tcp", "127.0.0.1:0") // a node that is its whole cluster has no peers
-	if err != nil {
-		return nil, fmt.Errorf("listen for other coordinators: %w", err)
+	if cfg.address == "" {
+		cfg.address = cfg.listener.Addr().String()
 	}
-	r, err := raftnode.New(raftnode.Config{Directory: cfg.directory, Address: "127.0.0.1:0",
-		Streams: raftnode.Loopback{Listener: peers}, Log: cfg.log, Now: time.Now})
+	p := port.New(cfg.listener, cfg.log)
+	rc := cfg.raft
+	rc.Directory, rc.Address, rc.Log, rc.Now = cfg.directory, raftnode.Address(cfg.address), cfg.log, time.Now
+	rc.Streams, rc.Join = peerStreams{p.Peers()}, cfg.join != nil
+	r, err := raftnode.New(rc)
 	if err != nil {
-		return nil, errors.Join(err, ignoreClosed(peers.Close()))
+		return nil, err
 	}
-	c := control.New(control.Config{Node: r, Rules: sched.DefaultRules, Now: time.Now, Log: cfg.log})
-	n := &node{cfg: cfg, raft: r, control: c,
+	c := control.New(control.Config{Node: r, Rules: sched.DefaultRules, Now: time.Now, Log: cfg.log,
+		Cluster: r.Cluster()})
+	n := &node{cfg: cfg, port: p, raft: r, control: c,
 		service: &rpc.Server{Control: c, Node: r, Version: version(), Log: cfg.log}}
 	n.grpc = grpc.NewServer(append(n.service.Options(),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Second, Timeout: 2 * time.Second}))...)
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Second, Timeout: 2 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
 	n.service.Register(n.grpc)
 	return n, nil
 }
 
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
+// peerStreams are the connections between coordinators, on the port they share with everyone.
+type peerStreams struct{ net.Listener }
+
+// Dial implements raftnode.Streams.
+func (peerStreams) Dial(address raftnode.Address, timeout time.Duration) (net.Conn, error) {
+	conn, err := net.DialTimeout("tcp", string(address), timeout)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	if _, err := conn.Write([]byte{port.Peer}); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // Run serves until ctx ends, which is no error.
@@ -74,12 +92,14 @@ func (n *node) Run(ctx context.Context) error {
 		}
 		return nil
 	})
+	g.Go(func() error { return n.port.Run(ctx) })
 	g.Go(func() error {
-		if err := n.grpc.Serve(n.cfg.listener); err != nil {
+		if err := n.grpc.Serve(n.port.Others()); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("serve workers and operators: %w", err)
 		}
 		return nil
 	})
+	g.Go(func() error { return n.keepMembership(ctx) })
 	web := &http.Server{Handler: n.handler(), ReadHeaderTimeout: 5 * time.Second}
 	if n.cfg.http != nil {
 		g.Go(func() error {
@@ -91,6 +111,7 @@ func (n *node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		<-ctx.Done()
+		n.raft.HandOver(context.WithoutCancel(ctx))
 		n.grpc.Stop()
 		return web.Close()
 	})
@@ -108,7 +129,7 @@ func (n *node) handler() http.Handler {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		s, err := n.service.Status(r.Context(), &clusterpb.StatusRequest{})
+		s, err := n.service.Status(r.Context(), &clusterpb.StatusRequest{Local: true})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return

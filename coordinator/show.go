@@ -14,12 +14,15 @@ import (
 	"colonnade/proto/clusterpb"
 )
 
-type statusCmd struct{ clientFlags }
+type statusCmd struct {
+	clientFlags
+	Local bool `help:"What the first coordinator that answers knows by itself, leader or not: it may be behind."`
+}
 
 // Run shows the cluster.
 func (c *statusCmd) Run(con console) error {
 	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
-		s, err := client.Status(ctx, &clusterpb.StatusRequest{})
+		s, err := client.Status(ctx, &clusterpb.StatusRequest{Local: c.Local})
 		if err != nil {
 			return err
 		}
@@ -38,7 +41,17 @@ func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
 	if s.Leader == "" {
 		leader = "no leader yet: what follows may be out of date"
 	}
-	fmt.Fprintf(out, "%s, node %s, %s\n\n", cmp.Or(s.Cluster, "new cluster"), s.Node, leader)
+	fmt.Fprintf(out, "%s, node %s, %s\n", cmp.Or(s.Cluster, "new cluster"), s.Node, leader)
+	for _, l := range s.Lineage {
+		fmt.Fprintf(out, "restored %s from a backup of %s\n", l.Restored.AsTime().Local().Format(time.DateTime), l.Cluster)
+	}
+	fmt.Fprintln(out)
+	if len(s.Members) > 1 {
+		if err := showMembers(out, s.Members, s.Node == s.Leader); err != nil {
+			return err
+		}
+		fmt.Fprintln(out)
+	}
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "WORKER\tNAME\tSTATE\tCELLS\tADDRESS\tTHREADS\tDEVICE")
 	for _, k := range s.Workers {

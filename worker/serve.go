@@ -23,7 +23,7 @@ import (
 
 // runCmd is `worker run`.
 type runCmd struct {
-	Coordinator []string      `required:"" sep:"," placeholder:"ADDR" help:"Coordinators, host:port, comma-separated."`
+	Coordinator []string      `required:"" sep:"," placeholder:"ADDR" help:"Coordinators, host:port, comma-separated: any of the cluster's; the worker learns where the others are."`
 	Device      string        `default:"cpu" help:"Device to drive: see worker devices."`
 	AllGPUs     bool          `name:"all-gpus" help:"Drive every GPU there is, each by a worker of its own that this one starts; their directories are below --data."`
 	TF32        bool          `name:"tf32" help:"Compute products on a GPU's tensor cores, less exactly: jobs say so in their numerics, and do not go on from one arithmetic to the other."`

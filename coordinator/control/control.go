@@ -22,15 +22,19 @@ type Node interface {
 	Apply(ctx context.Context, c *commandpb.Command) (fsm.Result, error)
 	View() (fsm.View, <-chan struct{})
 	Barrier(ctx context.Context) error
+	// VerifyLeader asks the others whether this node still leads.
+	VerifyLeader(ctx context.Context) error
+	Term() uint64
 	Leadership() <-chan bool
 }
 
 // Config is what a control loop is made of.
 type Config struct {
-	Node  Node
-	Rules sched.Rules
-	Now   func() time.Time
-	Log   *slog.Logger
+	Node    Node
+	Rules   sched.Rules
+	Now     func() time.Time
+	Log     *slog.Logger
+	Cluster string // id for the cluster, if it has none yet
 }
 
 // ErrNotLeading means that another node leads, or none does yet.
@@ -44,6 +48,7 @@ type Control struct {
 	mu       sync.Mutex
 	leading  bool
 	since    time.Time // since when
+	term     uint64    // in which the view was whole; of no other is this node the leader
 	sessions map[string]*Session
 	broken   map[string]time.Time             // when workers without a session lost it
 	handled  map[string]handled               // by worker: reports that are written down
@@ -86,8 +91,12 @@ func (c *Control) Run(ctx context.Context) error {
 func (c *Control) lead(ctx context.Context) (again bool) {
 	defer c.follow()
 	for {
+		term := c.cfg.Node.Term()
 		err := c.begin(ctx)
 		if err == nil {
+			c.mu.Lock()
+			c.leading, c.since, c.term = true, c.cfg.Now(), term
+			c.mu.Unlock()
 			break
 		}
 		c.cfg.Log.Warn("cannot lead yet", "err", err)
@@ -102,9 +111,6 @@ func (c *Control) lead(ctx context.Context) (again bool) {
 		case <-retry.C:
 		}
 	}
-	c.mu.Lock()
-	c.leading, c.since = true, c.cfg.Now()
-	c.mu.Unlock()
 	c.cfg.Log.Info("leading")
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -134,7 +140,10 @@ func (c *Control) begin(ctx context.Context) error {
 	if view, _ := c.cfg.Node.View(); view.Cluster != "" {
 		return nil
 	}
-	id := fmt.Sprintf("cluster-%x", c.cfg.Now().UnixNano())
+	id := c.cfg.Cluster
+	if id == "" {
+		id = fmt.Sprintf("cluster-%x", c.cfg.Now().UnixNano())
+	}
 	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_InitCluster{
 		InitCluster: &commandpb.InitCluster{Cluster: id}}})
 	if err != nil {

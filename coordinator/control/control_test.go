@@ -20,7 +20,7 @@ func (r *rig) workerState(id string) string {
 	r.t.Helper()
 	synctest.Wait()
 	var s clusterpb.StatusReply
-	r.Status(&s)
+	r.Status(r.ctx, &s, true)
 	for _, w := range s.Workers {
 		if w.Id == id {
 			return w.State
@@ -143,7 +143,7 @@ func TestReconnectWithinGraceLeavesItAlone(t *testing.T) {
 func TestReconnectRepeatsWhatWasMissed(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		a, b := r.running()
-		if err := r.Stop(r.ctx, "j", false); err != nil {
+		if err := r.Stop(r.ctx, "j", false, ""); err != nil {
 			t.Fatal(err)
 		}
 		if m := a.next().GetStop(); m.GetGeneration() != 1 {
@@ -282,7 +282,7 @@ func TestStopAtABoundary(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		a, b := r.running()
 		for range 2 { // asking twice tells once
-			if err := r.Stop(r.ctx, "j", false); err != nil {
+			if err := r.Stop(r.ctx, "j", false, ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -305,7 +305,7 @@ func TestStopAtABoundary(t *testing.T) {
 			t.Errorf("the job is %s at step %d", j.State, j.CommittedStep)
 		}
 		a.pending()
-		if err := r.Stop(r.ctx, "j", false); err != nil {
+		if err := r.Stop(r.ctx, "j", false, ""); err != nil {
 			t.Errorf("stopping a stopped job: %v", err)
 		}
 		if err := r.Resume(r.ctx, &commandpb.ResumeJob{Job: "j"}); err != nil {
@@ -322,7 +322,7 @@ func TestStopAtABoundary(t *testing.T) {
 func TestStopNow(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		a, _ := r.running()
-		if err := r.Stop(r.ctx, "j", true); err != nil {
+		if err := r.Stop(r.ctx, "j", true, ""); err != nil {
 			t.Fatal(err)
 		}
 		if m := a.next().GetRevoke(); m.GetGeneration() != 1 {
@@ -338,12 +338,12 @@ func TestStopNow(t *testing.T) {
 func TestSubmitWithResumeWaitsForAStop(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		a, b := r.running()
-		if err := r.Stop(r.ctx, "j", false); err != nil {
+		if err := r.Stop(r.ctx, "j", false, ""); err != nil {
 			t.Fatal(err)
 		}
 		submitted := make(chan error, 1)
 		go func() {
-			_, err := r.Submit(r.ctx, spec(t, "j", ""), true)
+			_, err := r.Submit(r.ctx, spec(t, "j", ""), true, "")
 			submitted <- err
 		}()
 		synctest.Wait()
@@ -360,7 +360,7 @@ func TestSubmitWithResumeWaitsForAStop(t *testing.T) {
 		if j := r.job(); j.State != fsm.Queued && j.State != fsm.Running {
 			t.Errorf("the job is %s", j.State)
 		}
-		if _, err := r.Submit(r.ctx, spec(t, "j", ""), true); err != nil {
+		if _, err := r.Submit(r.ctx, spec(t, "j", ""), true, ""); err != nil {
 			t.Errorf("submitting with resume what is under way: %v", err)
 		}
 	})
@@ -374,15 +374,15 @@ func TestSubmitOfATakenName(t *testing.T) {
 			"evaluate: {every: 3}": "is another one: its network, data, recipe or winograd differ; give this one another name",
 			"winograd: off":        "is another one",
 		} {
-			_, err := r.Submit(r.ctx, spec(t, "j", change), false)
+			_, err := r.Submit(r.ctx, spec(t, "j", change), false, "")
 			if !errors.Is(err, fsm.ErrJobExists) || !strings.Contains(err.Error(), want) {
 				t.Errorf("with %q: %v", change, err)
 			}
 		}
-		if _, err := r.Submit(r.ctx, spec(t, "j", "augment: {flip: true}"), true); !errors.Is(err, fsm.ErrJobExists) {
+		if _, err := r.Submit(r.ctx, spec(t, "j", "augment: {flip: true}"), true, ""); !errors.Is(err, fsm.ErrJobExists) {
 			t.Errorf("resuming as another job: %v", err)
 		}
-		if _, err := r.Submit(r.ctx, []byte("nonsense"), false); err == nil {
+		if _, err := r.Submit(r.ctx, []byte("nonsense"), false, ""); err == nil {
 			t.Error("nonsense is a job")
 		}
 	})

@@ -20,7 +20,7 @@ func TestAJobWithoutWinograd(t *testing.T) {
 			return reg
 		}
 		old := r.attach(registration("a-old")) // first by id
-		if _, err := r.Submit(r.ctx, spec(t, "j", "winograd: off"), false); err != nil {
+		if _, err := r.Submit(r.ctx, spec(t, "j", "winograd: off"), false, ""); err != nil {
 			t.Fatal(err)
 		}
 		r.beat(5*time.Second, old)
@@ -53,11 +53,12 @@ func TestAJobWithoutWinograd(t *testing.T) {
 		one.Numerics, other.Numerics = "n/direct", "n/direct"
 		a.report(1, 1, one)
 		b.report(1, 1, other)
-		if c, err := r.Checkpoints("j"); err != nil || len(c.Checkpoints) != 1 || c.Checkpoints[0].Numerics != "n/direct" {
+		if c, err := r.Checkpoints(r.ctx, "j"); err != nil || len(c.Checkpoints) != 1 ||
+			c.Checkpoints[0].Numerics != "n/direct" {
 			t.Errorf("checkpoints %v: %v", c, err)
 		}
 		var status clusterpb.StatusReply
-		r.Status(&status)
+		r.Status(r.ctx, &status, true)
 		first := status.Workers[0]
 		if first.Id != "a" || first.Device.DirectNumerics != "n/direct" || first.Device.Threads != 3 {
 			t.Errorf("worker %v", first)

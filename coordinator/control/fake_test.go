@@ -33,6 +33,8 @@ type fakeNode struct {
 	before  func(*commandpb.Command) error // called before a command is applied; an error keeps it out of the log
 	after   func(*commandpb.Command)       // called when it is applied, before the caller learns of it
 	barrier func() error
+	verify  func() error
+	term    uint64
 	state   *fsm.State
 	index   uint64
 	log     []*commandpb.Command // applied, refused ones too
@@ -98,6 +100,22 @@ func (n *fakeNode) Barrier(context.Context) error {
 		return barrier()
 	}
 	return nil
+}
+
+func (n *fakeNode) VerifyLeader(context.Context) error {
+	n.mu.Lock()
+	verify := n.verify
+	n.mu.Unlock()
+	if verify != nil {
+		return verify()
+	}
+	return nil
+}
+
+func (n *fakeNode) Term() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.term
 }
 
 func (n *fakeNode) Leadership() <-chan bool { return n.leadership }
@@ -248,7 +266,7 @@ func spec(t *testing.T, name, change string) []byte {
 // submit submits job "j".
 func (r *rig) submit() {
 	r.t.Helper()
-	if _, err := r.Submit(r.ctx, spec(r.t, "j", ""), false); err != nil {
+	if _, err := r.Submit(r.ctx, spec(r.t, "j", ""), false, ""); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -270,7 +288,7 @@ func (r *rig) running() (a, b worker) {
 func (r *rig) job() *clusterpb.Job {
 	r.t.Helper()
 	synctest.Wait()
-	j, err := r.Job("j")
+	j, err := r.Job(r.ctx, "j")
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -23,7 +23,25 @@ func refuse(known error, format string, args ...any) error {
 	return &refusal{fmt.Sprintf(format, args...), known}
 }
 
-// mustLead refuses what only a leader that has caught up may answer.
+// readable waits until the view has everything that any leader acknowledged before the call: this node still leads, by
+// the word of a majority, in the term in which it had caught up. Another answers otherwise.
+func (c *Control) readable(ctx context.Context) error {
+	if err := c.mustLead(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	term := c.term
+	c.mu.Unlock()
+	if err := c.cfg.Node.VerifyLeader(ctx); err != nil {
+		return fmt.Errorf("ask whether this coordinator still leads: %w", err)
+	}
+	if c.cfg.Node.Term() != term { // it has lost the lead and has it again
+		return ErrNotLeading
+	}
+	return nil
+}
+
+// mustLead refuses what only a leader can have written: whether it still is one, writing shows.
 func (c *Control) mustLead() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -35,7 +53,9 @@ func (c *Control) mustLead() error {
 
 // Submit writes a new job into the log. With resume, the same job under the same name is gone on with, or left alone if
 // it is under way or done.
-func (c *Control) Submit(ctx context.Context, spec []byte, resume bool) (name string, err error) {
+//
+// A request's id, if it has one, makes asking again harmless: the job that it made before is no reason to refuse it.
+func (c *Control) Submit(ctx context.Context, spec []byte, resume bool, request string) (name string, err error) {
 	j, err := job.Decode(spec)
 	if err != nil {
 		return "", err
@@ -45,16 +65,16 @@ func (c *Control) Submit(ctx context.Context, spec []byte, resume bool) (name st
 	}
 	_, err = c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{
 		Job: j.Name, Spec: spec, Steps: j.Steps(), Replicas: int32(j.Replicas), Columns: int32(j.Columns),
-		Keep: uint64(j.Checkpoint.Keep), Direct: j.Direct()}}})
+		Keep: uint64(j.Checkpoint.Keep), Direct: j.Direct(), Request: request}}})
 	if errors.Is(err, fsm.ErrJobExists) {
-		return j.Name, c.submitAgain(ctx, j, resume)
+		return j.Name, c.submitAgain(ctx, j, resume, request)
 	}
 	c.kick()
 	return j.Name, err
 }
 
 // submitAgain is Submit of a name that is taken.
-func (c *Control) submitAgain(ctx context.Context, j *job.Job, resume bool) error {
+func (c *Control) submitAgain(ctx context.Context, j *job.Job, resume bool, request string) error {
 	view, _ := c.cfg.Node.View()
 	old := view.Jobs[j.Name]
 	before, err := job.Decode(old.Submitted.Spec)
@@ -73,7 +93,7 @@ func (c *Control) submitAgain(ctx context.Context, j *job.Job, resume bool) erro
 	if err != nil || state != fsm.Stopped && state != fsm.Failed {
 		return err
 	}
-	return c.Resume(ctx, &commandpb.ResumeJob{Job: j.Name})
+	return c.Resume(ctx, &commandpb.ResumeJob{Job: j.Name, Request: request})
 }
 
 // settled returns a job's state once it is not about to stop.
@@ -117,12 +137,12 @@ func cannotResume(name, state string) error {
 }
 
 // Stop stops a job. Stopping one that has ended is no error.
-func (c *Control) Stop(ctx context.Context, name string, now bool) error {
+func (c *Control) Stop(ctx context.Context, name string, now bool, request string) error {
 	if err := c.mustLead(); err != nil {
 		return err
 	}
 	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_RequestStop{
-		RequestStop: &commandpb.RequestStop{Job: name, Now: now}}})
+		RequestStop: &commandpb.RequestStop{Job: name, Now: now, Request: request}}})
 	c.kick()
 	if errors.Is(err, fsm.ErrJobState) {
 		return nil

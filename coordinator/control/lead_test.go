@@ -30,13 +30,13 @@ func TestFollowerEndsSessionsAndKnowsNothing(t *testing.T) {
 		if _, err := r.Attach(r.ctx, registration("a")); !errors.Is(err, ErrNotLeading) {
 			t.Errorf("attach: %v", err)
 		}
-		if _, err := r.Job("none"); !errors.Is(err, ErrNotLeading) {
+		if _, err := r.Job(r.ctx, "none"); !errors.Is(err, ErrNotLeading) {
 			t.Errorf("job: %v", err)
 		}
-		if _, err := r.Jobs(); !errors.Is(err, ErrNotLeading) {
+		if _, err := r.Jobs(r.ctx); !errors.Is(err, ErrNotLeading) {
 			t.Errorf("jobs: %v", err)
 		}
-		if _, err := r.Checkpoints("none"); !errors.Is(err, ErrNotLeading) {
+		if _, err := r.Checkpoints(r.ctx, "none"); !errors.Is(err, ErrNotLeading) {
 			t.Errorf("checkpoints: %v", err)
 		}
 		time.Sleep(time.Minute)
@@ -44,7 +44,7 @@ func TestFollowerEndsSessionsAndKnowsNothing(t *testing.T) {
 			t.Errorf("a follower gave up %d workers", n)
 		}
 		var s clusterpb.StatusReply
-		if r.Status(&s); len(s.Jobs) != 1 || len(s.Workers) != 2 {
+		if r.Status(r.ctx, &s, true); len(s.Jobs) != 1 || len(s.Workers) != 2 {
 			t.Errorf("status without the lead: %v", &s)
 		}
 	})
@@ -130,7 +130,7 @@ func TestReasonsAreShown(t *testing.T) {
 			"waits for a worker; start one with: worker run") {
 			t.Errorf("%s: %s", j.State, j.Reason)
 		}
-		all, err := r.Jobs()
+		all, err := r.Jobs(r.ctx)
 		if err != nil || len(all) != 1 || all[0].Spec != nil || len(r.job().Spec) == 0 {
 			t.Errorf("jobs %v: %v", all, err)
 		}

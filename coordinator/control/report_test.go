@@ -124,7 +124,7 @@ func TestRetentionTellsEveryWorker(t *testing.T) {
 				}
 			}
 		}
-		reply, err := r.Checkpoints("j")
+		reply, err := r.Checkpoints(r.ctx, "j")
 		if err != nil || len(reply.Checkpoints) != 2 || !slices.Equal(reply.Directories, []string{"/a", "/b"}) {
 			t.Errorf("checkpoints %v: %v", reply, err)
 		}
@@ -138,7 +138,7 @@ func TestBadCheckpointIsToldInOneLine(t *testing.T) {
 		a.report(1, 1, written(0, 10))
 		b.report(1, 1, written(1, 10))
 		a.report(2, 1, &clusterpb.CheckpointBad{Step: 10, Cell: &clusterpb.Cell{}, Reason: "chunk 3\r\nis damaged"})
-		reply, err := r.Checkpoints("j")
+		reply, err := r.Checkpoints(r.ctx, "j")
 		if err != nil || len(reply.Checkpoints) != 1 || reply.Checkpoints[0].Bad != "chunk 3; is damaged" {
 			t.Errorf("checkpoints %v: %v", reply, err)
 		}

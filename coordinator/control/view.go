@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"crypto/sha256"
 	"maps"
 	"slices"
@@ -15,8 +16,8 @@ import (
 )
 
 // Job returns a job as operators see it.
-func (c *Control) Job(name string) (*clusterpb.Job, error) {
-	view, j, err := c.find(name)
+func (c *Control) Job(ctx context.Context, name string) (*clusterpb.Job, error) {
+	view, j, err := c.find(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -34,11 +35,11 @@ func (c *Control) Written(name string) *clusterpb.Job {
 }
 
 // find returns a job's record. Only a leader knows that there is no such job, or how far it is.
-func (c *Control) find(name string) (fsm.View, *commandpb.JobRecord, error) {
-	if err := c.mustLead(); err != nil {
+func (c *Control) find(ctx context.Context, name string) (fsm.View, *commandpb.JobRecord, error) {
+	view, err := c.Read(ctx)
+	if err != nil {
 		return fsm.View{}, nil, err
 	}
-	view, _ := c.cfg.Node.View()
 	j := view.Jobs[name]
 	if j == nil {
 		return fsm.View{}, nil, refuse(fsm.ErrNoJob, "there is no job %s; see: coordinator job list", name)
@@ -47,13 +48,13 @@ func (c *Control) find(name string) (fsm.View, *commandpb.JobRecord, error) {
 }
 
 // Jobs returns all jobs in the order they were submitted, in brief.
-func (c *Control) Jobs() ([]*clusterpb.Job, error) {
-	view, _ := c.cfg.Node.View()
+func (c *Control) Jobs(ctx context.Context) ([]*clusterpb.Job, error) {
+	view, err := c.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.leading {
-		return nil, ErrNotLeading
-	}
 	return c.jobsPB(view), nil
 }
 
@@ -126,10 +127,19 @@ func (c *Control) specFacts(j *commandpb.JobRecord) specFacts {
 	return facts
 }
 
-// Status fills in what this package knows of the cluster.
-func (c *Control) Status(s *clusterpb.StatusReply) {
+// Status fills in what this package knows of the cluster; local is what this node knows by itself, leader or not.
+func (c *Control) Status(ctx context.Context, s *clusterpb.StatusReply, local bool) error {
+	if !local {
+		if err := c.readable(ctx); err != nil {
+			return err
+		}
+	}
 	view, _ := c.cfg.Node.View()
 	s.Cluster, s.AppliedIndex, s.Events = view.Cluster, view.Index, EventsPB(view.Events)
+	for _, l := range view.Lineage {
+		s.Lineage = append(s.Lineage, &clusterpb.Lineage{Cluster: l.Cluster, Index: l.Index, Made: timestamp(l.MadeUnixNs),
+			Restored: timestamp(l.RestoredUnixNs)})
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.Jobs = c.jobsPB(view)
@@ -155,11 +165,30 @@ func (c *Control) Status(s *clusterpb.StatusReply) {
 		}
 		s.Workers = append(s.Workers, out)
 	}
+	return nil
+}
+
+// Read returns the state as the leader knows it.
+func (c *Control) Read(ctx context.Context) (fsm.View, error) {
+	if err := c.readable(ctx); err != nil {
+		return fsm.View{}, err
+	}
+	view, _ := c.cfg.Node.View()
+	return view, nil
+}
+
+// Backup returns the state as a backup file has it.
+func (c *Control) Backup(ctx context.Context) ([]byte, error) {
+	view, err := c.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return fsm.EncodeBackup(view, c.cfg.Now().UnixNano())
 }
 
 // Checkpoints returns a job's committed checkpoints, by step, and the directories their files may lie in.
-func (c *Control) Checkpoints(name string) (*clusterpb.ListCheckpointsReply, error) {
-	view, j, err := c.find(name)
+func (c *Control) Checkpoints(ctx context.Context, name string) (*clusterpb.ListCheckpointsReply, error) {
+	view, j, err := c.find(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,10 @@ func validCells(c *commandpb.SubmitJob) bool {
 }
 
 func (a *applier) submitJob(c *commandpb.SubmitJob) error {
-	if _, ok := a.s.v.Jobs[c.Job]; ok {
+	if old, ok := a.s.v.Jobs[c.Job]; ok {
+		if asked(old, c.Request) {
+			return nil
+		}
 		return fmt.Errorf("job %s: %w; go on with it: coordinator job resume %s, or choose another name",
 			c.Job, ErrJobExists, c.Job)
 	}
@@ -26,10 +29,30 @@ func (a *applier) submitJob(c *commandpb.SubmitJob) error {
 			ErrInvalid)
 	}
 	j := &commandpb.JobRecord{Submitted: c, SubmittedUnixNs: a.now}
+	remember(j, c.Request)
 	a.enter(j, Queued, "submitted")
 	a.keep(j)
 	a.event("job", c.Job, "", "job %s submitted, %d steps", c.Job, c.Steps)
 	return nil
+}
+
+// maxRequests is how many of a job's requests are remembered: many more than can be asked again at a time.
+const maxRequests = 16
+
+// asked says whether a request has taken effect before: its answer was lost, and it is made again.
+func asked(j *commandpb.JobRecord, request string) bool {
+	return request != "" && slices.Contains(j.Requests, request)
+}
+
+// remember writes down that a request has taken effect.
+func remember(j *commandpb.JobRecord, request string) {
+	if request == "" {
+		return
+	}
+	j.Requests = append(j.Requests, request)
+	if n := len(j.Requests); n > maxRequests {
+		j.Requests = slices.Clone(j.Requests[n-maxRequests:])
+	}
 }
 
 // cells is the number of a job's cells.
@@ -161,6 +184,10 @@ func (a *applier) requestStop(c *commandpb.RequestStop) error {
 	if err != nil {
 		return err
 	}
+	if asked(j, c.Request) {
+		return nil
+	}
+	remember(j, c.Request) // kept only if it takes effect
 	switch {
 	case j.State == Running && !c.Now:
 		a.enter(j, Stopping, "asked to stop at a step boundary")
@@ -182,6 +209,9 @@ func (a *applier) resumeJob(c *commandpb.ResumeJob) error {
 	if err != nil {
 		return err
 	}
+	if asked(j, c.Request) {
+		return nil
+	}
 	if j.State != Stopped && j.State != Failed {
 		return fmt.Errorf("job %s is %s, only stopped and failed jobs are resumed: %w", c.Job, j.State, ErrJobState)
 	}
@@ -195,6 +225,7 @@ func (a *applier) resumeJob(c *commandpb.ResumeJob) error {
 		j.Evaluations = slices.DeleteFunc(j.Evaluations, func(e *commandpb.RecordEvaluation) bool { return e.Step > c.Step })
 	}
 	j.Failures, j.EndedUnixNs, j.Digest = 0, 0, nil
+	remember(j, c.Request)
 	a.enter(j, Queued, "resumed")
 	a.keep(j)
 	a.event("job", c.Job, "", "job %s resumed", c.Job)

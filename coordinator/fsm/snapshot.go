@@ -14,7 +14,8 @@ import (
 
 // Encode gives a state's bytes: equal states give equal bytes.
 func (v View) Encode() ([]byte, error) {
-	s := &commandpb.Snapshot{Version: Version, Cluster: v.Cluster, AppliedIndex: v.Index, Events: v.Events}
+	s := &commandpb.Snapshot{Version: Version, Cluster: v.Cluster, AppliedIndex: v.Index, Events: v.Events,
+		Lineage: v.Lineage}
 	for _, id := range slices.Sorted(maps.Keys(v.Workers)) {
 		s.Workers = append(s.Workers, v.Workers[id])
 	}
@@ -54,7 +55,7 @@ func Decode(r io.Reader) (*State, error) {
 		return nil, fmt.Errorf("%w: without a version", ErrSnapshot)
 	}
 	st := New()
-	st.v.Cluster, st.v.Index, st.v.Events = s.Cluster, s.AppliedIndex, s.Events
+	st.v.Cluster, st.v.Index, st.v.Events, st.v.Lineage = s.Cluster, s.AppliedIndex, s.Events, s.Lineage
 	last := ""
 	for _, w := range s.Workers {
 		id := w.Registered.GetWorker()

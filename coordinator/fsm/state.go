@@ -57,7 +57,8 @@ type View struct {
 	Index   uint64
 	Workers map[string]*commandpb.WorkerRecord
 	Jobs    map[string]*commandpb.JobRecord
-	Events  []*commandpb.EventRecord // oldest first
+	Events  []*commandpb.EventRecord   // oldest first
+	Lineage []*commandpb.LineageRecord // backups that the state was restored from, oldest first
 }
 
 // JobNames returns the jobs in the order they were submitted.

@@ -184,7 +184,7 @@ func newCluster(t *testing.T, dirs [3]string) *cluster {
 		t.Fatalf("node %d leads before it was added", got)
 	}
 	for i := 1; i < 3; i++ {
-		must(t, c.nodes[0].AddVoter(t.Context(), c.nodes[i].ID(), addressOf(i)))
+		must(t, c.nodes[0].Admit(t.Context(), c.nodes[i].ID(), string(addressOf(i))))
 	}
 	return c
 }
@@ -219,7 +219,7 @@ func TestThreeNodes(t *testing.T) {
 			strings.Contains(err.Error(), "\n") {
 			t.Errorf("apply on a follower: %v", err)
 		}
-		if err := c.nodes[follower].AddVoter(t.Context(), "id", "nowhere"); !errors.Is(err, ErrNotLeader) {
+		if err := c.nodes[follower].Admit(t.Context(), "id", "nowhere"); !errors.Is(err, ErrNotLeader) {
 			t.Errorf("add on a follower: %v", err)
 		}
 
@@ -270,7 +270,7 @@ func TestThreeNodes(t *testing.T) {
 
 		// Two of three are enough, and then one that was taken out is not missed.
 		gone := (c.leader() + 2) % 3
-		must(t, c.nodes[c.leader()].RemoveNode(t.Context(), c.nodes[gone].ID()))
+		must(t, c.nodes[c.leader()].Remove(t.Context(), c.nodes[gone].ID()))
 		c.stop(gone)
 		c.submit("two")
 		c.same(32)

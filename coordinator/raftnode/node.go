@@ -3,9 +3,8 @@
 package raftnode
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"colonnade/coordinator/fsm"
@@ -32,28 +30,69 @@ var (
 	// one may take effect yet. Send it again to the leader; commands are made so that the second does no harm.
 	ErrNotLeader = errors.New("not the leader")
 	ErrInUse     = errors.New("data directory is in use")
+	// ErrMembership means that a node cannot become, be or stop being a member as asked, now or ever.
+	ErrMembership = errors.New("cannot be a member")
+	// ErrUnreachable means that a node is not to be had at the address it gave.
+	ErrUnreachable = errors.New("not reached")
+)
+
+// Address is where a node is reached, host:port, and Streams are the connections between nodes: raft's own types, for
+// those who know no raft.
+type (
+	Address = raft.ServerAddress
+	Streams = raft.StreamLayer
 )
 
 // Config is what a node is made of.
 type Config struct {
-	Directory string             // of this node alone
-	Address   raft.ServerAddress // that other nodes reach this one at
-	Streams   raft.StreamLayer   // connections between nodes; closed with the node
+	Directory string  // of this node alone
+	Address   Address // that other nodes reach this one at
+	Streams   Streams // connections between nodes; closed with the node
 	Log       *slog.Logger
 	Now       func() time.Time // stamps commands
 	Join      bool             // a new directory waits until the leader of a cluster adds this node
-	Trailing  uint64           // log entries kept behind a snapshot for nodes that lag; 0: raft's 10,240
+	Trailing  uint64           // log entries kept behind a snapshot for nodes that lag; 0: DefaultTrailing
+
+	// Snapshots compact the log when so many entries are new (0: DefaultSnapshotEntries), looked at in about so long a
+	// time (0: DefaultSnapshotEvery).
+	SnapshotEntries uint64
+	SnapshotEvery   time.Duration
+
+	// Election is for how long a follower hears nothing of its leader before it wants to be the next (0:
+	// DefaultElection). Every other time of the protocol follows from it.
+	Election time.Duration
 }
+
+// Defaults of a Config.
+const (
+	DefaultTrailing        = 10_240
+	DefaultSnapshotEntries = 8_192
+	DefaultSnapshotEvery   = 2 * time.Minute
+	DefaultElection        = 150 * time.Millisecond
+)
 
 // Times of the raft protocol, as measured best for nodes on one network: a lost leader is replaced in a third of a
 // second.
 const (
-	heartbeatTimeout = 150 * time.Millisecond
-	electionTimeout  = 150 * time.Millisecond
-	leaderLease      = 100 * time.Millisecond
-	commitTimeout    = 5 * time.Millisecond
-	keepSnapshots    = 2
+	commitTimeout = 5 * time.Millisecond
+	keepSnapshots = 2
 )
+
+// raftConfig is raft's configuration of a node. A leader's lease is shorter than the time after which another may be
+// elected, so that there never are two.
+func (n *Node) raftConfig() *raft.Config {
+	rc := raft.DefaultConfig()
+	rc.LocalID, rc.Logger = raft.ServerID(n.id), n.logger()
+	election := cmp.Or(n.cfg.Election, DefaultElection)
+	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = election, election, election*2/3
+	rc.CommitTimeout = commitTimeout
+	rc.TrailingLogs = cmp.Or(n.cfg.Trailing, DefaultTrailing)
+	rc.SnapshotThreshold = cmp.Or(n.cfg.SnapshotEntries, DefaultSnapshotEntries)
+	rc.SnapshotInterval = cmp.Or(n.cfg.SnapshotEvery, DefaultSnapshotEvery)
+	// A node that was taken out says so and ends as a whole; see the program.
+	rc.ShutdownOnRemove = false
+	return rc
+}
 
 // logFile is the name of the log in the data directory.
 const logFile = "raft.db"
@@ -66,9 +105,14 @@ type Node struct {
 	store *store
 	fsm   *adapter
 	trans *raft.NetworkTransport
+	peers *streams
 	raft  *raft.Raft
+	watch *contacts
+
+	changing chan struct{} // holds a token while members change
 
 	mu      sync.Mutex
+	cluster string // id; empty while the node waits to be added to one
 	closing bool
 	waits   sync.WaitGroup // for raft's answers; none begins once closing is set
 	closed  func() error
@@ -77,13 +121,16 @@ type Node struct {
 // New opens or makes a node in its directory and starts it. A new directory becomes a cluster of this one node, or
 // waits to be added to one.
 func New(cfg Config) (n *Node, err error) {
-	n = &Node{cfg: cfg, fsm: newAdapter()}
+	n = &Node{cfg: cfg, fsm: newAdapter(), changing: make(chan struct{}, 1)}
 	n.closed = sync.OnceValue(n.shutdown)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
 		}
 	}()
+	if err := checkRestored(cfg.Directory); err != nil {
+		return n, err
+	}
 	if err := n.claim(); err != nil {
 		return n, err
 	}
@@ -94,22 +141,23 @@ func New(cfg Config) (n *Node, err error) {
 	if err != nil {
 		return n, fmt.Errorf("open snapshots in %s: %w", cfg.Directory, err)
 	}
-	n.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: cfg.Streams, MaxPool: 2,
-		Timeout: time.Second, Logger: n.logger()})
-	rc := raft.DefaultConfig()
-	rc.LocalID, rc.Logger = raft.ServerID(n.id), n.logger()
-	rc.HeartbeatTimeout, rc.ElectionTimeout = heartbeatTimeout, electionTimeout
-	rc.LeaderLeaseTimeout, rc.CommitTimeout = leaderLease, commitTimeout
-	if cfg.Trailing > 0 {
-		rc.TrailingLogs = cfg.Trailing
-	}
 	known, err := raft.HasExistingState(n.store, n.store, snapshots)
 	if err != nil {
 		return n, fmt.Errorf("read raft state in %s: %w", cfg.Directory, err)
 	}
+	if err := n.identify(known, snapshots); err != nil {
+		return n, err
+	}
+	own := func() hello { return hello{kind: forRaft, cluster: n.Cluster(), from: n.id} }
+	n.peers = newStreams(cfg.Streams, cfg.Address, own, n.judge)
+	n.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: n.peers, MaxPool: 2,
+		Timeout: time.Second, Logger: n.logger()})
+	rc := n.raftConfig()
 	if err := n.start(rc, snapshots); err != nil {
 		return n, fmt.Errorf("start raft in %s: %w", cfg.Directory, err)
 	}
+	n.watch = watchContacts(n.raft)
+	n.peers.start() // what it is asked takes raft to answer
 	if !known && !cfg.Join {
 		alone := raft.Configuration{Servers: []raft.Server{{ID: rc.LocalID, Address: cfg.Address}}}
 		if err := n.raft.BootstrapCluster(alone).Error(); err != nil {
@@ -119,76 +167,11 @@ func New(cfg Config) (n *Node, err error) {
 	return n, nil
 }
 
-// claim makes the directory, locks it and reads or makes the node's id.
-func (n *Node) claim() (err error) {
-	dir := n.cfg.Directory
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("data directory: %w; choose another --data", err)
-	}
-	if n.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644); err != nil {
-		return fmt.Errorf("data directory: %w; choose another --data", err)
-	}
-	if err := unix.Flock(int(n.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("%w: another coordinator uses %s; stop it or choose another --data", ErrInUse, dir)
-	}
-	n.id, err = nodeID(dir)
-	return err
-}
-
-// nodeID reads a directory's node id, or makes one in a new directory. A directory that has a log but no id is refused:
-// under another id the node would not be of its own cluster.
-func nodeID(dir string) (string, error) {
-	path := filepath.Join(dir, "node.id")
-	b, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("read node id: %w", err)
-	}
-	if id := strings.TrimSpace(string(b)); id != "" {
-		return id, nil
-	}
-	if fileSize(filepath.Join(dir, logFile)) > 0 {
-		return "", fmt.Errorf("%w: %s is missing or empty, but there is a log; put it back from a backup, or choose another"+
-			" --data", ErrCorruptLog, path)
-	}
-	id := NewID()
-	if err := writeFile(path, id+"\n"); err != nil {
-		return "", fmt.Errorf("write node id: %w; choose another --data", err)
-	}
-	return id, nil
-}
-
-// writeFile makes a file that is there as a whole or not at all, also after the power fails.
-func writeFile(path, text string) error {
-	f, err := os.Create(path + ".tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
 // start starts raft, which panics over a log with a gap behind its newest snapshot.
 func (n *Node) start(rc *raft.Config, snapshots raft.SnapshotStore) (err error) {
 	defer caught(&err)()
-	n.raft, err = raft.NewRaft(rc, n.fsm, n.store, n.store, snapshots, n.trans)
+	n.raft, err = raft.NewRaft(rc, n.fsm, n.store, n.store, snapshots, transport{n.trans})
 	return err
-}
-
-// NewID makes an id nobody else has.
-func NewID() string {
-	var b [8]byte
-	rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 // ID is the node's own.
@@ -206,6 +189,15 @@ func (n *Node) Leader() string {
 	return string(id)
 }
 
+// LeaderAddress is where the leader is reached, as far as this node knows; empty if it knows of none.
+func (n *Node) LeaderAddress() string {
+	address, _ := n.raft.LeaderWithID()
+	return string(address)
+}
+
+// Address is where others reach this node.
+func (n *Node) Address() string { return string(n.cfg.Address) }
+
 // Term is raft's term.
 func (n *Node) Term() uint64 { return n.raft.CurrentTerm() }
 
@@ -215,6 +207,12 @@ func (n *Node) View() (fsm.View, <-chan struct{}) { return n.fsm.view() }
 // Barrier waits until everything committed before is applied here: a new leader's view is whole after it.
 func (n *Node) Barrier(ctx context.Context) error {
 	return n.wait(ctx, func() raft.Future { return n.raft.Barrier(applyTimeout) })
+}
+
+// VerifyLeader asks a majority whether this node still leads. Everything that any leader acknowledged before the call
+// is in the view after it, if the view was whole when this node began to lead and the term is still that one.
+func (n *Node) VerifyLeader(ctx context.Context) error {
+	return n.wait(ctx, func() raft.Future { return n.raft.VerifyLeader() })
 }
 
 // applyTimeout bounds how long a command waits to be accepted.
@@ -257,23 +255,13 @@ func (n *Node) wait(ctx context.Context, ask func() raft.Future) error {
 	select {
 	case err := <-done:
 		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) ||
-			errors.Is(err, raft.ErrRaftShutdown) {
+			errors.Is(err, raft.ErrRaftShutdown) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 			return fmt.Errorf("%w: %w", ErrNotLeader, err)
 		}
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// AddVoter adds a node to the cluster, or tells it that a node is reached at another address. Only the leader can.
-func (n *Node) AddVoter(ctx context.Context, id string, address raft.ServerAddress) error {
-	return n.wait(ctx, func() raft.Future { return n.raft.AddVoter(raft.ServerID(id), address, 0, applyTimeout) })
-}
-
-// RemoveNode takes a node out of the cluster. Only the leader can.
-func (n *Node) RemoveNode(ctx context.Context, id string) error {
-	return n.wait(ctx, func() raft.Future { return n.raft.RemoveServer(raft.ServerID(id), 0, applyTimeout) })
 }
 
 // Nodes are the cluster's nodes as this one knows them.
@@ -304,11 +292,14 @@ func (n *Node) shutdown() error {
 	// Raft answers everything while it runs, if only because it has lost the lead, but not all that it is shut down under.
 	n.waits.Wait()
 	var errs []error
+	if n.watch != nil {
+		n.watch.stop()
+	}
 	if n.raft != nil {
 		errs = append(errs, n.raft.Shutdown().Error())
 	}
 	if n.trans != nil {
-		n.trans.CloseStreams() // our connections; the others' end with them
+		n.trans.CloseStreams() // that this node has dialled
 		errs = append(errs, n.trans.Close())
 	}
 	if n.store != nil {
@@ -323,23 +314,51 @@ func (n *Node) shutdown() error {
 // logger passes raft's own log on. Its everyday messages are for debugging.
 func (n *Node) logger() hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Info, DisableTime: true,
-		Output: logWriter{n.cfg.Log}})
+		Output: logWriter{n.cfg.Log, &sync.Mutex{}, map[string]time.Time{}}})
 }
 
-// logWriter turns hclog's lines into slog's records.
-type logWriter struct{ log *slog.Logger }
+// logWriter turns hclog's lines into slog's records. What raft warns of again and again, that a node is still away say,
+// it says once in a while only.
+type logWriter struct {
+	log *slog.Logger
+
+	mu   *sync.Mutex
+	last map[string]time.Time // by what is said
+}
 
 var _ io.Writer = logWriter{}
+
+const (
+	warnAgain = 30 * time.Second
+	maxWarned = 1000 // different ones
+)
 
 func (w logWriter) Write(b []byte) (int, error) {
 	line := strings.TrimSpace(string(b))
 	level := slog.LevelDebug
-	if strings.HasPrefix(line, "[ERROR]") {
+	if strings.HasPrefix(line, "[ERROR]") && w.first(line) {
 		level = slog.LevelWarn
 	}
 	_, line, _ = strings.Cut(line, "]")
 	w.log.Log(context.Background(), level, strings.TrimSpace(line))
 	return len(b), nil
+}
+
+// first says whether something has not been said for a while, apart from its times and causes.
+func (w logWriter) first(line string) bool {
+	what, _, _ := strings.Cut(line, " error=")
+	what, _, _ = strings.Cut(what, " backoff time=")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if last, ok := w.last[what]; ok && now.Sub(last) < warnAgain {
+		return false
+	}
+	if len(w.last) >= maxWarned {
+		clear(w.last)
+	}
+	w.last[what] = now
+	return true
 }
 
 // Loopback is a stream layer for a node that is its whole cluster: nobody connects to it.

@@ -7,10 +7,12 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
 
 	"colonnade/coordinator/control"
 	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/raftnode"
+	"colonnade/proto/clusterpb"
 	"colonnade/shard"
 	"colonnade/shard/job"
 )
@@ -38,12 +40,26 @@ var known = []struct {
 	{control.ErrRegister, codes.InvalidArgument, "REGISTRATION"},
 	{control.ErrNotLeading, codes.Unavailable, "NOT_LEADER"},
 	{raftnode.ErrNotLeader, codes.Unavailable, "NOT_LEADER"},
+	{raftnode.ErrMembership, codes.FailedPrecondition, "MEMBERSHIP"},
+	{raftnode.ErrUnreachable, codes.FailedPrecondition, "UNREACHABLE"},
 	{context.Canceled, codes.Canceled, "CANCELED"},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE"},
 }
 
-// toStatus puts an error on the wire: its text, and the reason of the known error behind it.
-func toStatus(err error) error {
+// status puts an error on the wire; who does not lead says who does.
+func (s *Server) status(err error) error {
+	if !errors.Is(err, control.ErrNotLeading) && !errors.Is(err, raftnode.ErrNotLeader) {
+		return toStatus(err)
+	}
+	leader := s.Node.LeaderAddress()
+	if leader == s.Node.Address() { // it is about to lead, or has just stopped
+		leader = ""
+	}
+	return toStatus(err, &clusterpb.Redirect{Leader: leader})
+}
+
+// toStatus puts an error on the wire: its text, the reason of the known error behind it, and more details.
+func toStatus(err error, details ...protoadapt.MessageV1) error {
 	if err == nil {
 		return nil
 	}
@@ -52,7 +68,8 @@ func toStatus(err error) error {
 			continue
 		}
 		s := status.New(k.code, err.Error())
-		if d, derr := s.WithDetails(&errdetails.ErrorInfo{Reason: k.reason, Domain: domain}); derr == nil {
+		details = append(details, &errdetails.ErrorInfo{Reason: k.reason, Domain: domain})
+		if d, derr := s.WithDetails(details...); derr == nil {
 			s = d
 		}
 		return s.Err()

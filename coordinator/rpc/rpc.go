@@ -14,15 +14,22 @@ import (
 	"google.golang.org/grpc/status"
 
 	"colonnade/coordinator/control"
+	"colonnade/coordinator/raftnode"
 	"colonnade/proto/clusterpb"
 	"colonnade/proto/commandpb"
 )
 
-// Node is what status says of the node itself.
+// Node is the node itself, and the cluster that it is a member of.
 type Node interface {
 	ID() string
 	Leader() string
+	LeaderAddress() string
+	Address() string
+	Addresses() []string
 	Term() uint64
+	Members() ([]raftnode.Member, error)
+	Admit(ctx context.Context, id, address string) error
+	Remove(ctx context.Context, id string) error
 }
 
 // Server implements the Session and Operator services.
@@ -59,7 +66,7 @@ func (s *Server) Attach(stream grpc.BidiStreamingServer[clusterpb.WorkerMessage,
 			Goodbye: &clusterpb.Goodbye{Reason: err.Error()}}})
 	}
 	if err != nil {
-		return toStatus(err)
+		return s.status(err)
 	}
 	defer session.Detach()
 	received := make(chan error, 1)
@@ -68,13 +75,16 @@ func (s *Server) Attach(stream grpc.BidiStreamingServer[clusterpb.WorkerMessage,
 		received <- s.guard(clusterpb.Session_Attach_FullMethodName, func() error { return s.receive(ctx, stream, session) })
 	}()
 	for m := session.Next(ctx); m != nil; m = session.Next(ctx) {
+		if w := m.GetWelcome(); w != nil {
+			w.Coordinators = s.Node.Addresses()
+		}
 		if err := stream.Send(m); err != nil {
 			return err
 		}
 	}
 	select {
 	case err := <-received:
-		return toStatus(err)
+		return s.status(err)
 	default:
 		return status.Error(codes.Unavailable, "this coordinator has ended the session; register again")
 	}
@@ -103,35 +113,43 @@ func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, session 
 	}
 }
 
-// Status implements the Operator service. It answers without a leader too.
-func (s *Server) Status(context.Context, *clusterpb.StatusRequest) (*clusterpb.StatusReply, error) {
-	out := &clusterpb.StatusReply{Node: s.Node.ID(), Leader: s.Node.Leader(), Term: s.Node.Term(), Version: s.Version}
-	s.Control.Status(out)
+// Status implements the Operator service. What a node knows by itself it says without a leader too.
+func (s *Server) Status(ctx context.Context, r *clusterpb.StatusRequest) (*clusterpb.StatusReply, error) {
+	out := &clusterpb.StatusReply{Version: s.Version}
+	if err := s.Control.Status(ctx, out, r.Local); err != nil {
+		return nil, s.status(err)
+	}
+	out.Node, out.Leader, out.Term = s.Node.ID(), s.Node.Leader(), s.Node.Term()
+	members, err := s.members()
+	if err != nil {
+		return nil, s.status(err)
+	}
+	out.Members = members
 	return out, nil
 }
 
 // SubmitJob implements the Operator service.
 func (s *Server) SubmitJob(ctx context.Context, r *clusterpb.SubmitJobRequest) (*clusterpb.Job, error) {
-	name, err := s.Control.Submit(ctx, r.Spec, r.Resume)
+	name, err := s.Control.Submit(ctx, r.Spec, r.Resume, r.Request)
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, s.status(err)
 	}
 	return s.Control.Written(name), nil
 }
 
 // ListJobs implements the Operator service.
-func (s *Server) ListJobs(context.Context, *clusterpb.ListJobsRequest) (*clusterpb.ListJobsReply, error) {
-	jobs, err := s.Control.Jobs()
-	return &clusterpb.ListJobsReply{Jobs: jobs}, toStatus(err)
+func (s *Server) ListJobs(ctx context.Context, _ *clusterpb.ListJobsRequest) (*clusterpb.ListJobsReply, error) {
+	jobs, err := s.Control.Jobs(ctx)
+	return &clusterpb.ListJobsReply{Jobs: jobs}, s.status(err)
 }
 
 // GetJob implements the Operator service.
-func (s *Server) GetJob(_ context.Context, r *clusterpb.GetJobRequest) (*clusterpb.Job, error) {
+func (s *Server) GetJob(ctx context.Context, r *clusterpb.GetJobRequest) (*clusterpb.Job, error) {
 	if err := named(r.Name); err != nil {
 		return nil, err
 	}
-	j, err := s.Control.Job(r.Name)
-	return j, toStatus(err)
+	j, err := s.Control.Job(ctx, r.Name)
+	return j, s.status(err)
 }
 
 // named wants a job's name.
@@ -147,8 +165,8 @@ func (s *Server) StopJob(ctx context.Context, r *clusterpb.StopJobRequest) (*clu
 	if err := named(r.Name); err != nil {
 		return nil, err
 	}
-	if err := s.Control.Stop(ctx, r.Name, r.Now); err != nil {
-		return nil, toStatus(err)
+	if err := s.Control.Stop(ctx, r.Name, r.Now, r.Request); err != nil {
+		return nil, s.status(err)
 	}
 	return s.Control.Written(r.Name), nil
 }
@@ -158,21 +176,22 @@ func (s *Server) ResumeJob(ctx context.Context, r *clusterpb.ResumeJobRequest) (
 	if err := named(r.Name); err != nil {
 		return nil, err
 	}
-	err := s.Control.Resume(ctx, &commandpb.ResumeJob{Job: r.Name, Step: r.Step, FromStep: r.FromStep})
+	err := s.Control.Resume(ctx, &commandpb.ResumeJob{Job: r.Name, Step: r.Step, FromStep: r.FromStep,
+		Request: r.Request})
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, s.status(err)
 	}
 	return s.Control.Written(r.Name), nil
 }
 
 // ListCheckpoints implements the Operator service.
-func (s *Server) ListCheckpoints(_ context.Context, r *clusterpb.GetJobRequest) (
+func (s *Server) ListCheckpoints(ctx context.Context, r *clusterpb.GetJobRequest) (
 	*clusterpb.ListCheckpointsReply, error) {
 	if err := named(r.Name); err != nil {
 		return nil, err
 	}
-	out, err := s.Control.Checkpoints(r.Name)
-	return out, toStatus(err)
+	out, err := s.Control.Checkpoints(ctx, r.Name)
+	return out, s.status(err)
 }
 
 // watchEvery is the least time between two updates of one watch.
@@ -189,9 +208,9 @@ func (s *Server) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamin
 	var seen uint64
 	for first := true; ; first = false {
 		changed := s.Control.Changed()
-		j, err := s.Control.Job(r.Name)
+		j, err := s.Control.Job(ctx, r.Name)
 		if err != nil {
-			return toStatus(err)
+			return s.status(err)
 		}
 		u := &clusterpb.JobUpdate{Job: control.Brief(j)}
 		for _, e := range s.Control.Events(seen) {
@@ -211,12 +230,12 @@ func (s *Server) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamin
 		case <-pause.C:
 		case <-ctx.Done():
 			pause.Stop()
-			return toStatus(ctx.Err())
+			return s.status(ctx.Err())
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return toStatus(ctx.Err())
+			return s.status(ctx.Err())
 		}
 	}
 }

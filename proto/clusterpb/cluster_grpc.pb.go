@@ -135,6 +135,10 @@ const (
 	Operator_StopJob_FullMethodName         = "/colonnade.cluster.v1.Operator/StopJob"
 	Operator_ResumeJob_FullMethodName       = "/colonnade.cluster.v1.Operator/ResumeJob"
 	Operator_ListCheckpoints_FullMethodName = "/colonnade.cluster.v1.Operator/ListCheckpoints"
+	Operator_ListMembers_FullMethodName     = "/colonnade.cluster.v1.Operator/ListMembers"
+	Operator_AddMember_FullMethodName       = "/colonnade.cluster.v1.Operator/AddMember"
+	Operator_RemoveMember_FullMethodName    = "/colonnade.cluster.v1.Operator/RemoveMember"
+	Operator_Backup_FullMethodName          = "/colonnade.cluster.v1.Operator/Backup"
 )
 
 // OperatorClient is the client API for Operator service.
@@ -152,6 +156,14 @@ type OperatorClient interface {
 	StopJob(ctx context.Context, in *StopJobRequest, opts ...grpc.CallOption) (*Job, error)
 	ResumeJob(ctx context.Context, in *ResumeJobRequest, opts ...grpc.CallOption) (*Job, error)
 	ListCheckpoints(ctx context.Context, in *GetJobRequest, opts ...grpc.CallOption) (*ListCheckpointsReply, error)
+	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersReply, error)
+	// AddMember adds a coordinator that waits to be added, or writes down that one is reached at another address now. It
+	// answers when the new one votes. Asking again does no harm.
+	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*ListMembersReply, error)
+	// RemoveMember takes a coordinator out of the cluster. Asking again does no harm.
+	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*ListMembersReply, error)
+	// Backup sends the state, as a file that `coordinator start --restore` reads.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
 }
 
 type operatorClient struct {
@@ -251,6 +263,55 @@ func (c *operatorClient) ListCheckpoints(ctx context.Context, in *GetJobRequest,
 	return out, nil
 }
 
+func (c *operatorClient) ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMembersReply)
+	err := c.cc.Invoke(ctx, Operator_ListMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*ListMembersReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMembersReply)
+	err := c.cc.Invoke(ctx, Operator_AddMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*ListMembersReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMembersReply)
+	err := c.cc.Invoke(ctx, Operator_RemoveMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Operator_ServiceDesc.Streams[1], Operator_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Operator_BackupClient = grpc.ServerStreamingClient[BackupChunk]
+
 // OperatorServer is the server API for Operator service.
 // All implementations must embed UnimplementedOperatorServer
 // for forward compatibility.
@@ -266,6 +327,14 @@ type OperatorServer interface {
 	StopJob(context.Context, *StopJobRequest) (*Job, error)
 	ResumeJob(context.Context, *ResumeJobRequest) (*Job, error)
 	ListCheckpoints(context.Context, *GetJobRequest) (*ListCheckpointsReply, error)
+	ListMembers(context.Context, *ListMembersRequest) (*ListMembersReply, error)
+	// AddMember adds a coordinator that waits to be added, or writes down that one is reached at another address now. It
+	// answers when the new one votes. Asking again does no harm.
+	AddMember(context.Context, *AddMemberRequest) (*ListMembersReply, error)
+	// RemoveMember takes a coordinator out of the cluster. Asking again does no harm.
+	RemoveMember(context.Context, *RemoveMemberRequest) (*ListMembersReply, error)
+	// Backup sends the state, as a file that `coordinator start --restore` reads.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error
 	mustEmbedUnimplementedOperatorServer()
 }
 
@@ -299,6 +368,18 @@ func (UnimplementedOperatorServer) ResumeJob(context.Context, *ResumeJobRequest)
 }
 func (UnimplementedOperatorServer) ListCheckpoints(context.Context, *GetJobRequest) (*ListCheckpointsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListCheckpoints not implemented")
+}
+func (UnimplementedOperatorServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
+}
+func (UnimplementedOperatorServer) AddMember(context.Context, *AddMemberRequest) (*ListMembersReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddMember not implemented")
+}
+func (UnimplementedOperatorServer) RemoveMember(context.Context, *RemoveMemberRequest) (*ListMembersReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveMember not implemented")
+}
+func (UnimplementedOperatorServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedOperatorServer) mustEmbedUnimplementedOperatorServer() {}
 func (UnimplementedOperatorServer) testEmbeddedByValue()                  {}
@@ -458,6 +539,71 @@ func _Operator_ListCheckpoints_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Operator_ListMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMembersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).ListMembers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_ListMembers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).ListMembers(ctx, req.(*ListMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_AddMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).AddMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_AddMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).AddMember(ctx, req.(*AddMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_RemoveMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).RemoveMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_RemoveMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).RemoveMember(ctx, req.(*RemoveMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OperatorServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Operator_BackupServer = grpc.ServerStreamingServer[BackupChunk]
+
 // Operator_ServiceDesc is the grpc.ServiceDesc for Operator service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -493,11 +639,28 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListCheckpoints",
 			Handler:    _Operator_ListCheckpoints_Handler,
 		},
+		{
+			MethodName: "ListMembers",
+			Handler:    _Operator_ListMembers_Handler,
+		},
+		{
+			MethodName: "AddMember",
+			Handler:    _Operator_AddMember_Handler,
+		},
+		{
+			MethodName: "RemoveMember",
+			Handler:    _Operator_RemoveMember_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "WatchJob",
 			Handler:       _Operator_WatchJob_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backup",
+			Handler:       _Operator_Backup_Handler,
 			ServerStreams: true,
 		},
 	},

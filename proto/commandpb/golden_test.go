@@ -30,6 +30,11 @@ func samples() map[string]proto.Message {
 	register2.Device.DirectNumerics, register2.Device.Threads = "cpu/1/direct", 48
 	submit2 := proto.CloneOf(submit)
 	submit2.Direct = true
+	submit3 := proto.CloneOf(submit2)
+	submit3.Request = "q-1"
+	snapshot2 := &Snapshot{Version: 1, Cluster: "c-2", AppliedIndex: 78,
+		Jobs:    []*JobRecord{{Submitted: submit3, State: "queued", Requests: []string{"q-1", "q-2"}}},
+		Lineage: []*LineageRecord{{Cluster: "c-1", Index: 77, MadeUnixNs: 21, RestoredUnixNs: 22}}}
 	placement := []*Placement{{Cell: cell, Worker: "w-1"}, {Cell: &Cell{Replica: 1, Column: 2}, Worker: "w-2"}}
 	file := &CheckpointFile{Cell: cell, Worker: "w-1", Path: "job/000000000400/r1c3.ckpt", Bytes: 1 << 31,
 		Sha256: []byte(strings.Repeat("\xa5", 32)), Digest: []byte(strings.Repeat("\x5a", 32))}
@@ -48,12 +53,17 @@ func samples() map[string]proto.Message {
 		"lose_worker":       command(&Command_LoseWorker{&LoseWorker{Worker: "w-1", Reason: "silent for 5s"}}),
 		"register_worker_2": command(&Command_RegisterWorker{register2}),
 		"submit_job_2":      command(&Command_SubmitJob{submit2}),
+		"submit_job_3":      command(&Command_SubmitJob{submit3}),
 		"submit_job":        command(&Command_SubmitJob{submit}),
 		"assign_job": command(&Command_AssignJob{&AssignJob{Job: "job", Generation: 2, Placement: placement,
 			RestoreStep: 400, HasRestore: true, Numerics: "cpu/1", Reason: "two workers"}}),
-		"release_job":  command(&Command_ReleaseJob{&ReleaseJob{Job: "job", Generation: 2, Reason: "w-1 lost"}}),
-		"request_stop": command(&Command_RequestStop{&RequestStop{Job: "job", Now: true}}),
-		"resume_job":   command(&Command_ResumeJob{&ResumeJob{Job: "job", Step: 400, FromStep: true}}),
+		"release_job":    command(&Command_ReleaseJob{&ReleaseJob{Job: "job", Generation: 2, Reason: "w-1 lost"}}),
+		"request_stop":   command(&Command_RequestStop{&RequestStop{Job: "job", Now: true}}),
+		"resume_job":     command(&Command_ResumeJob{&ResumeJob{Job: "job", Step: 400, FromStep: true}}),
+		"resume_job_2":   command(&Command_ResumeJob{&ResumeJob{Job: "job", Step: 400, FromStep: true, Request: "q-2"}}),
+		"request_stop_2": command(&Command_RequestStop{&RequestStop{Job: "job", Now: true, Request: "q-3"}}),
+		"snapshot_2":     snapshot2,
+		"backup":         &Backup{Version: 1, Cluster: "c-1", Index: 77, MadeUnixNs: 21, Snapshot: []byte{1, 2, 3}},
 		"checkpoint_written": command(&Command_CheckpointWritten{&CheckpointWritten{Job: "job", Generation: 2, Step: 400,
 			File: file, PlanDigest: []byte{7, 8}, Numerics: "cpu/1"}}),
 		"checkpoint_written_2": command(&Command_CheckpointWritten{&CheckpointWritten{Job: "job", Generation: 2, Step: 400,

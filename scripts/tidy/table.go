@@ -82,6 +82,8 @@ var importTable = []importRule{
 		"shard/..."},
 		third: []string{grpc, protobuf, rpcs}, tests: []string{"coordinator/sched"},
 		why: "validates, calls, maps errors; the wire's types end here"},
+	{path: "coordinator/port",
+		why: "tells protocols apart by a byte: it speaks none of them"},
 	{path: "coordinator/web", ours: []string{"coordinator/control", "coordinator/fsm", "proto/...", "shard/..."},
 		third: []string{metrics, protobuf}, tests: []string{"github.com/chromedp/chromedp"},
 		why: "shows the state to people and to monitoring; it changes nothing"},

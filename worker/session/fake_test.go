@@ -67,8 +67,9 @@ type coordinator struct {
 	server   *grpc.Server
 	served   chan struct{}
 	attached chan *attachment
-	mute     bool // takes streams and says nothing
-	follower bool // refuses to lead
+	mute     bool   // takes streams and says nothing
+	follower bool   // refuses to lead
+	leader   string // whom it names then
 	first    *clusterpb.CoordinatorMessage
 }
 
@@ -119,7 +120,12 @@ func (c *coordinator) Attach(
 		return err
 	}
 	if c.follower {
-		return status.Error(codes.Unavailable, "this coordinator does not lead")
+		s, err := status.New(codes.Unavailable, "this coordinator does not lead").WithDetails(
+			&clusterpb.Redirect{Leader: c.leader})
+		if err != nil {
+			return err
+		}
+		return s.Err()
 	}
 	a := &attachment{register: first.GetRegister(), stream: stream, end: make(chan error, 1),
 		deaf: make(chan struct{}), answer: true}

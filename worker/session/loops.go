@@ -34,6 +34,17 @@ func reason(err error) error {
 	return errors.New(text)
 }
 
+// notThere is why a coordinator did not welcome the worker; one that does not lead says who does.
+func notThere(err error) error {
+	why := fmt.Errorf("register: %w", reason(err))
+	for _, d := range status.Convert(err).Details() {
+		if r, ok := d.(*clusterpb.Redirect); ok {
+			return &elsewhere{r.Leader, why}
+		}
+	}
+	return why
+}
+
 // sendError is what sending failed of; at the end of a stream that is nothing, since receiving says why it ended.
 func sendError(what string, err error) error {
 	if errors.Is(err, io.EOF) {

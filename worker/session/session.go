@@ -10,11 +10,13 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"colonnade/proto/clusterpb"
@@ -44,7 +46,7 @@ type Handler interface {
 
 // Config is what a session is made of.
 type Config struct {
-	Coordinators []string            // host:port, tried in turn
+	Coordinators []string            // host:port, tried in turn; one that does not lead may know of more
 	Register     *clusterpb.Register // Running is filled in at every connect
 	Handler      Handler
 	FirstTimeout time.Duration // how long to look for a coordinator that has never answered; 0: for ever
@@ -61,6 +63,7 @@ type Session struct {
 	pending []*clusterpb.Report // not acknowledged yet, in order
 	wake    chan struct{}       // something was added to pending
 	seen    bool                // a coordinator has answered before
+	learned []string            // where else coordinators are, by the word of the last one
 }
 
 // New makes a session.
@@ -113,7 +116,15 @@ func (s *Session) after(sequence uint64) []*clusterpb.Report {
 // coordinator do not come back as one. The jitter reaches nothing but the time of a connect.
 const (
 	firstBackoff = 50 * time.Millisecond
-	lastBackoff  = 2 * time.Second
+	lastBackoff  = time.Second            // a new leader grants three before it judges
+	lostBackoff  = 200 * time.Millisecond // while they elect a leader
+)
+
+// connectLimit is how long one of several coordinators may take to be connected, and redirects how often one may send
+// the worker to another before it takes a rest.
+const (
+	connectLimit = time.Second
+	redirects    = 3
 )
 
 // answerTimeout is how long a coordinator may take to welcome a worker: one that is stopped, or cut off without its
@@ -123,34 +134,60 @@ const answerTimeout = 5 * time.Second
 // errSilent means that a coordinator's connection stands, but nothing comes over it.
 var errSilent = errors.New("it is silent")
 
+// elsewhere is the answer of a coordinator that does not lead: who does, as far as it knows.
+type elsewhere struct {
+	leader string // host:port, or empty
+	error
+}
+
+func (e *elsewhere) Unwrap() error { return e.error }
+
 // Run keeps the session until ctx ends, the coordinator says goodbye, or none has ever answered within FirstTimeout.
 func (s *Session) Run(ctx context.Context) error {
 	started := time.Now()
 	backoff := firstBackoff
 	var why error // of the last attempt that was given its time
-	for i := 0; ; i++ {
-		address := s.cfg.Coordinators[i%len(s.cfg.Coordinators)]
-		patience := answerTimeout
-		if !s.seen && s.cfg.FirstTimeout > 0 {
-			patience = max(min(patience, s.cfg.FirstTimeout-time.Since(started)), time.Millisecond)
-		}
-		welcomed, err := s.attach(ctx, address, patience)
-		if why == nil || patience == answerTimeout || !errors.Is(err, errSilent) {
-			why = err
+	last := ""    // whose session broke
+	for {
+		welcomed, electing := "", false
+		queue, sent := s.order(last), 0
+		for len(queue) > 0 && welcomed == "" {
+			address := queue[0]
+			queue = queue[1:]
+			patience := answerTimeout
+			if !s.seen && s.cfg.FirstTimeout > 0 {
+				patience = max(min(patience, s.cfg.FirstTimeout-time.Since(started)), time.Millisecond)
+			}
+			ok, err := s.attach(ctx, address, patience)
+			if why == nil || patience == answerTimeout || !errors.Is(err, errSilent) {
+				why = err
+			}
+			var other *elsewhere
+			switch {
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case errors.Is(err, ErrGoodbye):
+				return err
+			case ok:
+				welcomed = address
+				s.cfg.Log.Warn("session with coordinator broke", "coordinator", address, "err", err)
+				continue
+			case errors.As(err, &other):
+				electing = true
+				if sent++; other.leader != "" && sent <= redirects {
+					queue = append([]string{other.leader}, without(queue, other.leader)...)
+				}
+			}
+			s.cfg.Log.Debug("coordinator does not answer", "coordinator", address, "err", err)
 		}
 		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.Is(err, ErrGoodbye):
-			return err
-		case welcomed:
-			s.seen, backoff = true, firstBackoff
-			s.cfg.Log.Warn("session with coordinator broke", "coordinator", address, "err", err)
+		case welcomed != "":
+			s.seen, backoff, last = true, firstBackoff, welcomed
 		case !s.seen && s.cfg.FirstTimeout > 0 && time.Since(started) >= s.cfg.FirstTimeout:
 			return fmt.Errorf("%w at %s within %v: %w", ErrUnreachable, strings.Join(s.cfg.Coordinators, ", "),
 				s.cfg.FirstTimeout, why)
-		default:
-			s.cfg.Log.Debug("coordinator does not answer", "coordinator", address, "err", err)
+		case electing:
+			backoff = min(backoff, lostBackoff)
 		}
 		wait := time.NewTimer(backoff/2 + rand.N(backoff/2))
 		select {
@@ -161,6 +198,26 @@ func (s *Session) Run(ctx context.Context) error {
 		}
 		backoff = min(2*backoff, lastBackoff)
 	}
+}
+
+// order is whom to ask for a session: all coordinators known, the one whose session broke last.
+func (s *Session) order(broke string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.Clone(s.cfg.Coordinators)
+	for _, a := range s.learned {
+		if !slices.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
+	if i := slices.Index(all, broke); i >= 0 {
+		all = append(slices.Delete(all, i, i+1), broke)
+	}
+	return all
+}
+
+func without(all []string, address string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(a string) bool { return a == address })
 }
 
 // attach runs one stream until it breaks.
@@ -183,6 +240,9 @@ func (s *Session) attach(ctx context.Context, address string, patience time.Dura
 		return false, fmt.Errorf("dial coordinator: %w", err)
 	}
 	defer conn.Close()
+	if err := s.connect(ctx, conn); err != nil {
+		return false, err
+	}
 	stream, err := clusterpb.NewSessionClient(conn).Attach(ctx)
 	if err != nil {
 		return false, fmt.Errorf("attach: %w", reason(err))
@@ -192,6 +252,9 @@ func (s *Session) attach(ctx context.Context, address string, patience time.Dura
 		return false, err
 	}
 	watch.Stop()
+	s.mu.Lock()
+	s.learned = w.Coordinators
+	s.mu.Unlock()
 	s.cfg.Log.Info("attached to coordinator", "coordinator", address, "cluster", w.Cluster)
 
 	sent := make(chan error, 1)
@@ -213,6 +276,28 @@ func (s *Session) attach(ctx context.Context, address string, patience time.Dura
 	return true, err
 }
 
+// connect waits until a connection stands or cannot be made. If there are others to ask, one that is stopped or cut off
+// must not take long.
+func (s *Session) connect(ctx context.Context, conn *grpc.ClientConn) error {
+	if len(s.order("")) < 2 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	for {
+		state := conn.GetState()
+		switch state {
+		case connectivity.Ready, connectivity.TransientFailure, connectivity.Shutdown:
+			return nil // if it has failed, a call says of what
+		case connectivity.Idle:
+			conn.Connect()
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return errSilent
+		}
+	}
+}
+
 // register introduces the worker and waits to be welcomed.
 func (s *Session) register(stream attachStream, address string) (*clusterpb.Welcome, error) {
 	hello := registerOf(s.cfg.Register, s.cfg.Handler.Running())
@@ -222,7 +307,7 @@ func (s *Session) register(stream attachStream, address string) (*clusterpb.Welc
 	}
 	first, err := stream.Recv()
 	if err != nil {
-		return nil, fmt.Errorf("register: %w", reason(err))
+		return nil, notThere(err)
 	}
 	if g := first.GetGoodbye(); g != nil {
 		return nil, fmt.Errorf("%w: %s", ErrGoodbye, g.Reason)

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 
 	"colonnade/proto/clusterpb"
 )
@@ -121,7 +122,7 @@ func TestACoordinatorGoneForLongLosesNothing(t *testing.T) {
 			w.Report(&clusterpb.Report{Job: "j"})
 			time.Sleep(time.Second)
 		}
-		if tries := len(n.taken()); tries < 500 || tries > 1100 {
+		if tries := len(n.taken()); tries < 1000 || tries > 2100 {
 			t.Errorf("%d attempts in 1,000 seconds of pauses up to %v", tries, lastBackoff)
 		}
 		c = n.start(one)
@@ -223,6 +224,92 @@ func TestTheNextCoordinatorIsAsked(t *testing.T) {
 		for _, c := range []*coordinator{follower, mute, leader} {
 			c.stop()
 		}
+	})
+}
+
+// A coordinator that does not lead sends the worker to the one that does, whether it knew of that one or not.
+func TestRedirectsAreFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		follower, leader := n.start(one), n.start("127.0.0.9:1")
+		follower.follower, follower.leader = true, leader.address
+		began := time.Now()
+		w := startWorker(n, nil, one)
+		<-leader.attached
+		if took := time.Since(began); took >= firstBackoff/2 {
+			t.Errorf("followed after %v", took)
+		}
+		// Two that send the worker to each other do not keep it busy.
+		leader.stop()
+		other := n.start(leader.address)
+		other.follower, other.leader = true, one
+		n.taken()
+		time.Sleep(time.Minute)
+		if tries := len(n.taken()); tries > 60*(redirects+2)*2*int(time.Second/lostBackoff) {
+			t.Errorf("%d attempts in a minute", tries)
+		}
+		w.finish(t)
+		follower.stop()
+		other.stop()
+	})
+}
+
+// A worker that was told of one coordinator finds the others when that one is gone.
+func TestOtherCoordinatorsAreLearned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		a, b := n.start(one), n.start(two)
+		a.first.GetWelcome().Coordinators = []string{one, two}
+		w := startWorker(n, nil, one)
+		<-a.attached
+		synctest.Wait()
+		a.stop()
+		began := time.Now()
+		<-b.attached
+		if took := time.Since(began); took > firstBackoff {
+			t.Errorf("found the other after %v", took)
+		}
+		w.finish(t)
+		b.stop()
+	})
+}
+
+// While coordinators elect a leader, the worker looks again soon, however long it has been waiting.
+func TestElectionsAreWaitedForClosely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		w := startWorker(n, nil, one, two)
+		time.Sleep(time.Minute)
+		a, b := n.start(one), n.start(two)
+		a.follower, b.follower = true, true
+		time.Sleep(2 * lastBackoff)
+		n.taken()
+		time.Sleep(10 * time.Second)
+		if tries := len(n.taken()); tries < 2*10*int(time.Second/lostBackoff) {
+			t.Errorf("%d attempts in ten seconds", tries)
+		}
+		w.finish(t)
+		a.stop()
+		b.stop()
+	})
+}
+
+// One of several that takes connections and says nothing, as a stopped process does, is passed over within a second.
+func TestAStoppedCoordinatorIsPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		stopped := bufconn.Listen(1 << 20) // its connections wait to be accepted
+		n.at[one] = stopped
+		b := n.start(two)
+		began := time.Now()
+		w := startWorker(n, nil, one, two)
+		<-b.attached
+		if took := time.Since(began); took > connectLimit+firstBackoff {
+			t.Errorf("passed over after %v", took)
+		}
+		w.finish(t)
+		b.stop()
+		stopped.Close()
 	})
 }
 
