@@ -18,7 +18,7 @@ var (
 			Pad: cudakern.Pad{Top: 2, Left: 2, Bottom: 2, Right: 2}, Bias: true, ReLU: true},
 		{N: 2, In: 3, H: 24, W: 31, Out: 130, OutH: 5, OutW: 7, Kernel: 12, Stride: 4, Pad: cudakern.Pad{Top: 3, Left: 6},
 			Accumulate: true},
-		{N: 5, In: 66, H: 3, W: 2, Out: 3, OutH: 2, OutW: 2, Kernel: 2, Stride: 2, Bias: true}, // overhangs
+		{N: 5, In: 66, H: 3, W: 3, Out: 3, OutH: 2, OutW: 2, Kernel: 2, Stride: 2, Bias: true}, // overhangs
 	}
 	tiledDenses = []cudakern.DenseDesc{
 		{N: 130, In: 300, Out: 70, Bias: true, ReLU: true}, {N: 5, In: 129, Out: 131, Accumulate: true},
