@@ -34,6 +34,8 @@ type Device struct {
 	lost   atomic.Pointer[lostError]
 	dry    bool // no GPU is asked anything: see Needs
 
+	onlyTile tile // of tests: what products are made of where there is such a kernel
+
 	heapMu sync.Mutex
 	heap   heap
 
