@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -104,9 +105,10 @@ func (d *Device) start(l *launching, st *stream) error {
 		}
 		f.shared = l.shared
 	}
-	if err = startKernel(f.f, l.grid, l.block, l.shared, st.s, l.cells[:l.n]); err != nil {
-		return &Error{Call: "cuLaunchKernel", Kernel: l.kernel, Code: codeOf(err),
-			Detail: fmt.Sprintf("grid %v, block %v, shared %d, stream of %s", l.grid, l.block, l.shared, d.name)}
+	err = startKernel(f.f, l.grid, l.block, l.shared, st.s, l.cells[:l.n])
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.Kernel = l.kernel
+		e.Detail = fmt.Sprintf("grid %v, block %v, shared %d, stream of %s", l.grid, l.block, l.shared, d.name)
 	}
-	return nil
+	return err
 }
