@@ -1,6 +1,7 @@
 // Contexts: made and primary ones, the stack of each thread, peer access.
 #include "engine.h"
 #include "module.h"
+#include "uses.h"
 
 #include <algorithm>
 
@@ -46,6 +47,7 @@ CUresult destroy(CUctx_st *c) {
   if (c->legacy.thread.joinable()) c->legacy.thread.join();
   unloadModules(*c);
   memory().freeAll(c);
+  forgetUses(c);
   writeCounts(true);
   std::lock_guard<std::mutex> lock(e.mutex);
   e.contexts.erase(c);

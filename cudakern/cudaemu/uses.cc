@@ -9,6 +9,7 @@ namespace {
 struct Known {
   std::vector<OperationRef> users; // newest of each stream
   OperationRef born, freed;
+  const void *owner = nullptr; // context
 };
 
 std::mutex &mutex() {
@@ -60,6 +61,7 @@ Fault noteUse(uint64_t address, const OperationRef &op) {
     return {CUDA_ERROR_ILLEGAL_ADDRESS, named(op) + " uses memory after " + named(end->freed) + " freed it"};
   }
   Known &k = table()[a->serial];
+  k.owner = a->owner;
   if (k.freed)
     return {CUDA_ERROR_ILLEGAL_ADDRESS, named(op) + " uses " + range(*a) + " after " + named(k.freed) + " freed it"};
   if (k.born && !comesBefore(k.born, op->clock))
@@ -79,13 +81,17 @@ void noteBorn(uint64_t address, const OperationRef &op) {
   std::optional<Allocation> a = memory().find(address);
   if (!a) return;
   std::lock_guard<std::mutex> lock(mutex());
-  table()[a->serial].born = op;
+  Known &k = table()[a->serial];
+  k.born = op;
+  k.owner = a->owner;
 }
 
 void noteFreed(const Allocation &a, const OperationRef &op) {
   if (!full()) return;
   std::lock_guard<std::mutex> lock(mutex());
-  table()[a.serial].freed = op;
+  Known &k = table()[a.serial];
+  k.freed = op;
+  k.owner = a.owner;
   ends().push_front({a.address, a.size, op});
   if (ends().size() > 256) ends().pop_back();
 }
@@ -119,6 +125,16 @@ Fault stillUsed(const char *call, const Allocation &a) {
       return {CUDA_ERROR_LAUNCH_FAILED, std::string(call) + " frees " + range(a) + " that " + named(user) +
                                             " uses, and the host has not waited for it: synchronise first"};
   return {};
+}
+
+void forgetUse(const Allocation &a) {
+  std::lock_guard<std::mutex> lock(mutex());
+  table().erase(a.serial);
+}
+
+void forgetUses(const CUctx_st *context) {
+  std::lock_guard<std::mutex> lock(mutex());
+  std::erase_if(table(), [=](const auto &entry) { return entry.second.owner == context; });
 }
 
 Fault usedBeside(const Allocation &a) {

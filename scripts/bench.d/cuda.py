@@ -141,7 +141,7 @@ def counted(program, emulator, options, index, directory):
     path = os.path.join(directory, f"{index}.json")
     env = {**os.environ, "COLONNADE_LIBCUDA": os.path.join(emulator, "libcuda.so.1"), "CUDAEMU_CC": "80",
            "COLONNADE_LIBNVML": os.path.join(emulator, "libnvidia-ml.so.1"), "CUDAEMU_DEVICES": "1",
-           "CUDAEMU_CHECK": "off", "CUDAEMU_MEMORY": str(8 << 30), "CUDAEMU_COUNTS": path}
+           "CUDAEMU_CHECK": "off", "CUDAEMU_MEMORY": str(8 << 30), "CUDAEMU_COUNTS": path, "CUDAEMU_COUNTS_DETAIL": "1"}
     run([program, "run", *options, str(index)], env=env)
     with open(path, encoding="utf-8") as f:
         return json.load(f)

@@ -62,6 +62,9 @@ func firstStep(t *testing.T, j *job.Job, path string, devs ...cudakern.Device) s
 		if err := cells[k].Initialise(); err != nil {
 			t.Fatal(err)
 		}
+		if err := cells[k].spread(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var wait sync.WaitGroup
 	for k, c := range cells {
@@ -87,6 +90,28 @@ func firstStep(t *testing.T, j *job.Job, path string, devs ...cudakern.Device) s
 	}
 	out.loss = cells[0].Status().Loss
 	return out
+}
+
+// spread makes the first weights four times as large, about what keeps the maps of every layer as large as those of the
+// one before. With the paper's own, conv2's outputs are its biases of 1 and next to nothing else: where pooling finds
+// its maxima is then a matter of rounding, and gradients before it differ by percents between any two devices.
+func (c *Cell) spread() error {
+	for _, p := range c.params {
+		if len(p.Shape) == 1 {
+			continue
+		}
+		w := make([]float32, p.Len())
+		if err := c.dev.Download(c.st, w, p.w[0]); err != nil {
+			return err
+		}
+		for i := range w {
+			w[i] *= 4
+		}
+		if err := c.dev.Upload(c.st, p.w[0], w); err != nil {
+			return err
+		}
+	}
+	return c.st.Sync()
 }
 
 // apart is how far a tensor is off another: the norm of the difference, and its largest element, as parts of the
