@@ -230,7 +230,7 @@ void bitwise() {
 }
 
 float flushed(float x) { return std::fabs(x) < FLT_MIN ? std::copysign(0.0f, x) : x; }
-float saturated(float x) { return x != x ? 0 : std::min(std::max(x, 0.0f), 1.0f); }
+float saturated(float x) { return x > 0 ? std::min(x, 1.0f) : 0.0f; } // NaN and -0 become 0
 
 void floats() {
   // In double nothing of f32's sums, products and quotients is lost that would change the rounding to f32.
@@ -257,11 +257,11 @@ void floats() {
   }
   op("add.sat.f32", "f:ff", [](const In &x) { return bits(saturated(f32(x.a) + f32(x.b))); });
   op("mul.sat.f32", "f:ff", [](const In &x) { return bits(saturated(f32(x.a) * f32(x.b))); });
-  const auto fma = [](const In &x) { return bits((float)((__float128)f32(x.a) * f32(x.b) + f32(x.c))); };
+  const auto fma = [](const In &x) { return bits(std::fmaf(f32(x.a), f32(x.b), f32(x.c))); };
   op("fma.rn.f32", "f:fff", fma);
   op("mad.rn.f32", "f:fff", fma);
   op("fma.rn.ftz.f32", "f:fff", [](const In &x) {
-    return bits(flushed((float)((__float128)flushed(f32(x.a)) * flushed(f32(x.b)) + flushed(f32(x.c)))));
+    return bits(flushed(std::fmaf(flushed(f32(x.a)), flushed(f32(x.b)), flushed(f32(x.c)))));
   });
   op("fma.rn.sat.f32", "f:fff", [fma](const In &x) { return bits(saturated(f32(fma(x)))); });
   for (const char *name : {"fma.rn.f64", "mad.rn.f64"})
