@@ -27,8 +27,6 @@ void faultText(Warp &w, const Inst &i, int lane, int code, const char *what) { f
 
 uint64_t clockOf(Warp &w) { return w.block->worker->instructions; }
 
-Span &spanOf(Warp &w, const Inst &i) { return w.block->worker->spans[i.cache]; }
-
 bool span(Warp &w, const Inst &i, uint64_t address, Span **out) {
   const Worker &k = *w.block->worker;
   const Launch &l = *k.launch;

@@ -463,6 +463,8 @@ void Loader::bind(const Entry &entry, const std::vector<Field> &fields, const St
   }
   if (!member && (i.flow == Flow::Converge || i.flow == Flow::SyncWarp))
     at(offsetof(Inst, f), immediate(4, ~0u), false);
+  const bool counted = std::any_of(fields.begin(), fields.end(), [](const Field &f) { return f.field == 'b'; });
+  if ((i.flow == Flow::Barrier || i.flow == Flow::Arrive) && !counted) at(offsetof(Inst, b), immediate(4, 0), false);
   const bool waits = i.flow == Flow::Converge || i.flow == Flow::SyncWarp || i.flow == Flow::Barrier ||
                      i.flow == Flow::Arrive || i.flow == Flow::Exit || i.flow == Flow::Trap;
   if (waits && i.flow != Flow::Exit && i.flow != Flow::Trap) join();

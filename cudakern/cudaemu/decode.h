@@ -1,7 +1,7 @@
 // From statements of PTX to instructions of the machine: the tables of opcodes and the decoded program.
 //
-// An opcode is one line of a table in an ops_*.cc: pattern, handler, operands, class. To find an instruction, search the
-// ops_*.cc for its name; the handler stands in that line or right above it.
+// An opcode is one line of a table in an ops_*.cc: pattern, handler, operands, class. To find an instruction, search
+// the ops_*.cc for its name; the handler stands in that line or right above it.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -19,7 +19,7 @@ namespace emu {
 
 // Entry is one line of a table.
 struct Entry {
-  // pattern: opcode and modifiers, in order. "?x" may be missing, "x|y" is either: "add.?rn.f32", "mul.lo.s32|u32".
+  // pattern: opcode and modifiers, in order. "?x" may be missing, "x|y" is either: "add.?rn.f32", "mul.lo.s32|u32"
   const char *pattern;
   Handler fn;
   // operands, in order of the text: field of Inst and width. Fields: d e (destinations) a b c f (sources) are slots,
@@ -87,6 +87,7 @@ struct Program {
   std::deque<std::array<uint32_t, 16>> more;
   uint32_t registerBytes = 0;     // of a warp
   uint32_t spans = 0;             // instructions with a span of their own
+  uint32_t reaches = 0;
   uint32_t dynamicBase = 0;       // where dynamic shared memory begins, behind the static
   bool asyncCopies = false;
 };

@@ -155,6 +155,34 @@ void Loader::assignSlots(Kernel *k) {
   }
 }
 
+// findReaches says which loads and stores may use what an earlier one of the basic block found out about the addresses
+// in their register. A guarded one may not have run, so it leaves nothing for others.
+void Loader::findReaches() {
+  std::map<uint32_t, uint16_t> known; // slot of addresses -> reach
+  size_t o = 0;
+  for (uint32_t n = 0; n < program->code.size(); n++) {
+    Inst &i = program->code[n];
+    if (i.flow == Flow::Next) known.clear();
+    const bool memory = i.cls >= Class::LoadGlobal && i.cls <= Class::Constant && i.bytes;
+    if (memory) {
+      const auto it = known.find(i.a);
+      i.fresh = it == known.end();
+      if (!i.fresh) {
+        i.reach = it->second;
+      } else {
+        i.reach = (uint16_t)std::min<uint32_t>(program->reaches, UINT16_MAX);
+        if (program->reaches < UINT16_MAX) {
+          program->reaches++;
+          if (i.flow == Flow::Plain) known[i.a] = i.reach;
+        }
+      }
+    }
+    for (; o < occurrences.size() && occurrences[o].inst == n; o++)
+      if (occurrences[o].write) known.erase(regs[occurrences[o].reg].slot);
+  }
+  program->reaches++; // the last is everyone's who found no place
+}
+
 // summarize counts what each basic block holds, and joins runs of fma.
 void Loader::summarize() {
   std::vector<Inst> &code = program->code;
@@ -181,6 +209,7 @@ void Loader::summarize() {
       block->bytes[c] += bytes;
     }
   }
+  findReaches();
   for (size_t i = 0; i < code.size();) {
     size_t end = i;
     while (end < code.size() && end - i < UINT16_MAX && code[end].flow == Flow::Plain && code[end].fn == ops->fma) end++;

@@ -39,7 +39,7 @@ std::vector<uint64_t> specials(char kind) {
              255.5f, 32767.5f, -32768.5f, 65535.5f, 2147483648.0f, -2147483648.0f, 4294967040.0f, 4294967296.0f,
              9.2233720e18f, 1.8446744e19f, 1e-3f, 7.0f})
       v.push_back(bits(x));
-    for (uint64_t b : {0x7F800000, 0xFF800000, 0x7FC00000, 0x00800000}) v.push_back((uint32_t)b);
+    for (uint64_t b : {0x7F800000ull, 0xFF800000ull, 0x7FC00000ull, 0x00800000ull}) v.push_back((uint32_t)b);
     return v;
   }
   case 'g': {
@@ -47,7 +47,7 @@ std::vector<uint64_t> specials(char kind) {
     for (double x : {0.0, -0.0, 1.0, -1.0, 0.5, 1.5, -2.5, 1e-310, 1e308, 127.5, -128.5, 2147483647.5, -2147483648.5,
              4294967295.5, 9.3e18, -9.3e18, 1.9e19, 3.4028235677973366e38, 1e-46, 7.0, 1.0000000596046448})
       v.push_back(bits(x));
-    for (uint64_t b : {0x7FF0000000000000, 0xFFF0000000000000, 0x7FF8000000000000}) v.push_back(b);
+    for (uint64_t b : {0x7FF0000000000000ull, 0xFFF0000000000000ull, 0x7FF8000000000000ull}) v.push_back(b);
     return v;
   }
   default: return {0, 1};
@@ -136,7 +136,7 @@ std::string kernelText(const Case &c, const std::string &name, bool half) {
   std::string text = c.text;
   if (text.empty()) {
     text = "{D}";
-    for (size_t i = 0; i < kinds.size(); i++) text += std::string(", {") + (char)('A' + i) + "}";
+    for (size_t i = 0; i < kinds.size(); i++) text += std::string(", {") + "ABCE"[i] + "}";
   }
   // in two steps, so that {D} is the result and the fourth operand is {E}
   text = replace(text, "{D}", d);
@@ -272,7 +272,7 @@ void expect(bool ok, const std::string &what) {
   if (++failures <= 100) printf("FAIL %s\n", what.c_str());
 }
 
-void equal(const std::vector<uint32_t> &got, const std::vector<uint32_t> &want, const std::string &what) {
+void same(const std::vector<uint32_t> &got, const std::vector<uint32_t> &want, const std::string &what) {
   for (size_t i = 0; i < want.size(); i++)
     if (i >= got.size() || got[i] != want[i]) {
       char text[96];

@@ -39,7 +39,7 @@ emu::Fault run(Run &);
 
 void covered(const std::string &opcode); // by a test of another kind
 void expect(bool ok, const std::string &what);
-void equal(const std::vector<uint32_t> &got, const std::vector<uint32_t> &want, const std::string &what);
+void same(const std::vector<uint32_t> &got, const std::vector<uint32_t> &want, const std::string &what);
 // clean and faulty run a kernel and want no fault, or one whose text holds `part`.
 void clean(Run &, const std::string &what);
 void faulty(Run &, const std::string &part, const std::string &what);
