@@ -139,7 +139,7 @@ func (o *conv) newWindows(pass string, phases []phase, w windows) (*windows, err
 		w.tile = tile{64, 64}
 		pass += "_wide"
 	} else {
-		w.tile = pick(w.maps, w.images*widest, len(phases), false, tile{128, 128}, tile{64, 128}, tile{64, 64})
+		w.tile = o.d.pick(w.maps, w.images*widest, len(phases), false, tile{128, 128}, tile{64, 128}, tile{64, 64})
 	}
 	w.kernel = o.d.kernelName(pass, w.tile)
 	w.pitch = ceil(w.maps, w.tile.m) * w.tile.m
@@ -208,11 +208,11 @@ func (o *conv) newGradient(taps []tap) (g gradient, err error) {
 		g.tile = tile{64, 64}
 		pass += "_wide"
 	} else {
-		g.tile = pick(c.Out, columns, 1, true, tile{128, 128}, tile{64, 128}, tile{64, 64})
+		g.tile = o.d.pick(c.Out, columns, 1, true, tile{128, 128}, tile{64, 128}, tile{64, 64})
 	}
 	g.kernel = o.d.kernelName(pass, g.tile)
 	// Images whole: a part is a sum of at least leastPart pixels.
-	g.parts, g.each = cut(g.tile, c.Out, columns, c.N, ceil(leastPart, plane), 1)
+	g.parts, g.each = cut(c.Out, columns, c.N, ceil(leastPart, plane), 1)
 	g.biasParts = min(max(2*wanted/c.Out, 1), c.N)
 	g.biasEach = ceil(c.N, g.biasParts)
 	g.biasParts = ceil(c.N, g.biasEach)

@@ -29,10 +29,13 @@ type product struct {
 // leastPart is how long a part of a sum is at least: less would cost more in adding parts than is won.
 const leastPart = 128
 
+// mostFeatures keeps the 128 rows that a tile reads within 4 GiB (kernels/dense.h).
+const mostFeatures = 8 << 20
+
 func (d *Device) newProduct(pass string, m, n, k, pitchA, pitchB int) product {
-	p := product{tile: pick(m, n, 1, true, tile{128, 128}, tile{64, 64}), m: m, n: n, k: k, pitchA: pitchA, pitchB: pitchB}
+	p := product{tile: d.pick(m, n, 1, true, tile{128, 128}, tile{64, 64}), m: m, n: n, k: k, pitchA: pitchA, pitchB: pitchB}
 	p.kernel = d.kernelName(pass, p.tile)
-	p.parts, p.each = cut(p.tile, m, n, k, leastPart, 8)
+	p.parts, p.each = cut(m, n, k, leastPart, 8)
 	return p
 }
 
@@ -51,6 +54,9 @@ func newDense(d *Device, c cudakern.DenseDesc) (cudakern.Dense, error) {
 	name := fmt.Sprintf("dense %+v", c)
 	if err := countable(name, c.XShape(), c.WShape(), c.YShape()); err != nil {
 		return nil, err
+	}
+	if max(c.In, c.Out) > mostFeatures {
+		return nil, fmt.Errorf("%s: at most %d features are supported: %w", name, mostFeatures, cudakern.ErrUnsupported)
 	}
 	o := &dense{op: d.newOp(name), desc: c}
 	o.forward = d.newProduct("dense_forward", c.N, c.Out, c.In, c.In, c.In)
