@@ -194,9 +194,11 @@ func foundBy(text string) string {
 			return l
 		}
 	}
-	for _, l := range lines {
-		if strings.Contains(l, "error:") || strings.Contains(l, "_test.go:") {
-			return strings.TrimSpace(l)
+	for _, sign := range []string{"panic:", "error:", "_test.go:"} { // a panic is of a guard that was written over
+		for _, l := range lines {
+			if strings.Contains(l, sign) {
+				return strings.TrimSpace(l)
+			}
 		}
 	}
 	return lines[len(lines)-1]
