@@ -99,8 +99,8 @@ func (o *op) table(v []int32) (*buffer, error) {
 
 // sumParts adds parts of count numbers each, and finishes them: see sum_parts in kernels/dense.cu.
 func (o *op) sumParts(st *stream, count, parts, n, flags int, partial, bias, out *buffer) error {
-	return o.d.launch(st, "sum_parts", dim{X: ceil(count, 256)}, dim{X: 256}, 0, uint32(count), parts, n, flags, partial, bias,
-		out)
+	return o.d.launch(st, "sum_parts", dim{X: ceil(count, 256)}, dim{X: 256}, 0, uint32(count), parts, n, flags, partial,
+		bias, out)
 }
 
 // kernelName is the name of a product's kernel in the arithmetic that the device was opened with.
