@@ -22,6 +22,11 @@ func driverWorks() error {
 	if why := C.GoString(C.colonnadeDriverReason()); why != "" {
 		return cannot("no CUDA driver (%s); install NVIDIA's driver", why)
 	}
+	return startError(rc, cu.Version())
+}
+
+// startError is what cuInit's answer and the driver's version mean.
+func startError(rc, driver int) error {
 	switch {
 	case rc == codeNoDevice:
 		return cannot("the CUDA driver finds no GPU; see nvidia-smi, and CUDA_VISIBLE_DEVICES if it is set")
@@ -30,9 +35,9 @@ func driverWorks() error {
 	case rc != 0:
 		return fmt.Errorf("the CUDA driver does not start; see nvidia-smi: %w", &Error{Call: "cuInit", Code: rc})
 	}
-	if v := cu.Version(); v > 0 && v < oldestDriver {
+	if driver > 0 && driver < oldestDriver {
 		return cannot("the CUDA driver is too old: it speaks CUDA %s, and our kernels need %s; install a newer driver",
-			version(v), version(oldestDriver))
+			version(driver), version(oldestDriver))
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,10 +30,9 @@ type fault struct {
 
 var faults = []fault{
 	{"no GPU", "open", []string{"CUDAEMU_DEVICES=0"}, []string{"cuda:0", "finds no GPU", "unsupported"}, false},
-	{"no visible GPU", "open", []string{"CUDA_VISIBLE_DEVICES=-1"}, []string{"finds no GPU", "CUDA_VISIBLE_DEVICES"}, false},
-	{"a driver of another version than its kernel part", "open", []string{"CUDAEMU_FAIL=cuInit:1:803"},
-		[]string{"restart the machine", "unsupported"}, false},
-	{"a driver that does not start", "open", []string{"CUDAEMU_FAIL=cuInit:1:802"},
+	{"no visible GPU", "open", []string{"CUDA_VISIBLE_DEVICES=-1"},
+		[]string{"finds no GPU", "CUDA_VISIBLE_DEVICES"}, false},
+	{"a driver that does not start", "open", []string{"CUDAEMU_CHECK=nonsense"},
 		[]string{"cuInit", "CUDA_ERROR_SYSTEM_NOT_READY (802)"}, false},
 	{"a driver too old", "open", []string{"CUDAEMU_DRIVER=9020"}, []string{"too old", "CUDA 9.2", "need 10.0"}, false},
 	{"a GPU too old", "open", []string{"CUDAEMU_CC=60"}, []string{"compute capability 6.0", "7.0"}, false},
@@ -47,7 +47,8 @@ var faults = []fault{
 		[]string{"OUT_OF_MEMORY (2)", "memory"}, false},
 	{"a GPU that others hold alone", "open", []string{"CUDAEMU_FAIL=cuDevicePrimaryCtxRetain:1:101"},
 		[]string{"cuDevicePrimaryCtxRetain", "101"}, false},
-	{"no stream to be had", "open", []string{"CUDAEMU_FAIL=cuStreamCreate:1:2"}, []string{"cuStreamCreate", "memory"}, false},
+	{"no stream to be had", "open", []string{"CUDAEMU_FAIL=cuStreamCreate:1:2"},
+		[]string{"cuStreamCreate", "memory"}, false},
 	{"TF32 on a GPU without", "tf32", []string{"CUDAEMU_CC=75"}, []string{"TF32 wants 8.0", "unsupported"}, false},
 	{"TF32 with the older image", "tf32", []string{"CUDAEMU_FAIL=cuModuleLoadDataEx:1:222"},
 		[]string{"no TF32", "unsupported"}, false},
@@ -55,7 +56,8 @@ var faults = []fault{
 
 	{"memory used up", "alloc", []string{"CUDAEMU_MEMORY=67108864"},
 		[]string{"wanted", "of 64.0 MiB", "free", "OUT_OF_MEMORY (2)", "memory"}, false},
-	{"an allocation refused", "alloc", []string{"CUDAEMU_FAIL=cuMemAlloc:1+:2"}, []string{"OUT_OF_MEMORY", "memory"}, false},
+	{"an allocation refused", "alloc", []string{"CUDAEMU_FAIL=cuMemAlloc:1+:2"},
+		[]string{"OUT_OF_MEMORY", "memory"}, false},
 	{"a large slab refused, a small one given", "small", []string{"CUDAEMU_FAIL=cuMemAlloc:1:2"}, []string{"fine"}, true},
 	{"memory that cannot be cleared", "small", []string{"CUDAEMU_FAIL=cuMemsetD8Async:1:1"},
 		[]string{"cuMemsetD8Async", "INVALID_VALUE (1)"}, false},
@@ -105,8 +107,8 @@ func withKind(err error) error {
 	return fmt.Errorf("%w [%s]", err, kindsOf(err))
 }
 
-// onDevice runs f on an open device and a stream of it, and then asks for memory: a device that is lost says so. Nothing
-// may stay alive, whatever went wrong.
+// onDevice runs f on an open device and a stream of it, and then asks for memory: a device that is lost says so.
+// Nothing may stay alive, whatever went wrong.
 func onDevice(f func(d *Device, st cudakern.Stream) error) func() error {
 	return func() error {
 		d, err := openWith("cuda:0")
@@ -242,9 +244,26 @@ func illegal() error {
 	})()
 }
 
+// emptyPTX is an image of no kernel worth the name: the emulated driver has read it at once.
+const emptyPTX = ".version 6.3\n.target sm_70\n.address_size 64\n.visible .entry nothing()\n{\n\tret;\n}\n"
+
+// emptyImage is a file of it, for tests that launch nothing.
+func emptyImage(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "empty.ptx")
+	if err := os.WriteFile(path, []byte(emptyPTX), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestFaults plays each fault in a process of its own.
 func TestFaults(t *testing.T) {
+	empty := emptyImage(t)
 	for _, f := range faults {
+		if !slices.Contains([]string{"open", "tf32", "relu", "illegal"}, f.run) {
+			f.env = append(slices.Clone(f.env), ptxVariable+"="+empty)
+		}
 		t.Run(f.what, func(t *testing.T) {
 			t.Parallel()
 			out, ok := isolated(t, f.run, f.env...)
@@ -260,8 +279,28 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestStart: what cuInit answers is told in a line.
+func TestStart(t *testing.T) {
+	for _, c := range []struct {
+		rc, driver  int
+		says        string
+		unsupported bool
+	}{{100, 12000, "finds no GPU", true}, {803, 12000, "restart the machine", true}, {802, 12000, "cuInit", false},
+		{0, 9020, "too old", true}, {0, 10000, "", false}, {0, 13000, "", false}} {
+		err := startError(c.rc, c.driver)
+		if err == nil && c.says == "" {
+			continue
+		}
+		if err == nil || c.says == "" || !strings.Contains(err.Error(), c.says) ||
+			errors.Is(err, cudakern.ErrUnsupported) != c.unsupported {
+			t.Errorf("cuInit %d, driver %d: %v", c.rc, c.driver, err)
+		}
+	}
+}
+
 // TestNames opens GPUs by number and by UUID, whole or its beginning, also where not all are visible.
 func TestNames(t *testing.T) {
+	t.Setenv(ptxVariable, emptyImage(t))
 	all := List()
 	if len(all.GPUs) != 2 || all.Error != "" {
 		t.Fatalf("%+v, want two GPUs", all)
@@ -288,6 +327,7 @@ func TestNames(t *testing.T) {
 
 // TestNeeds: what a dry run says will be taken is taken.
 func TestNeeds(t *testing.T) {
+	t.Setenv(ptxVariable, emptyImage(t))
 	d := openTest(t, "cuda:0")
 	build := func(dev cudakern.Device) error {
 		st, err := dev.NewStream()
@@ -337,6 +377,7 @@ func TestNeeds(t *testing.T) {
 
 // TestPeers copies between two GPUs of this process, straight and by way of the host.
 func TestPeers(t *testing.T) {
+	t.Setenv(ptxVariable, emptyImage(t))
 	a, b := openTest(t, "cuda:0"), openTest(t, "cuda:1")
 	st := streamTest(t, a)
 	const n = 100_003
@@ -384,6 +425,7 @@ func share() error {
 
 // TestProcesses puts bytes into another process's buffer.
 func TestProcesses(t *testing.T) {
+	t.Setenv(ptxVariable, emptyImage(t))
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -208,7 +208,8 @@ func Watch(ctx context.Context, uuid string, report func(xid uint64, lost bool))
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range []string{"nvmlEventSetCreate", "nvmlDeviceRegisterEvents", "nvmlEventSetWait_v2", "nvmlEventSetFree"} {
+	for _, s := range []string{"nvmlEventSetCreate", "nvmlDeviceRegisterEvents", "nvmlEventSetWait_v2",
+		"nvmlEventSetFree"} {
 		if !m.has(s) {
 			return nil, cannot("watch for Xid errors: %v", said(nvml.ERROR_FUNCTION_NOT_FOUND))
 		}
