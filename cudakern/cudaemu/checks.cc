@@ -174,7 +174,8 @@ template <class F> void pieces(uint64_t at, uint32_t n, F f) {
   }
 }
 
-[[noreturn]] void sharedFault(Warp &w, const Inst &i, int lane, uint64_t at, const char *what, uint32_t other, uint32_t line) {
+[[noreturn]] void sharedFault(Warp &w, const Inst &i, int lane, uint64_t at, const char *what, uint32_t other,
+                              uint32_t line) {
   char text[256];
   if (!line)
     snprintf(text, sizeof text, "%s (shared address 0x%llx)", what, (unsigned long long)at);
@@ -214,7 +215,8 @@ static void countAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *a
       uint32_t turns[32] = {}, most = 0;
       for (int l = from; l < from + part; l++)
         if (mask >> l & 1)
-          for (uint64_t word = addresses[l] / 4; word <= (addresses[l] + n - 1) / 4 && count < lanes * 2; word++) add(word);
+          for (uint64_t word = addresses[l] / 4; word <= (addresses[l] + n - 1) / 4 && count < lanes * 2; word++)
+            add(word);
       for (uint32_t k = 0; k < count; k++) most = std::max(most, ++turns[seen[k] % 32]);
       t.sharedPasses += most;
       t.sharedPassesIdeal += (count + 31) / 32;
@@ -222,7 +224,8 @@ static void countAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *a
   }
 }
 
-void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresses, Space space, bool write, bool atomic) {
+void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresses, Space space, bool write,
+                 bool atomic) {
   const Launch &of = *w.block->worker->launch;
   if (of.counts && of.counts->detail) countAccess(w, i, mask, addresses, space, write);
   if (!w.block->checked) return;
@@ -241,7 +244,8 @@ void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresse
     const uint32_t thread = w.index * lanes + (uint32_t)l;
     uint8_t value[16] = {};
     if (write && !atomic)
-      for (uint32_t k = 0; k < i.count; k++) memcpy(value + k * i.bytes, w.registers + i.vec[k] + (uint32_t)l * width, i.bytes);
+      for (uint32_t k = 0; k < i.count; k++)
+        memcpy(value + k * i.bytes, w.registers + i.vec[k] + (uint32_t)l * width, i.bytes);
     if (s == Space::Local) {
       uint8_t *written = w.localWritten + (place - w.local);
       for (uint32_t b = 0; b < n; b++) {
@@ -254,7 +258,8 @@ void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresse
       pieces(at, n, [&](uint64_t word, uint8_t bytes, uint32_t offset, uint32_t length) {
         SharedWord &x = (*w.block->shadow)[word / 4];
         uint32_t other = 0, line = 0;
-        const bool same = write && !atomic && !memcmp(place + offset, value + offset, length) && (x.written & bytes) == bytes;
+        const bool same =
+            write && !atomic && !memcmp(place + offset, value + offset, length) && (x.written & bytes) == bytes;
         // An atomic reads too: what it adds to must be there.
         if (atomic && (x.written & bytes) != bytes)
           sharedFault(w, i, l, at, "reads shared memory that nothing has written", 0, 0);
@@ -276,7 +281,8 @@ void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresse
       Clash c;
       if (atomic && (x.written & bytes) != bytes) c.kind = Clash::Unwritten;
       else {
-        const bool same = write && !atomic && !memcmp(place + offset, value + offset, length) && (x.written & bytes) == bytes;
+        const bool same =
+            write && !atomic && !memcmp(place + offset, value + offset, length) && (x.written & bytes) == bytes;
         c = touchWord(x, bytes, t, write, atomic, same);
       }
       if (c.kind) fault(w, i, l, LaunchFailed, clashText(c, t, at));

@@ -63,7 +63,8 @@ void arrive(Warp &w, const Inst &i, uint32_t pc, uint32_t mask, bool waits) {
     b.all = true;
     b.any = false;
   } else if (b.expected != count) {
-    fault(w, i, first, LaunchFailed, "threads arrive at barrier " + std::to_string(id) + " with different numbers of threads");
+    fault(w, i, first, LaunchFailed,
+          "threads arrive at barrier " + std::to_string(id) + " with different numbers of threads");
   } else if (block.checked && b.pc != pc && !count) {
     fault(w, i, first, LaunchFailed, "divergent barrier: other threads of the block wait at PTX line " +
                                std::to_string(block.worker->program->code[b.pc].line));
@@ -141,7 +142,8 @@ void converge(Warp &w, const Inst &i, uint32_t pc, uint32_t mask) {
       uint32_t others = 0;
       for (const Group &g : w.blocked) {
         const Inst &theirs = w.block->worker->program->code[g.pc];
-        if (theirs.flow == Flow::SyncWarp && w.reg<uint32_t>(theirs.f)[__builtin_ctz(g.mask)] == named) others |= g.mask;
+        if (theirs.flow == Flow::SyncWarp && w.reg<uint32_t>(theirs.f)[__builtin_ctz(g.mask)] == named)
+          others |= g.mask;
       }
       if (needed & ~(here | others)) {
         w.blocked.push_back({pc, here});
@@ -401,7 +403,8 @@ void fill(Worker &k, Warp &w, const Pool &p) {
   }
 }
 bool ofBlock(const Pool &p) { // differs from block to block
-  return p.kind == Pool::OfLaunch && (p.special == Special::CtaidX || p.special == Special::CtaidY || p.special == Special::CtaidZ);
+  return p.kind == Pool::OfLaunch &&
+         (p.special == Special::CtaidX || p.special == Special::CtaidY || p.special == Special::CtaidZ);
 }
 
 // prepare makes a worker ready for a launch.
@@ -538,20 +541,25 @@ Fault validate(const Kernel &k, Dim grid, Dim block, uint32_t dynamicShared, con
     const std::string axis(1, "xyz"[d]);
     if (!g[d] || !b[d]) return refuse(InvalidValue, "dimension " + axis + " is zero");
     if (g[d] > limits.maxGrid[d])
-      return refuse(InvalidValue, "the grid has more than " + std::to_string(limits.maxGrid[d]) + " blocks along " + axis);
+      return refuse(InvalidValue,
+                    "the grid has more than " + std::to_string(limits.maxGrid[d]) + " blocks along " + axis);
     if (b[d] > limits.maxBlock[d])
-      return refuse(InvalidValue, "the block has more than " + std::to_string(limits.maxBlock[d]) + " threads along " + axis);
+      return refuse(InvalidValue,
+                    "the block has more than " + std::to_string(limits.maxBlock[d]) + " threads along " + axis);
     threads *= b[d];
-    if (k.requiredDims[0] && k.requiredDims[d] != b[d]) return refuse(InvalidValue, "the kernel requires another block (.reqntid)");
+    if (k.requiredDims[0] && k.requiredDims[d] != b[d])
+      return refuse(InvalidValue, "the kernel requires another block (.reqntid)");
   }
-  if (threads > limits.maxThreads) return refuse(InvalidValue, std::to_string(threads) + " threads a block are too many");
+  if (threads > limits.maxThreads)
+    return refuse(InvalidValue, std::to_string(threads) + " threads a block are too many");
   if (threads > k.maxThreads)
     return refuse(InvalidValue, std::to_string(threads) + " threads a block, but the kernel was compiled for at most " +
                                     std::to_string(k.maxThreads) + " (__launch_bounds__)");
   const uint64_t shared = (uint64_t)k.staticShared + dynamicShared;
   if (shared > limits.maxShared)
-    return refuse(InvalidValue, std::to_string(shared) + " bytes of shared memory, but " + std::to_string(limits.maxShared) +
-                                    " are allowed (static " + std::to_string(k.staticShared) + ")");
+    return refuse(InvalidValue, std::to_string(shared) + " bytes of shared memory, but " +
+                                    std::to_string(limits.maxShared) + " are allowed (static " +
+                                    std::to_string(k.staticShared) + ")");
   return {};
 }
 

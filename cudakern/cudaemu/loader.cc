@@ -503,7 +503,8 @@ void Loader::call(const Statement &s) {
   std::vector<const Symbol *> given;
   const auto take = [&](const Operand &list) {
     for (const Operand &o : list.parts) {
-      if (o.kind != Operand::Name || !o.symbol) throw Error{s.line, "argument \"" + std::string(o.text) + "\" of a call is no .param"};
+      if (o.kind != Operand::Name || !o.symbol)
+        throw Error{s.line, "argument \"" + std::string(o.text) + "\" of a call is no .param"};
       given.push_back(o.symbol);
     }
   };

@@ -166,8 +166,8 @@ inline Span &spanOf(Warp &w, const Inst &i) { return w.spans[i.cache]; }
 // clockOf is what %clock64 reads: instructions done.
 uint64_t clockOf(Warp &);
 
-// checkAccess is what Check::Full (and Counts::detail) adds to a load or store of i.bytes * i.count bytes a lane, before
-// it is done. Lane l's address is addresses[l]. `atomic`: read and write at once, ordered against other atomics.
+// checkAccess is what Check::Full (and Counts::detail) adds to a load or store of i.bytes * i.count bytes a lane,
+// before it is done. Lane l's address is addresses[l]. `atomic`: read and write at once, ordered against other atomics.
 void checkAccess(Warp &, const Inst &i, uint32_t mask, const uint64_t *addresses, Space, bool write, bool atomic);
 void checkAsyncIssue(Warp &, const Inst &i, int lane, uint64_t from, uint32_t shared, uint32_t n);
 void checkAsyncDone(Warp &, const PendingCopy &);

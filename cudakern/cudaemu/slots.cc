@@ -64,7 +64,8 @@ void Loader::assignSlots(Kernel *k) {
   std::vector<Part> parts;
   std::vector<uint32_t> partOf(n);
   for (uint32_t i = 0; i < n; i++) {
-    if (code[i].flow == Flow::Next) parts.push_back({i, n, 0, 0, Bits(words), Bits(words), Bits(words), Bits(words), {}});
+    if (code[i].flow == Flow::Next)
+      parts.push_back({i, n, 0, 0, Bits(words), Bits(words), Bits(words), Bits(words), {}});
     partOf[i] = (uint32_t)parts.size() - 1;
     parts.back().end = i + 1;
   }
@@ -77,20 +78,23 @@ void Loader::assignSlots(Kernel *k) {
       for (size_t q = o; q < last; q++)
         if (!occurrences[q].write && !get(p.makes, occurrences[q].reg)) set(p.needs, occurrences[q].reg);
       bool guarded = false;
-      for (size_t q = o; q < last; q++) guarded = guarded || (!occurrences[q].where && occurrences[q].field == offsetof(Inst, pred));
+      for (size_t q = o; q < last; q++)
+        guarded = guarded || (!occurrences[q].where && occurrences[q].field == offsetof(Inst, pred));
       for (size_t q = o; q < last; q++)
         if (occurrences[q].write && !guarded) set(p.makes, occurrences[q].reg);
       o = last;
     }
     p.to = o;
     const Inst &i = code[p.end - 1];
-    const bool guarded = std::any_of(occurrences.begin() + p.from, occurrences.begin() + p.to, [&](const Occurrence &c) {
-      return c.inst == p.end - 1 && !c.where && c.field == offsetof(Inst, pred);
-    });
+    const bool guarded =
+        std::any_of(occurrences.begin() + p.from, occurrences.begin() + p.to, [&](const Occurrence &c) {
+          return c.inst == p.end - 1 && !c.where && c.field == offsetof(Inst, pred);
+        });
     if (i.flow == Flow::Branch) p.next.push_back(partOf[i.target]);
     if (i.flow == Flow::BranchTable)
       for (uint32_t t : program->tables[i.target]) p.next.push_back(partOf[t]);
-    const bool leaves = i.flow == Flow::Branch || i.flow == Flow::BranchTable || i.flow == Flow::Exit || i.flow == Flow::Trap;
+    const bool leaves =
+        i.flow == Flow::Branch || i.flow == Flow::BranchTable || i.flow == Flow::Exit || i.flow == Flow::Trap;
     if ((!leaves || guarded) && p.end < n) p.next.push_back(partOf[p.end]);
   }
   for (bool changed = true; changed;) {
@@ -212,7 +216,8 @@ void Loader::summarize() {
   findReaches();
   for (size_t i = 0; i < code.size();) {
     size_t end = i;
-    while (end < code.size() && end - i < UINT16_MAX && code[end].flow == Flow::Plain && code[end].fn == ops->fma) end++;
+    while (end < code.size() && end - i < UINT16_MAX && code[end].flow == Flow::Plain && code[end].fn == ops->fma)
+      end++;
     if (end - i > 1) {
       code[i].fn = ops->fmaRun;
       code[i].run = (uint16_t)(end - i);

@@ -65,7 +65,8 @@ void integerArithmetic() {
     if (t.bytes < 8) {
       const std::string wide = t.bytes == 2 ? "r" : "l";
       op("mul.wide." + t.name, wide + ":" + k + k, [v](const In &x) { return (uint64_t)(v(x.a) * v(x.b)); });
-      op("mad.wide." + t.name, wide + ":" + k + k + wide, [v](const In &x) { return (uint64_t)(v(x.a) * v(x.b)) + x.c; });
+      op("mad.wide." + t.name, wide + ":" + k + k + wide,
+         [v](const In &x) { return (uint64_t)(v(x.a) * v(x.b)) + x.c; });
     }
     if (t.bytes == 4) {
       op("sad." + t.name, three, [v](const In &x) {
@@ -177,7 +178,8 @@ void bitwise() {
       });
     }
   }
-  for (const std::string name : {"mov.u16", "mov.s16", "mov.f16", "mov.bf16"}) op(name, "h:h", [](const In &x) { return x.a; });
+  for (const std::string name : {"mov.u16", "mov.s16", "mov.f16", "mov.bf16"})
+    op(name, "h:h", [](const In &x) { return x.a; });
   for (const std::string name : {"mov.u32", "mov.s32", "mov.f16x2"}) op(name, "r:r", [](const In &x) { return x.a; });
   for (const std::string name : {"mov.u64", "mov.s64"}) op(name, "l:l", [](const In &x) { return x.a; });
   op("mov.f32", "f:f", [](const In &x) { return x.a; });
@@ -296,7 +298,9 @@ void floats() {
   op("div.rn.f64", "g:gg", [](const In &x) { return bits((double)((__float128)f64(x.a) / f64(x.b))); }, 1);
   const auto one = [](const std::string &name, auto f, double ulps) {
     op(name + ".f32", "f:f", [f](const In &x) { return bits((float)f((long double)f32(x.a))); }, ulps);
-    op(name + ".ftz.f32", "f:f", [f](const In &x) { return bits(flushed((float)f((long double)flushed(f32(x.a))))); }, ulps);
+    op(
+        name + ".ftz.f32", "f:f", [f](const In &x) { return bits(flushed((float)f((long double)flushed(f32(x.a))))); },
+        ulps);
   };
   one("rcp.rn", [](long double x) { return 1 / x; }, 0);
   one("rcp.approx", [](long double x) { return 1 / x; }, 0);
@@ -311,7 +315,9 @@ void floats() {
   op("rcp.rn.f64", "g:g", [](const In &x) { return bits((double)(1 / (__float128)f64(x.a))); }, 1);
   op("sqrt.rn.f64", "g:g", [](const In &x) { return bits((double)sqrtl(f64(x.a))); }, 1);
   op("rsqrt.approx.f64", "g:g", [](const In &x) { return bits((double)(1 / sqrtl(f64(x.a)))); }, 2);
-  op("rcp.approx.ftz.f64", "g:g", [](const In &x) { return bits((double)(1 / (long double)f64(x.a))) >> 32 << 32; }, 0x1p33);
+  op(
+      "rcp.approx.ftz.f64", "g:g", [](const In &x) { return bits((double)(1 / (long double)f64(x.a))) >> 32 << 32; },
+      0x1p33);
 }
 
 void comparisons() {
@@ -324,8 +330,12 @@ void comparisons() {
       op("setp." + cmp + ".and." + t.name, three, [=](const In &x) { return truth(x) & x.c; });
       op("setp." + cmp + ".or." + t.name, three, [=](const In &x) { return truth(x) | x.c; });
       op("setp." + cmp + ".xor." + t.name, three, [=](const In &x) { return truth(x) ^ x.c; });
-      op("setp." + cmp + ".and." + t.name, three, [=](const In &x) { return truth(x) & (x.c ^ 1); }, 0, "{D}, {A}, {B}, !{C}");
-      op("setp." + cmp + ".or." + t.name, three, [=](const In &x) { return (truth(x) ^ 1) | x.c; }, 0, "%q8|{D}, {A}, {B}, {C}");
+      op(
+          "setp." + cmp + ".and." + t.name, three, [=](const In &x) { return truth(x) & (x.c ^ 1); }, 0,
+          "{D}, {A}, {B}, !{C}");
+      op(
+          "setp." + cmp + ".or." + t.name, three, [=](const In &x) { return (truth(x) ^ 1) | x.c; }, 0,
+          "%q8|{D}, {A}, {B}, {C}");
       op("set." + cmp + ".u32." + t.name, "r:" + k + k, [=](const In &x) { return truth(x) ? 0xFFFFFFFFull : 0; });
       op("set." + cmp + ".s32." + t.name, "r:" + k + k, [=](const In &x) { return truth(x) ? 0xFFFFFFFFull : 0; });
       op("set." + cmp + ".f32." + t.name, "f:" + k + k, [=](const In &x) { return bits(truth(x) ? 1.0f : 0.0f); });
@@ -388,7 +398,9 @@ void comparisons() {
   }
   for (const std::string type : {"f32", "f64"}) {
     const std::string k = type == "f32" ? "f" : "g";
-    const auto kind = [single = type == "f32"](const In &x) { return single ? std::fpclassify(f32(x.a)) : std::fpclassify(f64(x.a)); };
+    const auto kind = [single = type == "f32"](const In &x) {
+      return single ? std::fpclassify(f32(x.a)) : std::fpclassify(f64(x.a));
+    };
     const auto is = [&](const std::string &name, std::set<int> those) {
       op("testp." + name + "." + type, "p:" + k, [=](const In &x) { return (uint64_t)those.count(kind(x)); });
     };

@@ -13,7 +13,8 @@ mine=() failed=0
 for source in "$here"/*.cc; do
 	object=$objects/optest/$(basename "$source" .cc).o
 	mine+=("$object")
-	newer=$(find "$source" "$here"/*.h "$here"/../{interp,memory,ptx,counts,loader,decode,machine,ptx_lex}.h -newer "$object" 2>/dev/null || echo all)
+	newer=$(find "$source" "$here"/*.h "$here"/../{interp,memory,ptx,counts,loader,decode,machine,ptx_lex}.h \
+		-newer "$object" 2>/dev/null || echo all)
 	[ -z "$newer" ] && [ -e "$object" ] && continue
 	while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || failed=1; done
 	$cxx -std=c++20 -O0 -g1 -Wall -Wextra -frounding-math -c "$source" -o "$object" &

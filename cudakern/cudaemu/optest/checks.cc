@@ -5,9 +5,11 @@ namespace optest {
 
 namespace {
 
-const std::string head = ".reg .b32 %r<12>, %i, %n, %s;\n.reg .b64 %d<6>, %a, %o, %w;\n.reg .pred %p<6>;\n.shared .align 16 .b8 sm[1024];\n"
+const std::string head =
+    ".reg .b32 %r<12>, %i, %n, %s;\n.reg .b64 %d<6>, %a, %o, %w;\n.reg .pred %p<6>;\n.shared .align 16 .b8 sm[1024];\n"
     "mov.u32 %i, %tid.x;\nmov.u32 %n, %ctaid.x;\nmov.u32 %r0, %ntid.x;\nmad.lo.s32 %n, %n, %r0, %i;\n"
-    "mul.wide.u32 %w, %n, 4;\nadd.s64 %a, %in, %w;\nadd.s64 %o, %out, %w;\nmov.u32 %s, sm;\nmad.lo.s32 %s, %i, 4, %s;\n";
+    "mul.wide.u32 %w, %n, 4;\nadd.s64 %a, %in, %w;\nadd.s64 %o, %out, %w;\nmov.u32 %s, sm;\nmad.lo.s32 %s, %i, 4, "
+    "%s;\n";
 
 Run kernel(const std::string &body, unsigned threads = 64, unsigned blocks = 1) {
   Run r;
@@ -30,58 +32,107 @@ const std::string toNext = // the address in shared memory of the thread's neigh
 const std::string inWarp = "xor.b32 %r1, %i, 1;\nmov.u32 %r2, sm;\nmad.lo.s32 %r2, %r1, 4, %r2;\n";
 
 const Pair pairs[] = {
-    {"read behind the end", "ld.global.u32 %r3, [%a];\n", "ld.global.u32 %r3, [%a+4];\n", "behind an allocation", 64, 1, emu::Check::Bounds},
+    {"read behind the end", "ld.global.u32 %r3, [%a];\n", "ld.global.u32 %r3, [%a+4];\n", "behind an allocation", 64, 1,
+     emu::Check::Bounds},
     {"read behind the end by half the lanes", "setp.lt.u32 %p0, %i, 7;\n@%p0 ld.global.u32 %r3, [%a+4];\n",
-        "setp.gt.u32 %p0, %i, 7;\n@%p0 ld.global.u32 %r3, [%a+4];\n", "allocation of 256 bytes", 64, 1, emu::Check::Bounds},
-    {"write before the beginning", "st.global.u32 [%o], %i;\n", "st.global.u32 [%o+-4], %i;\n", "write of 4 bytes", 64, 1, emu::Check::Bounds},
-    {"null pointer", "mov.u64 %d0, %out;\nst.global.u32 [%o], %i;\n", "mov.u64 %d0, 0;\nst.global.u32 [%d0], %i;\n", "null pointer", 64, 1, emu::Check::Bounds},
-    {"generic null pointer", "ld.u32 %r3, [%a];\n", "mov.u64 %d0, 0;\nld.u32 %r3, [%d0];\n", "null pointer", 64, 1, emu::Check::Bounds},
-    {"misaligned word", "ld.global.u32 %r3, [%a];\n", "ld.global.u32 %r3, [%in+2];\n", "not a multiple of 4", 64, 1, emu::Check::Bounds},
-    {"misaligned vector", "ld.global.v4.u32 {%r3, %r4, %r5, %r6}, [%in+16];\n", "ld.global.v4.u32 {%r3, %r4, %r5, %r6}, [%in+8];\n",
-        "not a multiple of 16", 64, 1, emu::Check::Bounds},
-    {"misaligned vector in shared memory", "st.shared.v2.u32 [sm+8], {%i, %i};\n", "st.shared.v2.u32 [sm+4], {%i, %i};\n",
-        "not a multiple of 8", 1, 1, emu::Check::Bounds},
-    {"beyond shared memory", "st.shared.u32 [%s+768], %i;\n", "st.shared.u32 [%s+772], %i;\n", "1024 bytes of shared memory", 64, 1, emu::Check::Bounds},
-    {"write to constants", "mov.u64 %d0, c;\nld.global.u32 %r3, [%d0];\n", "mov.u64 %d0, c;\nst.global.u32 [%d0], %i;\n", "constant memory", 1, 1, emu::Check::Bounds},
-    {"trap", "setp.gt.u32 %p0, %i, 99;\n@%p0 trap;\n", "setp.gt.u32 %p0, %i, 9;\n@%p0 trap;\n", "thread (10,0,0)", 64, 1, emu::Check::Bounds},
-    {"shuffle from a lane that is not there", "shfl.sync.down.b32 %r1, %i, 1, 31, -1;\n", "setp.gt.u32 %p0, %i, 3;\n@%p0 exit;\nshfl.sync.down.b32 %r1, %i, 1, 31, 0xf;\n",
-        "takes no part", 32, 1, emu::Check::Bounds},
+     "setp.gt.u32 %p0, %i, 7;\n@%p0 ld.global.u32 %r3, [%a+4];\n", "allocation of 256 bytes", 64, 1,
+     emu::Check::Bounds},
+    {"write before the beginning", "st.global.u32 [%o], %i;\n", "st.global.u32 [%o+-4], %i;\n", "write of 4 bytes", 64,
+     1, emu::Check::Bounds},
+    {"null pointer", "mov.u64 %d0, %out;\nst.global.u32 [%o], %i;\n", "mov.u64 %d0, 0;\nst.global.u32 [%d0], %i;\n",
+     "null pointer", 64, 1, emu::Check::Bounds},
+    {"generic null pointer", "ld.u32 %r3, [%a];\n", "mov.u64 %d0, 0;\nld.u32 %r3, [%d0];\n", "null pointer", 64, 1,
+     emu::Check::Bounds},
+    {"misaligned word", "ld.global.u32 %r3, [%a];\n", "ld.global.u32 %r3, [%in+2];\n", "not a multiple of 4", 64, 1,
+     emu::Check::Bounds},
+    {"misaligned vector", "ld.global.v4.u32 {%r3, %r4, %r5, %r6}, [%in+16];\n",
+     "ld.global.v4.u32 {%r3, %r4, %r5, %r6}, [%in+8];\n", "not a multiple of 16", 64, 1, emu::Check::Bounds},
+    {"misaligned vector in shared memory", "st.shared.v2.u32 [sm+8], {%i, %i};\n",
+     "st.shared.v2.u32 [sm+4], {%i, %i};\n", "not a multiple of 8", 1, 1, emu::Check::Bounds},
+    {"beyond shared memory", "st.shared.u32 [%s+768], %i;\n", "st.shared.u32 [%s+772], %i;\n",
+     "1024 bytes of shared memory", 64, 1, emu::Check::Bounds},
+    {"write to constants", "mov.u64 %d0, c;\nld.global.u32 %r3, [%d0];\n",
+     "mov.u64 %d0, c;\nst.global.u32 [%d0], %i;\n", "constant memory", 1, 1, emu::Check::Bounds},
+    {"trap", "setp.gt.u32 %p0, %i, 99;\n@%p0 trap;\n", "setp.gt.u32 %p0, %i, 9;\n@%p0 trap;\n", "thread (10,0,0)", 64,
+     1, emu::Check::Bounds},
+    {"shuffle from a lane that is not there", "shfl.sync.down.b32 %r1, %i, 1, 31, -1;\n",
+     "setp.gt.u32 %p0, %i, 3;\n@%p0 exit;\nshfl.sync.down.b32 %r1, %i, 1, 31, 0xf;\n", "takes no part", 32, 1,
+     emu::Check::Bounds},
     {"shuffle for which a lane never comes", "shfl.sync.bfly.b32 %r1, %i, 1, 31, -1;\n",
-        "setp.gt.u32 %p0, %i, 3;\n@%p0 bra W;\nshfl.sync.bfly.b32 %r1, %i, 1, 31, -1;\nbra E;\nW:\nbar.sync 0;\nE:\n", "never come", 32, 1, emu::Check::Bounds},
-    {"lane outside of its own mask", "shfl.sync.bfly.b32 %r1, %i, 1, 31, -1;\n", "shfl.sync.bfly.b32 %r1, %i, 1, 31, 0xffff;\n", "own member mask", 32, 1, emu::Check::Bounds},
-    {"barrier at which a lane never arrives", "bar.sync 0;\n", "setp.eq.u32 %p0, %i, 5;\n@%p0 bra A;\nbar.sync 0;\nbra E;\nA:\nbar.sync 1;\nE:\n", "never arrive", 64, 1, emu::Check::Bounds},
-    {"barrier for a number of threads that never comes", "bar.sync 1, 64;\n", "bar.sync 1, 96;\n", "never arrive", 64, 1, emu::Check::Bounds},
+     "setp.gt.u32 %p0, %i, 3;\n@%p0 bra W;\nshfl.sync.bfly.b32 %r1, %i, 1, 31, -1;\nbra E;\nW:\nbar.sync 0;\nE:\n",
+     "never come", 32, 1, emu::Check::Bounds},
+    {"lane outside of its own mask", "shfl.sync.bfly.b32 %r1, %i, 1, 31, -1;\n",
+     "shfl.sync.bfly.b32 %r1, %i, 1, 31, 0xffff;\n", "own member mask", 32, 1, emu::Check::Bounds},
+    {"barrier at which a lane never arrives", "bar.sync 0;\n",
+     "setp.eq.u32 %p0, %i, 5;\n@%p0 bra A;\nbar.sync 0;\nbra E;\nA:\nbar.sync 1;\nE:\n", "never arrive", 64, 1,
+     emu::Check::Bounds},
+    {"barrier for a number of threads that never comes", "bar.sync 1, 64;\n", "bar.sync 1, 96;\n", "never arrive", 64,
+     1, emu::Check::Bounds},
     {"loop without an end", "nanosleep.u32 1;\n", "L:\nbra L;\n", "has not ended", 64, 1, emu::Check::Bounds},
-    {"barrier in divergent code", "setp.lt.u32 %p0, %i, 40;\nbar.sync 0;\n", "setp.lt.u32 %p0, %i, 40;\n@!%p0 bra E;\nbar.sync 0;\nE:\n", "divergent barrier"},
-    {"barrier in both branches", "bar.sync 0;\n", "setp.lt.u32 %p0, %i, 32;\n@%p0 bra A;\nbar.sync 0;\nbra E;\nA:\nbar.sync 0;\nE:\n", "divergent barrier"},
-    {"read of memory nobody wrote", "ld.global.u32 %r3, [%a];\n", "ld.global.u32 %r3, [blank];\n", "nothing has written", 1, 1},
-    {"read of shared memory nobody wrote", "st.shared.u32 [%s], %i;\nld.shared.u32 %r3, [%s];\n", "st.shared.u32 [%s], %i;\nld.shared.u32 %r3, [%s+256];\n", "nothing has written"},
-    {"read of half a word nobody wrote", "st.shared.u32 [%s], %i;\nld.shared.u32 %r3, [%s];\n", "st.shared.u16 [%s], 7;\nld.shared.u32 %r3, [%s];\n", "nothing has written"},
-    {"read of local memory nobody wrote", "st.local.u32 [lo], %i;\nld.local.u32 %r3, [lo];\n", "st.local.u32 [lo], %i;\nld.local.u32 %r3, [lo+4];\n", "has not written"},
+    {"barrier in divergent code", "setp.lt.u32 %p0, %i, 40;\nbar.sync 0;\n",
+     "setp.lt.u32 %p0, %i, 40;\n@!%p0 bra E;\nbar.sync 0;\nE:\n", "divergent barrier"},
+    {"barrier in both branches", "bar.sync 0;\n",
+     "setp.lt.u32 %p0, %i, 32;\n@%p0 bra A;\nbar.sync 0;\nbra E;\nA:\nbar.sync 0;\nE:\n", "divergent barrier"},
+    {"read of memory nobody wrote", "ld.global.u32 %r3, [%a];\n", "ld.global.u32 %r3, [blank];\n",
+     "nothing has written", 1, 1},
+    {"read of shared memory nobody wrote", "st.shared.u32 [%s], %i;\nld.shared.u32 %r3, [%s];\n",
+     "st.shared.u32 [%s], %i;\nld.shared.u32 %r3, [%s+256];\n", "nothing has written"},
+    {"read of half a word nobody wrote", "st.shared.u32 [%s], %i;\nld.shared.u32 %r3, [%s];\n",
+     "st.shared.u16 [%s], 7;\nld.shared.u32 %r3, [%s];\n", "nothing has written"},
+    {"read of local memory nobody wrote", "st.local.u32 [lo], %i;\nld.local.u32 %r3, [lo];\n",
+     "st.local.u32 [lo], %i;\nld.local.u32 %r3, [lo+4];\n", "has not written"},
     {"no barrier before reading", "st.shared.u32 [%s], %i;\nbar.sync 0;\n" + toNext + "ld.shared.u32 %r3, [%r2];\n",
-        "st.shared.u32 [%s], %i;\n" + toNext + "setp.lt.u32 %p0, %i, 32;\n@%p0 exit;\nld.shared.u32 %r3, [%r2];\n", "shared memory"},
-    {"no barrier before writing again", "st.shared.u32 [%s], %i;\nbar.sync 0;\n" + toNext + "ld.shared.u32 %r3, [%r2];\nbar.sync 0;\nst.shared.u32 [%s], %r3;\n",
-        "st.shared.u32 [%s], %i;\nbar.sync 0;\n" + toNext + "ld.shared.u32 %r3, [%r2];\nst.shared.u32 [%s], %r3;\n", "race in shared memory"},
-    {"two threads write one word", "st.shared.u32 [sm], %r0;\n", "st.shared.u32 [sm], %i;\n", "race in shared memory"}, // the same value is none
-    {"lanes of a warp without bar.warp.sync", "st.shared.u32 [%s], %i;\nbar.warp.sync -1;\n" + inWarp + "ld.shared.u32 %r3, [%r2];\n",
-        "st.shared.u32 [%s], %i;\n" + inWarp + "ld.shared.u32 %r3, [%r2];\n", "race in shared memory"},
-    {"bytes apart", "mov.u32 %r2, sm;\nadd.s32 %r2, %r2, %i;\nst.shared.u8 [%r2], %i;\n", "mov.u32 %r2, sm;\nshr.u32 %r1, %i, 1;\nadd.s32 %r2, %r2, %r1;\nst.shared.u8 [%r2], %i;\n",
-        "race in shared memory"},
-    {"atomics in shared memory", "mov.u32 %r3, 0;\nst.shared.u32 [sm], %r3;\nbar.sync 0;\natom.shared.add.u32 %r1, [sm], 1;\n",
-        "mov.u32 %r3, 0;\nst.shared.u32 [sm], %r3;\nbar.sync 0;\natom.shared.add.u32 %r1, [sm], 1;\nld.shared.u32 %r2, [sm];\n", "race in shared memory"},
-    {"cp.async not waited for", "cp.async.ca.shared.global [%s], [%a], 4;\ncp.async.commit_group;\ncp.async.wait_group 0;\nbar.sync 0;\nld.shared.u32 %r3, [%s];\n",
-        "cp.async.ca.shared.global [%s], [%a], 4;\ncp.async.commit_group;\ncp.async.wait_group 1;\nbar.sync 0;\nld.shared.u32 %r3, [%s];\n", "cp.async"},
-    {"cp.async waited for, no barrier", "cp.async.ca.shared.global [%s], [%a], 4;\ncp.async.wait_all;\nbar.sync 0;\n" + toNext + "ld.shared.u32 %r3, [%r2];\n",
-        "cp.async.ca.shared.global [%s], [%a], 4;\ncp.async.wait_all;\n" + toNext + "ld.shared.u32 %r3, [%r2];\n", ""},
-    {"cp.async over what is being read", "st.shared.u32 [%s], %i;\nbar.sync 0;\n" + toNext + "ld.shared.u32 %r3, [%r2];\nbar.sync 0;\ncp.async.ca.shared.global [%s], [%a], 4;\ncp.async.wait_all;\n",
-        "st.shared.u32 [%s], %i;\nbar.sync 0;\n" + toNext + "ld.shared.u32 %r3, [%r2];\ncp.async.ca.shared.global [%s], [%a], 4;\ncp.async.wait_all;\n", "race in shared memory"},
-    {"blocks write one word", "st.global.u32 [%o], %n;\n", "st.global.u32 [%out], %n;\n", "block 0 (in linear order)", 1, 2},
-    {"a block reads what another wrote", "st.global.u32 [%o], %n;\nld.global.u32 %r3, [%o];\n", "st.global.u32 [%o], 7;\nld.global.u32 %r3, [%out];\n", "block 0 (in linear order)", 1, 2},
-    {"a block writes what another read", "ld.global.u32 %r3, [%out];\nst.global.u32 [%in], 1;\n", "ld.global.u32 %r3, [%out];\nsetp.eq.u32 %p0, %n, 1;\n@%p0 st.global.u32 [%out], 5;\n",
-        "writes what was read", 1, 2},
-    {"blocks add by atomics", "red.global.add.u32 [%out], 1;\n", "ld.global.u32 %r3, [%out];\nadd.s32 %r3, %r3, 1;\nst.global.u32 [%out], %r3;\n", "race in global memory", 1, 2},
-    {"warps of a block through global memory", "st.global.u32 [%o], %i;\nbar.sync 0;\nxor.b32 %r1, %i, 32;\nmul.wide.u32 %d0, %r1, 4;\nadd.s64 %d0, %out, %d0;\nld.global.u32 %r3, [%d0];\n",
-        "st.global.u32 [%o], %i;\nxor.b32 %r1, %i, 32;\nmul.wide.u32 %d0, %r1, 4;\nadd.s64 %d0, %out, %d0;\nld.global.u32 %r3, [%d0];\n", "thread 0 of the same block"},
+     "st.shared.u32 [%s], %i;\n" + toNext + "setp.lt.u32 %p0, %i, 32;\n@%p0 exit;\nld.shared.u32 %r3, [%r2];\n",
+     "shared memory"},
+    {"no barrier before writing again",
+     "st.shared.u32 [%s], %i;\nbar.sync 0;\n" + toNext +
+         "ld.shared.u32 %r3, [%r2];\nbar.sync 0;\nst.shared.u32 [%s], %r3;\n",
+     "st.shared.u32 [%s], %i;\nbar.sync 0;\n" + toNext + "ld.shared.u32 %r3, [%r2];\nst.shared.u32 [%s], %r3;\n",
+     "race in shared memory"},
+    {"two threads write one word", "st.shared.u32 [sm], %r0;\n", "st.shared.u32 [sm], %i;\n",
+     "race in shared memory"}, // the same value is none
+    {"lanes of a warp without bar.warp.sync",
+     "st.shared.u32 [%s], %i;\nbar.warp.sync -1;\n" + inWarp + "ld.shared.u32 %r3, [%r2];\n",
+     "st.shared.u32 [%s], %i;\n" + inWarp + "ld.shared.u32 %r3, [%r2];\n", "race in shared memory"},
+    {"bytes apart", "mov.u32 %r2, sm;\nadd.s32 %r2, %r2, %i;\nst.shared.u8 [%r2], %i;\n",
+     "mov.u32 %r2, sm;\nshr.u32 %r1, %i, 1;\nadd.s32 %r2, %r2, %r1;\nst.shared.u8 [%r2], %i;\n",
+     "race in shared memory"},
+    {"atomics in shared memory",
+     "mov.u32 %r3, 0;\nst.shared.u32 [sm], %r3;\nbar.sync 0;\natom.shared.add.u32 %r1, [sm], 1;\n",
+     "mov.u32 %r3, 0;\nst.shared.u32 [sm], %r3;\nbar.sync 0;\natom.shared.add.u32 %r1, [sm], 1;\nld.shared.u32 %r2, "
+     "[sm];\n",
+     "race in shared memory"},
+    {"cp.async not waited for",
+     "cp.async.ca.shared.global [%s], [%a], 4;\ncp.async.commit_group;\ncp.async.wait_group 0;\nbar.sync "
+     "0;\nld.shared.u32 %r3, [%s];\n",
+     "cp.async.ca.shared.global [%s], [%a], 4;\ncp.async.commit_group;\ncp.async.wait_group 1;\nbar.sync "
+     "0;\nld.shared.u32 %r3, [%s];\n",
+     "cp.async"},
+    {"cp.async waited for, no barrier",
+     "cp.async.ca.shared.global [%s], [%a], 4;\ncp.async.wait_all;\nbar.sync 0;\n" + toNext +
+         "ld.shared.u32 %r3, [%r2];\n",
+     "cp.async.ca.shared.global [%s], [%a], 4;\ncp.async.wait_all;\n" + toNext + "ld.shared.u32 %r3, [%r2];\n", ""},
+    {"cp.async over what is being read",
+     "st.shared.u32 [%s], %i;\nbar.sync 0;\n" + toNext +
+         "ld.shared.u32 %r3, [%r2];\nbar.sync 0;\ncp.async.ca.shared.global [%s], [%a], 4;\ncp.async.wait_all;\n",
+     "st.shared.u32 [%s], %i;\nbar.sync 0;\n" + toNext +
+         "ld.shared.u32 %r3, [%r2];\ncp.async.ca.shared.global [%s], [%a], 4;\ncp.async.wait_all;\n",
+     "race in shared memory"},
+    {"blocks write one word", "st.global.u32 [%o], %n;\n", "st.global.u32 [%out], %n;\n", "block 0 (in linear order)",
+     1, 2},
+    {"a block reads what another wrote", "st.global.u32 [%o], %n;\nld.global.u32 %r3, [%o];\n",
+     "st.global.u32 [%o], 7;\nld.global.u32 %r3, [%out];\n", "block 0 (in linear order)", 1, 2},
+    {"a block writes what another read", "ld.global.u32 %r3, [%out];\nst.global.u32 [%in], 1;\n",
+     "ld.global.u32 %r3, [%out];\nsetp.eq.u32 %p0, %n, 1;\n@%p0 st.global.u32 [%out], 5;\n", "writes what was read", 1,
+     2},
+    {"blocks add by atomics", "red.global.add.u32 [%out], 1;\n",
+     "ld.global.u32 %r3, [%out];\nadd.s32 %r3, %r3, 1;\nst.global.u32 [%out], %r3;\n", "race in global memory", 1, 2},
+    {"warps of a block through global memory",
+     "st.global.u32 [%o], %i;\nbar.sync 0;\nxor.b32 %r1, %i, 32;\nmul.wide.u32 %d0, %r1, 4;\nadd.s64 %d0, %out, "
+     "%d0;\nld.global.u32 %r3, [%d0];\n",
+     "st.global.u32 [%o], %i;\nxor.b32 %r1, %i, 32;\nmul.wide.u32 %d0, %r1, 4;\nadd.s64 %d0, %out, %d0;\nld.global.u32 "
+     "%r3, [%d0];\n",
+     "thread 0 of the same block"},
 };
 
 void planted() {
@@ -175,8 +226,9 @@ void refusals() {
   const auto refused = [](const std::string &body, const std::string &part) {
     Run r = kernel(body);
     const emu::Fault f = run(r);
-    expect(f.code == emu::InvalidPtx && f.text.find(part) != std::string::npos && f.text.compare(0, 9, "PTX line ") == 0,
-        "refusing \"" + body + "\": " + f.text);
+    expect(f.code == emu::InvalidPtx && f.text.find(part) != std::string::npos &&
+               f.text.compare(0, 9, "PTX line ") == 0,
+           "refusing \"" + body + "\": " + f.text);
   };
   refused("frobnicate.u32 %r1, %r2;", "not supported");
   refused("add.f16 %r1, %r2, %r3;", "other forms of add");
@@ -196,10 +248,13 @@ void refusals() {
   std::unique_ptr<emu::Module> m;
   for (const char *text : {"", "not PTX", "\x7f" "ELF"})
     expect(emu::Module::load(text, nullptr, &m).code == emu::InvalidImage, "refusing what is no PTX");
-  expect(emu::Module::load(".version 6.3\n.target sm_70\n.address_size 64\n.visible .entry k(", nullptr, &m).code == emu::InvalidPtx,
-      "refusing half a kernel");
+  expect(emu::Module::load(".version 6.3\n.target sm_70\n.address_size 64\n.visible .entry k(", nullptr, &m).code ==
+             emu::InvalidPtx,
+         "refusing half a kernel");
   // limits of a launch
-  emu::Module::load(".version 6.3\n.target sm_70\n.address_size 64\n.visible .entry k() .maxntid 128, 1, 1 { .shared .b8 s[40000]; ret; }", nullptr, &m);
+  emu::Module::load(".version 6.3\n.target sm_70\n.address_size 64\n.visible .entry k() .maxntid 128, 1, 1 { .shared "
+                    ".b8 s[40000]; ret; }",
+                    nullptr, &m);
   const emu::Kernel &k = *m->kernel("k");
   const emu::Limits limits;
   expect(!emu::validate(k, {1, 1, 1}, {128, 1, 1}, 8000, limits), "a launch within limits");
@@ -208,7 +263,9 @@ void refusals() {
   expect((bool)emu::validate(k, {1, 65536, 1}, {64, 1, 1}, 0, limits), "too many blocks");
   expect((bool)emu::validate(k, {1, 1, 1}, {0, 1, 1}, 0, limits), "an empty block");
   // whatever the text, no crash: cut a valid module at every place, and put nonsense in
-  const std::string good = ".version 6.3\n.target sm_70\n.address_size 64\n.global .u32 g[2] = {1, 2};\n.visible .entry k(.param .u64 p)\n{\n.reg .b32 %r<3>;\n"
+  const std::string good =
+      ".version 6.3\n.target sm_70\n.address_size 64\n.global .u32 g[2] = {1, 2};\n.visible .entry k(.param .u64 "
+      "p)\n{\n.reg .b32 %r<3>;\n"
       ".reg .pred %p;\nL: @%p bra L;\nld.param.u32 %r1, [p];\nsetp.eq.s32 %p|%p, %r1, -1;\nret;\n}\n";
   const auto place = [](emu::Global &) { return emu::Fault{}; };
   for (size_t at = 0; at < good.size(); at++) {

@@ -23,8 +23,9 @@ struct Type {
     return v;
   }
 };
-const std::vector<Type> integers = {{"u8", 'h', 8, false}, {"s8", 'h', 8, true}, {"u16", 'h', 16, false},
-    {"s16", 'h', 16, true}, {"u32", 'r', 32, false}, {"s32", 'r', 32, true}, {"u64", 'l', 64, false}, {"s64", 'l', 64, true}};
+const std::vector<Type> integers = {{"u8", 'h', 8, false},   {"s8", 'h', 8, true},    {"u16", 'h', 16, false},
+                                    {"s16", 'h', 16, true},  {"u32", 'r', 32, false}, {"s32", 'r', 32, true},
+                                    {"u64", 'l', 64, false}, {"s64", 'l', 64, true}};
 
 // In which direction the processor rounds while f runs.
 template <class F> auto rounding(const std::string &how, F f) {
@@ -39,7 +40,8 @@ std::string shape(char d, char s) { return std::string(1, d) + ":" + s; }
 void integerToInteger() {
   for (const Type &d : integers)
     for (const Type &s : integers) {
-      op("cvt." + d.name + "." + s.name, shape(d.kind, s.kind), [=](const In &x) { return (uint64_t)d.of((uint64_t)s.of(x.a)); });
+      op("cvt." + d.name + "." + s.name, shape(d.kind, s.kind),
+         [=](const In &x) { return (uint64_t)d.of((uint64_t)s.of(x.a)); });
       op("cvt.sat." + d.name + "." + s.name, shape(d.kind, s.kind), [=](const In &x) {
         const i128 v = s.of(x.a);
         return (uint64_t)(v < d.low() ? d.low() : v > d.high() ? d.high() : v);
@@ -51,13 +53,14 @@ void integerToInteger() {
       if (t.bits > (wide == 'r' ? 16 : 32)) continue;
       op("cvt." + t.name + ".u32", shape(wide, 'r'), [=](const In &x) { return (uint64_t)t.of(x.a); });
       op("cvt.s32." + t.name, shape('r', wide), [=](const In &x) { return (uint64_t)t.of(x.a); });
-      op("cvt.rn.f32." + t.name, shape('f', wide), [=](const In &x) { return bits((float)(double)(int64_t)t.of(x.a)); });
+      op("cvt.rn.f32." + t.name, shape('f', wide),
+         [=](const In &x) { return bits((float)(double)(int64_t)t.of(x.a)); });
     }
 }
 
 void floatToInteger() {
-  const std::pair<const char *, long double (*)(long double)> ways[] = {{"rni", rintl}, {"rzi", truncl}, {"rmi", floorl},
-      {"rpi", ceill}};
+  const std::pair<const char *, long double (*)(long double)> ways[] = {
+      {"rni", rintl}, {"rzi", truncl}, {"rmi", floorl}, {"rpi", ceill}};
   for (const auto &[way, f] : ways)
     for (const Type &d : integers) {
       const auto clamp = [d, f = f](long double x) -> uint64_t {
@@ -67,8 +70,10 @@ void floatToInteger() {
         if (y > (long double)d.high()) return (uint64_t)d.high();
         return (uint64_t)(i128)y;
       };
-      op(std::string("cvt.") + way + "." + d.name + ".f32", shape(d.kind, 'f'), [=](const In &x) { return clamp(f32(x.a)); });
-      op(std::string("cvt.") + way + "." + d.name + ".f64", shape(d.kind, 'g'), [=](const In &x) { return clamp(f64(x.a)); });
+      op(std::string("cvt.") + way + "." + d.name + ".f32", shape(d.kind, 'f'),
+         [=](const In &x) { return clamp(f32(x.a)); });
+      op(std::string("cvt.") + way + "." + d.name + ".f64", shape(d.kind, 'g'),
+         [=](const In &x) { return clamp(f64(x.a)); });
     }
   for (const auto &[way, f] : ways) {
     op(std::string("cvt.") + way + ".f32.f32", "f:f", [f = f](const In &x) { return bits((float)f(f32(x.a))); });
@@ -157,8 +162,10 @@ void conversions() {
   });
   op("cvt.rn.f16.f32", "h:f", [](const In &x) { return toHalf(f32(x.a)); });
   op("cvt.f32.f16", "f:h", [](const In &x) { return bits((float)fromHalf(x.a & 0xFFFF)); });
-  op("cvt.rn.bf16.f32", "h:f", [](const In &x) { return f32(x.a) != f32(x.a) ? 0x7FFF : shorter(f32(x.a), 16, false) >> 16; });
-  op("cvt.rna.tf32.f32", "r:f", [](const In &x) { return f32(x.a) != f32(x.a) ? 0x7FFFFFFF : shorter(f32(x.a), 13, true); });
+  op("cvt.rn.bf16.f32", "h:f",
+     [](const In &x) { return f32(x.a) != f32(x.a) ? 0x7FFF : shorter(f32(x.a), 16, false) >> 16; });
+  op("cvt.rna.tf32.f32", "r:f",
+     [](const In &x) { return f32(x.a) != f32(x.a) ? 0x7FFFFFFF : shorter(f32(x.a), 13, true); });
   // to generic addresses and back
   for (const std::string space : {"global", "const", "param"}) {
     op("cvta." + space + ".u64", "l:l", [](const In &x) { return x.a; });

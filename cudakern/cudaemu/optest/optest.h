@@ -22,8 +22,8 @@ using Expect = std::function<uint64_t(const In &)>;
 // are not just the result and the operands: "{D}, {A}, {B}, 0x1F".
 void op(const std::string &opcode, const std::string &shape, Expect, double ulps = 0, const std::string &text = "");
 
-// kernel runs PTX of one kernel "k" on memory: `words` 32-bit words in, as many out; parameters: out, in. It returns the
-// fault. Registers and directives are the text's own.
+// kernel runs PTX of one kernel "k" on memory: `words` 32-bit words in, as many out; parameters: out, in. It returns
+// the fault. Registers and directives are the text's own.
 struct Run {
   std::string body;                  // between the braces; %out and %in hold the addresses
   std::string declarations;          // before the kernel

@@ -9,7 +9,8 @@ namespace {
 
 std::string text(long n) { return std::to_string(n); }
 
-const std::string lanesHead = ".reg .b32 %r<12>, %i;\n.reg .b64 %d<6>, %a, %o, %w;\n.reg .f32 %f<20>;\n.reg .pred %p<6>;\n"
+const std::string lanesHead =
+    ".reg .b32 %r<12>, %i;\n.reg .b64 %d<6>, %a, %o, %w;\n.reg .f32 %f<20>;\n.reg .pred %p<6>;\n"
     "mov.u32 %i, %tid.x;\nmul.wide.u32 %w, %i, 4;\nadd.s64 %a, %in, %w;\nadd.s64 %o, %out, %w;\n";
 
 std::vector<uint32_t> values() {
@@ -42,8 +43,8 @@ void shuffles() {
         Run r;
         r.in = values();
         r.out.assign(64, 9);
-        r.body = lanesHead + "ld.global.u32 %r0, [%a];\nshfl.sync." + mode + ".b32 %r1|%p0, %r0, " + text(b) + ", " + text(c) +
-                 ", -1;\nselp.u32 %r2, 1, 0, %p0;\nst.global.u32 [%o], %r1;\nst.global.u32 [%o+128], %r2;\n";
+        r.body = lanesHead + "ld.global.u32 %r0, [%a];\nshfl.sync." + mode + ".b32 %r1|%p0, %r0, " + text(b) + ", " +
+                 text(c) + ", -1;\nselp.u32 %r2, 1, 0, %p0;\nst.global.u32 [%o], %r1;\nst.global.u32 [%o+128], %r2;\n";
         std::vector<uint32_t> want(64);
         for (int l = 0; l < 32; l++) {
           bool in;
@@ -59,8 +60,10 @@ void shuffles() {
   Run r;
   r.in = values();
   r.out.assign(32, 0);
-  r.body = lanesHead + "ld.global.u32 %r0, [%a];\nsetp.lt.u32 %p0, %i, 7;\n@%p0 bra A;\nadd.s32 %r0, %r0, 1;\nbra B;\nA:\nadd.s32 %r0, %r0, 2;\nB:\n"
-           "shfl.sync.idx.b32 %r0, %r0, %i, 0x1f, -1;\nsub.s32 %r1, 31, %i;\nshfl.sync.idx.b32 %r0, %r0, %r1, 31, 0xffffffff;\nst.global.u32 [%o], %r0;\n";
+  r.body = lanesHead + "ld.global.u32 %r0, [%a];\nsetp.lt.u32 %p0, %i, 7;\n@%p0 bra A;\nadd.s32 %r0, %r0, 1;\nbra "
+                       "B;\nA:\nadd.s32 %r0, %r0, 2;\nB:\n"
+                       "shfl.sync.idx.b32 %r0, %r0, %i, 0x1f, -1;\nsub.s32 %r1, 31, %i;\nshfl.sync.idx.b32 %r0, %r0, "
+                       "%r1, 31, 0xffffffff;\nst.global.u32 [%o], %r0;\n";
   std::vector<uint32_t> want(32);
   for (size_t l = 0; l < 32; l++) want[l] = r.in[31 - l] + (31 - l < 7 ? 2 : 1);
   clean(r, "shfl in place");
@@ -69,8 +72,9 @@ void shuffles() {
   Run h;
   h.in = values();
   h.out.assign(32, 0);
-  h.body = lanesHead + "ld.global.u32 %r0, [%a];\nsetp.lt.u32 %p0, %i, 16;\n@%p0 bra A;\nshfl.sync.bfly.b32 %r1, %r0, 1, 31, 0xffff0000;\nbra B;\n"
-           "A:\nshfl.sync.bfly.b32 %r1, %r0, 2, 31, 0x0000ffff;\nB:\nst.global.u32 [%o], %r1;\n";
+  h.body = lanesHead + "ld.global.u32 %r0, [%a];\nsetp.lt.u32 %p0, %i, 16;\n@%p0 bra A;\nshfl.sync.bfly.b32 %r1, %r0, "
+                       "1, 31, 0xffff0000;\nbra B;\n"
+                       "A:\nshfl.sync.bfly.b32 %r1, %r0, 2, 31, 0x0000ffff;\nB:\nst.global.u32 [%o], %r1;\n";
   for (size_t l = 0; l < 32; l++) want[l] = h.in[l ^ (l < 16 ? 2 : 1)];
   clean(h, "shfl of halves");
   same(h.out, want, "shfl of halves");
@@ -82,12 +86,15 @@ void votes() {
     r.in.assign(32, 0);
     for (int l = 0; l < 32; l++) r.in[(size_t)l] = set >> l & 1;
     r.out.assign(32 * 8, 0);
-    r.body = lanesHead + "ld.global.u32 %r0, [%a];\nsetp.ne.u32 %p0, %r0, 0;\n"
+    r.body = lanesHead +
+             "ld.global.u32 %r0, [%a];\nsetp.ne.u32 %p0, %r0, 0;\n"
              "vote.sync.all.pred %p1, %p0, -1;\nvote.sync.any.pred %p2, %p0, -1;\nvote.sync.uni.pred %p3, %p0, -1;\n"
-             "vote.sync.ballot.b32 %r4, %p0, -1;\nselp.u32 %r1, 1, 0, %p1;\nselp.u32 %r2, 1, 0, %p2;\nselp.u32 %r3, 1, 0, %p3;\n"
+             "vote.sync.ballot.b32 %r4, %p0, -1;\nselp.u32 %r1, 1, 0, %p1;\nselp.u32 %r2, 1, 0, %p2;\nselp.u32 %r3, 1, "
+             "0, %p3;\n"
              "vote.sync.all.pred %p4, !%p0, -1;\nselp.u32 %r5, 1, 0, %p4;\nmatch.any.sync.b32 %r6, %r0, -1;\n"
              "cvt.u64.u32 %d0, %r0;\nmatch.any.sync.b64 %r8, %d0, -1;\n"
-             "match.all.sync.b32 %r7|%p5, %r0, -1;\nselp.u32 %r9, 1, 0, %p5;\nadd.s32 %r7, %r7, %r9;\nmatch.all.sync.b64 %r9|%p5, %d0, -1;\nsub.s32 %r8, %r8, %r6;\nadd.s32 %r7, %r7, %r8;\n";
+             "match.all.sync.b32 %r7|%p5, %r0, -1;\nselp.u32 %r9, 1, 0, %p5;\nadd.s32 %r7, %r7, "
+             "%r9;\nmatch.all.sync.b64 %r9|%p5, %d0, -1;\nsub.s32 %r8, %r8, %r6;\nadd.s32 %r7, %r7, %r8;\n";
     for (int k = 1; k <= 7; k++) r.body += "st.global.u32 [%o+" + text(128 * k) + "], %r" + text(k) + ";\n";
     r.body += "st.global.u32 [%o], %r9;\n";
     std::vector<uint32_t> want(32 * 8);
@@ -107,7 +114,8 @@ void votes() {
     covered(o);
   Run r;
   r.out.assign(32, 0);
-  r.body = lanesHead + "mov.u32 %r0, 0;\nsetp.lt.u32 %p0, %i, 5;\n@%p0 bra A;\nbra B;\nA:\nactivemask.b32 %r0;\nB:\nst.global.u32 [%o], %r0;\n";
+  r.body = lanesHead + "mov.u32 %r0, 0;\nsetp.lt.u32 %p0, %i, 5;\n@%p0 bra A;\nbra B;\nA:\nactivemask.b32 "
+                       "%r0;\nB:\nst.global.u32 [%o], %r0;\n";
   std::vector<uint32_t> want(32, 0);
   for (int l = 0; l < 5; l++) want[(size_t)l] = 31;
   clean(r, "activemask");
@@ -147,11 +155,14 @@ void matrices() {
       r.in[i] = (uint32_t)bits((float)m[i]) | (i < (size_t)(24 * K) ? 0x0FFF : 0); // low bits of tf32 are dropped
     }
     r.out.assign(128, 0);
-    // from the manual's figures: a[row][col], row = lane/4 (+8), col = lane%4 (+4); b[row][col], row = lane%4 (+4), col = lane/4
+    // from the manual's figures: a[row][col], row = lane/4 (+8), col = lane%4 (+4); b[row][col], row = lane%4 (+4),
+    // col = lane/4
     r.body = lanesHead + "shr.u32 %r0, %i, 2;\nand.b32 %r1, %i, 3;\n";
     const int aRegs = K / 2, bRegs = K / 4;
-    const auto load = [&](const std::string &f, long base, const std::string &row, long rowAdd, const std::string &col, long colAdd, long pitch) {
-      r.body += "mad.lo.s32 %r2, " + row + ", " + text(pitch) + ", " + col + ";\nadd.s32 %r2, %r2, " + text(base + rowAdd * pitch + colAdd) +
+    const auto load = [&](const std::string &f, long base, const std::string &row, long rowAdd, const std::string &col,
+                          long colAdd, long pitch) {
+      r.body += "mad.lo.s32 %r2, " + row + ", " + text(pitch) + ", " + col + ";\nadd.s32 %r2, %r2, " +
+                text(base + rowAdd * pitch + colAdd) +
                 ";\nmul.wide.u32 %d0, %r2, 4;\nadd.s64 %d0, %in, %d0;\nld.global.f32 " + f + ", [%d0];\n";
     };
     std::string a, b, c, d;
@@ -199,10 +210,13 @@ void asynchronous() {
         for (size_t i = 0; i < r.in.size(); i++) r.in[i] = (uint32_t)(i * 0x9E3779B9u + 0x01020304);
         r.out.assign(r.in.size(), 1);
         const std::string n = text(size);
-        r.body = lanesHead + ".shared .align 16 .b8 sm[512];\nmul.wide.u32 %d0, %i, " + n + ";\nadd.s64 %d1, %in, %d0;\nmov.u32 %r0, sm;\nmad.lo.s32 %r0, %i, " + n +
-                 ", %r0;\ncp.async." + how + ".shared.global [%r0], [%d1], " + n + (valid >= 0 ? ", " + text(valid) : "") + ";\n"
+        r.body = lanesHead + ".shared .align 16 .b8 sm[512];\nmul.wide.u32 %d0, %i, " + n +
+                 ";\nadd.s64 %d1, %in, %d0;\nmov.u32 %r0, sm;\nmad.lo.s32 %r0, %i, " + n + ", %r0;\ncp.async." + how +
+                 ".shared.global [%r0], [%d1], " + n + (valid >= 0 ? ", " + text(valid) : "") +
+                 ";\n"
                  "cp.async.commit_group;\ncp.async.wait_group 0;\nbar.sync 0;\nadd.s64 %d3, %out, %d0;\n";
-        for (int b = 0; b < size; b += 4) r.body += "ld.shared.u32 %r1, [%r0+" + text(b) + "];\nst.global.u32 [%d3+" + text(b) + "], %r1;\n";
+        for (int b = 0; b < size; b += 4)
+          r.body += "ld.shared.u32 %r1, [%r0+" + text(b) + "];\nst.global.u32 [%d3+" + text(b) + "], %r1;\n";
         std::vector<uint32_t> want = r.in;
         if (valid >= 0)
           for (int l = 0; l < 32; l++)
@@ -217,9 +231,11 @@ void asynchronous() {
   r.in.assign(64, 0);
   for (uint32_t i = 0; i < 64; i++) r.in[i] = i + 100;
   r.out.assign(64, 1);
-  r.body = lanesHead + ".shared .align 16 .b8 sm[256];\nmov.u32 %r0, sm;\nmad.lo.s32 %r0, %i, 4, %r0;\ncp.async.ca.shared.global [%r0], [%a], 4;\ncp.async.commit_group;\n"
-           "cp.async.ca.shared.global [%r0+128], [%a+128], 4;\ncp.async.commit_group;\ncp.async.wait_group 1;\nld.shared.u32 %r1, [%r0];\nst.global.u32 [%o], %r1;\n"
-           "cp.async.wait_all;\nld.shared.u32 %r1, [%r0+128];\nst.global.u32 [%o+128], %r1;\n";
+  r.body = lanesHead + ".shared .align 16 .b8 sm[256];\nmov.u32 %r0, sm;\nmad.lo.s32 %r0, %i, 4, "
+                       "%r0;\ncp.async.ca.shared.global [%r0], [%a], 4;\ncp.async.commit_group;\n"
+                       "cp.async.ca.shared.global [%r0+128], [%a+128], 4;\ncp.async.commit_group;\ncp.async.wait_group "
+                       "1;\nld.shared.u32 %r1, [%r0];\nst.global.u32 [%o], %r1;\n"
+                       "cp.async.wait_all;\nld.shared.u32 %r1, [%r0+128];\nst.global.u32 [%o+128], %r1;\n";
   clean(r, "two groups");
   same(r.out, r.in, "two groups");
   for (const char *o : {"cp.async.ca.shared.global", "cp.async.cg.shared.global", "cp.async.ca.shared.global.L2::64B",
