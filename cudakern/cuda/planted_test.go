@@ -209,7 +209,11 @@ const opsVariable = "COLONNADE_CUDA_TEST_OPS"
 
 func init() {
 	cases["ops"] = func() error {
-		d, err := openWith("cuda:0")
+		var options []Option
+		if os.Getenv(exactVariable) != "" {
+			options = append(options, Exact())
+		}
+		d, err := openWith("cuda:0", options...)
 		if err != nil {
 			return err
 		}
