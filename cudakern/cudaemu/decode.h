@@ -24,9 +24,9 @@ struct Entry {
   Handler fn;
   // operands, in order of the text: field of Inst and width. Fields: d e (destinations) a b c f (sources) are slots,
   // v is a vector of registers to vec[], A an address to a and imm, B one to b and imm2, i an immediate to imm, n one
-  // to bytes, x a vector to the next elements of `more` (x: destination, y: source). "d|e" is two destinations with a bar
-  // between, of which the second may be missing. Widths: 2 4 8 bytes, s f32, t f64, p predicate; "~": a register may be
-  // wider or narrower. An operand in parentheses may be missing: then its slot holds zeros.
+  // to bytes, x a vector to the next elements of `more` (x: destination, y: source). "d|e" is two destinations with a
+  // bar between, of which the second may be missing. Widths: 2 4 8 bytes, s f32, t f64, p predicate; "~": a register
+  // may be wider or narrower. An operand in parentheses may be missing: then its slot holds zeros.
   const char *operands;
   Class cls = Class::Integer;
   uint8_t mode = 0;
