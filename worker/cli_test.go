@@ -206,7 +206,8 @@ func TestFactsAsJSON(t *testing.T) {
 	p = command(ctx, "devices", "--json")
 	var devices []deviceFact
 	err = json.Unmarshal([]byte(p.out), &devices)
-	if err != nil || p.code != 0 || len(devices) < len(deviceKinds) || devices[len(devices)-1].Numerics != "ref/1/float64" {
+	if err != nil || p.code != 0 || len(devices) < len(deviceKinds) ||
+		devices[len(devices)-1].Numerics != "ref/1/float64" {
 		t.Errorf("devices: %+v, %v", p, err)
 	}
 	if p = command(ctx, "devices"); p.code != 0 || strings.Count(p.out, "\n") < 1+len(deviceKinds) {

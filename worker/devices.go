@@ -72,6 +72,9 @@ func findDevice(name string) (func(cudakern.Settings) (cudakern.Device, error), 
 		}
 		return func(s cudakern.Settings) (cudakern.Device, error) {
 			d, err := k.open(name, s)
+			if err != nil && k.name == "cuda" {
+				return nil, err // it says which of several
+			}
 			if err != nil {
 				return nil, fmt.Errorf("open device %s: %w", name, err)
 			}

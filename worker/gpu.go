@@ -129,7 +129,8 @@ func (c *runCmd) runAll(ctx context.Context, con console, log *slog.Logger) erro
 		return usageError{errors.New("--all-gpus and --device: give one of them")}
 	}
 	if !strings.HasSuffix(c.Listen, ":0") {
-		return usageError{fmt.Errorf("--all-gpus with --listen %s: several workers cannot share a port; end it in :0", c.Listen)}
+		return usageError{fmt.Errorf("--all-gpus with --listen %s: several workers cannot share a port; end it in :0",
+			c.Listen)}
 	}
 	driver := cuda.List()
 	if driver.Error != "" {
@@ -140,7 +141,7 @@ func (c *runCmd) runAll(ctx context.Context, con console, log *slog.Logger) erro
 		return fmt.Errorf("--all-gpus: %w", err)
 	}
 	if len(models(driver)) > 1 {
-		log.Info("the GPUs are of several kinds: a job that uses more than one is as fast as the slowest, and has the same bits",
+		log.Info("the GPUs are of several kinds: a job on more than one is as fast as the slowest, with the same bits",
 			"models", strings.Join(models(driver), ", "))
 	}
 	var wait sync.WaitGroup

@@ -21,7 +21,8 @@ const (
 	knownRate  = "0.02"
 )
 
-// Tolerated differences of a loss from the reference's: float32 drifts a little in every step, operands of 10 bits more.
+// Tolerated differences of a loss from the reference's: float32 drifts a little in every step, operands of 10 bits
+// more.
 const (
 	knownError     = 1e-4
 	knownErrorTF32 = 2e-2

@@ -34,6 +34,8 @@ type Device struct {
 	lost   atomic.Pointer[lostError]
 	dry    bool // no GPU is asked anything: see Needs
 
+	onlyTile tile // of tests: what products are made of where there is such a kernel
+
 	heapMu sync.Mutex
 	heap   heap
 
@@ -82,11 +84,11 @@ func openWith(name string, options ...Option) (*Device, error) {
 		o(&c)
 	}
 	if err := driverWorks(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	dev, err := find(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	d := &Device{config: c, name: fmt.Sprintf("cuda:%d", int(dev)), dev: dev,
 		mappings: map[[ipcBytes]byte]*mapping{}, asked: map[cu.Device]bool{},
@@ -99,14 +101,21 @@ func openWith(name string, options ...Option) (*Device, error) {
 	return d, nil
 }
 
+// oldestCapability is that of image A.
+const oldestCapability = 70
+
 // begin makes the device's thread one that drives the GPU.
 func (d *Device) begin() (err error) {
 	if d.props, err = properties(d.dev); err != nil {
 		return err
 	}
+	if d.props.capability() < oldestCapability {
+		return cannot("%s has compute capability %d.%d, and our kernels run from 7.0 on (Volta, Turing and newer)",
+			d.props.model, d.props.major, d.props.minor)
+	}
 	if d.tf32 && d.props.capability() < 80 {
-		return fmt.Errorf("%s has compute capability %d.%d, and TF32 wants 8.0: %w", d.props.model, d.props.major,
-			d.props.minor, cudakern.ErrUnsupported)
+		return cannot("%s has compute capability %d.%d, and TF32 wants 8.0; leave --tf32 out", d.props.model,
+			d.props.major, d.props.minor)
 	}
 	// A thread that waits sleeps: the processor has images to decode. Refused when the context is there already.
 	_ = d.dev.SetPrimaryCtxFlags(cu.SchedBlockingSync)
@@ -123,6 +132,11 @@ func (d *Device) begin() (err error) {
 	}
 	if d.module, d.image, err = loadKernels(d.props.capability()); err != nil {
 		return err
+	}
+	if d.tf32 && d.image == 'A' {
+		err = cannot("the driver takes only the older image of our kernels, which has no TF32; install a newer driver, " +
+			"or leave --tf32 out")
+		return first(err, failed(d.module.Unload(), "cuModuleUnload", ""))
 	}
 	if d.zeroes, err = cu.MakeStream(cu.NonBlocking); err != nil {
 		return first(failed(err, "cuStreamCreate", ""), failed(d.module.Unload(), "cuModuleUnload", ""))

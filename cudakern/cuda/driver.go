@@ -11,22 +11,33 @@ import (
 	"strings"
 
 	"gorgonia.org/cu"
-
-	"colonnade/cudakern"
 )
+
+// oldestDriver is the version of CUDA that takes PTX 6.3, as image A of the kernels is.
+const oldestDriver = 10000
 
 // driverWorks says why no GPU can be driven, nil if one can.
 func driverWorks() error {
 	rc := int(C.colonnadeDriverInit())
 	if why := C.GoString(C.colonnadeDriverReason()); why != "" {
-		return fmt.Errorf("no CUDA driver (%s); install NVIDIA's driver: %w", why, cudakern.ErrUnsupported)
+		return cannot("no CUDA driver (%s); install NVIDIA's driver", why)
 	}
+	return startError(rc, cu.Version())
+}
+
+// startError is what cuInit's answer and the driver's version mean.
+func startError(rc, driver int) error {
 	switch {
 	case rc == codeNoDevice:
-		return fmt.Errorf("the CUDA driver finds no GPU; see nvidia-smi, and CUDA_VISIBLE_DEVICES if it is set: %w",
-			cudakern.ErrUnsupported)
+		return cannot("the CUDA driver finds no GPU; see nvidia-smi, and CUDA_VISIBLE_DEVICES if it is set")
+	case rc == codeMismatch:
+		return cannot("the CUDA driver was updated, and the kernel's part of it is older; restart the machine")
 	case rc != 0:
-		return fmt.Errorf("the CUDA driver does not start: %w", &Error{Call: "cuInit", Code: rc})
+		return fmt.Errorf("the CUDA driver does not start; see nvidia-smi: %w", &Error{Call: "cuInit", Code: rc})
+	}
+	if driver > 0 && driver < oldestDriver {
+		return cannot("the CUDA driver is too old: it speaks CUDA %s, and our kernels need %s; install a newer driver",
+			version(driver), version(oldestDriver))
 	}
 	return nil
 }
@@ -35,13 +46,15 @@ func driverWorks() error {
 func find(name string) (cu.Device, error) {
 	n, err := cu.NumDevices()
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", name, failed(err, "cuDeviceGetCount", ""))
+		return 0, failed(err, "cuDeviceGetCount", "")
 	}
 	which := strings.TrimPrefix(name, "cuda:")
 	if i, err := strconv.Atoi(which); err == nil {
-		if i < 0 || i >= n {
-			return 0, fmt.Errorf("%s: there are %d GPUs, cuda:0 to cuda:%d; see: worker devices: %w", name, n, n-1,
-				cudakern.ErrUnsupported)
+		switch {
+		case i < 0 || i >= n && n == 1:
+			return 0, cannot("the only GPU is cuda:0; see: worker devices")
+		case i >= n:
+			return 0, cannot("there are %d GPUs, cuda:0 to cuda:%d; see: worker devices", n, n-1)
 		}
 		d, err := cu.GetDevice(i)
 		return d, failed(err, "cuDeviceGet", name)
@@ -50,13 +63,13 @@ func find(name string) (cu.Device, error) {
 	for i := range n {
 		d, err := cu.GetDevice(i)
 		if err != nil {
-			return 0, fmt.Errorf("%s: %w", name, failed(err, "cuDeviceGet", strconv.Itoa(i)))
+			return 0, failed(err, "cuDeviceGet", strconv.Itoa(i))
 		}
 		id, err := d.UUID()
 		if err != nil {
-			return 0, fmt.Errorf("%s: %w", name, failed(err, "cuDeviceGetUuid", strconv.Itoa(i)))
+			return 0, failed(err, "cuDeviceGetUuid", strconv.Itoa(i))
 		}
-		if uuid := "GPU-" + id.String(); strings.HasPrefix(uuid, which) && which != "" {
+		if strings.HasPrefix("GPU-"+id.String(), which) && len(which) > len("GPU-") {
 			found = append(found, d)
 		}
 	}
@@ -64,9 +77,9 @@ func find(name string) (cu.Device, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return 0, fmt.Errorf("%s: no GPU of that name; see: worker devices: %w", name, cudakern.ErrUnsupported)
+		return 0, cannot("no GPU of that name; see: worker devices")
 	}
-	return 0, fmt.Errorf("%s: %d GPUs begin so; write more of the UUID: %w", name, len(found), cudakern.ErrUnsupported)
+	return 0, cannot("%d GPUs begin so; write more of the UUID", len(found))
 }
 
 // sharedOptIn is CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, which gorgonia.org/cu does not know.

@@ -31,6 +31,14 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// unusable is why a GPU cannot be driven, in its own words; it is ErrUnsupported without saying so.
+type unusable struct{ words string }
+
+func (u *unusable) Error() string { return u.words }
+func (u *unusable) Unwrap() error { return cudakern.ErrUnsupported }
+
+func cannot(format string, args ...any) error { return &unusable{fmt.Sprintf(format, args...)} }
+
 // Unwrap is the error of package cudakern that a caller decides on, nil if there is none for the code.
 func (e *Error) Unwrap() error {
 	switch {

@@ -73,7 +73,7 @@ func describe(dev cu.Device) GPU {
 	g.Capability = fmt.Sprintf("%d.%d", p.major, p.minor)
 	g.Image, g.Numerics = string(imageOrder(p.capability())[0]), numerics(false)
 	g.Flops, g.Bandwidth = p.flops(), p.bandwidth()
-	if p.capability() < 70 {
+	if p.capability() < oldestCapability {
 		g.Warnings = append(g.Warnings, "its compute capability is below 7.0: our kernels do not run on it")
 	}
 	return g

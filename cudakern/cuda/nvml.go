@@ -10,8 +10,6 @@ import (
 	"sync"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
-
-	"colonnade/cudakern"
 )
 
 // libraryVariable names the library to ask for health instead of libnvidia-ml.so.1: for tests.
@@ -30,7 +28,7 @@ var startManagement = sync.OnceValues(func() (*management, error) {
 	}
 	lib := nvml.New(options...)
 	if rc := lib.Init(); rc != nvml.SUCCESS {
-		return nil, fmt.Errorf("NVIDIA's management library does not start: %w (%w)", said(rc), cudakern.ErrUnsupported)
+		return nil, cannot("NVIDIA's management library does not start: %v", said(rc))
 	}
 	return &management{lib}, nil
 })
@@ -210,9 +208,10 @@ func Watch(ctx context.Context, uuid string, report func(xid uint64, lost bool))
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range []string{"nvmlEventSetCreate", "nvmlDeviceRegisterEvents", "nvmlEventSetWait_v2", "nvmlEventSetFree"} {
+	for _, s := range []string{"nvmlEventSetCreate", "nvmlDeviceRegisterEvents", "nvmlEventSetWait_v2",
+		"nvmlEventSetFree"} {
 		if !m.has(s) {
-			return nil, fmt.Errorf("watch for Xid errors: %w (%w)", said(nvml.ERROR_FUNCTION_NOT_FOUND), cudakern.ErrUnsupported)
+			return nil, cannot("watch for Xid errors: %v", said(nvml.ERROR_FUNCTION_NOT_FOUND))
 		}
 	}
 	d, err := m.device(uuid)

@@ -139,7 +139,7 @@ func (o *conv) newWindows(pass string, phases []phase, w windows) (*windows, err
 		w.tile = tile{64, 64}
 		pass += "_wide"
 	} else {
-		w.tile = pick(w.maps, w.images*widest, len(phases), false, tile{128, 128}, tile{64, 128}, tile{64, 64})
+		w.tile = o.d.pick(w.maps, w.images*widest, len(phases), false, tile{128, 128}, tile{64, 128}, tile{64, 64})
 	}
 	w.kernel = o.d.kernelName(pass, w.tile)
 	w.pitch = ceil(w.maps, w.tile.m) * w.tile.m
@@ -208,11 +208,11 @@ func (o *conv) newGradient(taps []tap) (g gradient, err error) {
 		g.tile = tile{64, 64}
 		pass += "_wide"
 	} else {
-		g.tile = pick(c.Out, columns, 1, true, tile{128, 128}, tile{64, 128}, tile{64, 64})
+		g.tile = o.d.pick(c.Out, columns, 1, true, tile{128, 128}, tile{64, 128}, tile{64, 64})
 	}
 	g.kernel = o.d.kernelName(pass, g.tile)
 	// Images whole: a part is a sum of at least leastPart pixels.
-	g.parts, g.each = cut(g.tile, c.Out, columns, c.N, ceil(leastPart, plane), 1)
+	g.parts, g.each = cut(c.Out, columns, c.N, ceil(leastPart, plane), 1)
 	g.biasParts = min(max(2*wanted/c.Out, 1), c.N)
 	g.biasEach = ceil(c.N, g.biasParts)
 	g.biasParts = ceil(c.N, g.biasEach)
@@ -325,7 +325,8 @@ func (o *conv) Algorithms() (forward, data, weights string) {
 
 func (o *conv) Forward(s cudakern.Stream, x, w, b, y cudakern.Buffer) error {
 	a := o.arguments(s)
-	from, by, to := a.floats("x", x, o.desc.XShape()), a.floats("w", w, o.desc.WShape()), a.floats("y", y, o.desc.YShape())
+	from, by := a.floats("x", x, o.desc.XShape()), a.floats("w", w, o.desc.WShape())
+	to := a.floats("y", y, o.desc.YShape())
 	var bias *buffer
 	if o.desc.Bias {
 		bias = a.floats("b", b, cudakern.Shape{o.desc.Out})
@@ -338,7 +339,8 @@ func (o *conv) Forward(s cudakern.Stream, x, w, b, y cudakern.Buffer) error {
 
 func (o *conv) BackwardData(s cudakern.Stream, dy, w, dx cudakern.Buffer) error {
 	a := o.arguments(s)
-	from, by, to := a.floats("dy", dy, o.desc.YShape()), a.floats("w", w, o.desc.WShape()), a.floats("dx", dx, o.desc.XShape())
+	from, by := a.floats("dy", dy, o.desc.YShape()), a.floats("w", w, o.desc.WShape())
+	to := a.floats("dx", dx, o.desc.XShape())
 	if a.err != nil {
 		return a.err
 	}
@@ -350,7 +352,8 @@ func (o *conv) BackwardData(s cudakern.Stream, dy, w, dx cudakern.Buffer) error 
 
 func (o *conv) BackwardWeights(s cudakern.Stream, x, dy, dw, db cudakern.Buffer) error {
 	a := o.arguments(s)
-	in, from, to := a.floats("x", x, o.desc.XShape()), a.floats("dy", dy, o.desc.YShape()), a.floats("dw", dw, o.desc.WShape())
+	in, from := a.floats("x", x, o.desc.XShape()), a.floats("dy", dy, o.desc.YShape())
+	to := a.floats("dw", dw, o.desc.WShape())
 	var bias *buffer
 	if o.desc.Bias {
 		bias = a.floats("db", db, cudakern.Shape{o.desc.Out})
@@ -368,8 +371,9 @@ func (o *conv) weightGradient(st *stream, x, dy, dw *buffer) error {
 	if g.parts > 1 {
 		out = o.scratch
 	}
-	err := o.d.launch(st, g.kernel, dim{ceil(columns, g.tile.n), ceil(c.Out, g.tile.m), g.parts}, g.tile.block(), 0, c.N, g.each,
-		c.Out, columns, c.OutH*c.OutW, c.H, c.W, uint32(c.In*c.H*c.W), g.pixels, g.tapTable, x, dy, out)
+	grid := dim{ceil(columns, g.tile.n), ceil(c.Out, g.tile.m), g.parts}
+	err := o.d.launch(st, g.kernel, grid, g.tile.block(), 0, c.N, g.each, c.Out, columns, c.OutH*c.OutW,
+		c.H, c.W, uint32(c.In*c.H*c.W), g.pixels, g.tapTable, x, dy, out)
 	if err != nil || g.parts == 1 {
 		return err
 	}

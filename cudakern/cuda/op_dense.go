@@ -29,10 +29,14 @@ type product struct {
 // leastPart is how long a part of a sum is at least: less would cost more in adding parts than is won.
 const leastPart = 128
 
+// mostFeatures keeps places within the 128 rows that a tile reads within 32 bits (kernels/dense.h).
+const mostFeatures = 1 << 24
+
 func (d *Device) newProduct(pass string, m, n, k, pitchA, pitchB int) product {
-	p := product{tile: pick(m, n, 1, true, tile{128, 128}, tile{64, 64}), m: m, n: n, k: k, pitchA: pitchA, pitchB: pitchB}
+	p := product{m: m, n: n, k: k, pitchA: pitchA, pitchB: pitchB}
+	p.tile = d.pick(m, n, 1, true, tile{128, 128}, tile{64, 64})
 	p.kernel = d.kernelName(pass, p.tile)
-	p.parts, p.each = cut(p.tile, m, n, k, leastPart, 8)
+	p.parts, p.each = cut(m, n, k, leastPart, 8)
 	return p
 }
 
@@ -51,6 +55,9 @@ func newDense(d *Device, c cudakern.DenseDesc) (cudakern.Dense, error) {
 	name := fmt.Sprintf("dense %+v", c)
 	if err := countable(name, c.XShape(), c.WShape(), c.YShape()); err != nil {
 		return nil, err
+	}
+	if max(c.In, c.Out) > mostFeatures {
+		return nil, fmt.Errorf("%s: at most %d features are supported: %w", name, mostFeatures, cudakern.ErrUnsupported)
 	}
 	o := &dense{op: d.newOp(name), desc: c}
 	o.forward = d.newProduct("dense_forward", c.N, c.Out, c.In, c.In, c.In)
@@ -83,12 +90,14 @@ func (o *dense) Algorithms() (forward, data, weights string) {
 // run enqueues a pass.
 func (o *dense) run(st *stream, p product, flags int, a, b, bias, out *buffer) error {
 	grid := dim{ceil(p.n, p.tile.n), ceil(p.m, p.tile.m), p.parts}
-	if p.parts == 1 {
-		return o.d.launch(st, p.kernel, grid, p.tile.block(), 0, p.m, p.n, p.k, p.each, p.pitchA, p.pitchB, flags, a, b, bias, out)
+	multiply := func(flags int, bias, out *buffer) error {
+		return o.d.launch(st, p.kernel, grid, p.tile.block(), 0, p.m, p.n, p.k, p.each, p.pitchA, p.pitchB, flags, a, b, bias,
+			out)
 	}
-	err := o.d.launch(st, p.kernel, grid, p.tile.block(), 0, p.m, p.n, p.k, p.each, p.pitchA, p.pitchB, 0, a, b, (*buffer)(nil),
-		o.scratch)
-	if err != nil {
+	if p.parts == 1 {
+		return multiply(flags, bias, out)
+	}
+	if err := multiply(0, nil, o.scratch); err != nil {
 		return err
 	}
 	return o.sumParts(st, p.m*p.n, p.parts, p.n, flags, o.scratch, bias, out)
@@ -96,7 +105,8 @@ func (o *dense) run(st *stream, p product, flags int, a, b, bias, out *buffer) e
 
 func (o *dense) Forward(s cudakern.Stream, x, w, b, y cudakern.Buffer) error {
 	a := o.arguments(s)
-	from, by, to := a.floats("x", x, o.desc.XShape()), a.floats("w", w, o.desc.WShape()), a.floats("y", y, o.desc.YShape())
+	from, by := a.floats("x", x, o.desc.XShape()), a.floats("w", w, o.desc.WShape())
+	to := a.floats("y", y, o.desc.YShape())
 	var bias *buffer
 	if o.desc.Bias {
 		bias = a.floats("b", b, cudakern.Shape{o.desc.Out})
@@ -109,7 +119,8 @@ func (o *dense) Forward(s cudakern.Stream, x, w, b, y cudakern.Buffer) error {
 
 func (o *dense) BackwardData(s cudakern.Stream, dy, w, dx cudakern.Buffer) error {
 	a := o.arguments(s)
-	from, by, to := a.floats("dy", dy, o.desc.YShape()), a.floats("w", w, o.desc.WShape()), a.floats("dx", dx, o.desc.XShape())
+	from, by := a.floats("dy", dy, o.desc.YShape()), a.floats("w", w, o.desc.WShape())
+	to := a.floats("dx", dx, o.desc.XShape())
 	if a.err != nil {
 		return a.err
 	}
@@ -121,7 +132,8 @@ func (o *dense) BackwardData(s cudakern.Stream, dy, w, dx cudakern.Buffer) error
 
 func (o *dense) BackwardWeights(s cudakern.Stream, x, dy, dw, db cudakern.Buffer) error {
 	a := o.arguments(s)
-	in, from, to := a.floats("x", x, o.desc.XShape()), a.floats("dy", dy, o.desc.YShape()), a.floats("dw", dw, o.desc.WShape())
+	in, from := a.floats("x", x, o.desc.XShape()), a.floats("dy", dy, o.desc.YShape())
+	to := a.floats("dw", dw, o.desc.WShape())
 	var bias *buffer
 	if o.desc.Bias {
 		bias = a.floats("db", db, cudakern.Shape{o.desc.Out})

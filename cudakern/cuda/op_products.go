@@ -34,10 +34,13 @@ const (
 
 // pick chooses the tile for m x n: the one with the least work in the busiest processor, what is beyond the matrix
 // counted. parted products are cut further until all are busy, so of theirs the whole work counts.
-func pick(m, n, layers int, parted bool, among ...tile) tile {
+func (d *Device) pick(m, n, layers int, parted bool, among ...tile) tile {
 	var best tile
 	least := math.Inf(1)
 	for _, t := range among {
+		if t == d.onlyTile {
+			return t
+		}
 		blocks := float64(ceil(m, t.m)) * float64(ceil(n, t.n)) * float64(layers)
 		if !parted {
 			blocks = math.Ceil(blocks / processors)
@@ -49,11 +52,12 @@ func pick(m, n, layers int, parted bool, among ...tile) tile {
 	return best
 }
 
-// cut says into how many parts a sum of length k is cut, each `each` long but the last, so that a grid of m x n tiles
-// fills a GPU. No part is shorter than `least`, but the last.
-func cut(t tile, m, n, k, least, unit int) (parts, each int) {
-	grid := ceil(m, t.m) * ceil(n, t.n)
-	parts = min(max(ceil(wanted*128*128, grid*t.m*t.n), 1), max(k/least, 1))
+// cut says into how many parts a sum of length k is cut, each `each` long (a multiple of unit) but the last, so that
+// m x n of them fill a GPU. No part is shorter than `least`, but the last. The tile has no say: it must not reach the
+// bits.
+func cut(m, n, k, least, unit int) (parts, each int) {
+	area := ceil(m, 64) * ceil(n, 64) * 64 * 64
+	parts = min(max(ceil(wanted*128*128, area), 1), max(k/least, 1))
 	each = ceil(ceil(k, parts), unit) * unit
 	return ceil(k, each), each
 }
@@ -95,8 +99,8 @@ func (o *op) table(v []int32) (*buffer, error) {
 
 // sumParts adds parts of count numbers each, and finishes them: see sum_parts in kernels/dense.cu.
 func (o *op) sumParts(st *stream, count, parts, n, flags int, partial, bias, out *buffer) error {
-	return o.d.launch(st, "sum_parts", dim{X: ceil(count, 256)}, dim{X: 256}, 0, uint32(count), parts, n, flags, partial, bias,
-		out)
+	return o.d.launch(st, "sum_parts", dim{X: ceil(count, 256)}, dim{X: 256}, 0, uint32(count), parts, n, flags, partial,
+		bias, out)
 }
 
 // kernelName is the name of a product's kernel in the arithmetic that the device was opened with.

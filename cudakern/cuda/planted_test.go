@@ -194,9 +194,11 @@ func foundBy(text string) string {
 			return l
 		}
 	}
-	for _, l := range lines {
-		if strings.Contains(l, "error:") || strings.Contains(l, "_test.go:") {
-			return strings.TrimSpace(l)
+	for _, sign := range []string{"panic:", "error:", "_test.go:"} { // a panic is of a guard that was written over
+		for _, l := range lines {
+			if strings.Contains(l, sign) {
+				return strings.TrimSpace(l)
+			}
 		}
 	}
 	return lines[len(lines)-1]
@@ -207,7 +209,11 @@ const opsVariable = "COLONNADE_CUDA_TEST_OPS"
 
 func init() {
 	cases["ops"] = func() error {
-		d, err := openWith("cuda:0")
+		var options []Option
+		if os.Getenv(exactVariable) != "" {
+			options = append(options, Exact())
+		}
+		d, err := openWith("cuda:0", options...)
 		if err != nil {
 			return err
 		}

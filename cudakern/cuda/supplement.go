@@ -76,7 +76,8 @@ func codeName(code int) string {
 // knownCodes are names for where there is no driver to ask.
 var knownCodes = map[int]string{codeOutOfMemory: "CUDA_ERROR_OUT_OF_MEMORY",
 	codeNotInitialized: "CUDA_ERROR_NOT_INITIALIZED",
-	codeStubLibrary:    "CUDA_ERROR_STUB_LIBRARY", codeNoDevice: "CUDA_ERROR_NO_DEVICE", codeNotFound: "CUDA_ERROR_NOT_FOUND"}
+	codeStubLibrary:    "CUDA_ERROR_STUB_LIBRARY", codeNoDevice: "CUDA_ERROR_NO_DEVICE",
+	codeNotFound: "CUDA_ERROR_NOT_FOUND"}
 
 // waitStream and waitEvent block the calling thread, not the device's, until what is enqueued is done. They may be
 // called from any goroutine: one call of C is on one thread.
@@ -102,9 +103,9 @@ func loadModule(image string) (m cu.Module, log string, err error) {
 // mostArguments is how many a kernel takes.
 const mostArguments = C.CK_ARGUMENTS
 
-// startKernel enqueues a kernel. gorgonia.org/cu's own Function.Launch stores pointers in memory that it has not cleared:
-// what was there before looks like a Go pointer to the collector at times, which ends the process ("found bad pointer
-// in Go heap").
+// startKernel enqueues a kernel. gorgonia.org/cu's own Function.Launch stores pointers in memory that it has not
+// cleared: what was there before looks like a Go pointer to the collector at times, which ends the process ("found bad
+// pointer in Go heap").
 func startKernel(f cu.Function, grid, block dim, shared int, s cu.Stream, cells []uint64) error {
 	size := [6]C.uint{C.uint(grid.X), C.uint(grid.Y), C.uint(grid.Z), C.uint(block.X), C.uint(block.Y), C.uint(block.Z)}
 	return called(C.ck_launch(rawFunction(f), &size[0], C.uint(shared), rawStream(s),

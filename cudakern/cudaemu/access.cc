@@ -11,7 +11,8 @@ void fault(Warp &w, const Inst &i, int lane, int code, const std::string &what) 
   const auto triple = [](uint32_t x, uint32_t y, uint32_t z) {
     return "(" + std::to_string(x) + "," + std::to_string(y) + "," + std::to_string(z) + ")";
   };
-  std::string text = "kernel " + k.program->kernel + ", block " + triple(w.block->id[0], w.block->id[1], w.block->id[2]);
+  std::string text =
+      "kernel " + k.program->kernel + ", block " + triple(w.block->id[0], w.block->id[1], w.block->id[2]);
   if (lane >= 0) {
     const uint32_t t = w.index * lanes + (uint32_t)lane;
     text += ", thread " + triple(t % d.x, t / d.x % d.y, t / d.x / d.y);
@@ -26,8 +27,6 @@ void fault(Warp &w, const Inst &i, int lane, int code, const std::string &what) 
 void faultText(Warp &w, const Inst &i, int lane, int code, const char *what) { fault(w, i, lane, code, what); }
 
 uint64_t clockOf(Warp &w) { return w.block->worker->instructions; }
-
-Span &spanOf(Warp &w, const Inst &i) { return w.block->worker->spans[i.cache]; }
 
 bool span(Warp &w, const Inst &i, uint64_t address, Span **out) {
   const Worker &k = *w.block->worker;
@@ -46,7 +45,8 @@ bool span(Warp &w, const Inst &i, uint64_t address, Span **out) {
 uint8_t *resolve(Warp &w, const Inst &i, int lane, uint64_t address, uint32_t n, Space space, bool write) {
   char text[160];
   const auto illegal = [&](const char *what) {
-    snprintf(text, sizeof text, "%s of %u bytes at 0x%llx: %s", write ? "write" : "read", n, (unsigned long long)address, what);
+    snprintf(text, sizeof text, "%s of %u bytes at 0x%llx: %s", write ? "write" : "read", n,
+             (unsigned long long)address, what);
     fault(w, i, lane, IllegalAddress, text);
   };
   const uint64_t asked = address;
@@ -86,7 +86,8 @@ uint8_t *resolve(Warp &w, const Inst &i, int lane, uint64_t address, uint32_t n,
       illegal(asked ? b.worker->launch->memory->describe(asked).c_str() : "null pointer");
     }
   }
-  if (n > s->high - address) illegal(("runs over the end of an allocation of " + std::to_string(s->high - s->low) + " bytes").c_str());
+  if (n > s->high - address)
+    illegal(("runs over the end of an allocation of " + std::to_string(s->high - s->low) + " bytes").c_str());
   if (write && s->constant) illegal("constant memory");
   return s->bytes + (address - s->low);
 }

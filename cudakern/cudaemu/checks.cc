@@ -8,6 +8,8 @@
 // Two writes of the same content are no race.
 #include "checks.h"
 
+#include <algorithm>
+#include <cstdio>
 #include <cstring>
 
 #include "interp.h"
@@ -172,7 +174,8 @@ template <class F> void pieces(uint64_t at, uint32_t n, F f) {
   }
 }
 
-[[noreturn]] void sharedFault(Warp &w, const Inst &i, int lane, uint64_t at, const char *what, uint32_t other, uint32_t line) {
+[[noreturn]] void sharedFault(Warp &w, const Inst &i, int lane, uint64_t at, const char *what, uint32_t other,
+                              uint32_t line) {
   char text[256];
   if (!line)
     snprintf(text, sizeof text, "%s (shared address 0x%llx)", what, (unsigned long long)at);
@@ -184,7 +187,48 @@ template <class F> void pieces(uint64_t at, uint32_t n, F f) {
 
 } // namespace
 
-void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresses, Space space, bool write, bool atomic) {
+// countAccess adds an access to the counts in detail: sectors of 32 bytes of global memory, and how often the 32 banks
+// of shared memory must be gone through. Banks serve 128 bytes a pass: wider accesses go in parts of the warp (halves
+// for 8 bytes a lane, quarters for 16), and different words of one bank in turns.
+static void countAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresses, Space space, bool write) {
+  Tally &t = w.block->worker->detail;
+  const uint32_t n = (uint32_t)i.bytes * i.count;
+  uint64_t seen[lanes * 2];
+  uint32_t count = 0;
+  const auto add = [&](uint64_t x) {
+    if (std::find(seen, seen + count, x) == seen + count) seen[count++] = x;
+  };
+  const int first = __builtin_ctz(mask);
+  if (space == Space::Generic) {
+    const uint64_t window = addresses[first] & windowMask;
+    space = window == sharedWindow ? Space::Shared : window == localWindow ? Space::Local : Space::Global;
+  }
+  if (space == Space::Global) {
+    for (int l = 0; l < lanes; l++)
+      if (mask >> l & 1)
+        for (uint64_t s = addresses[l] / 32; s <= (addresses[l] + n - 1) / 32 && count < lanes * 2; s++) add(s);
+    (write ? t.sectorsStored : t.sectorsLoaded) += count;
+  } else if (space == Space::Shared) {
+    const int part = n <= 4 ? lanes : n <= 8 ? lanes / 2 : lanes / 4;
+    for (int from = 0; from < lanes; from += part) {
+      count = 0;
+      uint32_t turns[32] = {}, most = 0;
+      for (int l = from; l < from + part; l++)
+        if (mask >> l & 1)
+          for (uint64_t word = addresses[l] / 4; word <= (addresses[l] + n - 1) / 4 && count < lanes * 2; word++)
+            add(word);
+      for (uint32_t k = 0; k < count; k++) most = std::max(most, ++turns[seen[k] % 32]);
+      t.sharedPasses += most;
+      t.sharedPassesIdeal += (count + 31) / 32;
+    }
+  }
+}
+
+void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresses, Space space, bool write,
+                 bool atomic) {
+  const Launch &of = *w.block->worker->launch;
+  if (of.counts && of.counts->detail) countAccess(w, i, mask, addresses, space, write);
+  if (!w.block->checked) return;
   const uint32_t n = (uint32_t)i.bytes * i.count, width = i.mode & 0x7F;
   for (int l = 0; l < lanes; l++) {
     if (!(mask >> l & 1)) continue;
@@ -200,7 +244,8 @@ void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresse
     const uint32_t thread = w.index * lanes + (uint32_t)l;
     uint8_t value[16] = {};
     if (write && !atomic)
-      for (uint32_t k = 0; k < i.count; k++) memcpy(value + k * i.bytes, w.registers + i.vec[k] + (uint32_t)l * width, i.bytes);
+      for (uint32_t k = 0; k < i.count; k++)
+        memcpy(value + k * i.bytes, w.registers + i.vec[k] + (uint32_t)l * width, i.bytes);
     if (s == Space::Local) {
       uint8_t *written = w.localWritten + (place - w.local);
       for (uint32_t b = 0; b < n; b++) {
@@ -213,7 +258,8 @@ void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresse
       pieces(at, n, [&](uint64_t word, uint8_t bytes, uint32_t offset, uint32_t length) {
         SharedWord &x = (*w.block->shadow)[word / 4];
         uint32_t other = 0, line = 0;
-        const bool same = write && !atomic && !memcmp(place + offset, value + offset, length) && (x.written & bytes) == bytes;
+        const bool same =
+            write && !atomic && !memcmp(place + offset, value + offset, length) && (x.written & bytes) == bytes;
         // An atomic reads too: what it adds to must be there.
         if (atomic && (x.written & bytes) != bytes)
           sharedFault(w, i, l, at, "reads shared memory that nothing has written", 0, 0);
@@ -221,6 +267,7 @@ void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresse
         if (what) sharedFault(w, i, l, at, what, other, line);
         recordShared(x, bytes, thread, w.block->phase, w.syncs, write, atomic, i.line);
       });
+      if (write && !atomic) memcpy(place, value, n); // so that the next lane sees whether it writes the same
       continue;
     }
     const Span &span = spanOf(w, i);
@@ -234,15 +281,18 @@ void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresse
       Clash c;
       if (atomic && (x.written & bytes) != bytes) c.kind = Clash::Unwritten;
       else {
-        const bool same = write && !atomic && !memcmp(place + offset, value + offset, length) && (x.written & bytes) == bytes;
+        const bool same =
+            write && !atomic && !memcmp(place + offset, value + offset, length) && (x.written & bytes) == bytes;
         c = touchWord(x, bytes, t, write, atomic, same);
       }
       if (c.kind) fault(w, i, l, LaunchFailed, clashText(c, t, at));
     });
+    if (write && !atomic) memcpy(place, value, n);
   }
 }
 
 void checkAsyncIssue(Warp &w, const Inst &i, int lane, uint64_t from, uint32_t shared, uint32_t n) {
+  if (!w.block->checked) return;
   const uint32_t thread = w.index * lanes + (uint32_t)lane;
   if (n) {
     uint8_t *const place = resolve(w, i, lane, from, n, Space::Global, false);
@@ -271,6 +321,7 @@ void checkAsyncIssue(Warp &w, const Inst &i, int lane, uint64_t from, uint32_t s
 }
 
 void checkAsyncDone(Warp &w, const PendingCopy &c) {
+  if (!w.block->checked) return;
   const uint32_t thread = w.index * lanes + c.lane;
   pieces(c.shared, c.size, [&](uint64_t word, uint8_t bytes, uint32_t, uint32_t) {
     SharedWord &x = (*w.block->shadow)[word / 4];

@@ -289,7 +289,8 @@ uint32_t Loader::symbolAddress(const Symbol &symbol, int64_t offset, uint8_t wid
   case Symbol::ModuleShared: {
     const auto it = sharedPlaces.find(&symbol);
     sharedAlign = std::max(sharedAlign, symbol.align);
-    value = it != sharedPlaces.end() ? it->second : sharedPlaces[&symbol] = frame(&sharedUsed, symbol.size, symbol.align);
+    value =
+        it != sharedPlaces.end() ? it->second : sharedPlaces[&symbol] = frame(&sharedUsed, symbol.size, symbol.align);
     break;
   }
   default: break;
@@ -428,8 +429,8 @@ void Loader::bind(const Entry &entry, const std::vector<Field> &fields, const St
       const bool write = k == 0;
       if (o.parts.size() != 2) bad(o, "has not two elements");
       for (uint32_t n = 0; n < 2; n++)
-        at(offsetof(Inst, vec) + 4 * n, write ? destination(o.parts[n], f.width) : source(o.parts[n], f.width, false, s),
-            write);
+        at(offsetof(Inst, vec) + 4 * n,
+           write ? destination(o.parts[n], f.width) : source(o.parts[n], f.width, false, s), write);
       break;
     }
     case 'x':
@@ -463,6 +464,8 @@ void Loader::bind(const Entry &entry, const std::vector<Field> &fields, const St
   }
   if (!member && (i.flow == Flow::Converge || i.flow == Flow::SyncWarp))
     at(offsetof(Inst, f), immediate(4, ~0u), false);
+  const bool counted = std::any_of(fields.begin(), fields.end(), [](const Field &f) { return f.field == 'b'; });
+  if ((i.flow == Flow::Barrier || i.flow == Flow::Arrive) && !counted) at(offsetof(Inst, b), immediate(4, 0), false);
   const bool waits = i.flow == Flow::Converge || i.flow == Flow::SyncWarp || i.flow == Flow::Barrier ||
                      i.flow == Flow::Arrive || i.flow == Flow::Exit || i.flow == Flow::Trap;
   if (waits && i.flow != Flow::Exit && i.flow != Flow::Trap) join();
@@ -579,7 +582,8 @@ void Loader::decodeMemory(const Statement &s) {
     if (write) reg = source(o, widthName, true, s);
     else if (o.kind == Operand::Register && regs[o.reg].width == width) reg = o.reg;
     else if (o.kind != Operand::Sink)
-      throw Error{s.line, std::string(s.text) + ": operand \"" + std::string(o.text) + "\" is no register it can load to"};
+      throw Error{s.line,
+                  std::string(s.text) + ": operand \"" + std::string(o.text) + "\" is no register it can load to"};
     uses.push_back({0, reg, (uint16_t)(offsetof(Inst, vec) + 4 * k), !write, nullptr});
   }
   const bool sign = !write && type[0] == 's' && width > i.bytes;

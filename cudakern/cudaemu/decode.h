@@ -1,7 +1,7 @@
 // From statements of PTX to instructions of the machine: the tables of opcodes and the decoded program.
 //
-// An opcode is one line of a table in an ops_*.cc: pattern, handler, operands, class. To find an instruction, search the
-// ops_*.cc for its name; the handler stands in that line or right above it.
+// An opcode is one line of a table in an ops_*.cc: pattern, handler, operands, class. To find an instruction, search
+// the ops_*.cc for its name; the handler stands in that line or right above it.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -19,14 +19,14 @@ namespace emu {
 
 // Entry is one line of a table.
 struct Entry {
-  // pattern: opcode and modifiers, in order. "?x" may be missing, "x|y" is either: "add.?rn.f32", "mul.lo.s32|u32".
+  // pattern: opcode and modifiers, in order. "?x" may be missing, "x|y" is either: "add.?rn.f32", "mul.lo.s32|u32"
   const char *pattern;
   Handler fn;
   // operands, in order of the text: field of Inst and width. Fields: d e (destinations) a b c f (sources) are slots,
-  // v is a vector of registers to vec[], A an address to a and imm, B one to b and imm2, i an immediate to imm, n one to
-  // bytes, x a vector to the next elements of `more` (x: destination, y: source). "d|e" is two destinations with a bar
-  // between, of which the second may be missing. Widths: 2 4 8 bytes, s f32, t f64, p predicate; "~": a register may be
-  // wider or narrower. An operand in parentheses may be missing: then its slot holds zeros.
+  // v is a vector of registers to vec[], A an address to a and imm, B one to b and imm2, i an immediate to imm, n one
+  // to bytes, x a vector to the next elements of `more` (x: destination, y: source). "d|e" is two destinations with a
+  // bar between, of which the second may be missing. Widths: 2 4 8 bytes, s f32, t f64, p predicate; "~": a register
+  // may be wider or narrower. An operand in parentheses may be missing: then its slot holds zeros.
   const char *operands;
   Class cls = Class::Integer;
   uint8_t mode = 0;
@@ -87,6 +87,7 @@ struct Program {
   std::deque<std::array<uint32_t, 16>> more;
   uint32_t registerBytes = 0;     // of a warp
   uint32_t spans = 0;             // instructions with a span of their own
+  uint32_t reaches = 0;
   uint32_t dynamicBase = 0;       // where dynamic shared memory begins, behind the static
   bool asyncCopies = false;
 };

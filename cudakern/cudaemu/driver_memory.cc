@@ -146,8 +146,10 @@ CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream) {
     Operation op;
     op.label = "cuMemFreeAsync";
     op.run = [at = *a] {
-      Fault gone = memory().free(at.address), unordered = usedBeside(at);
-      return unordered ? unordered : gone;
+      if (Fault unordered = usedBeside(at)) return unordered; // and who uses it may be running: it stays
+      Fault fault = memory().free(at.address);
+      forgetUse(at);
+      return fault;
     };
     noteFreed(*a, submit(c, orLegacy(stream), std::move(op)));
     return CUDA_SUCCESS;

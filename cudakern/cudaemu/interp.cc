@@ -29,6 +29,8 @@ uint32_t guard(Warp &w, const Inst &i, uint32_t mask) {
   return mask & (i.negated ? ~p : p);
 }
 
+uint32_t lanesIn(uint32_t mask) { return mask == everyone ? lanes : (uint32_t)__builtin_popcount(mask); }
+
 std::string lanesText(uint32_t mask) {
   std::string out;
   for (int l = 0; l < lanes; l++)
@@ -61,8 +63,9 @@ void arrive(Warp &w, const Inst &i, uint32_t pc, uint32_t mask, bool waits) {
     b.all = true;
     b.any = false;
   } else if (b.expected != count) {
-    fault(w, i, first, LaunchFailed, "threads arrive at barrier " + std::to_string(id) + " with different numbers of threads");
-  } else if (block.full && b.pc != pc && !count) {
+    fault(w, i, first, LaunchFailed,
+          "threads arrive at barrier " + std::to_string(id) + " with different numbers of threads");
+  } else if (block.checked && b.pc != pc && !count) {
     fault(w, i, first, LaunchFailed, "divergent barrier: other threads of the block wait at PTX line " +
                                std::to_string(block.worker->program->code[b.pc].line));
   }
@@ -87,7 +90,7 @@ void release(Warp &by, const Inst &at, uint32_t id) {
   if (b.arrived > needed)
     fault(by, at, -1, LaunchFailed, "more threads arrive at barrier " + std::to_string(id) + " than it is for (" +
                                 std::to_string(needed) + ")");
-  if (block.full && !b.expected && block.exited)
+  if (block.checked && !b.expected && block.exited)
     fault(by, at, -1, LaunchFailed, "divergent barrier: " + std::to_string(block.exited) +
                                 " threads of the block have ended without arriving at it");
   for (Warp &w : block.worker->warps) {
@@ -139,7 +142,8 @@ void converge(Warp &w, const Inst &i, uint32_t pc, uint32_t mask) {
       uint32_t others = 0;
       for (const Group &g : w.blocked) {
         const Inst &theirs = w.block->worker->program->code[g.pc];
-        if (theirs.flow == Flow::SyncWarp && w.reg<uint32_t>(theirs.f)[__builtin_ctz(g.mask)] == named) others |= g.mask;
+        if (theirs.flow == Flow::SyncWarp && w.reg<uint32_t>(theirs.f)[__builtin_ctz(g.mask)] == named)
+          others |= g.mask;
       }
       if (needed & ~(here | others)) {
         w.blocked.push_back({pc, here});
@@ -179,7 +183,7 @@ public:
           i += i->run;
         } else if (i->flow == Flow::Guarded) {
           const uint32_t m = guard(w, *i, mask);
-          k.guardLanes[i->target] += (uint32_t)__builtin_popcount(m);
+          k.guardLanes[i->target] += lanesIn(m);
           if (m) i->fn(w, *i, m);
           i++;
         } else {
@@ -202,7 +206,7 @@ public:
           break;
         }
         k.blockRuns[i->target]++;
-        k.blockLanes[i->target] += (uint32_t)__builtin_popcount(mask);
+        k.blockLanes[i->target] += lanesIn(mask);
         k.instructions += (uint64_t)i->imm;
         pc++;
         continue;
@@ -248,8 +252,7 @@ private:
   void giveWay() {
     kept = 0;
     w.ready.push_back({pc, mask});
-    std::rotate(w.ready.begin(), w.ready.begin() + 1, w.ready.end());
-    take(w.ready.front().pc);
+    take(w.ready.front().pc); // who has waited longest
     favoured = patience;
     nextPc = ~0u;
   }
@@ -400,7 +403,8 @@ void fill(Worker &k, Warp &w, const Pool &p) {
   }
 }
 bool ofBlock(const Pool &p) { // differs from block to block
-  return p.kind == Pool::OfLaunch && (p.special == Special::CtaidX || p.special == Special::CtaidY || p.special == Special::CtaidZ);
+  return p.kind == Pool::OfLaunch &&
+         (p.special == Special::CtaidX || p.special == Special::CtaidY || p.special == Special::CtaidZ);
 }
 
 // prepare makes a worker ready for a launch.
@@ -414,7 +418,8 @@ void prepare(Worker &k, const Launch &l) {
   b.params = l.params;
   b.paramBytes = l.kernel->paramBytes;
   b.localBytes = l.kernel->localBytes;
-  b.full = l.checks == Check::Full;
+  b.checked = l.checks == Check::Full;
+  b.watched = b.checked || (l.counts && l.counts->detail);
   b.sharedBytes = l.dynamicShared ? k.program->dynamicBase + l.dynamicShared : l.kernel->staticShared;
   const uint32_t warps = (b.threads + lanes - 1) / lanes;
   k.warps.resize(warps);
@@ -425,8 +430,9 @@ void prepare(Worker &k, const Launch &l) {
   b.shared = (uint8_t *)(((uintptr_t)k.sharedFile.data() + 63) & ~(uintptr_t)63);
   const size_t local = (size_t)b.localBytes * lanes * warps;
   if (k.localFile.size() < local + 16) k.localFile.resize(local + 16);
-  if (b.full) k.localWritten.resize(local + 16);
+  if (b.checked) k.localWritten.resize(local + 16);
   k.spans.assign(k.program->spans, Span{});
+  k.reaches.assign(k.program->reaches, Reach{});
   k.blockRuns.assign(k.program->blocks.size(), 0);
   k.blockLanes.assign(k.program->blocks.size(), 0);
   k.guardLanes.assign(k.program->guards.size(), 0);
@@ -440,8 +446,10 @@ void prepare(Worker &k, const Launch &l) {
     w.block = &b;
     w.index = i;
     w.present = b.threads - i * lanes >= (uint32_t)lanes ? everyone : (1u << (b.threads - i * lanes)) - 1;
+    w.spans = k.spans.data();
+    w.reaches = k.reaches.data();
     w.local = k.localFile.data() + (size_t)b.localBytes * lanes * i;
-    w.localWritten = b.full ? k.localWritten.data() + (size_t)b.localBytes * lanes * i : nullptr;
+    w.localWritten = b.checked ? k.localWritten.data() + (size_t)b.localBytes * lanes * i : nullptr;
     for (const Pool &p : k.program->pool)
       if (!ofBlock(p)) fill(k, w, p);
   }
@@ -459,7 +467,7 @@ void runBlock(Worker &k, uint64_t linear) {
   k.instructions = 0;
   for (Barrier &x : b.barriers) x = Barrier{};
   std::fill(b.shared, b.shared + b.sharedBytes, (uint8_t)0xCD); // what nobody wrote is garbage
-  if (b.full) {
+  if (b.checked) {
     k.sharedShadow.assign((b.sharedBytes + 3) / 4, SharedWord{});
     b.shadow = &k.sharedShadow;
     std::fill(k.localWritten.begin(), k.localWritten.end(), (uint8_t)0);
@@ -533,20 +541,25 @@ Fault validate(const Kernel &k, Dim grid, Dim block, uint32_t dynamicShared, con
     const std::string axis(1, "xyz"[d]);
     if (!g[d] || !b[d]) return refuse(InvalidValue, "dimension " + axis + " is zero");
     if (g[d] > limits.maxGrid[d])
-      return refuse(InvalidValue, "the grid has more than " + std::to_string(limits.maxGrid[d]) + " blocks along " + axis);
+      return refuse(InvalidValue,
+                    "the grid has more than " + std::to_string(limits.maxGrid[d]) + " blocks along " + axis);
     if (b[d] > limits.maxBlock[d])
-      return refuse(InvalidValue, "the block has more than " + std::to_string(limits.maxBlock[d]) + " threads along " + axis);
+      return refuse(InvalidValue,
+                    "the block has more than " + std::to_string(limits.maxBlock[d]) + " threads along " + axis);
     threads *= b[d];
-    if (k.requiredDims[0] && k.requiredDims[d] != b[d]) return refuse(InvalidValue, "the kernel requires another block (.reqntid)");
+    if (k.requiredDims[0] && k.requiredDims[d] != b[d])
+      return refuse(InvalidValue, "the kernel requires another block (.reqntid)");
   }
-  if (threads > limits.maxThreads) return refuse(InvalidValue, std::to_string(threads) + " threads a block are too many");
+  if (threads > limits.maxThreads)
+    return refuse(InvalidValue, std::to_string(threads) + " threads a block are too many");
   if (threads > k.maxThreads)
     return refuse(InvalidValue, std::to_string(threads) + " threads a block, but the kernel was compiled for at most " +
                                     std::to_string(k.maxThreads) + " (__launch_bounds__)");
   const uint64_t shared = (uint64_t)k.staticShared + dynamicShared;
   if (shared > limits.maxShared)
-    return refuse(InvalidValue, std::to_string(shared) + " bytes of shared memory, but " + std::to_string(limits.maxShared) +
-                                    " are allowed (static " + std::to_string(k.staticShared) + ")");
+    return refuse(InvalidValue, std::to_string(shared) + " bytes of shared memory, but " +
+                                    std::to_string(limits.maxShared) + " are allowed (static " +
+                                    std::to_string(k.staticShared) + ")");
   return {};
 }
 

@@ -42,9 +42,10 @@ void Loader::skipBraces() { // from "{" to its "}"
 Fault Loader::load(Module *out) {
   module = out;
   ops = &chosenOps();
-  if (Fault f = lex(whole, &tokens)) return f;
+  const Fault bad = lex(whole, &tokens);
+  if (tokens.empty() || !tokens[0].is(".version")) return {InvalidImage, "no PTX: it does not begin with .version"};
+  if (bad) return bad;
   try {
-    if (!peek().is(".version")) return {InvalidImage, "no PTX: it does not begin with .version"};
     while (peek().kind != Token::End) toplevel();
   } catch (const Error &e) {
     return {InvalidPtx, "PTX line " + std::to_string(e.line) + ": " + e.what};
@@ -154,6 +155,7 @@ Loader::Variable Loader::variable() {
 
 void Loader::initializer(const Variable &v, Global *g) {
   const uint32_t width = widthOf(v.type);
+  if (!width || g->size > 256u << 20) fail("variable with initial values is too large");
   g->initial.assign(g->size, 0);
   uint64_t offset = 0;
   const auto value = [&] {
@@ -501,7 +503,8 @@ void Loader::call(const Statement &s) {
   std::vector<const Symbol *> given;
   const auto take = [&](const Operand &list) {
     for (const Operand &o : list.parts) {
-      if (o.kind != Operand::Name || !o.symbol) throw Error{s.line, "argument \"" + std::string(o.text) + "\" of a call is no .param"};
+      if (o.kind != Operand::Name || !o.symbol)
+        throw Error{s.line, "argument \"" + std::string(o.text) + "\" of a call is no .param"};
       given.push_back(o.symbol);
     }
   };

@@ -136,6 +136,7 @@ private:
   // slots.cc
   void finish(Kernel *);
   void assignSlots(Kernel *);
+  void findReaches();
   void summarize();
 
   std::string_view whole; // text

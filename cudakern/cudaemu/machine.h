@@ -54,6 +54,8 @@ struct Inst {
   uint32_t cache = 0;                  // memory: index into Worker::spans
   uint32_t vec[4] = {};                // elements of a vector operand
   uint16_t run = 1;                    // how many instructions the handler does (fused runs)
+  uint16_t reach = 0;                  // memory: index into Warp::reaches
+  bool fresh = true;                   // memory: the reach is to be found; else the one found before still holds
   Flow flow = Flow::Plain;
   Class cls = Class::Integer;
   bool negated = false;                // the guard is @!p
@@ -74,6 +76,15 @@ struct Span {
   bool constant = false;
   ShadowWord *shadow = nullptr;
   std::mutex *shadowLock = nullptr;
+};
+
+// Reach is what the addresses in a register have in common. Within a basic block it is found once for as long as the
+// register keeps its content: unrolled loops load from one register with many offsets.
+struct Reach {
+  uint64_t low = 0, high = 0, bits = 0; // lowest, highest, all or-ed
+  uint64_t step = 0;                    // from each lane to the next, if it is the same; else ~0
+  bool groups = false;                  // each 8 lanes have one address
+  bool period = false;                  // lane l has the address of lane l+8
 };
 
 // Group is lanes of a warp that are at one place.
@@ -104,6 +115,8 @@ struct Warp {
   std::vector<PendingCopy> copies;
   uint32_t committed[lanes] = {};    // commits of cp.async groups by lane
   uint32_t syncs = 0;                // bar.warp.syncs passed: for races within the warp
+  Span *spans = nullptr;             // the worker's, by Inst::cache
+  Reach *reaches = nullptr;          // the worker's, by Inst::reach
   uint8_t *local = nullptr;          // lane l's local memory begins at l * localBytes
   uint8_t *localWritten = nullptr;   // Full: a byte for each byte of it
 
@@ -130,11 +143,12 @@ struct Block {
   const uint8_t *params = nullptr;
   uint32_t paramBytes = 0;
   uint32_t localBytes = 0;
-  bool full = false;             // Check::Full
+  bool watched = false;          // checkAccess is to see every access: checked, or counted in detail
   bool bounds = true;            // not Check::Off
   uint32_t phase = 1;            // barriers of the whole block passed, plus 1
   std::vector<SharedWord> *shadow = nullptr;
   Barrier barriers[16];
+  bool checked = false;          // Check::Full
 };
 
 // fault throws what is wrong with an instruction: which kernel, block, thread and line are added. lane may be -1.
@@ -147,13 +161,13 @@ uint8_t *resolve(Warp &, const Inst &, int lane, uint64_t address, uint32_t n, S
 // span makes i's span be that of the allocation at address, if there is one this launch may touch.
 bool span(Warp &, const Inst &i, uint64_t address, Span **out);
 // The span that the instruction has at hand.
-Span &spanOf(Warp &, const Inst &i);
+inline Span &spanOf(Warp &w, const Inst &i) { return w.spans[i.cache]; }
 
 // clockOf is what %clock64 reads: instructions done.
 uint64_t clockOf(Warp &);
 
-// checkAccess is what Check::Full adds to a load or store of i.bytes * i.count bytes a lane, before it is done.
-// Lane l's address is addresses[l]. `atomic`: read and write at once, ordered against other atomics.
+// checkAccess is what Check::Full (and Counts::detail) adds to a load or store of i.bytes * i.count bytes a lane,
+// before it is done. Lane l's address is addresses[l]. `atomic`: read and write at once, ordered against other atomics.
 void checkAccess(Warp &, const Inst &i, uint32_t mask, const uint64_t *addresses, Space, bool write, bool atomic);
 void checkAsyncIssue(Warp &, const Inst &i, int lane, uint64_t from, uint32_t shared, uint32_t n);
 void checkAsyncDone(Warp &, const PendingCopy &);

@@ -128,7 +128,8 @@ Fault Memory::allocate(uint64_t size, int device, Kind kind, const void *owner, 
     return {OutOfMemory, std::to_string(size) + " bytes on device " + std::to_string(device) + ": " +
                              std::to_string(inUse[device]) + " of " + std::to_string(limits[device]) + " are in use"};
   if (kind == Kind::Device) {
-    if (!place(size, std::max(align, granule), &a.address)) return {OutOfMemory, "the address space of devices is full"};
+    if (!place(size, std::max(align, granule), &a.address))
+      return {OutOfMemory, "the address space of devices is full"};
     a.bytes = alias + (a.address - base);
   } else {
     const uint64_t length = up(size, page);
@@ -201,7 +202,8 @@ Fault Memory::share(uint64_t address, Share *out) const {
 }
 
 Fault Memory::import(const Share &from, int device, const void *owner, uint64_t *address) {
-  if (from.magic != shareMagic || !from.size || from.size > extent) return {InvalidValue, "this is no handle of shared memory"};
+  if (from.magic != shareMagic || !from.size || from.size > extent)
+    return {InvalidValue, "this is no handle of shared memory"};
   const std::string path = "/proc/" + std::to_string(from.pid) + "/fd/" + std::to_string(from.fd);
   const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return {InvalidValue, system("memory of process " + std::to_string(from.pid) + " (" + path + ")")};
@@ -225,7 +227,8 @@ Fault Memory::import(const Share &from, int device, const void *owner, uint64_t 
     return {OutOfMemory, "the address space of devices is full"};
   }
   giveShadow(a);
-  for (uint64_t w = 0; a.shadow && w < (a.size + 3) / 4; w++) a.shadow[w].written = 0xF; // who wrote it is not known here
+  for (uint64_t w = 0; a.shadow && w < (a.size + 3) / 4; w++)
+    a.shadow[w].written = 0xF; // who wrote it is not known here
   live[a.address] = a;
   *address = a.address;
   return {};
@@ -337,11 +340,13 @@ std::string Memory::describeLocked(uint64_t address) const {
     if (offset < a.size) return std::to_string(offset) + " bytes into an allocation of " + size;
   }
   for (auto f = freed.rbegin(); f != freed.rend(); ++f)
-    if (address - f->address < f->size) return "in an allocation of " + std::to_string(f->size) + " bytes that was freed";
+    if (address - f->address < f->size)
+      return "in an allocation of " + std::to_string(f->size) + " bytes that was freed";
   if (it != live.begin()) {
     const Allocation &a = std::prev(it)->second;
     const uint64_t behind = address - a.address - a.size;
-    if (behind < 1 << 20) return std::to_string(behind) + " bytes behind an allocation of " + std::to_string(a.size) + " bytes";
+    if (behind < 1 << 20)
+      return std::to_string(behind) + " bytes behind an allocation of " + std::to_string(a.size) + " bytes";
   }
   if (it != live.end() && it->second.address - address < 1 << 20)
     return std::to_string(it->second.address - address) + " bytes before an allocation of " +
@@ -393,7 +398,8 @@ Fault Memory::set(const Access &by, uint64_t address, uint64_t count, uint32_t v
   if (width != 1 && width != 2 && width != 4) return {InvalidValue, "memset of a width that is none"};
   Allocation a;
   Fault f;
-  if (count > extent || !range(address, count * (uint64_t)width, &a, &f)) return f ? f : Fault{InvalidValue, "memset of too much"};
+  if (count > extent || !range(address, count * (uint64_t)width, &a, &f))
+    return f ? f : Fault{InvalidValue, "memset of too much"};
   f = sweep(by, a, address, count * (uint64_t)width, true);
   if (f) return f;
   uint8_t *p = a.bytes + (address - a.address);

@@ -15,7 +15,7 @@ template <auto f, class T> void update(Warp &w, const Inst &i, u32 m) {
   alignas(64) u64 at[lanes];
   const u64 *a = w.reg<u64>(i.a);
   for (int l = 0; l < lanes; l++) at[l] = a[l] + (u64)i.imm;
-  if (w.block->full) checkAccess(w, i, m, at, i.space, true, true);
+  if (w.block->watched) checkAccess(w, i, m, at, i.space, true, true);
   T *d = w.reg<T>(i.d);
   T b[lanes], c[lanes];
   memcpy(b, w.reg<T>(i.b), sizeof b); // d may be where b is

@@ -64,6 +64,7 @@ template <Round r> f32 narrow(f64 x) {
 
 using half = _Float16;
 u16 toHalf(f32 x) {
+  if (x != x) return 0x7FFF;
   const half h = (half)x;
   u16 bits;
   memcpy(&bits, &h, 2);

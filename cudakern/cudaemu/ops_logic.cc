@@ -88,7 +88,8 @@ void lop3(Warp &w, const Inst &i, u32 m) { // each bit of the result is looked u
   for (int k = 0; k < 8; k++) table[k] = i.imm >> k & 1 ? ~0u : 0u;
   EMU_LANES {
     u32 r = 0;
-    for (int k = 0; k < 8; k++) r |= table[k] & (k & 4 ? a[l] : ~a[l]) & (k & 2 ? b[l] : ~b[l]) & (k & 1 ? c[l] : ~c[l]);
+    for (int k = 0; k < 8; k++)
+      r |= table[k] & (k & 4 ? a[l] : ~a[l]) & (k & 2 ? b[l] : ~b[l]) & (k & 1 ? c[l] : ~c[l]);
     d[l] = m >> l & 1 ? r : d[l];
   }
 }

@@ -6,25 +6,38 @@ namespace emu {
 namespace EMU_BUILD {
 namespace {
 
-struct Reach {
-  u64 low, high, bits; // lowest and highest address, all of them or-ed
-};
-
-// reach computes the addresses of an access and what they have in common. Addresses of idle lanes are garbage: at[] is
-// for everyone, the rest only if all lanes take part.
-Reach reach(Warp &w, const Inst &i, u64 *at) {
+// addressesOf computes the address of each lane; those of idle lanes are garbage.
+void addressesOf(Warp &w, const Inst &i, u64 *at) {
   const u64 *a = w.reg<u64>(i.a);
-  const u64 offset = (u64)i.imm;
+  for (int l = 0; l < lanes; l++) at[l] = a[l] + (u64)i.imm;
+}
+
+// reach is what the register's addresses (of all lanes, without the offset) have in common.
+const Reach &reach(Warp &w, const Inst &i) {
+  Reach &r = w.reaches[i.reach];
+  if (!i.fresh) return r;
+  const u64 *a = w.reg<u64>(i.a);
+  const u64 step = a[1] - a[0];
 #ifdef __AVX2__
-  const __m256i add = _mm256_set1_epi64x((long long)offset);
-  __m256i low = _mm256_add_epi64(_mm256_load_si256((const __m256i *)a), add), high = low, bits = low;
-  _mm256_store_si256((__m256i *)at, low);
-  for (int l = 4; l < lanes; l += 4) { // addresses above 2^63 are in no space: signed comparison will do
-    const __m256i x = _mm256_add_epi64(_mm256_load_si256((const __m256i *)(a + l)), add);
-    _mm256_store_si256((__m256i *)(at + l), x);
-    low = _mm256_blendv_epi8(low, x, _mm256_cmpgt_epi64(low, x));
+  const auto vector = [&](int k) { return _mm256_load_si256((const __m256i *)(a + 4 * k)); };
+  const __m256i first = vector(0), second = vector(1), zero = _mm256_setzero_si256();
+  __m256i low = first, high = first, bits = zero, uneven = zero, grouped = zero, periodic = zero, want = first;
+  const __m256i ahead = _mm256_set1_epi64x((long long)(4 * step));
+  uneven = _mm256_xor_si256(first, _mm256_setr_epi64x((long long)a[0], (long long)(a[0] + step),
+                                       (long long)(a[0] + 2 * step), (long long)(a[0] + 3 * step)));
+  for (int k = 0; k < 8; k += 2) {
+    const __m256i x = vector(k), y = vector(k + 1), one = _mm256_permute4x64_epi64(x, 0);
+    bits = _mm256_or_si256(bits, _mm256_or_si256(x, y));
+    low = _mm256_blendv_epi8(low, x, _mm256_cmpgt_epi64(low, x)); // above 2^63 no address is: signed comparison will do
+    low = _mm256_blendv_epi8(low, y, _mm256_cmpgt_epi64(low, y));
     high = _mm256_blendv_epi8(high, x, _mm256_cmpgt_epi64(x, high));
-    bits = _mm256_or_si256(bits, x);
+    high = _mm256_blendv_epi8(high, y, _mm256_cmpgt_epi64(y, high));
+    uneven = _mm256_or_si256(uneven, _mm256_xor_si256(x, want));
+    want = _mm256_add_epi64(want, ahead);
+    uneven = _mm256_or_si256(uneven, _mm256_xor_si256(y, want));
+    want = _mm256_add_epi64(want, ahead);
+    grouped = _mm256_or_si256(grouped, _mm256_or_si256(_mm256_xor_si256(x, one), _mm256_xor_si256(y, one)));
+    periodic = _mm256_or_si256(periodic, _mm256_or_si256(_mm256_xor_si256(x, first), _mm256_xor_si256(y, second)));
   }
   alignas(32) s64 lows[4], highs[4];
   alignas(32) u64 ors[4];
@@ -36,17 +49,24 @@ Reach reach(Warp &w, const Inst &i, u64 *at) {
     least = lows[k] < least ? lows[k] : least;
     most = highs[k] > most ? highs[k] : most;
   }
-  return {(u64)least, (u64)most, ors[0] | ors[1] | ors[2] | ors[3]};
+  r.low = (u64)least;
+  r.high = (u64)most;
+  r.bits = ors[0] | ors[1] | ors[2] | ors[3];
+  r.step = _mm256_testz_si256(uneven, uneven) ? step : ~(u64)0;
+  r.groups = _mm256_testz_si256(grouped, grouped);
+  r.period = _mm256_testz_si256(periodic, periodic);
 #else
-  Reach r{~(u64)0 >> 1, 0, 0};
+  r = {a[0], a[0], 0, step, true, true};
   for (int l = 0; l < lanes; l++) {
-    const u64 x = at[l] = a[l] + offset;
-    r.low = (s64)x < (s64)r.low ? x : r.low;
-    r.high = (s64)x > (s64)r.high ? x : r.high;
-    r.bits |= x;
+    r.low = (s64)a[l] < (s64)r.low ? a[l] : r.low;
+    r.high = (s64)a[l] > (s64)r.high ? a[l] : r.high;
+    r.bits |= a[l];
+    if (a[l] != a[0] + step * (u64)l) r.step = ~(u64)0;
+    r.groups = r.groups && a[l] == a[l & ~7];
+    r.period = r.period && a[l] == a[l & 7];
   }
-  return r;
 #endif
+  return r;
 }
 
 // base yields the pointer to which addresses are to be added, if all of [low, end) may be accessed, else null. (For
@@ -64,46 +84,39 @@ template <Space space> const u8 *base(Warp &w, const Inst &i, u64 low, u64 end, 
   }
 }
 
-bool consecutive(const u64 *at, u64 size) {
-  u64 apart = 0;
-  for (int l = 0; l < lanes; l++) apart |= at[l] ^ (at[0] + size * (u64)l);
-  return !apart;
-}
-
-// Four words of each of 32 lanes, from or to registers that hold one word of all lanes.
-void gather4(const u8 *from, const u64 *at, u32 *d0, u32 *d1, u32 *d2, u32 *d3) {
+// Four words of each of `count` lanes (a multiple of 8), to registers that hold one word of all lanes; `repeat`: the
+// other lanes get the same, 8 by 8.
+void gather4(const u8 *from, const u64 *at, u32 *const *d, int count, bool repeat) {
 #ifdef __AVX2__
-  for (int l = 0; l < lanes; l += 8) {
+  for (int l = 0; l < count; l += 8) {
     const auto two = [&](int k) {
       return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)(from + at[l + k]))),
           _mm_loadu_ps((const float *)(from + at[l + k + 4])), 1);
     };
-    const __m256 a = two(0), b = two(1), c = two(2), d = two(3);
+    const __m256 a = two(0), b = two(1), c = two(2), e = two(3);
     const __m256 ab = _mm256_unpacklo_ps(a, b), AB = _mm256_unpackhi_ps(a, b);
-    const __m256 cd = _mm256_unpacklo_ps(c, d), CD = _mm256_unpackhi_ps(c, d);
-    _mm256_store_ps((float *)(d0 + l), _mm256_shuffle_ps(ab, cd, 0x44));
-    _mm256_store_ps((float *)(d1 + l), _mm256_shuffle_ps(ab, cd, 0xEE));
-    _mm256_store_ps((float *)(d2 + l), _mm256_shuffle_ps(AB, CD, 0x44));
-    _mm256_store_ps((float *)(d3 + l), _mm256_shuffle_ps(AB, CD, 0xEE));
+    const __m256 ce = _mm256_unpacklo_ps(c, e), CE = _mm256_unpackhi_ps(c, e);
+    const __m256 out[4] = {_mm256_shuffle_ps(ab, ce, 0x44), _mm256_shuffle_ps(ab, ce, 0xEE),
+        _mm256_shuffle_ps(AB, CE, 0x44), _mm256_shuffle_ps(AB, CE, 0xEE)};
+    for (int k = 0; k < 4; k++)
+      for (int to = l; to < (repeat ? lanes : l + 8); to += 8) _mm256_store_ps((float *)(d[k] + to), out[k]);
   }
 #else
-  for (int l = 0; l < lanes; l++) {
+  for (int l = 0; l < count; l++) {
     u32 v[4];
     memcpy(v, from + at[l], 16);
-    d0[l] = v[0], d1[l] = v[1], d2[l] = v[2], d3[l] = v[3];
+    for (int k = 0; k < 4; k++)
+      for (int to = l; to < (repeat ? lanes : l + 1); to += 8) d[k][to] = v[k];
   }
 #endif
 }
-void scatter4(u8 *to, const u64 *at, const u32 *d0, const u32 *d1, const u32 *d2, const u32 *d3) {
-  for (int l = 0; l < lanes; l++) {
-    const u32 v[4] = {d0[l], d1[l], d2[l], d3[l]};
-    memcpy(to + at[l], v, 16);
-  }
-}
 
 // Any load, lane by lane.
-void loadLanes(Warp &w, const Inst &i, u32 m, const u64 *at) {
+void loadAny(Warp &w, const Inst &i, u32 m) {
   const u32 size = (u32)i.bytes * i.count, width = i.mode & 0x7F;
+  alignas(64) u64 at[lanes]; // apart: what is loaded may go where the addresses are
+  addressesOf(w, i, at);
+  if (w.block->watched) checkAccess(w, i, m, at, i.space, false, false);
   for (int l = 0; l < lanes; l++) {
     if (!(m >> l & 1)) continue;
     const u8 *p = resolve(w, i, l, at[l], size, i.space, false);
@@ -115,73 +128,70 @@ void loadLanes(Warp &w, const Inst &i, u32 m, const u64 *at) {
     }
   }
 }
-void storeLanes(Warp &w, const Inst &i, u32 m, const u64 *at) {
+void storeAny(Warp &w, const Inst &i, u32 m) {
   const u32 size = (u32)i.bytes * i.count, width = i.mode & 0x7F;
+  alignas(64) u64 at[lanes];
+  addressesOf(w, i, at);
+  if (w.block->watched) checkAccess(w, i, m, at, i.space, true, false);
   for (int l = 0; l < lanes; l++) {
     if (!(m >> l & 1)) continue;
     u8 *p = resolve(w, i, l, at[l], size, i.space, true);
     for (int k = 0; k < i.count; k++, p += i.bytes) memcpy(p, w.registers + i.vec[k] + (u32)l * width, i.bytes);
   }
 }
-void loadAny(Warp &w, const Inst &i, u32 m) {
-  alignas(64) u64 at[lanes];
-  reach(w, i, at);
-  if (w.block->full) checkAccess(w, i, m, at, i.space, false, false);
-  loadLanes(w, i, m, at);
-}
-void storeAny(Warp &w, const Inst &i, u32 m) {
-  alignas(64) u64 at[lanes];
-  reach(w, i, at);
-  if (w.block->full) checkAccess(w, i, m, at, i.space, true, false);
-  storeLanes(w, i, m, at);
-}
 
-// Words of 4 bytes into registers of 4 bytes, `count` of them.
+// Words of 4 bytes into registers of 4 bytes, `count` of them. Registers of addresses have 64 bits, so that what is
+// loaded never goes where the addresses are.
 template <Space space, int count> void loadWords(Warp &w, const Inst &i, u32 m) {
   constexpr u64 size = 4 * count;
-  alignas(64) u64 at[lanes];
-  const Reach r = reach(w, i, at);
-  if (w.block->full) checkAccess(w, i, m, at, i.space, false, false);
+  const Reach &r = reach(w, i);
+  const u64 offset = (u64)i.imm, low = r.low + offset;
   bool ok = false;
   const u8 *from = nullptr;
-  if (m == everyone && !(r.bits & (size - 1))) from = base<space>(w, i, r.low, r.high + size, false, &ok);
-  if (!ok) return loadLanes(w, i, m, at);
-  if (r.low == r.high) {
-    u32 v[count];
-    memcpy(v, from + r.low, size);
-    for (int k = 0; k < count; k++) {
-      u32 *d = w.reg<u32>(i.vec[k]);
-      EMU_LANES d[l] = v[k];
+  if (m == everyone && !((r.bits | offset) & (size - 1)) && !w.block->watched)
+    from = base<space>(w, i, low, r.high + offset + size, false, &ok);
+  if (!ok) return loadAny(w, i, m);
+  from = (const u8 *)((uintptr_t)from + (uintptr_t)offset);
+  const u64 *at = w.reg<u64>(i.a);
+  u32 *d[count];
+  for (int k = 0; k < count; k++) d[k] = w.reg<u32>(i.vec[k]);
+  if (r.groups) { // as many addresses as groups of 8 lanes, or one
+    for (int l = 0; l < lanes; l += 8) {
+      u32 v[count];
+      memcpy(v, from + at[l], size);
+      for (int k = 0; k < count; k++)
+        for (int n = 0; n < 8; n++) d[k][l + n] = v[k];
     }
   } else if constexpr (count == 4) {
-    gather4(from, at, w.reg<u32>(i.vec[0]), w.reg<u32>(i.vec[1]), w.reg<u32>(i.vec[2]), w.reg<u32>(i.vec[3]));
-  } else if (count == 1 && r.high - r.low == (lanes - 1) * size && consecutive(at, size)) {
-    memcpy(w.reg<u32>(i.vec[0]), from + r.low, lanes * size);
+    gather4(from, at, d, r.period ? 8 : lanes, r.period);
+  } else if (count == 1 && r.step == size) {
+    memcpy(d[0], from + r.low, lanes * size);
   } else {
-    u32 *d[count];
-    for (int k = 0; k < count; k++) d[k] = w.reg<u32>(i.vec[k]);
     for (int l = 0; l < lanes; l++)
       for (int k = 0; k < count; k++) memcpy(d[k] + l, from + at[l] + 4 * k, 4);
   }
 }
 template <Space space, int count> void storeWords(Warp &w, const Inst &i, u32 m) {
   constexpr u64 size = 4 * count;
-  alignas(64) u64 at[lanes];
-  const Reach r = reach(w, i, at);
-  if (w.block->full) checkAccess(w, i, m, at, i.space, true, false);
+  const Reach &r = reach(w, i);
+  const u64 offset = (u64)i.imm, low = r.low + offset;
   bool ok = false;
   u8 *to = nullptr;
-  if (m == everyone && !(r.bits & (size - 1))) to = (u8 *)base<space>(w, i, r.low, r.high + size, true, &ok);
-  if (!ok) return storeLanes(w, i, m, at);
-  if constexpr (count == 4) {
-    scatter4(to, at, w.reg<u32>(i.vec[0]), w.reg<u32>(i.vec[1]), w.reg<u32>(i.vec[2]), w.reg<u32>(i.vec[3]));
-  } else if (count == 1 && r.high - r.low == (lanes - 1) * size && consecutive(at, size)) {
-    memcpy(to + r.low, w.reg<u32>(i.vec[0]), lanes * size);
-  } else {
-    const u32 *d[count];
-    for (int k = 0; k < count; k++) d[k] = w.reg<u32>(i.vec[k]);
-    for (int l = 0; l < lanes; l++)
-      for (int k = 0; k < count; k++) memcpy(to + at[l] + 4 * k, d[k] + l, 4);
+  if (m == everyone && !((r.bits | offset) & (size - 1)) && !w.block->watched)
+    to = (u8 *)base<space>(w, i, low, r.high + offset + size, true, &ok);
+  if (!ok) return storeAny(w, i, m);
+  to = (u8 *)((uintptr_t)to + (uintptr_t)offset);
+  const u64 *at = w.reg<u64>(i.a);
+  const u32 *d[count];
+  for (int k = 0; k < count; k++) d[k] = w.reg<u32>(i.vec[k]);
+  if (count == 1 && r.step == size) {
+    memcpy(to + r.low, d[0], lanes * size);
+    return;
+  }
+  for (int l = 0; l < lanes; l++) {
+    u32 v[count];
+    for (int k = 0; k < count; k++) v[k] = d[k][l];
+    memcpy(to + at[l], v, size);
   }
 }
 

@@ -25,7 +25,7 @@ void copyAsync(Warp &w, const Inst &i, u32 m) {
     c.size = size;
     c.line = i.line;
     if (source & (size - 1)) faultText(w, i, l, MisalignedAddress, "source of cp.async is not aligned to its size");
-    if (w.block->full) checkAsyncIssue(w, i, l, source, c.shared, read);
+    if (w.block->watched) checkAsyncIssue(w, i, l, source, c.shared, read);
     if (read) memcpy(c.data, resolve(w, i, l, source, read, Space::Global, false), read);
     w.copies.push_back(c);
   }
@@ -40,7 +40,7 @@ void wait(Warp &w, const Inst &i, u32 m) {
     const PendingCopy &c = w.copies[k];
     const bool done = m >> c.lane & 1 && (i.mode & 1 || (s64)c.group < (s64)w.committed[c.lane] - i.imm);
     if (done) {
-      if (w.block->full) checkAsyncDone(w, c);
+      if (w.block->watched) checkAsyncDone(w, c);
       memcpy(w.block->shared + c.shared, c.data, c.size);
     } else {
       if (kept != k) w.copies[kept] = c;

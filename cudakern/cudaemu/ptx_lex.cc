@@ -60,7 +60,8 @@ Fault lex(std::string_view text, std::vector<Token> *out) {
       at = end;
     } else if (wordStart(c)) {
       // "::" belongs to names of modifiers (".shared::cta")
-      while (end < text.size() && (wordPart(text[end]) || text.compare(end, 2, "::") == 0)) end += text[end] == ':' ? 2 : 1;
+      while (end < text.size() && (wordPart(text[end]) || text.compare(end, 2, "::") == 0))
+        end += text[end] == ':' ? 2 : 1;
       t.kind = Token::Word;
       t.text = text.substr(at, end - at);
       at = end;

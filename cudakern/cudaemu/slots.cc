@@ -64,7 +64,8 @@ void Loader::assignSlots(Kernel *k) {
   std::vector<Part> parts;
   std::vector<uint32_t> partOf(n);
   for (uint32_t i = 0; i < n; i++) {
-    if (code[i].flow == Flow::Next) parts.push_back({i, n, 0, 0, Bits(words), Bits(words), Bits(words), Bits(words), {}});
+    if (code[i].flow == Flow::Next)
+      parts.push_back({i, n, 0, 0, Bits(words), Bits(words), Bits(words), Bits(words), {}});
     partOf[i] = (uint32_t)parts.size() - 1;
     parts.back().end = i + 1;
   }
@@ -77,20 +78,23 @@ void Loader::assignSlots(Kernel *k) {
       for (size_t q = o; q < last; q++)
         if (!occurrences[q].write && !get(p.makes, occurrences[q].reg)) set(p.needs, occurrences[q].reg);
       bool guarded = false;
-      for (size_t q = o; q < last; q++) guarded = guarded || (!occurrences[q].where && occurrences[q].field == offsetof(Inst, pred));
+      for (size_t q = o; q < last; q++)
+        guarded = guarded || (!occurrences[q].where && occurrences[q].field == offsetof(Inst, pred));
       for (size_t q = o; q < last; q++)
         if (occurrences[q].write && !guarded) set(p.makes, occurrences[q].reg);
       o = last;
     }
     p.to = o;
     const Inst &i = code[p.end - 1];
-    const bool guarded = std::any_of(occurrences.begin() + p.from, occurrences.begin() + p.to, [&](const Occurrence &c) {
-      return c.inst == p.end - 1 && !c.where && c.field == offsetof(Inst, pred);
-    });
+    const bool guarded =
+        std::any_of(occurrences.begin() + p.from, occurrences.begin() + p.to, [&](const Occurrence &c) {
+          return c.inst == p.end - 1 && !c.where && c.field == offsetof(Inst, pred);
+        });
     if (i.flow == Flow::Branch) p.next.push_back(partOf[i.target]);
     if (i.flow == Flow::BranchTable)
       for (uint32_t t : program->tables[i.target]) p.next.push_back(partOf[t]);
-    const bool leaves = i.flow == Flow::Branch || i.flow == Flow::BranchTable || i.flow == Flow::Exit || i.flow == Flow::Trap;
+    const bool leaves =
+        i.flow == Flow::Branch || i.flow == Flow::BranchTable || i.flow == Flow::Exit || i.flow == Flow::Trap;
     if ((!leaves || guarded) && p.end < n) p.next.push_back(partOf[p.end]);
   }
   for (bool changed = true; changed;) {
@@ -155,6 +159,34 @@ void Loader::assignSlots(Kernel *k) {
   }
 }
 
+// findReaches says which loads and stores may use what an earlier one of the basic block found out about the addresses
+// in their register. A guarded one may not have run, so it leaves nothing for others.
+void Loader::findReaches() {
+  std::map<uint32_t, uint16_t> known; // slot of addresses -> reach
+  size_t o = 0;
+  for (uint32_t n = 0; n < program->code.size(); n++) {
+    Inst &i = program->code[n];
+    if (i.flow == Flow::Next) known.clear();
+    const bool memory = i.cls >= Class::LoadGlobal && i.cls <= Class::Constant && i.bytes;
+    if (memory) {
+      const auto it = known.find(i.a);
+      i.fresh = it == known.end();
+      if (!i.fresh) {
+        i.reach = it->second;
+      } else {
+        i.reach = (uint16_t)std::min<uint32_t>(program->reaches, UINT16_MAX);
+        if (program->reaches < UINT16_MAX) {
+          program->reaches++;
+          if (i.flow == Flow::Plain) known[i.a] = i.reach;
+        }
+      }
+    }
+    for (; o < occurrences.size() && occurrences[o].inst == n; o++)
+      if (occurrences[o].write) known.erase(regs[occurrences[o].reg].slot);
+  }
+  program->reaches++; // the last is everyone's who found no place
+}
+
 // summarize counts what each basic block holds, and joins runs of fma.
 void Loader::summarize() {
   std::vector<Inst> &code = program->code;
@@ -181,9 +213,11 @@ void Loader::summarize() {
       block->bytes[c] += bytes;
     }
   }
+  findReaches();
   for (size_t i = 0; i < code.size();) {
     size_t end = i;
-    while (end < code.size() && end - i < UINT16_MAX && code[end].flow == Flow::Plain && code[end].fn == ops->fma) end++;
+    while (end < code.size() && end - i < UINT16_MAX && code[end].flow == Flow::Plain && code[end].fn == ops->fma)
+      end++;
     if (end - i > 1) {
       code[i].fn = ops->fmaRun;
       code[i].run = (uint16_t)(end - i);

@@ -127,6 +127,11 @@ Fault stillUsed(const char *call, const Allocation &a) {
   return {};
 }
 
+void forgetUse(const Allocation &a) {
+  std::lock_guard<std::mutex> lock(mutex());
+  table().erase(a.serial);
+}
+
 void forgetUses(const CUctx_st *context) {
   std::lock_guard<std::mutex> lock(mutex());
   std::erase_if(table(), [=](const auto &entry) { return entry.second.owner == context; });
@@ -137,10 +142,8 @@ Fault usedBeside(const Allocation &a) {
   std::lock_guard<std::mutex> lock(mutex());
   auto at = table().find(a.serial);
   if (at == table().end() || !at->second.freed) return {};
-  Known known = std::move(at->second); // it is told of in ends from here on
-  table().erase(at);
-  const OperationRef &freed = known.freed;
-  for (const OperationRef &user : known.users)
+  const OperationRef &freed = at->second.freed;
+  for (const OperationRef &user : at->second.users)
     if (!comesBefore(user, freed->clock))
       return {CUDA_ERROR_LAUNCH_FAILED, named(freed) + " frees " + range(a) + " that " + named(user) +
                                             " uses, and nothing orders the two: wait for an event recorded after it"};

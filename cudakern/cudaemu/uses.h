@@ -22,7 +22,8 @@ Fault stillUsed(const char *call, const Allocation &allocation);
 // usedBeside is a fault if an operation that uses the allocation is not ordered before its cuMemFreeAsync.
 Fault usedBeside(const Allocation &allocation);
 
-// forgetUses drops what is known of a context's allocations, which are all freed.
+// forgetUse drops what is known of an allocation that is freed, forgetUses of all that a context had.
+void forgetUse(const Allocation &allocation);
 void forgetUses(const CUctx_st *context);
 
 } // namespace emu

@@ -18,6 +18,7 @@ struct Worker {
   std::vector<uint8_t> localFile, localWritten;
   std::vector<SharedWord> sharedShadow;
   std::vector<Span> spans;                                // by Inst::cache
+  std::vector<Reach> reaches;                             // by Inst::reach
   std::vector<uint64_t> blockRuns, blockLanes, guardLanes; // by basic block, by guard
   std::vector<uint32_t> order;
   uint64_t instructions = 0;                              // of the block at hand

@@ -27,6 +27,7 @@ var amplification = map[string]float64{
 	"winograd F(5x5,3x3)": 8,
 	"winograd F(3x3,5x5)": 8,
 	"winograd F(4x4,5x5)": 16,
+	"tf32":                1536, // both factors off by 2^-11: of two products 2^15 units, of many a part of that
 }
 
 // rmsBound bounds PassPrecision.RMS for convolutions of up to 256 maps: not twice what the worst pass measures.

@@ -122,7 +122,8 @@ type cluster struct {
 	dir         string
 	address     string
 	carrier     string
-	threads     int // of each worker; 0: as it likes
+	threads     int      // of each worker; 0: as it likes
+	devices     []string // worker 1's and so on; more workers begin anew; none: as they like
 	coordinator *process
 	workers     map[int]*process
 	client      clusterpb.OperatorClient
@@ -164,6 +165,9 @@ func (c *cluster) startWorker(i int) {
 	c.t.Helper()
 	args := []string{"run", "--coordinator", c.address, "--data", filepath.Join(c.dir, fmt.Sprintf("worker-%d", i)),
 		"--name", fmt.Sprintf("worker-%d", i), "--carrier", c.carrier}
+	if n := len(c.devices); n > 0 {
+		args = append(args, "--device", c.devices[(i-1)%n])
+	}
 	if c.threads > 0 {
 		args = append(args, "--threads", fmt.Sprint(c.threads))
 	}
@@ -176,6 +180,12 @@ func (c *cluster) startWorkers(n int) {
 	for i := range n {
 		c.startWorker(i + 1)
 	}
+	c.connected(n)
+}
+
+// connected waits until n workers have joined.
+func (c *cluster) connected(n int) {
+	c.t.Helper()
 	c.until("all workers are connected", func(ctx context.Context) bool {
 		s, err := c.client.Status(ctx, &clusterpb.StatusRequest{})
 		if err != nil {

@@ -2,8 +2,8 @@
 #pragma once
 #include "gemm.h"
 
-// Window says how output pixels meet the source: all of a forward pass, or one phase of a pass by data. With a stride S,
-// the pixels (y, x) of the image fall into S x S phases by their remainders; within one, the gradient is a convolution
+// Window says how output pixels meet the source: all of a forward pass, or one phase of a pass by data. With a stride
+// S, pixels (y, x) of the image fall into S x S phases by their remainders; within one, the gradient is a convolution
 // of stride 1 with every S-th row and column of the filters. 16 ints in this order, made by op_conv.go.
 struct Window {
   int taps;                   // rows of the tap tables and of the packed weights, a multiple of K_STEP
@@ -107,8 +107,8 @@ struct Gather {
 
 // Gradient reads, for a gradient by weights, dy as A (rows are filters) and the windows as B (columns are taps); k goes
 // through the output pixels of one image after another. The table of pixels has, for all pixels of a part's images,
-// where the window begins in x, its mark, and where the pixel lies in dy: four ints an entry, the last 0, and whole steps
-// of them. A thread copies one pixel's part of M*K_STEP/THREADS filters and N*K_STEP/THREADS taps.
+// where the window begins in x, its mark, and where the pixel lies in dy: four ints an entry, the last 0, and whole
+// steps of them. A thread copies one pixel's part of M*K_STEP/THREADS filters and N*K_STEP/THREADS taps.
 template <class T, bool WIDE>
 struct Gradient {
   static constexpr int A_WIDTH = 1, A_COUNT = K_STEP * T::M / T::THREADS;

@@ -3,7 +3,7 @@
 #include "gemm.h"
 
 // Both readers keep one pointer that is the same in every thread and moves with the steps, and offsets of the thread's
-// own that do not, in bytes from the tile's first element: the host refuses matrices whose 128 rows are beyond 4 GiB.
+// own that do not.
 
 // Along reads an operand whose k lies along memory: element (line, k) at base[line*pitch + k]. A thread copies one k of
 // LENGTH*K_STEP/THREADS lines; eight threads read 32 bytes of a line.
@@ -19,10 +19,10 @@ struct Along {
     at = base + (long long)line0 * pitch + k0 - K_STEP, left = k1 - k0 - slot + K_STEP;
 #pragma unroll
     for (int i = 0; i < COUNT; i++)
-      offset[i] = (unsigned)min((int)threadIdx.x / K_STEP + i * LINES, lines - 1 - line0) * pitch * 4 + slot * 4;
+      offset[i] = (unsigned)min((int)threadIdx.x / K_STEP + i * LINES, lines - 1 - line0) * pitch + slot;
   }
   GPU_METHOD void advance() { at += K_STEP, left -= K_STEP; }
-  GPU_METHOD const float *from(int i) const { return (const float *)((const char *)at + offset[i]); }
+  GPU_METHOD const float *from(int i) const { return at + offset[i]; }
   GPU_METHOD bool valid(int) const { return left > 0; }
   GPU_METHOD int to(int i) const { return threadIdx.x % K_STEP * PITCH + threadIdx.x / K_STEP + i * LINES; }
 };
@@ -41,11 +41,11 @@ struct Across {
     at = base + (long long)(k0 - K_STEP) * pitch + line0, left = k1 - k0 - slot + K_STEP;
 #pragma unroll
     for (int i = 0; i < COUNT; i++)
-      offset[i] = (unsigned)(slot + i / GROUPS * WARPS) * pitch * 4 +
-                  4 * min((int)threadIdx.x % 32 + i % GROUPS * 32, lines - 1 - line0);
+      offset[i] = (unsigned)(slot + i / GROUPS * WARPS) * pitch +
+                  min((int)threadIdx.x % 32 + i % GROUPS * 32, lines - 1 - line0);
   }
   GPU_METHOD void advance() { at += (long long)K_STEP * pitch, left -= K_STEP; }
-  GPU_METHOD const float *from(int i) const { return (const float *)((const char *)at + offset[i]); }
+  GPU_METHOD const float *from(int i) const { return at + offset[i]; }
   GPU_METHOD bool valid(int i) const { return left > i / GROUPS * WARPS; }
   GPU_METHOD int to(int i) const {
     return (threadIdx.x / 32 + i / GROUPS * WARPS) * PITCH + threadIdx.x % 32 + i % GROUPS * 32;

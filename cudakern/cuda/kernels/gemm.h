@@ -11,8 +11,8 @@
 //   const float *a(int i), *b(int i)      where copy i is read
 //   bool aValid(int i), bValid(int i)     false: zeros instead, and nothing is read
 //   int aTo(int i), bTo(int i)            where in the tile it goes, in floats
-// Rows and columns beyond the matrix are given as repetitions of the last: they cost no test in the loop and are dropped
-// when C is stored. Only k has to be cut off with zeros.
+// Rows and columns beyond the matrix are given as repetitions of the last: they cost no test in the loop and are
+// dropped when C is stored. Only k has to be cut off with zeros.
 #pragma once
 #include "gpu.h"
 
@@ -66,9 +66,9 @@ struct Fp32 {
 };
 
 #if GPU_IMAGE_B
-// Tf32 multiplies on the tensor cores, operands rounded to TF32, sums in float32: another numerics. A warp has 32 x 64 of
-// the tile, 2 x 8 of mma's 16 x 8; in each of them a thread has rows g and g+8, columns 2t and 2t+1. Its tiles are padded
-// by 8, so that the four k's and eight rows that a warp reads at once lie in 32 banks.
+// Tf32 multiplies on the tensor cores, operands rounded to TF32, sums in float32: another numerics. A warp has 32 x 64
+// of the tile, 2 x 8 of mma's 16 x 8; in each of them a thread has rows g and g+8, columns 2t and 2t+1. Its tiles are
+// padded by 8, so that the four k's and eight rows that a warp reads at once lie in 32 banks.
 template <class T>
 struct Tf32 {
   static constexpr int ROWS = 4, COLUMNS = 16;

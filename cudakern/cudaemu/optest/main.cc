@@ -35,11 +35,33 @@ std::vector<uint64_t> specials(char kind) {
         0x123456789ABCDEF0, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF00000000};
   case 'f': {
     std::vector<uint64_t> v;
-    for (float x : {0.0f, -0.0f, 1.0f, -1.0f, 0.5f, 1.5f, 2.5f, -2.5f, 3.0e-39f, -1e-45f, 3.402823466e38f, 127.5f, -128.5f,
-             255.5f, 32767.5f, -32768.5f, 65535.5f, 2147483648.0f, -2147483648.0f, 4294967040.0f, 4294967296.0f,
-             9.2233720e18f, 1.8446744e19f, 1e-3f, 7.0f})
+    for (float x : {0.0f,
+                    -0.0f,
+                    1.0f,
+                    -1.0f,
+                    0.5f,
+                    1.5f,
+                    2.5f,
+                    -2.5f,
+                    3.0e-39f,
+                    -1e-45f,
+                    3.402823466e38f,
+                    127.5f,
+                    -128.5f,
+                    255.5f,
+                    32767.5f,
+                    -32768.5f,
+                    65535.5f,
+                    2147483648.0f,
+                    -2147483648.0f,
+                    4294967040.0f,
+                    4294967296.0f,
+                    9.2233720e18f,
+                    1.8446744e19f,
+                    1e-3f,
+                    7.0f})
       v.push_back(bits(x));
-    for (uint64_t b : {0x7F800000, 0xFF800000, 0x7FC00000, 0x00800000}) v.push_back((uint32_t)b);
+    for (uint64_t b : {0x7F800000ull, 0xFF800000ull, 0x7FC00000ull, 0x00800000ull}) v.push_back((uint32_t)b);
     return v;
   }
   case 'g': {
@@ -47,7 +69,7 @@ std::vector<uint64_t> specials(char kind) {
     for (double x : {0.0, -0.0, 1.0, -1.0, 0.5, 1.5, -2.5, 1e-310, 1e308, 127.5, -128.5, 2147483647.5, -2147483648.5,
              4294967295.5, 9.3e18, -9.3e18, 1.9e19, 3.4028235677973366e38, 1e-46, 7.0, 1.0000000596046448})
       v.push_back(bits(x));
-    for (uint64_t b : {0x7FF0000000000000, 0xFFF0000000000000, 0x7FF8000000000000}) v.push_back(b);
+    for (uint64_t b : {0x7FF0000000000000ull, 0xFFF0000000000000ull, 0x7FF8000000000000ull}) v.push_back(b);
     return v;
   }
   default: return {0, 1};
@@ -113,13 +135,15 @@ std::string typeOf(char kind) {
 }
 
 std::string kernelText(const Case &c, const std::string &name, bool half) {
-  std::string k = ".visible .entry " + name + "(.param .u64 out, .param .u64 in)\n{\n"
-                  ".reg .pred %q<9>, %half;\n.reg .b16 %h<9>;\n.reg .b32 %r<9>, %t<4>;\n.reg .b64 %d<9>, %x<4>;\n"
-                  ".reg .f32 %f<9>;\n.reg .f64 %g<9>;\n"
-                  "ld.param.u64 %x0, [out];\nld.param.u64 %x1, [in];\n"
-                  "mov.u32 %t0, %ctaid.x;\nmov.u32 %t1, %ntid.x;\nmov.u32 %t2, %tid.x;\nmad.lo.s32 %t0, %t0, %t1, %t2;\n"
-                  "mul.wide.u32 %x2, %t0, 8;\nadd.s64 %x0, %x0, %x2;\nmul.wide.u32 %x2, %t0, 32;\nadd.s64 %x1, %x1, %x2;\n"
-                  "and.b32 %t3, %t2, 1;\nsetp.eq.u32 %half, %t3, 1;\n";
+  std::string k =
+      ".visible .entry " + name +
+      "(.param .u64 out, .param .u64 in)\n{\n"
+      ".reg .pred %q<9>, %half;\n.reg .b16 %h<9>;\n.reg .b32 %r<9>, %t<4>;\n.reg .b64 %d<9>, %x<4>;\n"
+      ".reg .f32 %f<9>;\n.reg .f64 %g<9>;\n"
+      "ld.param.u64 %x0, [out];\nld.param.u64 %x1, [in];\n"
+      "mov.u32 %t0, %ctaid.x;\nmov.u32 %t1, %ntid.x;\nmov.u32 %t2, %tid.x;\nmad.lo.s32 %t0, %t0, %t1, %t2;\n"
+      "mul.wide.u32 %x2, %t0, 8;\nadd.s64 %x0, %x0, %x2;\nmul.wide.u32 %x2, %t0, 32;\nadd.s64 %x1, %x1, %x2;\n"
+      "and.b32 %t3, %t2, 1;\nsetp.eq.u32 %half, %t3, 1;\n";
   const std::string kinds = c.shape.substr(2);
   for (size_t i = 0; i < kinds.size(); i++) {
     const std::string at = "[%x1+" + std::to_string(8 * i) + "]";
@@ -136,7 +160,7 @@ std::string kernelText(const Case &c, const std::string &name, bool half) {
   std::string text = c.text;
   if (text.empty()) {
     text = "{D}";
-    for (size_t i = 0; i < kinds.size(); i++) text += std::string(", {") + (char)('A' + i) + "}";
+    for (size_t i = 0; i < kinds.size(); i++) text += std::string(", {") + "ABCE"[i] + "}";
   }
   // in two steps, so that {D} is the result and the fourth operand is {E}
   text = replace(text, "{D}", d);
@@ -178,7 +202,8 @@ void runCases() {
       for (size_t k = 2; k < c.shape.size(); k++) {
         const std::vector<uint64_t> &s = special[k - 2];
         const bool pairs = t < cells * 3 / 4;
-        v[k - 2] = pairs && (k < 4 || random() & 1) ? s[(k < 4 ? left : random()) % s.size()] : anything(c.shape[k], random);
+        v[k - 2] =
+            pairs && (k < 4 || random() & 1) ? s[(k < 4 ? left : random()) % s.size()] : anything(c.shape[k], random);
         left /= s.size();
       }
     }
@@ -230,7 +255,8 @@ void everyEntry() {
         const std::string one = optional || types.empty() ? pattern
             : pattern.substr(0, dot + 1) + types.substr(at, end == types.npos ? end : end - at);
         at = optional || end == types.npos ? std::string::npos : end + 1;
-        const bool found = std::any_of(tested.begin(), tested.end(), [&](const std::string &o) { return matchesPattern(one.c_str(), o); });
+        const bool found = std::any_of(tested.begin(), tested.end(),
+                                       [&](const std::string &o) { return matchesPattern(one.c_str(), o); });
         expect(found, "no test covers " + one);
       }
     }
@@ -272,7 +298,7 @@ void expect(bool ok, const std::string &what) {
   if (++failures <= 100) printf("FAIL %s\n", what.c_str());
 }
 
-void equal(const std::vector<uint32_t> &got, const std::vector<uint32_t> &want, const std::string &what) {
+void same(const std::vector<uint32_t> &got, const std::vector<uint32_t> &want, const std::string &what) {
   for (size_t i = 0; i < want.size(); i++)
     if (i >= got.size() || got[i] != want[i]) {
       char text[96];

@@ -22,8 +22,8 @@ using Expect = std::function<uint64_t(const In &)>;
 // are not just the result and the operands: "{D}, {A}, {B}, 0x1F".
 void op(const std::string &opcode, const std::string &shape, Expect, double ulps = 0, const std::string &text = "");
 
-// kernel runs PTX of one kernel "k" on memory: `words` 32-bit words in, as many out; parameters: out, in. It returns the
-// fault. Registers and directives are the text's own.
+// kernel runs PTX of one kernel "k" on memory: `words` 32-bit words in, as many out; parameters: out, in. It returns
+// the fault. Registers and directives are the text's own.
 struct Run {
   std::string body;                  // between the braces; %out and %in hold the addresses
   std::string declarations;          // before the kernel
@@ -39,7 +39,7 @@ emu::Fault run(Run &);
 
 void covered(const std::string &opcode); // by a test of another kind
 void expect(bool ok, const std::string &what);
-void equal(const std::vector<uint32_t> &got, const std::vector<uint32_t> &want, const std::string &what);
+void same(const std::vector<uint32_t> &got, const std::vector<uint32_t> &want, const std::string &what);
 // clean and faulty run a kernel and want no fault, or one whose text holds `part`.
 void clean(Run &, const std::string &what);
 void faulty(Run &, const std::string &part, const std::string &what);

@@ -5,6 +5,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -58,7 +59,8 @@ func command(args []string) error {
 	return fmt.Errorf("no command %q: there is list and run", args[0])
 }
 
-// run does a pass once, on a device of its own.
+// run does a pass once, on a device of its own. All is given back: the emulated driver writes the last of its counts
+// when the device is closed.
 func run(p pass) error {
 	dev, err := cuda.New("cuda:0")
 	if err != nil {
@@ -66,21 +68,29 @@ func run(p pass) error {
 	}
 	st, err := dev.NewStream()
 	if err != nil {
-		return err
+		return errors.Join(err, dev.Close())
 	}
 	b := &bench{dev: dev, st: st}
-	if err := p.run(b); err != nil {
-		return fmt.Errorf("%s %s: %w", p.Layer, p.Pass, err)
+	if err = p.run(b); err != nil {
+		err = fmt.Errorf("%s %s: %w", p.Layer, p.Pass, err)
 	}
-	return st.Sync()
+	err = errors.Join(err, st.Sync())
+	for i := len(b.giveBack) - 1; i >= 0; i-- {
+		b.giveBack[i]()
+	}
+	return errors.Join(err, st.Close(), dev.Close())
 }
 
-// bench makes operands. The process ends behind one pass, so nothing is given back.
+// bench makes operands.
 type bench struct {
-	dev  cudakern.Device
-	st   cudakern.Stream
-	seed uint32
+	dev      cudakern.Device
+	st       cudakern.Stream
+	seed     uint32
+	giveBack []func()
 }
+
+// after has something given back behind the pass.
+func (b *bench) after(f func()) { b.giveBack = append(b.giveBack, f) }
 
 // values is a buffer of numbers within [-1, 1) that no two elements nearby share.
 func (b *bench) values(s cudakern.Shape) (cudakern.Buffer, error) {
@@ -88,6 +98,7 @@ func (b *bench) values(s cudakern.Shape) (cudakern.Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.after(buf.Free)
 	v := make([]float32, s.Len())
 	for i := range v {
 		b.seed = b.seed*1664525 + 1013904223

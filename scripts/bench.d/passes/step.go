@@ -81,10 +81,12 @@ func (s *step) input() {
 		if err != nil {
 			return err
 		}
+		b.after(op.Close)
 		images, err := b.dev.AllocBytes(d.N * d.C * d.H * d.W)
 		if err != nil {
 			return err
 		}
+		b.after(images.Free)
 		views := make([]cudakern.View, d.N)
 		for i := range views {
 			views[i] = cudakern.View{Y: int32(i % 29), X: int32(i % 31), Flip: i%2 == 1}
@@ -99,6 +101,7 @@ type layer interface {
 	Forward(st cudakern.Stream, x, w, b, y cudakern.Buffer) error
 	BackwardData(st cudakern.Stream, dy, w, dx cudakern.Buffer) error
 	BackwardWeights(st cudakern.Stream, x, dy, dw, db cudakern.Buffer) error
+	Close()
 }
 
 // product is a layer with weights: a product for each block of them, in each direction.
@@ -117,6 +120,7 @@ func (s *step) product(lp *shard.LayerPlan, rectified bool) {
 			if err != nil {
 				return err
 			}
+			b.after(op.Close)
 			addend := o[3]
 			if i > 0 {
 				addend = nil
@@ -129,6 +133,7 @@ func (s *step) product(lp *shard.LayerPlan, rectified bool) {
 				if err != nil {
 					return err
 				}
+				b.after(op.Close)
 				return op.BackwardData(b.st, o[2], o[1], o[0])
 			}, x, w, y)
 		}
@@ -137,6 +142,7 @@ func (s *step) product(lp *shard.LayerPlan, rectified bool) {
 			if err != nil {
 				return err
 			}
+			b.after(op.Close)
 			db := o[3]
 			if i > 0 {
 				db = nil
@@ -172,6 +178,7 @@ func (s *step) sum(name string, shape cudakern.Shape) {
 		if err != nil {
 			return err
 		}
+		b.after(op.Close)
 		return op.Run(b.st, o[0], o[1])
 	}, shape, shape)
 }
@@ -182,6 +189,7 @@ func (s *step) rectifier(name string, shape cudakern.Shape) {
 		if err != nil {
 			return err
 		}
+		b.after(op.Close)
 		return op.Backward(b.st, o[0], o[1], o[1])
 	}, shape, shape)
 }
@@ -196,6 +204,7 @@ func (s *step) norm(lp *shard.LayerPlan) {
 		if err != nil {
 			return err
 		}
+		b.after(op.Close)
 		return op.Forward(b.st, o[0], o[1])
 	}, x, x)
 	s.add(l.Name, "gradient", 0, func(b *bench, o []cudakern.Buffer) error {
@@ -203,6 +212,7 @@ func (s *step) norm(lp *shard.LayerPlan) {
 		if err != nil {
 			return err
 		}
+		b.after(op.Close)
 		return op.Backward(b.st, o[0], o[1], o[2], o[3])
 	}, x, x, x, x)
 }
@@ -217,6 +227,7 @@ func (s *step) pool(lp *shard.LayerPlan) {
 		if err != nil {
 			return err
 		}
+		b.after(op.Close)
 		return op.Forward(b.st, o[0], o[1])
 	}, x, y)
 	s.add(l.Name, "gradient", 0, func(b *bench, o []cudakern.Buffer) error {
@@ -224,6 +235,7 @@ func (s *step) pool(lp *shard.LayerPlan) {
 		if err != nil {
 			return err
 		}
+		b.after(op.Close)
 		if err := op.Forward(b.st, o[0], o[1]); err != nil { // so that maxima are where y says
 			return err
 		}
@@ -240,6 +252,7 @@ func (s *step) dropout(lp *shard.LayerPlan) {
 			if err != nil {
 				return err
 			}
+			b.after(op.Close)
 			if what == "forward" {
 				return op.Forward(b.st, 1, 2, o[0], o[1])
 			}
@@ -257,12 +270,14 @@ func (s *step) loss(lp *shard.LayerPlan) {
 			if err != nil {
 				return err
 			}
+			b.after(op.Close)
 			var places []cudakern.Buffer // labels, ranks, ties
 			for range 3 {
 				p, err := b.dev.AllocBytes(4 * s.batch)
 				if err != nil {
 					return err
 				}
+				b.after(p.Free)
 				places = append(places, p)
 			}
 			if what == "forward" {
@@ -290,6 +305,7 @@ func (s *step) update() {
 			if err != nil {
 				return err
 			}
+			b.after(op.Close)
 			return op.Update(b.st, o[0], o[1], o[2], o[3], o[4], 0.9, 0.01, 0.0005)
 		}, shape, shape, shape, shape, shape)
 		s.out[len(s.out)-1].Times = times[n]
