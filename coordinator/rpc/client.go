@@ -116,9 +116,16 @@ func (c *Client) Invoke(ctx context.Context, method string, in, out any, opts ..
 	c.mu.Lock()
 	reached := c.ever
 	c.mu.Unlock()
+	var leaderless error // what the last of those who have no leader said
 	for {
 		here, err := c.round(ctx, method, in, out, opts)
 		reached = reached || here
+		switch {
+		case errors.Is(FromStatus(err), control.ErrNotLeading):
+			leaderless = err
+		case leaderless != nil && status.Code(err) == codes.DeadlineExceeded: // in the middle of asking again
+			return leaderless
+		}
 		if err == nil || !elsewhere(err) || !reached {
 			return err
 		}

@@ -63,8 +63,8 @@ func (c *cluster) saved() (steps []uint64) {
 }
 
 // TestTrainingGoesOnWithoutCoordinators kills the leader in the middle of training and then all coordinators for a
-// while. The workers never stop: there is one generation, checkpoints written meanwhile are committed afterwards, and
-// the end is the usual one.
+// while. The workers never stop: nobody is given up, checkpoints written meanwhile are committed afterwards, and the
+// end is the usual one.
 func TestTrainingGoesOnWithoutCoordinators(t *testing.T) {
 	file := longJob(t, idx(t, "train", 1000), idx(t, "test", 200))
 	want := finalDigest(t, must(t, coordinatorProgram, "dev", "--workers", "1", "--data", t.TempDir(), file))
@@ -98,9 +98,14 @@ func TestTrainingGoesOnWithoutCoordinators(t *testing.T) {
 	if got := e.ended("blobs"); got != want {
 		t.Errorf("digest %s, undisturbed it is %s", got, want)
 	}
-	j, err := e.client.GetJob(t.Context(), &clusterpb.GetJobRequest{Name: "blobs"})
-	if err != nil || j.Generation != 1 {
-		t.Errorf("the job was interrupted: generation %d, %v", j.GetGeneration(), err)
+	status, err := e.client.Status(t.Context(), &clusterpb.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, event := range status.Events { // on a starved machine cells may lose each other: that is another matter
+		if event.Kind == "worker" && strings.Contains(event.Text, " is lost: ") {
+			t.Errorf("a coordinator gave up a worker that was there: %s", event.Text)
+		}
 	}
 	list, err := e.client.ListCheckpoints(t.Context(), &clusterpb.GetJobRequest{Name: "blobs"})
 	if err != nil {
