@@ -95,6 +95,8 @@ var importTable = []importRule{
 		why:   "the program: opens devices, wires cells to sessions and exchanges, is the command line"},
 	{path: "worker/session", ours: []string{"proto/clusterpb"}, third: []string{grpc, protobuf},
 		why: "keeps the lease and carries messages; what they mean is the program's matter"},
+	{path: "worker/arena", third: []string{xxh3, unix},
+		why: "memory that outlives a process: it knows neither what lies in it nor who asks"},
 	{path: "worker/train", ours: []string{"cudakern", "cudakern/philox", "shard/...", "checkpoint", "worker/data",
 		"worker/exchange"},
 		tests: []string{"cudakern/cpu", "cudakern/ref"},
