@@ -792,6 +792,8 @@ type AssignJob struct {
 	HasRestore    bool                   `protobuf:"varint,5,opt,name=has_restore,json=hasRestore,proto3" json:"has_restore,omitempty"`
 	Numerics      string                 `protobuf:"bytes,6,opt,name=numerics,proto3" json:"numerics,omitempty"`
 	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	FromMemory    bool                   `protobuf:"varint,8,opt,name=from_memory,json=fromMemory,proto3" json:"from_memory,omitempty"` // cells go on from memory_step, which their workers hold; the checkpoint stands behind it
+	MemoryStep    uint64                 `protobuf:"varint,9,opt,name=memory_step,json=memoryStep,proto3" json:"memory_step,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -875,6 +877,20 @@ func (x *AssignJob) GetReason() string {
 	return ""
 }
 
+func (x *AssignJob) GetFromMemory() bool {
+	if x != nil {
+		return x.FromMemory
+	}
+	return false
+}
+
+func (x *AssignJob) GetMemoryStep() uint64 {
+	if x != nil {
+		return x.MemoryStep
+	}
+	return 0
+}
+
 type Placement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cell          *Cell                  `protobuf:"bytes,1,opt,name=cell,proto3" json:"cell,omitempty"`
@@ -933,6 +949,7 @@ type ReleaseJob struct {
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Memory        bool                   `protobuf:"varint,4,opt,name=memory,proto3" json:"memory,omitempty"` // a cell could not go on from memory: the next generation must not try
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -986,6 +1003,13 @@ func (x *ReleaseJob) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ReleaseJob) GetMemory() bool {
+	if x != nil {
+		return x.Memory
+	}
+	return false
 }
 
 type RequestStop struct {
@@ -1961,6 +1985,10 @@ type JobRecord struct {
 	HasResumeStep   bool                   `protobuf:"varint,18,opt,name=has_resume_step,json=hasResumeStep,proto3" json:"has_resume_step,omitempty"`
 	StateUnixNs     int64                  `protobuf:"varint,19,opt,name=state_unix_ns,json=stateUnixNs,proto3" json:"state_unix_ns,omitempty"` // when state last changed
 	Failures        uint64                 `protobuf:"varint,20,opt,name=failures,proto3" json:"failures,omitempty"`                            // generations that ended by a failure since the last new checkpoint
+	FromMemory      bool                   `protobuf:"varint,21,opt,name=from_memory,json=fromMemory,proto3" json:"from_memory,omitempty"`      // of this generation, like restore_step
+	MemoryStep      uint64                 `protobuf:"varint,22,opt,name=memory_step,json=memoryStep,proto3" json:"memory_step,omitempty"`
+	AvoidMemory     bool                   `protobuf:"varint,23,opt,name=avoid_memory,json=avoidMemory,proto3" json:"avoid_memory,omitempty"` // the next generation goes on from a checkpoint
+	MemoryTries     uint64                 `protobuf:"varint,24,opt,name=memory_tries,json=memoryTries,proto3" json:"memory_tries,omitempty"` // generations in a row from the same memory_step
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2131,6 +2159,34 @@ func (x *JobRecord) GetStateUnixNs() int64 {
 func (x *JobRecord) GetFailures() uint64 {
 	if x != nil {
 		return x.Failures
+	}
+	return 0
+}
+
+func (x *JobRecord) GetFromMemory() bool {
+	if x != nil {
+		return x.FromMemory
+	}
+	return false
+}
+
+func (x *JobRecord) GetMemoryStep() uint64 {
+	if x != nil {
+		return x.MemoryStep
+	}
+	return 0
+}
+
+func (x *JobRecord) GetAvoidMemory() bool {
+	if x != nil {
+		return x.AvoidMemory
+	}
+	return false
+}
+
+func (x *JobRecord) GetMemoryTries() uint64 {
+	if x != nil {
+		return x.MemoryTries
 	}
 	return 0
 }
@@ -2384,7 +2440,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\breplicas\x18\x04 \x01(\x05R\breplicas\x12\x18\n" +
 	"\acolumns\x18\x05 \x01(\x05R\acolumns\x12\x12\n" +
 	"\x04keep\x18\x06 \x01(\x04R\x04keep\x12\x16\n" +
-	"\x06direct\x18\a \x01(\bR\x06direct\"\xf4\x01\n" +
+	"\x06direct\x18\a \x01(\bR\x06direct\"\xb6\x02\n" +
 	"\tAssignJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -2395,17 +2451,22 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\vhas_restore\x18\x05 \x01(\bR\n" +
 	"hasRestore\x12\x1a\n" +
 	"\bnumerics\x18\x06 \x01(\tR\bnumerics\x12\x16\n" +
-	"\x06reason\x18\a \x01(\tR\x06reason\"S\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x1f\n" +
+	"\vfrom_memory\x18\b \x01(\bR\n" +
+	"fromMemory\x12\x1f\n" +
+	"\vmemory_step\x18\t \x01(\x04R\n" +
+	"memoryStep\"S\n" +
 	"\tPlacement\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.command.v1.CellR\x04cell\x12\x16\n" +
-	"\x06worker\x18\x02 \x01(\tR\x06worker\"V\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\"n\n" +
 	"\n" +
 	"ReleaseJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"1\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06memory\x18\x04 \x01(\bR\x06memory\"1\n" +
 	"\vRequestStop\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x10\n" +
 	"\x03now\x18\x02 \x01(\bR\x03now\"N\n" +
@@ -2496,7 +2557,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\vlost_reason\x18\x04 \x01(\tR\n" +
 	"lostReason\x12 \n" +
 	"\flost_unix_ns\x18\x05 \x01(\x03R\n" +
-	"lostUnixNs\"\xd4\x06\n" +
+	"lostUnixNs\"\xdc\a\n" +
 	"\tJobRecord\x12=\n" +
 	"\tsubmitted\x18\x01 \x01(\v2\x1f.colonnade.command.v1.SubmitJobR\tsubmitted\x12*\n" +
 	"\x11submitted_unix_ns\x18\x02 \x01(\x03R\x0fsubmittedUnixNs\x12\x14\n" +
@@ -2522,7 +2583,13 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"resumeStep\x12&\n" +
 	"\x0fhas_resume_step\x18\x12 \x01(\bR\rhasResumeStep\x12\"\n" +
 	"\rstate_unix_ns\x18\x13 \x01(\x03R\vstateUnixNs\x12\x1a\n" +
-	"\bfailures\x18\x14 \x01(\x04R\bfailures\"\x9b\x02\n" +
+	"\bfailures\x18\x14 \x01(\x04R\bfailures\x12\x1f\n" +
+	"\vfrom_memory\x18\x15 \x01(\bR\n" +
+	"fromMemory\x12\x1f\n" +
+	"\vmemory_step\x18\x16 \x01(\x04R\n" +
+	"memoryStep\x12!\n" +
+	"\favoid_memory\x18\x17 \x01(\bR\vavoidMemory\x12!\n" +
+	"\fmemory_tries\x18\x18 \x01(\x04R\vmemoryTries\"\x9b\x02\n" +
 	"\x10CheckpointRecord\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x1e\n" +
 	"\n" +
