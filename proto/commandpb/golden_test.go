@@ -42,6 +42,7 @@ func samples() map[string]proto.Message {
 	command := func(k isCommand_Kind) *Command {
 		return &Command{Version: 1, DecidedUnixNs: 1_700_000_000_123_456_789, Ignorable: true, Kind: k}
 	}
+	events := []*EventRecord{{Index: 5, AtUnixNs: 18, Kind: "note", Job: "job", Worker: "w-1", Text: "a line"}}
 	return map[string]proto.Message{
 		"init_cluster":      command(&Command_InitCluster{&InitCluster{Cluster: "c-1"}}),
 		"register_worker":   command(&Command_RegisterWorker{register}),
@@ -51,6 +52,10 @@ func samples() map[string]proto.Message {
 		"submit_job":        command(&Command_SubmitJob{submit}),
 		"assign_job": command(&Command_AssignJob{&AssignJob{Job: "job", Generation: 2, Placement: placement,
 			RestoreStep: 400, HasRestore: true, Numerics: "cpu/1", Reason: "two workers"}}),
+		"assign_job_2": command(&Command_AssignJob{&AssignJob{Job: "job", Generation: 3, Placement: placement,
+			RestoreStep: 400, HasRestore: true, Numerics: "cpu/1", Reason: "two workers", FromMemory: true, MemoryStep: 407}}),
+		"release_job_2": command(&Command_ReleaseJob{&ReleaseJob{Job: "job", Generation: 3, Reason: "damaged",
+			Memory: true}}),
 		"release_job":  command(&Command_ReleaseJob{&ReleaseJob{Job: "job", Generation: 2, Reason: "w-1 lost"}}),
 		"request_stop": command(&Command_RequestStop{&RequestStop{Job: "job", Now: true}}),
 		"resume_job":   command(&Command_ResumeJob{&ResumeJob{Job: "job", Step: 400, FromStep: true}}),
@@ -77,7 +82,10 @@ func samples() map[string]proto.Message {
 				Evaluations: []*RecordEvaluation{evaluation}, Finished: []*CellFinished{finished}, Stopped: []*CellStopped{stopped},
 				StopNow: true, Digest: []byte{9}, EndedUnixNs: 15, ResumeStep: 400, HasResumeStep: true, StateUnixNs: 16,
 				Failures: 17}},
-			Events: []*EventRecord{{Index: 5, AtUnixNs: 18, Kind: "note", Job: "job", Worker: "w-1", Text: "a line"}}},
+			Events: events},
+		"snapshot_2": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 78,
+			Jobs: []*JobRecord{{Submitted: submit, State: "recovering", Generation: 3, FromMemory: true, MemoryStep: 407,
+				AvoidMemory: true, MemoryTries: 2}}},
 	}
 }
 
