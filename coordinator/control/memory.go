@@ -37,7 +37,7 @@ func (s *Session) note(h *clusterpb.Holdings) {
 	for _, held := range h.Held {
 		if held.Job == h.Job && held.Generation <= h.Generation {
 			answer.Held = append(answer.Held, sched.Held{Replica: held.Cell.GetReplica(), Column: held.Cell.GetColumn(),
-				Steps: held.Steps, Numerics: held.Numerics})
+				Generation: held.Generation, Steps: held.Steps, Numerics: held.Numerics})
 		}
 	}
 	s.answers[h.Job] = answer
@@ -63,6 +63,9 @@ func (c *Control) ask(asks []sched.Ask) {
 // c.mu is held.
 func (s *Session) forgetEnded(view fsm.View, id string) {
 	for _, name := range slices.Sorted(maps.Keys(s.holds)) {
+		if !s.holds[name] {
+			continue
+		}
 		j := view.Jobs[name]
 		below, forget := uint64(0), true
 		switch {

@@ -237,7 +237,7 @@ func (s *Session) align(view fsm.View, id string, c *Control) {
 			s.revoke(name, "this coordinator does not know the job")
 		}
 	}
-	s.forgetEnded(view, id)
+	defer s.forgetEnded(view, id)
 	for _, name := range view.JobNames() {
 		j := view.Jobs[name]
 		mine := cellsOn(j, id)
@@ -250,7 +250,7 @@ func (s *Session) align(view fsm.View, id string, c *Control) {
 		if active && !ok {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Assign{Assign: c.assign(view, j, mine)}})
 			s.told[name] = j.Generation
-			s.holds[name] = true
+			s.holds[name] = s.memory
 		}
 		if active && j.State == fsm.Stopping && s.stopped[name] != j.Generation {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Stop{Stop: &clusterpb.Stop{

@@ -119,8 +119,9 @@ func checkMemory(j *commandpb.JobRecord, c *commandpb.AssignJob) error {
 // remember notes what a generation goes on from. One that is further than the one before was is progress, which a job's
 // failures are counted from.
 func remember(j *commandpb.JobRecord, c *commandpb.AssignJob) {
-	tries := uint64(0)
+	tries, since := uint64(0), uint64(0)
 	if c.FromMemory {
+		since = MemorySince(j)
 		tries = 1
 		if j.FromMemory && j.MemoryStep == c.MemoryStep {
 			tries = j.MemoryTries + 1
@@ -130,6 +131,16 @@ func remember(j *commandpb.JobRecord, c *commandpb.AssignJob) {
 		}
 	}
 	j.FromMemory, j.MemoryStep, j.MemoryTries, j.AvoidMemory = c.FromMemory, c.MemoryStep, tries, false
+	j.MemorySince = since
+}
+
+// MemorySince is the oldest generation whose memory a job may go on from: what is older is of a history that was given
+// up when a generation went back to a checkpoint.
+func MemorySince(j *commandpb.JobRecord) uint64 {
+	if j.FromMemory {
+		return j.MemorySince
+	}
+	return j.Generation
 }
 
 // began is the step that the present generation went on from.

@@ -24,6 +24,7 @@ type Holding struct {
 // Held is a cell's state that a worker can go on from.
 type Held struct {
 	Replica, Column int32
+	Generation      uint64   // that computed it
 	Steps           []uint64 // finished steps, in any order
 	Numerics        string
 }
@@ -132,7 +133,7 @@ func reachable(in Input, j *commandpb.JobRecord, numerics string, cell int, work
 	}
 	for _, held := range h.Held {
 		if int(held.Replica*j.Submitted.Columns+held.Column) == cell && held.Column >= 0 && held.Replica >= 0 &&
-			held.Column < j.Submitted.Columns && held.Numerics == numerics {
+			held.Column < j.Submitted.Columns && held.Numerics == numerics && held.Generation >= fsm.MemorySince(j) {
 			for _, s := range held.Steps {
 				if s <= j.Submitted.Steps {
 					steps = append(steps, s)

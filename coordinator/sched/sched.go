@@ -273,7 +273,9 @@ func settled(now time.Time, in Input, j *commandpb.JobRecord, workers []string) 
 		first = min(first, in.View.Workers[id].RegisteredUnixNs)
 	}
 	ready, limit := last.Add(settle(in, j)), after(began, first).Add(patience*in.Rules.Settle)
-	ready = later(ready, in.Leader.Add(in.Rules.Settle)) // workers take that long to find a new leader
+	if j.State == fsm.Recovering { // workers may take that long to find a new leader
+		ready = later(ready, in.Leader.Add(in.Rules.Lease))
+	}
 	if limit.Before(ready) {
 		return limit
 	}

@@ -1989,6 +1989,7 @@ type JobRecord struct {
 	MemoryStep      uint64                 `protobuf:"varint,22,opt,name=memory_step,json=memoryStep,proto3" json:"memory_step,omitempty"`
 	AvoidMemory     bool                   `protobuf:"varint,23,opt,name=avoid_memory,json=avoidMemory,proto3" json:"avoid_memory,omitempty"` // the next generation goes on from a checkpoint
 	MemoryTries     uint64                 `protobuf:"varint,24,opt,name=memory_tries,json=memoryTries,proto3" json:"memory_tries,omitempty"` // generations in a row from the same memory_step
+	MemorySince     uint64                 `protobuf:"varint,25,opt,name=memory_since,json=memorySince,proto3" json:"memory_since,omitempty"` // if from_memory: older generations' memory is not gone on from
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2187,6 +2188,13 @@ func (x *JobRecord) GetAvoidMemory() bool {
 func (x *JobRecord) GetMemoryTries() uint64 {
 	if x != nil {
 		return x.MemoryTries
+	}
+	return 0
+}
+
+func (x *JobRecord) GetMemorySince() uint64 {
+	if x != nil {
+		return x.MemorySince
 	}
 	return 0
 }
@@ -2557,7 +2565,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\vlost_reason\x18\x04 \x01(\tR\n" +
 	"lostReason\x12 \n" +
 	"\flost_unix_ns\x18\x05 \x01(\x03R\n" +
-	"lostUnixNs\"\xdc\a\n" +
+	"lostUnixNs\"\xff\a\n" +
 	"\tJobRecord\x12=\n" +
 	"\tsubmitted\x18\x01 \x01(\v2\x1f.colonnade.command.v1.SubmitJobR\tsubmitted\x12*\n" +
 	"\x11submitted_unix_ns\x18\x02 \x01(\x03R\x0fsubmittedUnixNs\x12\x14\n" +
@@ -2589,7 +2597,8 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\vmemory_step\x18\x16 \x01(\x04R\n" +
 	"memoryStep\x12!\n" +
 	"\favoid_memory\x18\x17 \x01(\bR\vavoidMemory\x12!\n" +
-	"\fmemory_tries\x18\x18 \x01(\x04R\vmemoryTries\"\x9b\x02\n" +
+	"\fmemory_tries\x18\x18 \x01(\x04R\vmemoryTries\x12!\n" +
+	"\fmemory_since\x18\x19 \x01(\x04R\vmemorySince\"\x9b\x02\n" +
 	"\x10CheckpointRecord\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x1e\n" +
 	"\n" +

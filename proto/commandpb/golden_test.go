@@ -85,7 +85,7 @@ func samples() map[string]proto.Message {
 			Events: events},
 		"snapshot_2": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 78,
 			Jobs: []*JobRecord{{Submitted: submit, State: "recovering", Generation: 3, FromMemory: true, MemoryStep: 407,
-				AvoidMemory: true, MemoryTries: 2}}},
+				AvoidMemory: true, MemoryTries: 2, MemorySince: 3}}},
 	}
 }
 
