@@ -122,7 +122,8 @@ type cluster struct {
 	dir         string
 	address     string
 	carrier     string
-	threads     int // of each worker; 0: as it likes
+	threads     int    // of each worker; 0: as it likes
+	arenas      string // directory of cells' states
 	coordinator *process
 	workers     map[int]*process
 	client      clusterpb.OperatorClient
@@ -131,7 +132,12 @@ type cluster struct {
 // newCluster starts a coordinator and waits until it leads.
 func newCluster(t testing.TB) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: t.TempDir(), carrier: "auto", workers: map[int]*process{}}
+	arenas, err := os.MkdirTemp("/dev/shm", "colonnade-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(arenas) })
+	c := &cluster{t: t, dir: t.TempDir(), carrier: "auto", arenas: arenas, workers: map[int]*process{}}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +169,7 @@ func (c *cluster) startCoordinator() {
 func (c *cluster) startWorker(i int) {
 	c.t.Helper()
 	args := []string{"run", "--coordinator", c.address, "--data", filepath.Join(c.dir, fmt.Sprintf("worker-%d", i)),
-		"--name", fmt.Sprintf("worker-%d", i), "--carrier", c.carrier}
+		"--name", fmt.Sprintf("worker-%d", i), "--carrier", c.carrier, "--arenas", c.arenas}
 	if c.threads > 0 {
 		args = append(args, "--threads", fmt.Sprint(c.threads))
 	}

@@ -274,7 +274,13 @@ func (s *Store) peek(f *found) error {
 	if _, err := file.ReadAt(page, 0); err != nil {
 		return fmt.Errorf("%w: %w", ErrHeader, err)
 	}
-	return s.parse(f, page)
+	if err := s.parse(f, page); err != nil {
+		return err
+	}
+	if st, err := file.Stat(); err != nil || st.Size() != int64(f.key.size()) {
+		return fmt.Errorf("%w: it is cut short", ErrHeader)
+	}
+	return nil
 }
 
 func (s *Store) parse(f *found, page []byte) (err error) {
