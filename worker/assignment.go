@@ -21,8 +21,8 @@ import (
 )
 
 // run is one generation of a job on this worker, from the assignment to the end of its cells. What went wrong is told
-// to the coordinator first, then to the peers: it is the coordinator who starts anew. It says whether the cells have come
-// to their end, or to a stop that was agreed on.
+// to the coordinator first, then to the peers: it is the coordinator who starts anew. It says whether the cells have
+// come to their end, or to a stop that was agreed on.
 func (h *host) run(ctx context.Context, run *assignment, a *clusterpb.Assign) (ended bool) {
 	members, err := h.train(ctx, run, a)
 	close(run.quiet)

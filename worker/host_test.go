@@ -167,8 +167,9 @@ func startHost(t *testing.T, id string) *testHost {
 		return d, nil
 	}
 	h.host = &host{open: open, threads: 1, mesh: mesh, root: root, packs: t.TempDir(), worker: id,
-		address: l.Addr().String(), log: log, runs: map[string]*assignment{}, ended: map[string]uint64{}, finished: map[string]bool{},
-		report: func(r *clusterpb.Report) { h.reports <- r }}
+		address: l.Addr().String(), log: log, runs: map[string]*assignment{}, ended: map[string]uint64{},
+		finished: map[string]bool{},
+		report:   func(r *clusterpb.Report) { h.reports <- r }}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(h.served)

@@ -25,8 +25,8 @@ func (e memoryError) Unwrap() error { return e.error }
 // cellMemory is the memory of the cells of one run.
 type cellMemory map[exchange.Cell]*arena.Arena
 
-// memoryOf is how a cell finds memory for its state: what an earlier generation has left, if the assignment goes on from
-// that, else memory that is empty.
+// memoryOf is how a cell finds memory for its state: what an earlier generation has left, if the assignment goes on
+// from that, else memory that is empty.
 func (h *host) memoryOf(a *clusterpb.Assign, j *job.Job, plan *shard.Plan, id exchange.Cell, numerics string,
 	all cellMemory) func(train.MemoryLayout) (train.Memory, error) {
 	if h.arenas == nil {

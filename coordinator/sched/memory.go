@@ -68,8 +68,8 @@ func answer(in Input, j *commandpb.JobRecord, worker string) (Holding, bool) {
 	return h, ok && h.Generation == j.Generation
 }
 
-// remember places the cells of a job and has them go on from the newest step that each can reach where it is, if that is
-// no older than the newest checkpoint. It says in words which, or why not.
+// remember places the cells of a job and has them go on from the newest step that each can reach where it is, if that
+// is no older than the newest checkpoint. It says in words which, or why not.
 func remember(in Input, j *commandpb.JobRecord, workers []string, numerics string, a *Assign) (words string) {
 	a.Placement = spread(j, workers, nil)
 	if forgetful(j) {

@@ -374,7 +374,8 @@ func checkMemory(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, best ui
 	holds := func(cell int, step uint64) bool {
 		h := in.Holdings[a.Placement[cell].Worker][j.Submitted.Job]
 		return h.Generation == j.Generation && slices.ContainsFunc(h.Held, func(x Held) bool {
-			return (x.Generation >= j.MemorySince && j.FromMemory || x.Generation == j.Generation) && int(x.Replica*j.Submitted.Columns+x.Column) == cell && x.Numerics == a.Numerics &&
+			ofThis := x.Generation >= j.MemorySince && j.FromMemory || x.Generation == j.Generation
+			return ofThis && int(x.Replica*j.Submitted.Columns+x.Column) == cell && x.Numerics == a.Numerics &&
 				slices.Contains(x.Steps, step)
 		})
 	}

@@ -141,7 +141,7 @@ func TestNoFinishedStepIsLost(t *testing.T) {
 				c.startWorkers(r.workers)
 				must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
 				j := c.watch("blobs", past(2+random.Uint64N(uint64(size.steps)/3)))
-				time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond) // any moment will do
+				<-time.After(time.Duration(random.IntN(20)) * time.Millisecond) // any moment will do
 				at, cells := c.held()
 				if cells != 2 {
 					t.Fatalf("%d cells are in memory", cells)

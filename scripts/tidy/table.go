@@ -99,7 +99,7 @@ var importTable = []importRule{
 		why: "memory that outlives a process: it knows neither what lies in it nor who asks"},
 	{path: "worker/train", ours: []string{"cudakern", "cudakern/philox", "shard/...", "checkpoint", "worker/data",
 		"worker/exchange"},
-		tests: []string{"cudakern/cpu", "cudakern/ref"},
+		tests: []string{"cudakern/cpu", "cudakern/ref", "worker/arena"},
 		why:   "a cell trains on any Device and over any Exchanger: it neither opens devices nor speaks to the coordinator"},
 	{path: "worker/exchange", ours: []string{"proto/exchangepb"}, third: []string{grpc, protobuf, xxh3, unix},
 		why: "moves bytes between cells, fenced; it knows neither networks nor devices"},

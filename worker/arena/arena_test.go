@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,8 +18,8 @@ import (
 )
 
 func testKey() Key {
-	return Key{Cluster: "c", Job: "j/ü", Replica: 1, Column: 3, Identity: [32]byte{1}, Plan: [32]byte{2}, Numerics: "cpu/1",
-		Layout: [32]byte{3}, HalfBytes: 3 * PageBytes}
+	return Key{Cluster: "c", Job: "j/ü", Replica: 1, Column: 3, Identity: [32]byte{1}, Plan: [32]byte{2},
+		Numerics: "cpu/1", Layout: [32]byte{3}, HalfBytes: 3 * PageBytes}
 }
 
 func open(t testing.TB, dir string) *Store {
@@ -324,7 +325,7 @@ func TestKilledOwner(t *testing.T) {
 		if h := s.Held("c", "j/ü"); len(h) != 1 || !h[0].Busy {
 			t.Fatalf("of a process that lives: %+v", h)
 		}
-		time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond) // any moment will do
+		<-time.After(time.Duration(rand.IntN(3000)) * time.Microsecond) // any moment will do
 		cmd.Process.Kill()
 		cmd.Wait()
 		h := s.Held("c", "j/ü")
@@ -386,7 +387,7 @@ func TestStoppedOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	for s.peekNewest(t, 1) <= at+4 { // until it has written both halves again
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 	whole(t, a, at)
 	if n := len(files(t, dir)); n != 2 {

@@ -17,7 +17,8 @@ type param struct {
 	sgd  cudakern.SGD
 }
 
-// makeParam makes a parameter in the layout its op wants. Where its values lie is decided when all are known: see place.
+// makeParam makes a parameter in the layout its op wants. Where its values lie is decided when all are known: see
+// place.
 func (b *builder) makeParam(index int, layout cudakern.Layout) (*param, error) {
 	p := &param{Param: b.plan.Params[b.column][index]}
 	shape := cudakern.Shape(p.Shape)
