@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"colonnade/cudakern"
 )
@@ -44,12 +45,14 @@ func placedBuffer(dev cudakern.Device, p cudakern.Placer, st cudakern.Stream, s 
 	if err != nil {
 		return err
 	}
-	host, err := dev.AllocHost(room + cudakern.PlaceAlign)
+	host, err := dev.AllocHost(room + 2*cudakern.PlaceAlign)
 	if err != nil {
 		return err
 	}
 	defer host.Free()
 	memory := host.Bytes()
+	past := int(uintptr(unsafe.Pointer(unsafe.SliceData(memory))) % cudakern.PlaceAlign)
+	memory = memory[(cudakern.PlaceAlign-past)%cudakern.PlaceAlign:]
 	if _, err := p.AllocAt(s, l, memory); !errors.Is(err, cudakern.ErrShape) {
 		return errors.New("memory of another size is taken")
 	}

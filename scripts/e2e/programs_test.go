@@ -182,6 +182,12 @@ func (c *cluster) startWorkers(n int) {
 	for i := range n {
 		c.startWorker(i + 1)
 	}
+	c.startedAll(n)
+}
+
+// startedAll waits until n workers are connected.
+func (c *cluster) startedAll(n int) {
+	c.t.Helper()
 	c.until("all workers are connected", func(ctx context.Context) bool {
 		s, err := c.client.Status(ctx, &clusterpb.StatusRequest{})
 		if err != nil {
