@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -21,6 +22,9 @@ import (
 
 // limit bounds every wait of these tests. It is no performance claim: it only ends a test that hangs.
 const limit = 3 * time.Minute
+
+// device lets tests run without C++: CGO_ENABLED=0 go test ./scripts/e2e -device ref -run tiny
+var device = flag.String("device", "cpu", "device that workers drive")
 
 var coordinatorProgram, workerProgram string
 
@@ -169,7 +173,7 @@ func (c *cluster) startCoordinator() {
 func (c *cluster) startWorker(i int) {
 	c.t.Helper()
 	args := []string{"run", "--coordinator", c.address, "--data", filepath.Join(c.dir, fmt.Sprintf("worker-%d", i)),
-		"--name", fmt.Sprintf("worker-%d", i), "--carrier", c.carrier, "--arenas", c.arenas}
+		"--name", fmt.Sprintf("worker-%d", i), "--carrier", c.carrier, "--arenas", c.arenas, "--device", *device}
 	if c.threads > 0 {
 		args = append(args, "--threads", fmt.Sprint(c.threads))
 	}
