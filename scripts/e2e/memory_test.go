@@ -123,6 +123,14 @@ var memoryRuns = []memoryRun{
 	}},
 }
 
+// tinySteps is how long the smallest job runs: some seconds, on the reference too.
+func tinySteps() int {
+	if *device == "ref" {
+		return 150
+	}
+	return 1500
+}
+
 func TestNoFinishedStepIsLost(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("random moments from seed %d", seed)
@@ -130,7 +138,7 @@ func TestNoFinishedStepIsLost(t *testing.T) {
 	for _, size := range []struct {
 		network      string
 		batch, steps int
-	}{{"tiny", 16, 1500}, {"alexnet-32", 32, 80}} {
+	}{{"tiny", 16, tinySteps()}, {"alexnet-32", 32, 80}} {
 		job := memoryJob(t, size.network, size.batch, size.steps)
 		want := ""
 		t.Run(size.network+", undisturbed", func(t *testing.T) {
@@ -180,11 +188,11 @@ func (c *cluster) arenaFiles() []string {
 // TestDamagedMemory damages the header of the arena that a killed worker leaves: the job goes on from a checkpoint, to
 // the same end.
 func TestDamagedMemory(t *testing.T) {
-	job := memoryJob(t, "tiny", 16, 1500)
+	job := memoryJob(t, "tiny", 16, tinySteps())
 	c := newCluster(t)
 	c.startWorkers(2)
 	must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
-	j := c.watch("blobs", past(100))
+	j := c.watch("blobs", past(40))
 	i := whereCell(t, j, 1)
 	c.workers[3-i].signal(syscall.SIGSTOP) // or it would be quicker than we are
 	c.workers[i].kill()
@@ -233,9 +241,9 @@ func TestFullMemory(t *testing.T) {
 		}
 	})
 	c.startWorkers(2)
-	must(t, coordinatorProgram, "job", "submit", memoryJob(t, "tiny", 16, 1500), "--coordinator", c.address)
+	must(t, coordinatorProgram, "job", "submit", memoryJob(t, "tiny", 16, tinySteps()), "--coordinator", c.address)
 	j := c.watch("blobs", func(j *clusterpb.Job) bool {
-		return j.Step > 100 && len(j.Cells) == 2 && j.Cells[0].Memory != "" && j.Cells[1].Memory != ""
+		return j.Step > 40 && len(j.Cells) == 2 && j.Cells[0].Memory != "" && j.Cells[1].Memory != ""
 	})
 	for _, s := range j.Cells {
 		if s.Memory != string(arena.File) {
