@@ -231,7 +231,7 @@ func TestFullMemory(t *testing.T) {
 	}
 	c := newCluster(t)
 	c.arenas = t.TempDir()
-	if err := syscall.Mount("tmpfs", c.arenas, "tmpfs", 0, "size=64k"); err != nil {
+	if err := syscall.Mount("tmpfs", c.arenas, "tmpfs", 0, "size=4k"); err != nil {
 		t.Skipf("mount a small tmpfs: %v", err)
 	}
 	t.Cleanup(func() {
