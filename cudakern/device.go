@@ -119,3 +119,18 @@ type Sizer interface {
 	Needs(build func(Device) error) (int64, error)
 	Fits(bytes int64) error
 }
+
+// Placer is implemented by devices whose buffers can lie in memory of the caller's choice (CPU devices): memory that
+// several processes share, say, or that outlives this one.
+type Placer interface {
+	// Room is how many bytes AllocAt needs for a buffer: more than the buffer's own, for guards and alignment.
+	Room(s Shape, l Layout) (int, error)
+	// AllocAt makes a buffer of what lies in memory: its contents stay as they are, so that a buffer of the same shape,
+	// layout and device kind that lay there before has the values it had. Memory that never held one must be zero. It
+	// must be PlaceAlign-aligned and of Room's length, and stay the buffer's until Free, which gives nothing back to the
+	// system and changes nothing in it.
+	AllocAt(s Shape, l Layout, memory []byte) (Buffer, error)
+}
+
+// PlaceAlign is what memory for Placer must be aligned to, in bytes.
+const PlaceAlign = 64

@@ -21,20 +21,23 @@ import (
 )
 
 // run is one generation of a job on this worker, from the assignment to the end of its cells. What went wrong is told
-// to the coordinator first, then to the peers: it is the coordinator who starts anew.
-func (h *host) run(ctx context.Context, run *assignment, a *clusterpb.Assign) {
+// to the coordinator first, then to the peers: it is the coordinator who starts anew. It says whether the cells have
+// come to their end, or to a stop that was agreed on.
+func (h *host) run(ctx context.Context, run *assignment, a *clusterpb.Assign) (ended bool) {
 	members, err := h.train(ctx, run, a)
+	close(run.quiet)
 	h.tell(ctx, run, err)
 	if errors.Is(err, cudakern.ErrLost) {
 		defer h.die(err) // when the peers have been told
 	}
 	if members == nil {
-		return
+		return false
 	}
 	if err != nil {
 		members.Abort(err.Error())
 	}
 	members.Close()
+	return err == nil
 }
 
 // train prepares a generation and runs its cells. The membership it returns is the caller's to leave.
@@ -131,7 +134,7 @@ func largest(j *job.Job, plan *shard.Plan) uint64 {
 // runCells builds the cells, gives them their state and runs them until all have ended; the first error ends all.
 func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assign, j *job.Job, plan *shard.Plan,
 	packs *packs, devices cellDevices, members *exchange.Membership, all []exchange.Cell) (err error) {
-	built := map[exchange.Cell]*train.Cell{}
+	built, memory := map[exchange.Cell]*train.Cell{}, cellMemory{}
 	defer func() {
 		run.mu.Lock()
 		run.cells = nil
@@ -139,6 +142,7 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		for _, c := range built {
 			err = also(err, c.Close())
 		}
+		memory.close()
 	}()
 	steps := j.StepsPerEpoch()
 	for _, pc := range a.Cells {
@@ -147,6 +151,7 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
 			Device: devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
 			Directory: h.root, Now: time.Now, Log: h.log,
+			Memory: h.memoryOf(a, j, plan, id, devices.numerics(), memory),
 			Report: func(e train.Event) { h.report(h.eventReport(run, devices.numerics(), steps, e)) }})
 		if err != nil {
 			if err = fmt.Errorf("build: %w", err); errors.Is(err, cudakern.ErrUnsupported) {
@@ -163,8 +168,9 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 			return err
 		}
 	}
+	h.retire(memory, a.Generation)
 	run.mu.Lock()
-	run.cells, run.links = built, map[exchange.Cell]string{}
+	run.cells, run.links, run.memory = built, map[exchange.Cell]string{}, memory.kinds(built)
 	for id := range built {
 		run.links[id] = members.Carriers(id)
 	}
@@ -187,6 +193,12 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 // generation may have more luck.
 func (h *host) restore(ctx context.Context, run *assignment, a *clusterpb.Assign, c *train.Cell, id exchange.Cell,
 	plan *shard.Plan) error {
+	if a.FromMemory {
+		if err := c.Resume(a.MemoryStep, train.Owed{Evaluation: a.OwesEvaluation, Checkpoint: a.OwesCheckpoint}); err != nil {
+			return memoryError{err}
+		}
+		return nil
+	}
 	if len(a.Restore) == 0 {
 		return c.Initialise()
 	}

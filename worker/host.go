@@ -13,6 +13,7 @@ import (
 	"colonnade/checkpoint"
 	"colonnade/cudakern"
 	"colonnade/proto/clusterpb"
+	"colonnade/worker/arena"
 	"colonnade/worker/exchange"
 	"colonnade/worker/session"
 	"colonnade/worker/train"
@@ -38,12 +39,17 @@ type host struct {
 	log     *slog.Logger
 	report  func(*clusterpb.Report)
 	lost    func(error) // ends the worker, whose device has died
+	answer  func(*clusterpb.Holdings)
+	arenas  *arena.Store // nil: states lie in the devices' own memory
 
 	mu     sync.Mutex
 	runs   map[string]*assignment // by job: the newest generation given to us
 	ended  map[string]uint64      // by job: the newest generation that ended here
 	closed bool                   // nothing is begun any more
 	tasks  sync.WaitGroup
+
+	cluster  string          // id of the one this worker is in
+	finished map[string]bool // jobs whose cells here have come to their end
 }
 
 // assignment is one generation of a job on this worker.
@@ -53,13 +59,15 @@ type assignment struct {
 	local      []*clusterpb.Cell
 	from       uint64 // step that it goes on from
 	cancel     context.CancelCauseFunc
-	done       chan struct{}
+	quiet      chan struct{} // closed when its cells are gone, and their memory is anybody's
+	done       chan struct{} // closed when it has left the exchange too
 
-	mu    sync.Mutex
-	phase string                        // what it does until its cells run
-	cells map[exchange.Cell]*train.Cell // once built
-	links map[exchange.Cell]string      // over which carriers they send
-	stop  bool                          // asked for before they were
+	mu     sync.Mutex
+	phase  string                        // what it does until its cells run
+	cells  map[exchange.Cell]*train.Cell // once built
+	links  map[exchange.Cell]string      // over which carriers they send
+	memory map[exchange.Cell]string      // where their states lie
+	stop   bool                          // asked for before they were
 }
 
 // Phases of an assignment before its cells run.
@@ -90,8 +98,11 @@ func (h *host) Assign(a *clusterpb.Assign) {
 	}
 	ctx, cancel := context.WithCancelCause(h.ctx)
 	run := &assignment{job: a.Job, generation: a.Generation, local: a.Cells, cancel: cancel,
-		done: make(chan struct{}), phase: phaseReplace}
-	if len(a.Restore) > 0 {
+		quiet: make(chan struct{}), done: make(chan struct{}), phase: phaseReplace}
+	switch {
+	case a.FromMemory:
+		run.from = a.MemoryStep
+	case len(a.Restore) > 0:
 		run.from = a.Restore[0].Step
 	}
 	h.runs[a.Job] = run
@@ -102,9 +113,12 @@ func (h *host) Assign(a *clusterpb.Assign) {
 			old.cancel(errSuperseded)
 			<-old.done
 		}
-		h.run(ctx, run, a)
+		finished := h.run(ctx, run, a)
 		h.mu.Lock()
 		defer h.mu.Unlock()
+		if finished {
+			h.finished[run.job] = true
+		}
 		if h.runs[run.job] == run {
 			delete(h.runs, run.job)
 		}
@@ -117,7 +131,8 @@ func (h *host) tell(ctx context.Context, run *assignment, err error) {
 	cause := context.Cause(ctx)
 	switch {
 	case err == nil:
-	case errors.Is(cause, errSuperseded), errors.Is(cause, errRevoked), h.ctx.Err() != nil:
+	case errors.Is(cause, errSuperseded), errors.Is(cause, errRevoked), errors.Is(cause, errAsked),
+		h.ctx.Err() != nil:
 		h.log.Info("assignment ended", "job", run.job, "generation", run.generation, "cause", cause)
 	default:
 		h.log.Error("assignment failed", "job", run.job, "generation", run.generation, "err", err)
@@ -199,7 +214,7 @@ func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
 		s := c.Status()
 		out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: cellPB(id),
 			Step: s.Step, Phase: s.Phase, ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss,
-			PhaseSeconds: s.PhaseSeconds, Carrier: run.links[id]})
+			PhaseSeconds: s.PhaseSeconds, Carrier: run.links[id], Memory: run.memory[id]})
 	}
 	if len(out) > 0 {
 		return out

@@ -168,7 +168,8 @@ func startHost(t *testing.T, id string) *testHost {
 	}
 	h.host = &host{open: open, threads: 1, mesh: mesh, root: root, packs: t.TempDir(), worker: id,
 		address: l.Addr().String(), log: log, runs: map[string]*assignment{}, ended: map[string]uint64{},
-		report: func(r *clusterpb.Report) { h.reports <- r }}
+		finished: map[string]bool{},
+		report:   func(r *clusterpb.Report) { h.reports <- r }}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(h.served)

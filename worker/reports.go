@@ -52,6 +52,8 @@ func failureReport(run *assignment, err error) *clusterpb.Report {
 	if peer, ok := errors.AsType[*exchange.PeerError](err); ok {
 		f.Suspect = peer.Worker
 	}
+	var memory memoryError
+	f.Memory = errors.As(err, &memory)
 	var permanent permanentError
 	f.Permanent = errors.As(err, &permanent) || errors.Is(err, train.ErrDiverged)
 	return &clusterpb.Report{Job: run.job, Generation: run.generation,

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 
 	"colonnade/proto/clusterpb"
+	"colonnade/worker/arena"
 	"colonnade/worker/exchange"
 	"colonnade/worker/session"
 )
@@ -39,6 +40,7 @@ type runCmd struct {
 	Carrier     string        `default:"auto" enum:"auto,shm,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells; shm (shared memory of one host) and grpc are used even within one worker, or not at all."`
 	Shm         string        `placeholder:"DIR" help:"Directory for memory shared with workers of this host, when /dev/shm is missing or too small."`
 	LogLevel    slog.Level    `default:"info" help:"debug, info, warn or error."`
+	Arenas      string        `default:"auto" placeholder:"DIR" help:"Where cells' states lie while they train, to outlive this process: a directory of memory, which workers of one host share; auto: /dev/shm, else --shm, else below --data; none: in this process."`
 	WithParent  bool          `hidden:"" help:"Exit when standard input ends: the process that started this one is gone."`
 }
 
@@ -102,7 +104,7 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 	}
 	h := &host{open: open, threads: c.Threads, root: c.Checkpoints, packs: c.Packs, worker: id,
 		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log,
-		runs: map[string]*assignment{}, ended: map[string]uint64{}}
+		runs: map[string]*assignment{}, ended: map[string]uint64{}, finished: map[string]bool{}, arenas: c.openArenas(log)}
 	return c.serve(ctx, con, h, device, listener)
 }
 
@@ -133,7 +135,7 @@ func (c *runCmd) serve(ctx context.Context, con console, h *host, device *cluste
 	h.ctx, h.mesh = ctx, mesh
 	s := session.New(session.Config{Coordinators: c.Coordinator, FirstTimeout: c.Wait, Log: log, Handler: h,
 		Register: c.registration(h.worker, device)})
-	h.report = s.Report
+	h.report, h.answer = s.Report, s.Answer
 	h.lost = func(err error) { giveUp(s, cancel, err) }
 	watching := watchGPU(ctx, cancel, device, log)
 	defer watching()
@@ -156,6 +158,9 @@ func (c *runCmd) serve(ctx context.Context, con console, h *host, device *cluste
 		<-ctx.Done()
 		cancel(context.Cause(ctx)) // ends the cells, which are the host's
 		h.wait()
+		if s.Pending() == 0 { // else the coordinator may not know of the end yet
+			h.forgetFinished()
+		}
 		server.Stop()
 		return nil
 	})
@@ -175,7 +180,23 @@ func (c *runCmd) registration(id string, device *clusterpb.Device) *clusterpb.Re
 		name = fmt.Sprintf("%s/%d", host, os.Getpid())
 	}
 	return &clusterpb.Register{Worker: id, Name: name, Host: host, Address: c.Advertise, Version: version(),
-		Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device}
+		Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device, Memory: true}
+}
+
+// openArenas opens the store of cells' states.
+func (c *runCmd) openArenas(log *slog.Logger) *arena.Store {
+	cfg := arena.Config{Log: log, Data: filepath.Join(c.Data, "arenas")}
+	switch {
+	case c.Arenas == "none":
+		cfg.Data = ""
+	case c.Arenas != "auto":
+		cfg.Shared = []string{c.Arenas}
+	case c.Shm != "":
+		cfg.Shared = []string{exchange.SharedMemory, c.Shm}
+	default:
+		cfg.Shared = []string{exchange.SharedMemory}
+	}
+	return arena.Open(cfg)
 }
 
 // randomID is an id nobody else has; it names things and reaches no weight.

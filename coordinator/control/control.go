@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -194,6 +195,7 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 	c.reasons = d.Reasons
 	c.mu.Unlock()
 	c.reconcile()
+	c.ask(d.Asks)
 	c.notify()
 	return next
 }
@@ -202,12 +204,14 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 func (c *Control) input(view fsm.View) sched.Input {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	in := sched.Input{View: view, Sessions: map[string]sched.Liveness{}, Leader: c.since, Rules: c.cfg.Rules}
+	in := sched.Input{View: view, Sessions: map[string]sched.Liveness{}, Leader: c.since, Rules: c.cfg.Rules,
+		Holdings: map[string]map[string]sched.Holding{}}
 	for id, t := range c.broken {
 		in.Sessions[id] = sched.Liveness{Broken: t}
 	}
 	for id, s := range c.sessions {
-		in.Sessions[id] = sched.Liveness{Connected: true, Heard: s.heard}
+		in.Sessions[id] = sched.Liveness{Connected: true, Heard: s.heard, Memory: s.memory}
+		in.Holdings[id] = maps.Clone(s.answers)
 	}
 	return in
 }
@@ -221,7 +225,7 @@ func decision(a sched.Action) *commandpb.Command {
 	case sched.Assign:
 		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
 			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
-			Numerics: a.Numerics, Reason: a.Reason}}}
+			FromMemory: a.FromMemory, MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}}
 	}
 	panic(fmt.Sprintf("control: unknown action %T", a))
 }

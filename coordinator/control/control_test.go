@@ -103,7 +103,7 @@ func TestGraceThenLossThenRecovery(t *testing.T) {
 			t.Errorf("within its grace a worker is %s", s)
 		}
 		a.quiet()
-		r.beat(time.Second, a)
+		r.beat(600*time.Millisecond, a)
 		if s := r.workerState("b"); s != "gone" {
 			t.Errorf("after its grace a worker is %s", s)
 		}

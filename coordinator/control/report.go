@@ -123,7 +123,7 @@ func command(r *clusterpb.Report, worker string) (*commandpb.Command, error) {
 			break
 		}
 		c.Kind = &commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: r.Job, Generation: r.Generation,
-			Reason: reason}}
+			Reason: reason, Memory: k.Failed.Memory}}
 	case *clusterpb.Report_CheckpointFailed:
 		c.Ignorable = true
 		c.Kind = &commandpb.Command_RecordEvent{RecordEvent: &commandpb.RecordEvent{Kind: "checkpoint-failed", Job: r.Job,

@@ -35,6 +35,8 @@ type Session struct {
 	// What the worker was told to run, by job; under c.mu.
 	told    map[string]uint64
 	stopped map[string]uint64
+
+	memories
 }
 
 // outLimit bounds what waits to be sent; a worker that far behind is as good as gone.
@@ -48,7 +50,8 @@ func (c *Control) Attach(ctx context.Context, r *clusterpb.Register) (*Session, 
 	}
 	view, _ := c.cfg.Node.View()
 	s := &Session{c: c, worker: r.Worker, incarnation: r.Incarnation, ready: make(chan struct{}, 1),
-		done: make(chan struct{}), told: map[string]uint64{}, stopped: map[string]uint64{}}
+		done: make(chan struct{}), told: map[string]uint64{}, stopped: map[string]uint64{},
+		memories: newMemories(r.Memory)}
 	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Welcome{Welcome: &clusterpb.Welcome{
 		Cluster: view.Cluster, LeaseMs: uint64(c.cfg.Rules.Lease.Milliseconds()),
 		HeartbeatMs: uint64(max(c.cfg.Rules.Lease.Milliseconds()/6, 1))}}})
@@ -179,6 +182,10 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 	if c.sessions[s.worker] != s {
 		return // what an older stream still holds is of the past
 	}
+	for _, held := range h.Holdings {
+		s.note(held)
+		c.kick()
+	}
 	for _, st := range h.Cells {
 		j := view.Jobs[st.GetJob()]
 		if j == nil || j.Generation != st.Generation || !placed(j, st.Cell, s.worker) {
@@ -230,6 +237,7 @@ func (s *Session) align(view fsm.View, id string, c *Control) {
 			s.revoke(name, "this coordinator does not know the job")
 		}
 	}
+	defer s.forgetEnded(view, id)
 	for _, name := range view.JobNames() {
 		j := view.Jobs[name]
 		mine := cellsOn(j, id)
@@ -242,6 +250,7 @@ func (s *Session) align(view fsm.View, id string, c *Control) {
 		if active && !ok {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Assign{Assign: c.assign(view, j, mine)}})
 			s.told[name] = j.Generation
+			s.holds[name] = s.memory
 		}
 		if active && j.State == fsm.Stopping && s.stopped[name] != j.Generation {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Stop{Stop: &clusterpb.Stop{
@@ -273,6 +282,7 @@ func cellsOn(j *commandpb.JobRecord, worker string) []*clusterpb.Cell {
 func (c *Control) assign(view fsm.View, j *commandpb.JobRecord, mine []*clusterpb.Cell) *clusterpb.Assign {
 	a := &clusterpb.Assign{Job: j.Submitted.Job, Generation: j.Generation, Spec: j.Submitted.Spec, Cells: mine,
 		Placement: placementPB(view, j)}
+	goOn(a, j)
 	if !j.HasRestore {
 		return a
 	}

@@ -73,7 +73,8 @@ func Brief(j *clusterpb.Job) *clusterpb.Job {
 	j.Spec = nil
 	for i, s := range j.Cells { // statuses are shared with others
 		j.Cells[i] = &clusterpb.CellStatus{Job: s.Job, Generation: s.Generation, Cell: s.Cell, Step: s.Step, Phase: s.Phase,
-			ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss, Carrier: s.Carrier}
+			ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss, Carrier: s.Carrier,
+			Memory: s.Memory}
 	}
 	return j
 }

@@ -79,6 +79,7 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 			CellName(f.Cell), ErrInvalid)
 	}
 	if other := differs(r, f); other != nil {
+		j.AvoidMemory = true // it holds what one of them computed wrongly
 		a.release(j, fmt.Sprintf("after step %d cells %s and %s, replicas of one column, have different states: "+
 			"a device or its memory computes wrongly; see coordinator job show %s and test the workers of both with "+
 			"worker verify", c.Step, CellName(other.Cell), CellName(f.Cell), c.Job))

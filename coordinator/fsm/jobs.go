@@ -3,6 +3,7 @@ package fsm
 import (
 	"cmp"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -90,9 +91,13 @@ func (a *applier) assignJob(c *commandpb.AssignJob) error {
 	case c.HasRestore && usable(j, c.RestoreStep) == nil:
 		return fmt.Errorf("job %s, step %d: %w", c.Job, c.RestoreStep, ErrNoCheckpoint)
 	}
+	if err := checkMemory(j, c); err != nil {
+		return err
+	}
 	if err := a.checkPlacement(j, c); err != nil {
 		return err
 	}
+	remember(j, c)
 	j.Generation, j.Placement, j.Numerics = c.Generation, c.Placement, c.Numerics
 	j.RestoreStep, j.HasRestore = c.RestoreStep, c.HasRestore
 	j.Finished, j.Stopped = nil, nil
@@ -101,12 +106,75 @@ func (a *applier) assignJob(c *commandpb.AssignJob) error {
 	a.enter(j, Running, c.Reason)
 	a.keep(j)
 	from := "the start"
-	if c.HasRestore {
+	switch {
+	case c.FromMemory:
+		from = fmt.Sprintf("step %d in memory", c.MemoryStep)
+	case c.HasRestore:
 		from = fmt.Sprintf("step %d", c.RestoreStep)
 	}
 	a.event("generation", c.Job, "", "job %s: generation %d from %s on %s", c.Job, c.Generation, from,
 		workersOf(c.Placement))
 	return nil
+}
+
+// checkMemory wants a job that goes on from memory to be one that has just run, and not to fall behind a checkpoint.
+func checkMemory(j *commandpb.JobRecord, c *commandpb.AssignJob) error {
+	if !c.FromMemory {
+		return nil
+	}
+	newest := uint64(0)
+	if good := Usable(j); len(good) > 0 {
+		newest = good[len(good)-1].Step
+	}
+	switch {
+	case j.State != Recovering:
+		return fmt.Errorf("job %s is %s, only one that recovers goes on from memory: %w", c.Job, j.State, ErrJobState)
+	case j.AvoidMemory:
+		return fmt.Errorf("job %s: generation %d could not go on from memory, %d tries it again: %w", c.Job, j.Generation,
+			c.Generation, ErrInvalid)
+	case c.MemoryStep == 0 || c.MemoryStep < newest || c.MemoryStep > j.Submitted.Steps:
+		return fmt.Errorf("job %s: from step %d in memory, with a checkpoint of step %d, of %d steps: %w", c.Job,
+			c.MemoryStep, newest, j.Submitted.Steps, ErrInvalid)
+	}
+	return nil
+}
+
+// remember notes what a generation goes on from. One that is further than the one before was is progress, which a job's
+// failures are counted from.
+func remember(j *commandpb.JobRecord, c *commandpb.AssignJob) {
+	tries, since := uint64(0), uint64(0)
+	if c.FromMemory {
+		since = MemorySince(j)
+		tries = 1
+		if j.FromMemory && j.MemoryStep == c.MemoryStep {
+			tries = j.MemoryTries + 1
+		}
+		if c.MemoryStep > began(j) {
+			j.Failures = 0
+		}
+	}
+	j.FromMemory, j.MemoryStep, j.MemoryTries, j.AvoidMemory = c.FromMemory, c.MemoryStep, tries, false
+	j.MemorySince = since
+}
+
+// MemorySince is the oldest generation whose memory a job may go on from: what is older is of a history that was given
+// up when a generation went back to a checkpoint.
+func MemorySince(j *commandpb.JobRecord) uint64 {
+	if j.FromMemory {
+		return j.MemorySince
+	}
+	return j.Generation
+}
+
+// began is the step that the present generation went on from.
+func began(j *commandpb.JobRecord) uint64 {
+	switch {
+	case j.FromMemory:
+		return j.MemoryStep
+	case j.HasRestore:
+		return j.RestoreStep
+	}
+	return 0
 }
 
 // checkPlacement wants every cell once, on workers that are there.
@@ -145,10 +213,29 @@ func workersOf(placement []*commandpb.Placement) string {
 // releaseJob ends a generation that failed. A job whose generations keep failing without a new checkpoint fails.
 func (a *applier) releaseJob(c *commandpb.ReleaseJob) error {
 	j, err := a.current(c.Job, c.Generation)
+	if errors.Is(err, ErrJobState) && c.Memory {
+		// Another cell's report has ended the generation, because this one left; what it says still counts.
+		return a.avoidMemory(c)
+	}
 	if err != nil {
 		return err
 	}
+	j.AvoidMemory = c.Memory
 	a.release(j, c.Reason)
+	a.keep(j)
+	return nil
+}
+
+// avoidMemory notes that a generation that has ended could not go on from memory.
+func (a *applier) avoidMemory(c *commandpb.ReleaseJob) error {
+	j, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	if j.State != Recovering {
+		return fmt.Errorf("job %s is %s: %w", c.Job, j.State, ErrJobState)
+	}
+	j.AvoidMemory = true
 	a.keep(j)
 	return nil
 }

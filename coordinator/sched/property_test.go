@@ -81,6 +81,46 @@ func drawJob(t *rapid.T, w *world, name string, since float64, free *[]string) {
 	if state == fsm.Queued {
 		w.View.Jobs[name].Generation = rapid.Uint64Range(0, 3).Draw(t, "generation")
 	}
+	drawMemory(t, w, w.View.Jobs[name], cells)
+}
+
+// drawMemory draws what workers have said of a job, and what its record says of the generations before.
+func drawMemory(t *rapid.T, w *world, j *commandpb.JobRecord, cells int32) {
+	j.AvoidMemory = rapid.IntRange(0, 5).Draw(t, "avoid memory") == 0
+	j.FromMemory = rapid.Bool().Draw(t, "from memory")
+	j.MemorySince = rapid.Uint64Range(0, j.Generation).Draw(t, "memory since")
+	j.MemoryTries = rapid.Uint64Range(0, 4).Draw(t, "tries")
+	for _, id := range slices.Sorted(maps.Keys(w.View.Workers)) {
+		s := w.Sessions[id]
+		if !s.Connected {
+			continue
+		}
+		if s.Memory = rapid.IntRange(0, 3).Draw(t, "can be asked") > 0; !s.Memory {
+			continue
+		}
+		w.Sessions[id] = s
+		if rapid.IntRange(0, 4).Draw(t, "has answered") == 0 {
+			continue
+		}
+		h := Holding{Generation: j.Generation}
+		if rapid.IntRange(0, 9).Draw(t, "of old") == 0 {
+			h.Generation++
+		}
+		for cell := range cells {
+			if rapid.IntRange(0, 2).Draw(t, "holds") == 0 {
+				continue
+			}
+			newest := rapid.Uint64Range(0, 5).Draw(t, "newest")
+			h.Held = append(h.Held, Held{Replica: cell / j.Submitted.Columns, Column: cell % j.Submitted.Columns,
+				Generation: j.Generation - min(j.Generation, rapid.Uint64Range(0, 2).Draw(t, "generations ago")),
+				Numerics:   rapid.SampledFrom([]string{"n0", "n0", "n0", "n1"}).Draw(t, "under"),
+				Steps:      []uint64{newest, max(newest, 1) - 1}})
+		}
+		if w.Holdings[id] == nil {
+			w.Holdings[id] = map[string]Holding{}
+		}
+		w.Holdings[id][j.Submitted.Job] = h
+	}
 }
 
 func TestDecideProperties(t *testing.T) {
@@ -245,7 +285,8 @@ func checkAssign(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, taken m
 		}
 	}
 	for i, p := range j.Placement { // sticky, in the order of cells, until the worker is full
-		if was[p.Worker]++; slices.Contains(could, p.Worker) && was[p.Worker] <= full && a.Placement[i].Worker != p.Worker {
+		if was[p.Worker]++; slices.Contains(could, p.Worker) && was[p.Worker] <= full &&
+			a.Placement[i].Worker != p.Worker && !a.FromMemory {
 			t.Fatalf("cell %d was on worker %s, which is there, and is now on %s", i, p.Worker, a.Placement[i].Worker)
 		}
 	}
@@ -258,6 +299,7 @@ func checkAssign(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, taken m
 	if a.Restore != best || a.HasRestore != (best > 0) {
 		t.Fatalf("restores step %d (%v), the newest good one is %d", a.Restore, a.HasRestore, best)
 	}
+	checkMemory(t, in, j, a, best)
 	for id := range load {
 		taken[id] = j.Submitted.Job
 	}
@@ -280,6 +322,14 @@ func checkWaits(t *rapid.T, in Input, now time.Time, j *commandpb.JobRecord, tak
 			could = by["n1"]
 		}
 	}
+	settle := in.Rules.Settle
+	if j.State == fsm.Recovering {
+		settle = in.Rules.Regroup
+		if now.Sub(in.Leader) < in.Rules.Lease || asking(in, now, j, could) {
+			take(taken, could, j)
+			return
+		}
+	}
 	newest, first := max(j.StateUnixNs, in.Leader.UnixNano()), now.UnixNano()
 	for _, w := range in.View.Workers {
 		newest = max(newest, w.RegisteredUnixNs, w.LostUnixNs)
@@ -289,13 +339,63 @@ func checkWaits(t *rapid.T, in Input, now time.Time, j *commandpb.JobRecord, tak
 	}
 	first = max(first, j.StateUnixNs, in.Leader.UnixNano())
 	quiet, all := now.Sub(time.Unix(0, newest)), now.Sub(time.Unix(0, first))
-	if n := int(j.Submitted.Replicas * j.Submitted.Columns); len(could) >= n || quiet >= in.Rules.Settle ||
+	if n := int(j.Submitted.Replicas * j.Submitted.Columns); len(could) >= n || quiet >= settle ||
 		all >= 5*in.Rules.Settle {
 		t.Fatalf("job %s of %d cells waits %v after the last change, %v in all, though workers %v are there",
 			j.Submitted.Job, n, quiet, all, could)
 	}
-	for _, id := range could {
+	take(taken, could, j)
+}
+
+func take(taken map[string]string, workers []string, j *commandpb.JobRecord) {
+	for _, id := range workers {
 		taken[id] = j.Submitted.Job
+	}
+}
+
+// asking says whether a worker's answer may still come that a job can be placed by.
+func asking(in Input, now time.Time, j *commandpb.JobRecord, could []string) bool {
+	since := max(j.StateUnixNs, in.Leader.UnixNano())
+	if j.StateUnixNs > now.UnixNano() {
+		since = in.Leader.UnixNano()
+	}
+	if j.AvoidMemory || j.FromMemory && j.MemoryTries >= 3 || now.Sub(time.Unix(0, since)) >= in.Rules.Ask {
+		return false
+	}
+	return slices.ContainsFunc(could, func(id string) bool {
+		h, ok := in.Holdings[id][j.Submitted.Job]
+		return in.Sessions[id].Memory && (!ok || h.Generation != j.Generation)
+	})
+}
+
+// checkMemory holds a generation's step against what its workers hold, and wants no newer one to be had: not with the
+// cells as they were placed.
+func checkMemory(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, best uint64) {
+	holds := func(cell int, step uint64) bool {
+		h := in.Holdings[a.Placement[cell].Worker][j.Submitted.Job]
+		return h.Generation == j.Generation && slices.ContainsFunc(h.Held, func(x Held) bool {
+			ofThis := x.Generation >= j.MemorySince && j.FromMemory || x.Generation == j.Generation
+			return ofThis && int(x.Replica*j.Submitted.Columns+x.Column) == cell && x.Numerics == a.Numerics &&
+				slices.Contains(x.Steps, step)
+		})
+	}
+	all := func(step uint64) bool {
+		for i := range a.Placement {
+			if !holds(i, step) {
+				return false
+			}
+		}
+		return true
+	}
+	may := j.State == fsm.Recovering && !j.AvoidMemory && !(j.FromMemory && j.MemoryTries >= 3)
+	if a.FromMemory && (!may || a.Memory == 0 || a.Memory < best || !all(a.Memory) ||
+		!strings.Contains(a.Reason, fmt.Sprintf("from step %d in memory", a.Memory))) {
+		t.Fatalf("goes on from step %d in memory for the reason %q; checkpoint %d, record %v", a.Memory, a.Reason, best, j)
+	}
+	for step := max(best, a.Memory+1, 1); may && step < 10; step++ {
+		if all(step) {
+			t.Fatalf("goes on from step %d in memory (%v), and all cells hold %d where they are", a.Memory, a.FromMemory, step)
+		}
 	}
 }
 
@@ -369,7 +469,8 @@ func command(a Action, now time.Time) *commandpb.Command {
 		c.Kind = &commandpb.Command_LoseWorker{LoseWorker: &commandpb.LoseWorker{Worker: a.Worker, Reason: a.Reason}}
 	case Assign:
 		c.Kind = &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job, Generation: a.Generation,
-			Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore, Numerics: a.Numerics, Reason: a.Reason}}
+			Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore, FromMemory: a.FromMemory,
+			MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}
 	}
 	return proto.CloneOf(c)
 }

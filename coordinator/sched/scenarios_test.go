@@ -25,7 +25,8 @@ type world struct{ Input }
 
 func newWorld() *world {
 	return &world{Input{Leader: t0, Rules: DefaultRules, Sessions: map[string]Liveness{},
-		View: fsm.View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}}}
+		Holdings: map[string]map[string]Holding{},
+		View:     fsm.View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}}}
 }
 
 // worker adds a worker that registered when it was last heard of, and is connected.
@@ -91,6 +92,44 @@ func (w *world) checkpoints(name string, steps ...int) *world {
 	return w
 }
 
+// askable says that workers can be asked.
+func (w *world) askable(ids ...string) *world {
+	for _, id := range ids {
+		s := w.Sessions[id]
+		s.Memory = true
+		w.Sessions[id] = s
+	}
+	return w
+}
+
+// holds has a worker answer of job j that its host holds a cell of the first replica at some steps; a negative column
+// is no cell.
+func (w *world) holds(id string, column int32, steps ...uint64) *world {
+	w.askable(id)
+	if w.Holdings[id] == nil {
+		w.Holdings[id] = map[string]Holding{}
+	}
+	h := w.Holdings[id]["j"]
+	h.Generation = w.View.Jobs["j"].Generation
+	if column >= 0 {
+		h.Held = append(h.Held, Held{Column: column, Numerics: "n0", Steps: steps, Generation: 1})
+	}
+	w.Holdings[id]["j"] = h
+	return w
+}
+
+func (w *world) generation(name string, generation uint64) *world {
+	w.View.Jobs[name].Generation = generation
+	return w
+}
+
+// memory says how the job's present generation began, and whether the next may go on from memory.
+func (w *world) memory(step, tries uint64, avoid bool) *world {
+	j := w.View.Jobs["j"]
+	j.FromMemory, j.MemoryStep, j.MemoryTries, j.AvoidMemory = step > 0, step, tries, avoid
+	return w
+}
+
 // off says that a job has `winograd: off`, and what it began under.
 func (w *world) off(name, numerics string) *world {
 	w.View.Jobs[name].Submitted.Direct, w.View.Jobs[name].Numerics = true, numerics
@@ -111,7 +150,10 @@ func text(d Decision) string {
 			fmt.Fprintf(&b, "  lose %s: %s\n", a.Worker, a.Reason)
 		case Assign:
 			from := "the start"
-			if a.HasRestore {
+			switch {
+			case a.FromMemory:
+				from = fmt.Sprintf("step %d in memory", a.Memory)
+			case a.HasRestore:
 				from = fmt.Sprintf("step %d", a.Restore)
 			}
 			fmt.Fprintf(&b, "  assign %s, generation %d, from %s, under %s, %s:", a.Job, a.Generation, from, a.Numerics,
@@ -121,6 +163,9 @@ func text(d Decision) string {
 			}
 			b.WriteString("\n")
 		}
+	}
+	for _, a := range d.Asks {
+		fmt.Fprintf(&b, "  ask %s of %s, generation %d\n", a.Worker, a.Job, a.Generation)
 	}
 	for _, name := range []string{"a", "b", "c", "j"} {
 		if r := d.Reasons[name]; r != "" {
@@ -136,6 +181,14 @@ func text(d Decision) string {
 // Every kind of decision there is, with its reason word for word: users read these.
 func TestGoldenScenarios(t *testing.T) {
 	two := func() *world { return newWorld().worker("w0", "n0", 1).worker("w1", "n0", 1) }
+	// A job of two cells on w0 and w1, of which w1 has died, and a spare; the leader is older than a lease.
+	died := func() *world {
+		return two().worker("w2", "n0", 1).heard("w0", 8).heard("w2", 8).broken("w1", 8).
+			job("j", fsm.Recovering, 2, 8, "w0", "w1").checkpoints("j", 10)
+	}
+	alone := func() *world {
+		return two().heard("w0", 8).broken("w1", 8).job("j", fsm.Recovering, 2, 8, "w0", "w1").checkpoints("j", 10)
+	}
 	var b strings.Builder
 	for _, s := range []struct {
 		name string
@@ -202,6 +255,24 @@ func TestGoldenScenarios(t *testing.T) {
 			job("j", fsm.Queued, 1, 1)},
 		{"jobs that have ended want nothing", 1.5, two().job("a", fsm.Done, 2, 1).job("b", fsm.Failed, 2, 1).job("c",
 			fsm.Stopped, 2, 1)},
+		{"workers are asked what they hold", 8.1, died().askable("w0", "w2")},
+		{"one has answered", 8.1, died().askable("w2").holds("w0", 0, 17, 16)},
+		{"all have: the one that is ahead steps back", 8.1, died().holds("w0", 0, 18, 17).holds("w2", 1, 17, 16)},
+		{"one of old that cannot be asked is not waited for", 8.1, died().holds("w0", 0, 18, 17)},
+		{"nobody holds the lost cell", 8.1, died().holds("w0", 0, 18, 17).holds("w2", -1)},
+		{"memory is older than the checkpoint", 8.1, died().holds("w0", 0, 9, 8).holds("w2", 1, 9, 8)},
+		{"an answer of an older generation counts for nothing", 8.1, died().holds("w0", 0, 18).holds("w2", 1, 18).
+			generation("j", 2)},
+		{"memory of before a checkpoint was gone back to", 8.1, died().generation("j", 2).holds("w0", 0, 18).
+			holds("w2", 1, 18)},
+		{"the cells move to whose hosts hold them", 8.1, died().holds("w0", 1, 17).holds("w2", 0, 17)},
+		{"no answer in time", 11, died().heard("w0", 11).heard("w2", 11).askable("w2").holds("w0", 0, 18, 17)},
+		{"memory that could not be used is not tried again", 8.1, died().holds("w0", 0, 18, 17).holds("w2", 1, 17).
+			memory(17, 1, true)},
+		{"from the same step a third time, and no fourth", 8.1, died().holds("w0", 0, 18, 17).holds("w2", 1, 17).
+			memory(17, 3, false)},
+		{"one worker is left, another may come", 8.1, alone().holds("w0", 0, 18, 17).holds("w0", 1, 17)},
+		{"one worker is left and takes both", 8.5, alone().holds("w0", 0, 18, 17).holds("w0", 1, 17)},
 	} {
 		fmt.Fprintf(&b, "%s, at %v\n%s\n", s.name, at(s.now).Sub(t0), text(Decide(at(s.now), s.in.Input)))
 	}

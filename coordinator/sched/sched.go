@@ -20,23 +20,29 @@ type Rules struct {
 	Lease  time.Duration // a worker not heard of for so long is lost
 	Grace  time.Duration // a worker whose session broke may come back for so long
 	Settle time.Duration // how long after a change to wait for more workers before cells have to share one
+	// The same for a job that recovers: whoever restarts what died does so at once, and training stands still.
+	Regroup time.Duration
+	Ask     time.Duration // how long a worker may take to say what its host holds of a job that recovers
 }
 
 // DefaultRules suit machines on one network.
-var DefaultRules = Rules{Lease: 3 * time.Second, Grace: time.Second, Settle: 2 * time.Second}
+var DefaultRules = Rules{Lease: 3 * time.Second, Grace: time.Second, Settle: 2 * time.Second,
+	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second}
 
 // Liveness is what the leader knows of a worker's session.
 type Liveness struct {
 	Connected bool
 	Heard     time.Time // the last message
 	Broken    time.Time // when the session broke, if it is not connected
+	Memory    bool      // it can be asked what its host holds
 }
 
 // Input is all that a decision depends on.
 type Input struct {
 	View     fsm.View
-	Sessions map[string]Liveness // by worker; a worker without one has not been heard of by this leader
-	Leader   time.Time           // since when this node leads: it judges nobody before one lease has passed
+	Sessions map[string]Liveness           // by worker; a worker without one has not been heard of by this leader
+	Holdings map[string]map[string]Holding // by worker and job: the newest answers to asks
+	Leader   time.Time                     // since when this node leads: it judges nobody before one lease has passed
 	Rules    Rules
 }
 
@@ -53,6 +59,8 @@ type Assign struct {
 	Placement  []*commandpb.Placement
 	Restore    uint64
 	HasRestore bool
+	Memory     uint64 // step in memory that all cells go on from, if FromMemory; the checkpoint stands behind it
+	FromMemory bool
 	Numerics   string
 	Reason     string
 }
@@ -63,6 +71,7 @@ func (Assign) action() {}
 // Decision is what to do now, why jobs are as they are, and when time alone will change the decision.
 type Decision struct {
 	Actions []Action
+	Asks    []Ask             // to be asked once; the answers come with the input
 	Reasons map[string]string // by job, for those that wait
 	Next    time.Time         // zero: only a change of the input will
 }
@@ -160,21 +169,26 @@ func place(now time.Time, in Input, j *commandpb.JobRecord, busy map[string]stri
 		return nil, why
 	}
 	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
+	waits := ask(now, in, j, workers, d)
 	if ready := settled(now, in, j, workers); len(workers) < cells && now.Before(ready) {
 		d.wakeAt(ready)
+		waits = fmt.Sprintf("%s, %s: waits %v for more before cells share a worker", count(cells, "cell"),
+			count(len(workers), "worker"), settle(in, j))
+	}
+	if waits != "" {
 		for _, id := range workers {
 			busy[id] = j.Submitted.Job
 		}
-		return nil, fmt.Sprintf("%s, %s: waits %v for more before cells share a worker", count(cells, "cell"),
-			count(len(workers), "worker"), in.Rules.Settle)
+		return nil, waits
 	}
-	a := &Assign{Job: j.Submitted.Job, Generation: j.Generation + 1, Numerics: numerics, Placement: spread(j, workers)}
+	a := &Assign{Job: j.Submitted.Job, Generation: j.Generation + 1, Numerics: numerics}
 	a.Restore, a.HasRestore = restore(j)
+	memory := remember(in, j, workers, numerics, a)
 	used := map[string]bool{}
 	for _, p := range a.Placement {
 		used[p.Worker] = true
 	}
-	a.Reason = count(cells, "cell") + " on " + count(len(used), "worker")
+	a.Reason = count(cells, "cell") + " on " + count(len(used), "worker") + memory
 	return a, ""
 }
 
@@ -258,16 +272,27 @@ func settled(now time.Time, in Input, j *commandpb.JobRecord, workers []string) 
 	for _, id := range workers {
 		first = min(first, in.View.Workers[id].RegisteredUnixNs)
 	}
-	ready, limit := last.Add(in.Rules.Settle), after(began, first).Add(patience*in.Rules.Settle)
+	ready, limit := last.Add(settle(in, j)), after(began, first).Add(patience*in.Rules.Settle)
+	if j.State == fsm.Recovering { // workers may take that long to find a new leader
+		ready = later(ready, in.Leader.Add(in.Rules.Lease))
+	}
 	if limit.Before(ready) {
 		return limit
 	}
 	return ready
 }
 
+// settle is how long a job waits after a change.
+func settle(in Input, j *commandpb.JobRecord) time.Duration {
+	if j.State == fsm.Recovering {
+		return in.Rules.Regroup
+	}
+	return in.Rules.Settle
+}
+
 // spread places every cell: where it was, if that worker is there and not full, else on the worker with fewest cells,
-// the first by id.
-func spread(j *commandpb.JobRecord, workers []string) []*commandpb.Placement {
+// the first by id. A cell goes to a worker that fits it, if there is one that is not full; nil: all do.
+func spread(j *commandpb.JobRecord, workers []string, fits func(cell int, worker string) bool) []*commandpb.Placement {
 	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
 	full := (cells + len(workers) - 1) / len(workers)
 	load := map[string]int{}
@@ -275,9 +300,19 @@ func spread(j *commandpb.JobRecord, workers []string) []*commandpb.Placement {
 	cell := func(i int) *commandpb.Cell {
 		return &commandpb.Cell{Replica: int32(i) / j.Submitted.Columns, Column: int32(i) % j.Submitted.Columns}
 	}
+	unfit := func(cell int, worker string) int {
+		switch {
+		case load[worker] >= full:
+			return 2
+		case fits != nil && !fits(cell, worker):
+			return 1
+		}
+		return 0
+	}
 	for _, p := range j.Placement {
 		i := int(p.Cell.GetReplica()*j.Submitted.Columns + p.Cell.GetColumn())
-		if i < cells && out[i] == nil && slices.Contains(workers, p.Worker) && load[p.Worker] < full {
+		if i < cells && out[i] == nil && slices.Contains(workers, p.Worker) && load[p.Worker] < full &&
+			(fits == nil || fits(i, p.Worker)) {
 			out[i] = &commandpb.Placement{Cell: cell(i), Worker: p.Worker}
 			load[p.Worker]++
 		}
@@ -286,7 +321,9 @@ func spread(j *commandpb.JobRecord, workers []string) []*commandpb.Placement {
 		if out[i] != nil {
 			continue
 		}
-		w := slices.MinFunc(workers, func(a, b string) int { return cmp.Compare(load[a], load[b]) })
+		w := slices.MinFunc(workers, func(a, b string) int {
+			return cmp.Or(cmp.Compare(unfit(i, a), unfit(i, b)), cmp.Compare(load[a], load[b]))
+		})
 		out[i] = &commandpb.Placement{Cell: cell(i), Worker: w}
 		load[w]++
 	}

@@ -19,11 +19,15 @@ type checker struct {
 	processes map[groupKey]int           // incarnation that began a generation, by job and worker
 	committed int
 	lost      int
+
+	done       map[string]uint64 // step that all cells of a job have finished, in its newest generation
+	could      map[string]uint64 // newest generation that could not go on from memory, by job
+	remembered int
 }
 
 func newChecker(s *sim) *checker {
 	return &checker{s: s, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
-		processes: map[groupKey]int{}}
+		processes: map[groupKey]int{}, done: map[string]uint64{}, could: map[string]uint64{}}
 }
 
 // decided looks at a decision.
@@ -33,6 +37,7 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 		l, ok := a.(sched.Lose)
 		if !ok {
 			c.checkRestore(a.(sched.Assign))
+			c.checkMemory(in.View.Jobs[a.(sched.Assign).Job], a.(sched.Assign))
 			continue
 		}
 		c.lost++

@@ -37,6 +37,7 @@ type sim struct {
 	kicked   bool
 
 	workers []*worker
+	memory  map[int][]*arena // by host
 	jobs    []jobSpec
 	groups  map[groupKey]*group
 	faults  bool
@@ -56,11 +57,12 @@ func (j jobSpec) cells() int { return int(j.replicas * j.columns) }
 
 func newSim(seed uint64) *sim {
 	s := &sim{r: rand.New(rand.NewPCG(seed, 0xc0)), now: epoch, state: fsm.New(), sessions: map[string]*session{},
-		broken: map[string]time.Time{}, groups: map[groupKey]*group{}, faults: true}
+		broken: map[string]time.Time{}, groups: map[groupKey]*group{}, faults: true,
+		memory: map[int][]*arena{}}
 	s.check = newChecker(s)
 	for i := range 1 + s.r.IntN(4) {
 		s.workers = append(s.workers, &worker{sim: s, id: fmt.Sprintf("w%d", i), disk: map[fileKey]file{},
-			ended: map[string]uint64{}})
+			ended: map[string]uint64{}, host: s.r.IntN(2)})
 	}
 	shapes := [][2]int32{{1, 1}, {1, 2}, {1, 2}, {2, 2}}
 	for i := range 1 + s.r.IntN(2) {
@@ -214,12 +216,13 @@ func (s *sim) decide() {
 		return
 	}
 	in := sched.Input{View: s.state.View(), Leader: s.since, Rules: sched.DefaultRules,
-		Sessions: map[string]sched.Liveness{}}
+		Sessions: map[string]sched.Liveness{}, Holdings: map[string]map[string]sched.Holding{}}
 	for id, t := range s.broken {
 		in.Sessions[id] = sched.Liveness{Broken: t}
 	}
 	for id, x := range s.sessions {
-		in.Sessions[id] = sched.Liveness{Connected: true, Heard: x.heard}
+		in.Sessions[id] = sched.Liveness{Connected: true, Heard: x.heard, Memory: true}
+		in.Holdings[id] = x.answers
 	}
 	d := sched.Decide(s.now, in)
 	s.check.decided(in, d)
@@ -229,6 +232,7 @@ func (s *sim) decide() {
 		}
 	}
 	s.reconcile()
+	s.asks(d)
 	if !d.Next.IsZero() {
 		s.at(d.Next, s.kick)
 	}
@@ -242,7 +246,7 @@ func command(a sched.Action) *commandpb.Command {
 	case sched.Assign:
 		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
 			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
-			Numerics: a.Numerics, Reason: a.Reason}}}
+			FromMemory: a.FromMemory, MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}}
 	}
 	panic("unknown action")
 }
@@ -267,6 +271,7 @@ func (x *session) align(j *commandpb.JobRecord) {
 	for _, p := range j.Placement {
 		a.on = append(a.on, p.Worker)
 	}
+	a.fromMemory, a.memory = j.FromMemory, j.MemoryStep
 	if j.HasRestore {
 		for _, r := range j.Checkpoints {
 			if r.Step == j.RestoreStep && r.Committed {
@@ -372,7 +377,7 @@ func (s *sim) trouble() {
 	}
 	defer s.after(s.between(50*time.Millisecond, 4*time.Second), s.trouble)
 	w := s.workers[s.r.IntN(len(s.workers))]
-	switch s.r.IntN(5) {
+	switch s.r.IntN(6) {
 	case 0:
 		w.kill()
 		s.after(s.between(10*time.Millisecond, 6*time.Second), w.start)
@@ -386,6 +391,8 @@ func (s *sim) trouble() {
 	case 3:
 		w.rot()
 	case 4:
+		s.spoil(w)
+	case 5:
 		if w.session != nil { // a broken connection, nothing else
 			w.session.close()
 		}

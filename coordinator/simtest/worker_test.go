@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"colonnade/coordinator/sched"
 	"colonnade/proto/commandpb"
 )
 
@@ -15,6 +16,7 @@ import (
 type worker struct {
 	*sim
 	id          string
+	host        int // whose memory it shares with others
 	incarnation int
 	alive, off  bool // off: cut off from everybody
 	session     *session
@@ -77,11 +79,14 @@ type assignment struct {
 	generation uint64
 	on         []string // by cell
 	restore    *commandpb.CheckpointRecord
+	fromMemory bool
+	memory     uint64
 }
 
 // run is a generation at work on one worker.
 type run struct {
 	assignment
+	w     *worker
 	spec  jobSpec
 	group *group
 	cells map[int]*cell
@@ -90,6 +95,7 @@ type run struct {
 type cell struct {
 	step, value uint64
 	over        bool
+	arena       *arena
 }
 
 type groupKey struct {
@@ -126,6 +132,11 @@ func (w *worker) kill() {
 	w.alive = false
 	for _, r := range w.runs {
 		r.group.aborted = true
+		for _, c := range r.cells {
+			if c.arena != nil && c.step > 0 && w.r.IntN(2) == 0 { // in the middle of an update
+				delete(c.arena.held, c.step-1)
+			}
+		}
 	}
 	w.runs = map[string]*run{}
 	if w.session != nil {
@@ -189,6 +200,8 @@ type session struct {
 	open           bool
 	heard          time.Time
 	told, stopped  map[string]uint64
+	asked          map[string]uint64
+	answers        map[string]sched.Holding
 	lastUp, lastDn time.Time
 	sent           uint64
 }
@@ -219,7 +232,7 @@ func (w *worker) attach() {
 		return
 	}
 	x := &session{w: w, incarnation: w.incarnation, open: true, heard: w.now, told: map[string]uint64{},
-		stopped: map[string]uint64{}}
+		stopped: map[string]uint64{}, asked: map[string]uint64{}, answers: map[string]sched.Holding{}}
 	for name, r := range w.runs {
 		x.told[name] = r.generation
 	}
@@ -312,7 +325,7 @@ func (w *worker) assign(a assignment) {
 	if w.groups[key] == nil {
 		w.groups[key] = &group{at: map[int]uint64{}}
 	}
-	r := &run{assignment: a, group: w.groups[key], cells: map[int]*cell{}}
+	r := &run{assignment: a, w: w, group: w.groups[key], cells: map[int]*cell{}}
 	for _, j := range w.jobs {
 		if j.name == a.job {
 			r.spec = j
@@ -321,6 +334,16 @@ func (w *worker) assign(a assignment) {
 	w.runs[a.job] = r
 	for i, on := range a.on {
 		if on != w.id {
+			continue
+		}
+		if a.fromMemory {
+			c, ok := w.adopt(r, i)
+			if !ok {
+				w.failsMemory(r, i)
+				return
+			}
+			r.cells[i] = c
+			r.group.at[i] = c.step
 			continue
 		}
 		c, why := w.restore(r, i)
@@ -332,9 +355,11 @@ func (w *worker) assign(a assignment) {
 			w.fails(r, why)
 			return
 		}
+		w.place(r, i, c)
 		r.cells[i] = c
 		r.group.at[i] = c.step
 	}
+	w.check.finished(r)
 	w.after(w.between(10*time.Millisecond, 300*time.Millisecond), func() { w.step(r) })
 }
 
@@ -377,6 +402,15 @@ func (w *worker) over(job string) {
 		w.ended[job] = r.generation
 		delete(w.runs, job)
 	}
+}
+
+// failsMemory reports that a cell cannot go on from memory.
+func (w *worker) failsMemory(r *run, i int) {
+	w.logf("worker %s has no step %d of cell %d of %s in memory", w.id, r.memory, i, r.job)
+	w.check.could[r.job] = r.generation
+	w.over(r.job)
+	w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: r.job,
+		Generation: r.generation, Reason: "not in memory", Memory: true}}})
 }
 
 func (w *worker) fails(r *run, why string) {
@@ -461,7 +495,10 @@ func (w *worker) advance(r *run, i int, c *cell) bool {
 	if c.step < r.spec.steps {
 		c.value = r.spec.next(c.value, c.step)
 		c.step++
+		w.check.applies(r, i, c.step)
+		c.arena.advance(c.step, c.value)
 		r.group.at[i] = c.step
+		w.check.finished(r)
 		last := c.step == r.spec.steps
 		stopping = !last && r.group.stopAt > 0 && c.step >= r.group.stopAt
 		if last || stopping || c.step%r.spec.every == 0 {

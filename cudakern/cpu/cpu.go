@@ -143,13 +143,14 @@ const (
 	guardByte  = 0xC5
 )
 
-// buffer is C memory.
+// buffer is C memory, or the caller's.
 type buffer struct {
 	d      *device
 	shape  cudakern.Shape
 	layout cudakern.Layout
 	p      unsafe.Pointer
 	bytes  int
+	placed bool // in the caller's memory
 }
 
 func (b *buffer) Shape() cudakern.Shape   { return b.shape }
@@ -164,7 +165,9 @@ func (b *buffer) Free() {
 	if err := b.Intact(); err != nil {
 		panic(err.Error()) // memory is corrupt: nothing computed since can be trusted
 	}
-	C.ck_free(unsafe.Add(b.p, -guardBytes))
+	if !b.placed {
+		C.ck_free(unsafe.Add(b.p, -guardBytes))
+	}
 	b.p = nil
 	b.d.live.Add(-1)
 }
@@ -202,12 +205,45 @@ func (d *device) allocate(s cudakern.Shape, l cudakern.Layout, bytes int) (*buff
 	if p == nil {
 		return nil, fmt.Errorf("alloc %v: %d bytes: %w", s, bytes, cudakern.ErrMemory)
 	}
+	return d.guarded(s, l, p, bytes), nil
+}
+
+// guarded makes a buffer of memory that has room for it and its guards.
+func (d *device) guarded(s cudakern.Shape, l cudakern.Layout, p unsafe.Pointer, bytes int) *buffer {
 	d.live.Add(1)
 	b := &buffer{d: d, shape: append(cudakern.Shape(nil), s...), layout: l, p: unsafe.Add(p, guardBytes), bytes: bytes}
 	before, behind := b.guards()
 	for i := range guardBytes {
 		before[i], behind[i] = guardByte, guardByte
 	}
+	return b
+}
+
+// Room is what a buffer takes with its guards, rounded up so that the next one is aligned too.
+func (d *device) Room(s cudakern.Shape, l cudakern.Layout) (int, error) {
+	n, err := d.size(s, l)
+	if err != nil {
+		return 0, err
+	}
+	return (n + 2*guardBytes + cudakern.PlaceAlign - 1) / cudakern.PlaceAlign * cudakern.PlaceAlign, nil
+}
+
+// AllocAt makes a buffer in memory outside of Go's heap: what has been there before stays.
+func (d *device) AllocAt(s cudakern.Shape, l cudakern.Layout, memory []byte) (cudakern.Buffer, error) {
+	room, err := d.Room(s, l)
+	if err != nil {
+		return nil, err
+	}
+	if len(memory) != room || uintptr(unsafe.Pointer(unsafe.SliceData(memory)))%cudakern.PlaceAlign != 0 {
+		return nil, fmt.Errorf("alloc %v %s in %d bytes of memory, want %d, aligned to %d: %w", s, l, len(memory), room,
+			cudakern.PlaceAlign, cudakern.ErrShape)
+	}
+	n, err := d.size(s, l)
+	if err != nil {
+		return nil, err
+	}
+	b := d.guarded(s, l, unsafe.Pointer(unsafe.SliceData(memory)), n)
+	b.placed = true
 	return b, nil
 }
 

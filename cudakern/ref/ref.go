@@ -54,7 +54,11 @@ const (
 // guarded returns n bytes of zeros between canaries.
 func guarded(n int) (all, inner []byte) {
 	words := make([]float64, (n+7)/8+2*canary/8) // aligned for float64
-	all = unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), n+2*canary)
+	return guard(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), n+2*canary), n)
+}
+
+// guard puts canaries on both sides of n bytes.
+func guard(all []byte, n int) (whole, inner []byte) {
 	for i := range canary {
 		all[i], all[canary+n+i] = canaryByte, canaryByte
 	}
@@ -97,6 +101,30 @@ func (d *device) Alloc(s cudakern.Shape, l cudakern.Layout) (cudakern.Buffer, er
 	}
 	d.live.Add(1)
 	all, inner := guarded(8 * s.Len())
+	v := unsafe.Slice((*float64)(unsafe.Pointer(unsafe.SliceData(inner))), s.Len())
+	return &buffer{d: d, shape: append(cudakern.Shape(nil), s...), v: v, all: all}, nil
+}
+
+// Room is what a buffer takes with its canaries.
+func (d *device) Room(s cudakern.Shape, l cudakern.Layout) (int, error) {
+	if l != cudakern.Plain || s.Len() < 1 {
+		return 0, fmt.Errorf("alloc %v %s: %w", s, l, cudakern.ErrShape)
+	}
+	return (8*s.Len() + 2*canary + cudakern.PlaceAlign - 1) / cudakern.PlaceAlign * cudakern.PlaceAlign, nil
+}
+
+// AllocAt makes a buffer in the caller's memory; what has been there before stays.
+func (d *device) AllocAt(s cudakern.Shape, l cudakern.Layout, memory []byte) (cudakern.Buffer, error) {
+	room, err := d.Room(s, l)
+	if err != nil {
+		return nil, err
+	}
+	if len(memory) != room || uintptr(unsafe.Pointer(unsafe.SliceData(memory)))%cudakern.PlaceAlign != 0 {
+		return nil, fmt.Errorf("alloc %v in %d bytes of memory, want %d, aligned to %d: %w", s, len(memory), room,
+			cudakern.PlaceAlign, cudakern.ErrShape)
+	}
+	d.live.Add(1)
+	all, inner := guard(memory[:8*s.Len()+2*canary], 8*s.Len())
 	v := unsafe.Slice((*float64)(unsafe.Pointer(unsafe.SliceData(inner))), s.Len())
 	return &buffer{d: d, shape: append(cudakern.Shape(nil), s...), v: v, all: all}, nil
 }

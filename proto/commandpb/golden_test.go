@@ -47,6 +47,7 @@ func samples() map[string]proto.Message {
 	command := func(k isCommand_Kind) *Command {
 		return &Command{Version: 1, DecidedUnixNs: 1_700_000_000_123_456_789, Ignorable: true, Kind: k}
 	}
+	events := []*EventRecord{{Index: 5, AtUnixNs: 18, Kind: "note", Job: "job", Worker: "w-1", Text: "a line"}}
 	return map[string]proto.Message{
 		"init_cluster":      command(&Command_InitCluster{&InitCluster{Cluster: "c-1"}}),
 		"register_worker":   command(&Command_RegisterWorker{register}),
@@ -64,6 +65,10 @@ func samples() map[string]proto.Message {
 		"request_stop_2": command(&Command_RequestStop{&RequestStop{Job: "job", Now: true, Request: "q-3"}}),
 		"snapshot_2":     snapshot2,
 		"backup":         &Backup{Version: 1, Cluster: "c-1", Index: 77, MadeUnixNs: 21, Snapshot: []byte{1, 2, 3}},
+		"assign_job_2": command(&Command_AssignJob{&AssignJob{Job: "job", Generation: 3, Placement: placement,
+			RestoreStep: 400, HasRestore: true, Numerics: "cpu/1", Reason: "two workers", FromMemory: true, MemoryStep: 407}}),
+		"release_job_2": command(&Command_ReleaseJob{&ReleaseJob{Job: "job", Generation: 3, Reason: "damaged",
+			Memory: true}}),
 		"checkpoint_written": command(&Command_CheckpointWritten{&CheckpointWritten{Job: "job", Generation: 2, Step: 400,
 			File: file, PlanDigest: []byte{7, 8}, Numerics: "cpu/1"}}),
 		"checkpoint_written_2": command(&Command_CheckpointWritten{&CheckpointWritten{Job: "job", Generation: 2, Step: 400,
@@ -87,7 +92,10 @@ func samples() map[string]proto.Message {
 				Evaluations: []*RecordEvaluation{evaluation}, Finished: []*CellFinished{finished}, Stopped: []*CellStopped{stopped},
 				StopNow: true, Digest: []byte{9}, EndedUnixNs: 15, ResumeStep: 400, HasResumeStep: true, StateUnixNs: 16,
 				Failures: 17}},
-			Events: []*EventRecord{{Index: 5, AtUnixNs: 18, Kind: "note", Job: "job", Worker: "w-1", Text: "a line"}}},
+			Events: events},
+		"snapshot_3": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 78,
+			Jobs: []*JobRecord{{Submitted: submit, State: "recovering", Generation: 3, FromMemory: true, MemoryStep: 407,
+				AvoidMemory: true, MemoryTries: 2, MemorySince: 3}}},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -21,6 +22,9 @@ import (
 
 // limit bounds every wait of these tests. It is no performance claim: it only ends a test that hangs.
 const limit = 3 * time.Minute
+
+// device lets tests run without C++: CGO_ENABLED=0 go test ./scripts/e2e -device ref -run tiny
+var device = flag.String("device", "cpu", "device that workers drive")
 
 var coordinatorProgram, workerProgram string
 
@@ -124,6 +128,7 @@ type cluster struct {
 	carrier     string
 	threads     int      // of each worker; 0: as it likes
 	devices     []string // worker 1's and so on; more workers begin anew; none: as they like
+	arenas      string   // directory of cells' states
 	coordinator *process
 	workers     map[int]*process
 	client      clusterpb.OperatorClient
@@ -132,7 +137,12 @@ type cluster struct {
 // newCluster starts a coordinator and waits until it leads.
 func newCluster(t testing.TB) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: t.TempDir(), carrier: "auto", workers: map[int]*process{}}
+	arenas, err := os.MkdirTemp("/dev/shm", "colonnade-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(arenas) })
+	c := &cluster{t: t, dir: t.TempDir(), carrier: "auto", arenas: arenas, workers: map[int]*process{}}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -164,9 +174,11 @@ func (c *cluster) startCoordinator() {
 func (c *cluster) startWorker(i int) {
 	c.t.Helper()
 	args := []string{"run", "--coordinator", c.address, "--data", filepath.Join(c.dir, fmt.Sprintf("worker-%d", i)),
-		"--name", fmt.Sprintf("worker-%d", i), "--carrier", c.carrier}
+		"--name", fmt.Sprintf("worker-%d", i), "--carrier", c.carrier, "--arenas", c.arenas}
 	if n := len(c.devices); n > 0 {
 		args = append(args, "--device", c.devices[(i-1)%n])
+	} else {
+		args = append(args, "--device", *device)
 	}
 	if c.threads > 0 {
 		args = append(args, "--threads", fmt.Sprint(c.threads))

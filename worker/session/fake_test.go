@@ -218,6 +218,9 @@ func (c *cells) Assign(a *clusterpb.Assign)      { c.note("assign " + a.Job) }
 func (c *cells) Revoke(r *clusterpb.Revoke)      { c.note("revoke " + r.Job) }
 func (c *cells) Stop(s *clusterpb.Stop)          { c.note("stop " + s.Job) }
 func (c *cells) Dropped(m []*clusterpb.Manifest) { c.note("dropped " + m[0].Job) }
+func (c *cells) Welcomed(string)                 {}
+func (c *cells) Ask(a *clusterpb.Ask)            { c.note("ask " + a.Job) }
+func (c *cells) Forget(f *clusterpb.Forget)      { c.note("forget " + f.Job) }
 func (c *cells) Running() []*clusterpb.Running {
 	c.mu.Lock()
 	defer c.mu.Unlock()

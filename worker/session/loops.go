@@ -66,18 +66,31 @@ func (s *Session) sendLoop(ctx context.Context, stream attachStream, every time.
 			}
 			sent = r.Sequence
 		}
+		if answers := s.taken(); len(answers) > 0 {
+			if err := s.beat(stream, answers); err != nil {
+				return err
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.wake:
 		case <-ticker.C:
-			beat := &clusterpb.Heartbeat{Cells: s.cfg.Handler.Cells()}
-			err := stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Heartbeat{Heartbeat: beat}})
-			if err != nil {
-				return sendError("send heartbeat", err)
+			if err := s.beat(stream, nil); err != nil {
+				return err
 			}
 		}
 	}
+}
+
+// beat sends a heartbeat, with answers if there are any.
+func (s *Session) beat(stream attachStream, answers []*clusterpb.Holdings) error {
+	beat := &clusterpb.Heartbeat{Cells: s.cfg.Handler.Cells(), Holdings: answers}
+	err := stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Heartbeat{Heartbeat: beat}})
+	if err != nil {
+		return sendError("send heartbeat", err)
+	}
+	return nil
 }
 
 // receiveLoop passes on what the coordinator says until the stream breaks. A coordinator answers every heartbeat with
@@ -106,6 +119,10 @@ func (s *Session) receiveLoop(stream attachStream, watch *time.Timer, lease time
 			if len(k.Ack.Dropped) > 0 {
 				s.cfg.Handler.Dropped(k.Ack.Dropped)
 			}
+		case *clusterpb.CoordinatorMessage_Ask:
+			s.cfg.Handler.Ask(k.Ask)
+		case *clusterpb.CoordinatorMessage_Forget:
+			s.cfg.Handler.Forget(k.Forget)
 		case *clusterpb.CoordinatorMessage_Goodbye:
 			return fmt.Errorf("%w: %s", ErrGoodbye, k.Goodbye.Reason)
 		default:

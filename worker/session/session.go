@@ -42,6 +42,11 @@ type Handler interface {
 	Running() []*clusterpb.Running
 	// Cells says how far every cell is.
 	Cells() []*clusterpb.CellStatus
+	// Welcomed is called at the start of every session, with the cluster's id.
+	Welcomed(cluster string)
+	// Ask ends what runs of a job and answers with Session.Answer when it has ended.
+	Ask(*clusterpb.Ask)
+	Forget(*clusterpb.Forget)
 }
 
 // Config is what a session is made of.
@@ -61,9 +66,10 @@ type Session struct {
 	mu      sync.Mutex
 	next    uint64              // sequence number of the next report
 	pending []*clusterpb.Report // not acknowledged yet, in order
-	wake    chan struct{}       // something was added to pending
-	seen    bool                // a coordinator has answered before
-	learned []string            // where else coordinators are, by the word of the last one
+	answers []*clusterpb.Holdings
+	wake    chan struct{} // something was added to pending or to answers
+	seen    bool          // a coordinator has answered before
+	learned []string      // where else coordinators are, by the word of the last one
 }
 
 // New makes a session.
@@ -79,10 +85,32 @@ func (s *Session) Report(r *clusterpb.Report) {
 	s.next++
 	s.pending = append(s.pending, r)
 	s.mu.Unlock()
+	s.rouse()
+}
+
+// Answer sends what a coordinator asked for with the next heartbeat, which is sent at once. It is not sent again: who
+// leads after a break asks anew.
+func (s *Session) Answer(h *clusterpb.Holdings) {
+	s.mu.Lock()
+	s.answers = append(s.answers, h)
+	s.mu.Unlock()
+	s.rouse()
+}
+
+func (s *Session) rouse() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// taken returns the answers to be sent.
+func (s *Session) taken() []*clusterpb.Holdings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.answers
+	s.answers = nil
+	return out
 }
 
 // Pending is the number of reports not acknowledged yet.
@@ -256,6 +284,8 @@ func (s *Session) attach(ctx context.Context, address string, patience time.Dura
 	s.learned = w.Coordinators
 	s.mu.Unlock()
 	s.cfg.Log.Info("attached to coordinator", "coordinator", address, "cluster", w.Cluster)
+	s.taken() // of what another session was asked
+	s.cfg.Handler.Welcomed(w.Cluster)
 
 	sent := make(chan error, 1)
 	go func() {

@@ -36,12 +36,15 @@ func TestWhatTheCoordinatorSaysReachesTheCells(t *testing.T) {
 			{Kind: &clusterpb.CoordinatorMessage_Stop{Stop: &clusterpb.Stop{Job: "b"}}},
 			{}, // of a kind this worker does not know
 			{Kind: &clusterpb.CoordinatorMessage_Revoke{Revoke: &clusterpb.Revoke{Job: "c"}}},
+			{Kind: &clusterpb.CoordinatorMessage_Ask{Ask: &clusterpb.Ask{Job: "e"}}},
+			{Kind: &clusterpb.CoordinatorMessage_Forget{Forget: &clusterpb.Forget{Job: "f"}}},
 		} {
 			a.say(m)
 		}
 		a.ack(0, &clusterpb.Manifest{Job: "d"})
 		time.Sleep(10*heartbeat + heartbeat/2)
-		if diff := cmp.Diff([]string{"assign a", "stop b", "revoke c", "dropped d"}, w.cells.notes()); diff != "" {
+		want := []string{"assign a", "stop b", "revoke c", "ask e", "forget f", "dropped d"}
+		if diff := cmp.Diff(want, w.cells.notes()); diff != "" {
 			t.Errorf("what the cells were told (-want +got):\n%s", diff)
 		}
 		if a.mu.Lock(); a.beats != 10 {

@@ -31,6 +31,9 @@ type Config struct {
 	Report     func(Event)      // called in order from the cell's goroutines; must not block for long
 	Now        func() time.Time // for reports only
 	Log        *slog.Logger
+	// Memory, if set, is asked for the memory of the cell's state, on devices that can work in it (cudakern.Placer). It
+	// must stay until the cell is closed. An error of it is New's.
+	Memory func(MemoryLayout) (Memory, error)
 
 	// For tests; the bits depend on none of them.
 	staged                bool // exchange through host buffers even where the host can address device memory
@@ -57,7 +60,9 @@ type Cell struct {
 	params   []*param // in canonical order
 	backward []phase
 	saver    *saver
+	mem      Memory // of the state
 	step     uint64 // finished steps
+	owed     Owed   // before the next step
 	stop     atomic.Bool
 	status   tracker
 	timing   *timing
@@ -68,8 +73,8 @@ type Cell struct {
 	epochSteps int
 }
 
-// New builds a cell: ops, buffers and phases. It has no state yet: call Initialise or Restore. Close gives everything
-// back.
+// New builds a cell: ops, buffers and phases. It has no state yet: call Initialise, Restore or Resume. Close gives
+// everything back.
 func New(cfg Config) (*Cell, error) {
 	st, err := cfg.Device.NewStream()
 	if err != nil {
@@ -107,6 +112,10 @@ func New(cfg Config) (*Cell, error) {
 	}
 	for i := range cfg.Plan.Params[cfg.Cell.Column] {
 		c.params = append(c.params, c.b.params[i])
+	}
+	if err := c.place(cfg.Memory); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
 	}
 	c.backward = c.b.backwardPhases()
 	c.saver = newSaver(c, cfg)
@@ -197,22 +206,32 @@ func (c *Cell) inRun(ctx context.Context, f func(context.Context) error) error {
 func (c *Cell) train(ctx context.Context) (stopped bool, err error) {
 	steps := c.job.Steps()
 	c.status.start(c.now(), c.step)
+	if c.owed.Evaluation || c.owed.Checkpoint {
+		if err := c.between(ctx, false, c.owed); err != nil {
+			return false, err
+		}
+	}
 	for c.step < steps && !stopped {
 		if stopped, err = c.oneStep(ctx); err != nil {
 			return false, err
 		}
-		last := c.step == steps
-		stopped = stopped && !last
-		if c.job.EvaluateAfter(c.step) {
-			if err := c.evaluate(ctx); err != nil {
-				return false, err
-			}
-		}
-		if last || stopped || c.job.CheckpointAfter(c.step) {
-			if err := c.saver.save(ctx, c.step); err != nil {
-				return false, err
-			}
+		stopped = stopped && c.step < steps
+		if err := c.between(ctx, stopped, Owed{true, true}); err != nil {
+			return false, err
 		}
 	}
 	return stopped, nil
+}
+
+// between does what is due after a step, as far as it is owed.
+func (c *Cell) between(ctx context.Context, stopped bool, owed Owed) error {
+	if owed.Evaluation && c.job.EvaluateAfter(c.step) {
+		if err := c.evaluate(ctx); err != nil {
+			return err
+		}
+	}
+	if owed.Checkpoint && (c.step == c.job.Steps() || stopped || c.job.CheckpointAfter(c.step)) {
+		return c.saver.save(ctx, c.step)
+	}
+	return nil
 }

@@ -63,6 +63,9 @@ type setup struct {
 	// cell; "replicas", "columns": one for each
 	delay bool // every message that is sent waits a random while
 
+	memory func(exchange.Cell, MemoryLayout) (Memory, error)
+	resume uint64 // step to go on from in memory
+
 	staged                bool // these as in Config
 	partBytes, smallBytes int
 
@@ -298,7 +301,11 @@ func (s setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex e
 	if s.exchanger != nil {
 		ex = s.exchanger(id, ex)
 	}
-	c, err := New(Config{Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev, Exchanger: ex,
+	var memory func(MemoryLayout) (Memory, error)
+	if s.memory != nil {
+		memory = func(l MemoryLayout) (Memory, error) { return s.memory(id, l) }
+	}
+	c, err := New(Config{Memory: memory, Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev, Exchanger: ex,
 		Source: source, Directory: s.root, staged: s.staged, partBytes: s.partBytes,
 		smallBytes: s.smallBytes, Now: time.Now, Log: slog.New(slog.DiscardHandler), Report: func(e Event) {
 			out.report(e)
@@ -309,9 +316,12 @@ func (s setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex e
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.from == 0 {
+	switch {
+	case s.resume > 0:
+		err = c.Resume(s.resume, Owed{Evaluation: true, Checkpoint: true})
+	case s.from == 0:
 		err = c.Initialise()
-	} else {
+	default:
 		meta := checkpoint.Meta{Job: s.job.Name, Generation: 1, Step: s.from, Replica: id.Replica, Column: id.Column,
 			PlanDigest: plan.Digest(), Numerics: s.dev.Info().Numerics}
 		var name string

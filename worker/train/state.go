@@ -17,19 +17,11 @@ type param struct {
 	sgd  cudakern.SGD
 }
 
-// makeParam allocates a parameter in the layout its op wants.
+// makeParam makes a parameter in the layout its op wants. Where its values lie is decided when all are known: see
+// place.
 func (b *builder) makeParam(index int, layout cudakern.Layout) (*param, error) {
 	p := &param{Param: b.plan.Params[b.column][index]}
 	shape := cudakern.Shape(p.Shape)
-	for h := range p.w {
-		var err error
-		if p.w[h], err = b.alloc(shape, layout); err != nil {
-			return nil, fmt.Errorf("allocate %s: %w", p.Name, err)
-		}
-		if p.v[h], err = b.alloc(shape, layout); err != nil {
-			return nil, fmt.Errorf("allocate %s: %w", p.Name, err)
-		}
-	}
 	var err error
 	if p.grad, err = b.alloc(shape, layout); err != nil {
 		return nil, fmt.Errorf("allocate %s: %w", p.Name, err)
@@ -80,6 +72,8 @@ func (c *Cell) take(s *snapshot, step uint64) error {
 // put makes s the cell's state.
 func (c *Cell) put(s *snapshot) error {
 	half := int(s.step % 2)
+	c.mem.Begin(1 - half) // whatever it holds is of another history
+	c.mem.Begin(half)
 	for i, p := range c.params {
 		if err := c.dev.Upload(c.st, p.w[half], s.tensors[2*i].Data); err != nil {
 			return fmt.Errorf("set %s: %w", p.Name, err)
@@ -88,8 +82,12 @@ func (c *Cell) put(s *snapshot) error {
 			return fmt.Errorf("set %s: %w", p.Name, err)
 		}
 	}
+	if err := c.st.Sync(); err != nil {
+		return err
+	}
+	c.mem.Finish(half, s.step)
 	c.step = s.step
-	return c.st.Sync()
+	return nil
 }
 
 // initial fills s with the state before the first step.

@@ -74,6 +74,7 @@ func (c *Cell) score(p *pass) (Score, error) {
 func (c *Cell) update(p *pass) error {
 	r := c.job.Recipe
 	rate := c.job.RateAt(p.step)
+	c.mem.Begin(1 - p.half)
 	for _, q := range c.params {
 		err := q.sgd.Update(c.st, q.w[p.half], q.v[p.half], q.grad, q.w[1-p.half], q.v[1-p.half],
 			float32(r.Momentum), float32(rate*q.Rate), float32(r.Decay*q.Decay))
@@ -86,7 +87,11 @@ func (c *Cell) update(p *pass) error {
 			return fmt.Errorf("next batch: %w", err)
 		}
 	}
-	return c.st.Sync()
+	if err := c.st.Sync(); err != nil {
+		return err
+	}
+	c.mem.Finish(1-p.half, p.step+1)
+	return nil
 }
 
 // evaluate runs the whole test set, each replica its slices, and has one cell report what it came to.

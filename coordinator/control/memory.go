@@ -1,0 +1,108 @@
+package control
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/coordinator/sched"
+	"colonnade/proto/clusterpb"
+	"colonnade/proto/commandpb"
+)
+
+// memories is what a session knows of what the worker's host holds of jobs in memory; under c.mu. It is the session's
+// own: a worker that reconnects, or another leader, asks anew.
+type memories struct {
+	memory  bool                     // the worker can be asked
+	asked   map[string]uint64        // by job: the newest generation that it was asked about
+	answers map[string]sched.Holding // by job
+	holds   map[string]bool          // jobs of which the host may hold something
+}
+
+func newMemories(can bool) memories {
+	return memories{memory: can, asked: map[string]uint64{}, answers: map[string]sched.Holding{}, holds: map[string]bool{}}
+}
+
+// note keeps what a worker says. c.mu is held.
+func (s *Session) note(h *clusterpb.Holdings) {
+	for _, held := range h.Held {
+		s.holds[held.Job] = true
+	}
+	if h.Job == "" {
+		return
+	}
+	s.holds[h.Job] = true
+	answer := sched.Holding{Generation: h.Generation}
+	for _, held := range h.Held {
+		if held.Job == h.Job && held.Generation <= h.Generation {
+			answer.Held = append(answer.Held, sched.Held{Replica: held.Cell.GetReplica(), Column: held.Cell.GetColumn(),
+				Generation: held.Generation, Steps: held.Steps, Numerics: held.Numerics})
+		}
+	}
+	s.answers[h.Job] = answer
+}
+
+// ask puts questions to workers, each once.
+func (c *Control) ask(asks []sched.Ask) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range asks {
+		s := c.sessions[a.Worker]
+		if s == nil || s.asked[a.Job] == a.Generation {
+			continue
+		}
+		s.asked[a.Job] = a.Generation
+		s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Ask{
+			Ask: &clusterpb.Ask{Job: a.Job, Generation: a.Generation}}})
+	}
+}
+
+// forgetEnded has a worker's host give up what no generation will go on from: all of jobs that have ended or that this
+// cluster does not know; and of a job that runs elsewhere what is older than a checkpoint of the generation that runs.
+// c.mu is held.
+func (s *Session) forgetEnded(view fsm.View, id string) {
+	for _, name := range slices.Sorted(maps.Keys(s.holds)) {
+		if !s.holds[name] {
+			continue
+		}
+		j := view.Jobs[name]
+		below, forget := uint64(0), true
+		switch {
+		case j == nil:
+		case j.State == fsm.Done || j.State == fsm.Failed || j.State == fsm.Stopped:
+		default:
+			below = j.Generation
+			forget = (j.State == fsm.Running || j.State == fsm.Stopping) && len(cellsOn(j, id)) == 0 && kept(j)
+		}
+		if !forget {
+			continue
+		}
+		s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Forget{
+			Forget: &clusterpb.Forget{Job: name, Below: below}}})
+		delete(s.holds, name)
+	}
+}
+
+// kept says whether the generation that runs has a checkpoint.
+func kept(j *commandpb.JobRecord) bool {
+	return slices.ContainsFunc(fsm.Usable(j), func(r *commandpb.CheckpointRecord) bool {
+		return r.Generation == j.Generation
+	})
+}
+
+// goOn says in an assignment what is gone on from in memory, and what is owed of that step. Nothing about the step is
+// written down in this generation before all of its cells have begun, so all are told the same.
+func goOn(a *clusterpb.Assign, j *commandpb.JobRecord) {
+	if !j.FromMemory {
+		return
+	}
+	a.FromMemory, a.MemoryStep = true, j.MemoryStep
+	a.OwesCheckpoint = !slices.ContainsFunc(fsm.Usable(j), func(r *commandpb.CheckpointRecord) bool {
+		return r.Step == j.MemoryStep
+	})
+	_, found := slices.BinarySearchFunc(j.Evaluations, j.MemoryStep, func(e *commandpb.RecordEvaluation, s uint64) int {
+		return cmp.Compare(e.Step, s)
+	})
+	a.OwesEvaluation = !found
+}
