@@ -305,7 +305,8 @@ func (s setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex e
 	if s.memory != nil {
 		memory = func(l MemoryLayout) (Memory, error) { return s.memory(id, l) }
 	}
-	c, err := New(Config{Memory: memory, Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev, Exchanger: ex,
+	c, err := New(Config{Memory: memory,
+		Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev, Exchanger: ex,
 		Source: source, Directory: s.root, staged: s.staged, partBytes: s.partBytes,
 		smallBytes: s.smallBytes, Now: time.Now, Log: slog.New(slog.DiscardHandler), Report: func(e Event) {
 			out.report(e)
