@@ -97,7 +97,7 @@ func (a *applier) assignJob(c *commandpb.AssignJob) error {
 	if err := a.checkPlacement(j, c); err != nil {
 		return err
 	}
-	remember(j, c)
+	goOnFrom(j, c)
 	j.Generation, j.Placement, j.Numerics = c.Generation, c.Placement, c.Numerics
 	j.RestoreStep, j.HasRestore = c.RestoreStep, c.HasRestore
 	j.Finished, j.Stopped = nil, nil
@@ -139,9 +139,9 @@ func checkMemory(j *commandpb.JobRecord, c *commandpb.AssignJob) error {
 	return nil
 }
 
-// remember notes what a generation goes on from. One that is further than the one before was is progress, which a job's
+// goOnFrom notes what a generation goes on from. One that is further than the one before was is progress, which a job's
 // failures are counted from.
-func remember(j *commandpb.JobRecord, c *commandpb.AssignJob) {
+func goOnFrom(j *commandpb.JobRecord, c *commandpb.AssignJob) {
 	tries, since := uint64(0), uint64(0)
 	if c.FromMemory {
 		since = MemorySince(j)

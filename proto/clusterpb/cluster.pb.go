@@ -24,6 +24,51 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Redirect is a detail of the error NOT_LEADER: who to ask instead.
+type Redirect struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // host:port; empty: nobody leads, as far as is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Redirect) Reset() {
+	*x = Redirect{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Redirect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Redirect) ProtoMessage() {}
+
+func (x *Redirect) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
+func (*Redirect) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Redirect) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
 // Cell is one column of one replica.
 type Cell struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -35,7 +80,7 @@ type Cell struct {
 
 func (x *Cell) Reset() {
 	*x = Cell{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[0]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +92,7 @@ func (x *Cell) String() string {
 func (*Cell) ProtoMessage() {}
 
 func (x *Cell) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[0]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +105,7 @@ func (x *Cell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cell.ProtoReflect.Descriptor instead.
 func (*Cell) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Cell) GetReplica() int32 {
@@ -91,7 +136,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[1]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -103,7 +148,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[1]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -116,7 +161,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Device) GetName() string {
@@ -175,7 +220,7 @@ type WorkerMessage struct {
 
 func (x *WorkerMessage) Reset() {
 	*x = WorkerMessage{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[2]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -187,7 +232,7 @@ func (x *WorkerMessage) String() string {
 func (*WorkerMessage) ProtoMessage() {}
 
 func (x *WorkerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[2]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -200,7 +245,7 @@ func (x *WorkerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerMessage.ProtoReflect.Descriptor instead.
 func (*WorkerMessage) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{2}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *WorkerMessage) GetKind() isWorkerMessage_Kind {
@@ -278,7 +323,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[3]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +335,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[3]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +348,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{3}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Register) GetWorker() string {
@@ -393,7 +438,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[4]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +450,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[4]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +463,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{4}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Running) GetJob() string {
@@ -446,7 +491,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[5]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +503,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[5]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +516,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{5}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Heartbeat) GetCells() []*CellStatus {
@@ -501,7 +546,7 @@ type Holdings struct {
 
 func (x *Holdings) Reset() {
 	*x = Holdings{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[6]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +558,7 @@ func (x *Holdings) String() string {
 func (*Holdings) ProtoMessage() {}
 
 func (x *Holdings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[6]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +571,7 @@ func (x *Holdings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Holdings.ProtoReflect.Descriptor instead.
 func (*Holdings) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{6}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Holdings) GetJob() string {
@@ -565,7 +610,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +622,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +635,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Held) GetJob() string {
@@ -653,7 +698,7 @@ type CellStatus struct {
 
 func (x *CellStatus) Reset() {
 	*x = CellStatus{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +710,7 @@ func (x *CellStatus) String() string {
 func (*CellStatus) ProtoMessage() {}
 
 func (x *CellStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +723,7 @@ func (x *CellStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellStatus.ProtoReflect.Descriptor instead.
 func (*CellStatus) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CellStatus) GetJob() string {
@@ -774,7 +819,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +831,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +844,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Report) GetSequence() uint64 {
@@ -955,7 +1000,7 @@ type CheckpointWritten struct {
 
 func (x *CheckpointWritten) Reset() {
 	*x = CheckpointWritten{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1012,7 @@ func (x *CheckpointWritten) String() string {
 func (*CheckpointWritten) ProtoMessage() {}
 
 func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1025,7 @@ func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointWritten.ProtoReflect.Descriptor instead.
 func (*CheckpointWritten) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CheckpointWritten) GetCell() *Cell {
@@ -1048,7 +1093,7 @@ type CheckpointFile struct {
 
 func (x *CheckpointFile) Reset() {
 	*x = CheckpointFile{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1105,7 @@ func (x *CheckpointFile) String() string {
 func (*CheckpointFile) ProtoMessage() {}
 
 func (x *CheckpointFile) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1118,7 @@ func (x *CheckpointFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointFile.ProtoReflect.Descriptor instead.
 func (*CheckpointFile) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CheckpointFile) GetCell() *Cell {
@@ -1148,7 +1193,7 @@ type Evaluation struct {
 
 func (x *Evaluation) Reset() {
 	*x = Evaluation{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1205,7 @@ func (x *Evaluation) String() string {
 func (*Evaluation) ProtoMessage() {}
 
 func (x *Evaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1218,7 @@ func (x *Evaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
 func (*Evaluation) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Evaluation) GetStep() uint64 {
@@ -1237,7 +1282,7 @@ type CellFinished struct {
 
 func (x *CellFinished) Reset() {
 	*x = CellFinished{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1294,7 @@ func (x *CellFinished) String() string {
 func (*CellFinished) ProtoMessage() {}
 
 func (x *CellFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1307,7 @@ func (x *CellFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellFinished.ProtoReflect.Descriptor instead.
 func (*CellFinished) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CellFinished) GetCell() *Cell {
@@ -1297,7 +1342,7 @@ type CellStopped struct {
 
 func (x *CellStopped) Reset() {
 	*x = CellStopped{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1354,7 @@ func (x *CellStopped) String() string {
 func (*CellStopped) ProtoMessage() {}
 
 func (x *CellStopped) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1367,7 @@ func (x *CellStopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellStopped.ProtoReflect.Descriptor instead.
 func (*CellStopped) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CellStopped) GetCell() *Cell {
@@ -1353,7 +1398,7 @@ type CellFailed struct {
 
 func (x *CellFailed) Reset() {
 	*x = CellFailed{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1410,7 @@ func (x *CellFailed) String() string {
 func (*CellFailed) ProtoMessage() {}
 
 func (x *CellFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1423,7 @@ func (x *CellFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellFailed.ProtoReflect.Descriptor instead.
 func (*CellFailed) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CellFailed) GetCell() *Cell {
@@ -1435,7 +1480,7 @@ type CheckpointBad struct {
 
 func (x *CheckpointBad) Reset() {
 	*x = CheckpointBad{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1492,7 @@ func (x *CheckpointBad) String() string {
 func (*CheckpointBad) ProtoMessage() {}
 
 func (x *CheckpointBad) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1505,7 @@ func (x *CheckpointBad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointBad.ProtoReflect.Descriptor instead.
 func (*CheckpointBad) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CheckpointBad) GetStep() uint64 {
@@ -1496,7 +1541,7 @@ type CheckpointFailed struct {
 
 func (x *CheckpointFailed) Reset() {
 	*x = CheckpointFailed{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1553,7 @@ func (x *CheckpointFailed) String() string {
 func (*CheckpointFailed) ProtoMessage() {}
 
 func (x *CheckpointFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1566,7 @@ func (x *CheckpointFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointFailed.ProtoReflect.Descriptor instead.
 func (*CheckpointFailed) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CheckpointFailed) GetCell() *Cell {
@@ -1564,7 +1609,7 @@ type CoordinatorMessage struct {
 
 func (x *CoordinatorMessage) Reset() {
 	*x = CoordinatorMessage{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1621,7 @@ func (x *CoordinatorMessage) String() string {
 func (*CoordinatorMessage) ProtoMessage() {}
 
 func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1634,7 @@ func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorMessage.ProtoReflect.Descriptor instead.
 func (*CoordinatorMessage) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CoordinatorMessage) GetKind() isCoordinatorMessage_Kind {
@@ -1734,7 +1779,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1746,7 +1791,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1759,7 +1804,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ask) GetJob() string {
@@ -1788,7 +1833,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +1845,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +1858,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Forget) GetJob() string {
@@ -1835,13 +1880,14 @@ type Welcome struct {
 	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	LeaseMs       uint64                 `protobuf:"varint,2,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
 	HeartbeatMs   uint64                 `protobuf:"varint,3,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
+	Coordinators  []string               `protobuf:"bytes,4,rep,name=coordinators,proto3" json:"coordinators,omitempty"` // host:port of all, to turn to when this one is gone; empty: there is only one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +1899,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +1912,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Welcome) GetCluster() string {
@@ -1890,6 +1936,13 @@ func (x *Welcome) GetHeartbeatMs() uint64 {
 	return 0
 }
 
+func (x *Welcome) GetCoordinators() []string {
+	if x != nil {
+		return x.Coordinators
+	}
+	return nil
+}
+
 // Assign gives a worker cells of a job. It replaces any earlier generation of the same job.
 type Assign struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1909,7 +1962,7 @@ type Assign struct {
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +1974,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +1987,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Assign) GetJob() string {
@@ -2019,7 +2072,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2084,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2097,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Placement) GetCell() *Cell {
@@ -2093,7 +2146,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2158,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2171,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Manifest) GetJob() string {
@@ -2196,7 +2249,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2261,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2274,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Revoke) GetJob() string {
@@ -2256,7 +2309,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2321,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2334,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Stop) GetJob() string {
@@ -2308,7 +2361,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2373,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2386,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Ack) GetSequence() uint64 {
@@ -2360,7 +2413,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2372,7 +2425,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2385,7 +2438,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2397,13 +2450,14 @@ func (x *Goodbye) GetReason() string {
 
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Local         bool                   `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"` // what this coordinator knows by itself: it may be behind, and there may be no leader
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +2469,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +2482,14 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *StatusRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
 }
 
 type StatusReply struct {
@@ -2442,13 +2503,15 @@ type StatusReply struct {
 	Jobs          []*Job                 `protobuf:"bytes,7,rep,name=jobs,proto3" json:"jobs,omitempty"`
 	Events        []*LogEvent            `protobuf:"bytes,8,rep,name=events,proto3" json:"events,omitempty"`
 	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	Members       []*Member              `protobuf:"bytes,10,rep,name=members,proto3" json:"members,omitempty"` // the coordinators
+	Lineage       []*Lineage             `protobuf:"bytes,11,rep,name=lineage,proto3" json:"lineage,omitempty"` // the clusters this one's state came from, by restoring backups; oldest first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2523,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2536,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -2539,6 +2602,446 @@ func (x *StatusReply) GetVersion() string {
 	return ""
 }
 
+func (x *StatusReply) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *StatusReply) GetLineage() []*Lineage {
+	if x != nil {
+		return x.Lineage
+	}
+	return nil
+}
+
+// Member is a coordinator.
+type Member struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`                    // host:port at which the others, workers and operators reach it
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`                          // leader, follower, joining (it catches up and does not vote yet)
+	Contacted     bool                   `protobuf:"varint,4,opt,name=contacted,proto3" json:"contacted,omitempty"`               // the leader has heard of it; in what only the leader says
+	SilentMs      uint64                 `protobuf:"varint,5,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"` // since when it has not, if it does not answer
+	Answers       bool                   `protobuf:"varint,6,opt,name=answers,proto3" json:"answers,omitempty"`                   // the leader hears of it now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Member) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Member) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Member) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Member) GetContacted() bool {
+	if x != nil {
+		return x.Contacted
+	}
+	return false
+}
+
+func (x *Member) GetSilentMs() uint64 {
+	if x != nil {
+		return x.SilentMs
+	}
+	return 0
+}
+
+func (x *Member) GetAnswers() bool {
+	if x != nil {
+		return x.Answers
+	}
+	return false
+}
+
+// Lineage is a backup that a cluster's state came from.
+type Lineage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // that was backed up
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`    // of the last raft entry in the backup
+	Made          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=made,proto3" json:"made,omitempty"`
+	Restored      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=restored,proto3" json:"restored,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lineage) Reset() {
+	*x = Lineage{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lineage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lineage) ProtoMessage() {}
+
+func (x *Lineage) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
+func (*Lineage) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Lineage) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Lineage) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Lineage) GetMade() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Made
+	}
+	return nil
+}
+
+func (x *Lineage) GetRestored() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Restored
+	}
+	return nil
+}
+
+type ListMembersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersRequest) Reset() {
+	*x = ListMembersRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersRequest) ProtoMessage() {}
+
+func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
+func (*ListMembersRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+}
+
+type ListMembersReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Members       []*Member              `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // by id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersReply) Reset() {
+	*x = ListMembersReply{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersReply) ProtoMessage() {}
+
+func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersReply.ProtoReflect.Descriptor instead.
+func (*ListMembersReply) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListMembersReply) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ListMembersReply) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type AddMemberRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`           // that the coordinator at the address must have; empty: any
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // host:port
+	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"` // that it is to become a member of; empty: whichever this is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddMemberRequest) Reset() {
+	*x = AddMemberRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddMemberRequest) ProtoMessage() {}
+
+func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
+func (*AddMemberRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *AddMemberRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AddMemberRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AddMemberRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+type RemoveMemberRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMemberRequest) Reset() {
+	*x = RemoveMemberRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMemberRequest) ProtoMessage() {}
+
+func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
+func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RemoveMemberRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
+}
+
+type BackupChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupChunk) Reset() {
+	*x = BackupChunk{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupChunk) ProtoMessage() {}
+
+func (x *BackupChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
+func (*BackupChunk) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *BackupChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type Worker struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2556,7 +3059,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +3071,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +3084,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Worker) GetId() string {
@@ -2657,7 +3160,7 @@ type JobCell struct {
 
 func (x *JobCell) Reset() {
 	*x = JobCell{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +3172,7 @@ func (x *JobCell) String() string {
 func (*JobCell) ProtoMessage() {}
 
 func (x *JobCell) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2682,7 +3185,7 @@ func (x *JobCell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobCell.ProtoReflect.Descriptor instead.
 func (*JobCell) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *JobCell) GetJob() string {
@@ -2727,7 +3230,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3242,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3255,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Job) GetName() string {
@@ -2897,15 +3400,16 @@ func (x *Job) GetNumerics() string {
 
 type SubmitJobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Spec          []byte                 `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`      // canonical job
-	Resume        bool                   `protobuf:"varint,2,opt,name=resume,proto3" json:"resume,omitempty"` // a job of this name with the same spec exists: resume it instead of refusing
+	Spec          []byte                 `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`       // canonical job
+	Resume        bool                   `protobuf:"varint,2,opt,name=resume,proto3" json:"resume,omitempty"`  // a job of this name with the same spec exists: resume it instead of refusing
+	Request       string                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"` // id that asking again has too: it is then not submitted twice, nor refused
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitJobRequest) Reset() {
 	*x = SubmitJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2917,7 +3421,7 @@ func (x *SubmitJobRequest) String() string {
 func (*SubmitJobRequest) ProtoMessage() {}
 
 func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2930,7 +3434,7 @@ func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobRequest.ProtoReflect.Descriptor instead.
 func (*SubmitJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SubmitJobRequest) GetSpec() []byte {
@@ -2947,6 +3451,13 @@ func (x *SubmitJobRequest) GetResume() bool {
 	return false
 }
 
+func (x *SubmitJobRequest) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
 type ListJobsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2955,7 +3466,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3478,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2980,7 +3491,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
 }
 
 type ListJobsReply struct {
@@ -2992,7 +3503,7 @@ type ListJobsReply struct {
 
 func (x *ListJobsReply) Reset() {
 	*x = ListJobsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3004,7 +3515,7 @@ func (x *ListJobsReply) String() string {
 func (*ListJobsReply) ProtoMessage() {}
 
 func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3017,7 +3528,7 @@ func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsReply.ProtoReflect.Descriptor instead.
 func (*ListJobsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListJobsReply) GetJobs() []*Job {
@@ -3036,7 +3547,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3559,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3572,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetJobRequest) GetName() string {
@@ -3081,7 +3592,7 @@ type JobUpdate struct {
 
 func (x *JobUpdate) Reset() {
 	*x = JobUpdate{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3604,7 @@ func (x *JobUpdate) String() string {
 func (*JobUpdate) ProtoMessage() {}
 
 func (x *JobUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3617,7 @@ func (x *JobUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobUpdate.ProtoReflect.Descriptor instead.
 func (*JobUpdate) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *JobUpdate) GetJob() *Job {
@@ -3126,14 +3637,15 @@ func (x *JobUpdate) GetEvents() []*LogEvent {
 type StopJobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Now           bool                   `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"` // do not wait for a step boundary and a checkpoint
+	Now           bool                   `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`        // do not wait for a step boundary and a checkpoint
+	Request       string                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"` // id that asking again has too: a job that goes on meanwhile is not stopped once more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StopJobRequest) Reset() {
 	*x = StopJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3145,7 +3657,7 @@ func (x *StopJobRequest) String() string {
 func (*StopJobRequest) ProtoMessage() {}
 
 func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3158,7 +3670,7 @@ func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopJobRequest.ProtoReflect.Descriptor instead.
 func (*StopJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *StopJobRequest) GetName() string {
@@ -3175,18 +3687,26 @@ func (x *StopJobRequest) GetNow() bool {
 	return false
 }
 
+func (x *StopJobRequest) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
 type ResumeJobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`                         // 0: from the newest good checkpoint
 	FromStep      bool                   `protobuf:"varint,3,opt,name=from_step,json=fromStep,proto3" json:"from_step,omitempty"` // step was given
+	Request       string                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`                    // id that asking again has too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3198,7 +3718,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3211,7 +3731,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ResumeJobRequest) GetName() string {
@@ -3235,6 +3755,13 @@ func (x *ResumeJobRequest) GetFromStep() bool {
 	return false
 }
 
+func (x *ResumeJobRequest) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
 type ListCheckpointsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Checkpoints   []*Manifest            `protobuf:"bytes,1,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
@@ -3245,7 +3772,7 @@ type ListCheckpointsReply struct {
 
 func (x *ListCheckpointsReply) Reset() {
 	*x = ListCheckpointsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3784,7 @@ func (x *ListCheckpointsReply) String() string {
 func (*ListCheckpointsReply) ProtoMessage() {}
 
 func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3797,7 @@ func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCheckpointsReply.ProtoReflect.Descriptor instead.
 func (*ListCheckpointsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListCheckpointsReply) GetCheckpoints() []*Manifest {
@@ -3301,7 +3828,7 @@ type LogEvent struct {
 
 func (x *LogEvent) Reset() {
 	*x = LogEvent{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3313,7 +3840,7 @@ func (x *LogEvent) String() string {
 func (*LogEvent) ProtoMessage() {}
 
 func (x *LogEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3326,7 +3853,7 @@ func (x *LogEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEvent.ProtoReflect.Descriptor instead.
 func (*LogEvent) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *LogEvent) GetIndex() uint64 {
@@ -3375,7 +3902,9 @@ var File_proto_clusterpb_cluster_proto protoreflect.FileDescriptor
 
 const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1dproto/clusterpb/cluster.proto\x12\x14colonnade.cluster.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n" +
+	"\x1dproto/clusterpb/cluster.proto\x12\x14colonnade.cluster.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\"\n" +
+	"\bRedirect\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"8\n" +
 	"\x04Cell\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x05R\areplica\x12\x16\n" +
 	"\x06column\x18\x02 \x01(\x05R\x06column\"\xb4\x01\n" +
@@ -3534,11 +4063,12 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"generation\"0\n" +
 	"\x06Forget\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
-	"\x05below\x18\x02 \x01(\x04R\x05below\"a\n" +
+	"\x05below\x18\x02 \x01(\x04R\x05below\"\x85\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\x04R\aleaseMs\x12!\n" +
-	"\fheartbeat_ms\x18\x03 \x01(\x04R\vheartbeatMs\"\x8d\x03\n" +
+	"\fheartbeat_ms\x18\x03 \x01(\x04R\vheartbeatMs\x12\"\n" +
+	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\x8d\x03\n" +
 	"\x06Assign\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -3589,8 +4119,9 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x128\n" +
 	"\adropped\x18\x02 \x03(\v2\x1e.colonnade.cluster.v1.ManifestR\adropped\"!\n" +
 	"\aGoodbye\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x0f\n" +
-	"\rStatusRequest\"\xc5\x02\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"%\n" +
+	"\rStatusRequest\x12\x14\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"\xb6\x03\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -3600,7 +4131,35 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\aworkers\x18\x06 \x03(\v2\x1c.colonnade.cluster.v1.WorkerR\aworkers\x12-\n" +
 	"\x04jobs\x18\a \x03(\v2\x19.colonnade.cluster.v1.JobR\x04jobs\x126\n" +
 	"\x06events\x18\b \x03(\v2\x1e.colonnade.cluster.v1.LogEventR\x06events\x12\x18\n" +
-	"\aversion\x18\t \x01(\tR\aversion\"\xa1\x02\n" +
+	"\aversion\x18\t \x01(\tR\aversion\x126\n" +
+	"\amembers\x18\n" +
+	" \x03(\v2\x1c.colonnade.cluster.v1.MemberR\amembers\x127\n" +
+	"\alineage\x18\v \x03(\v2\x1d.colonnade.cluster.v1.LineageR\alineage\"\x9b\x01\n" +
+	"\x06Member\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x1c\n" +
+	"\tcontacted\x18\x04 \x01(\bR\tcontacted\x12\x1b\n" +
+	"\tsilent_ms\x18\x05 \x01(\x04R\bsilentMs\x12\x18\n" +
+	"\aanswers\x18\x06 \x01(\bR\aanswers\"\xa1\x01\n" +
+	"\aLineage\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12.\n" +
+	"\x04made\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04made\x126\n" +
+	"\brestored\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\brestored\"\x14\n" +
+	"\x12ListMembersRequest\"d\n" +
+	"\x10ListMembersReply\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x126\n" +
+	"\amembers\x18\x02 \x03(\v2\x1c.colonnade.cluster.v1.MemberR\amembers\"V\n" +
+	"\x10AddMemberRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\"%\n" +
+	"\x13RemoveMemberRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x0f\n" +
+	"\rBackupRequest\"!\n" +
+	"\vBackupChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xa1\x02\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -3637,10 +4196,11 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x05batch\x18\x11 \x01(\x04R\x05batch\x12\x12\n" +
 	"\x04loss\x18\x12 \x01(\x01R\x04loss\x12*\n" +
 	"\x11images_per_second\x18\x13 \x01(\x01R\x0fimagesPerSecond\x12\x1a\n" +
-	"\bnumerics\x18\x14 \x01(\tR\bnumerics\">\n" +
+	"\bnumerics\x18\x14 \x01(\tR\bnumerics\"X\n" +
 	"\x10SubmitJobRequest\x12\x12\n" +
 	"\x04spec\x18\x01 \x01(\fR\x04spec\x12\x16\n" +
-	"\x06resume\x18\x02 \x01(\bR\x06resume\"\x11\n" +
+	"\x06resume\x18\x02 \x01(\bR\x06resume\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\tR\arequest\"\x11\n" +
 	"\x0fListJobsRequest\">\n" +
 	"\rListJobsReply\x12-\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x19.colonnade.cluster.v1.JobR\x04jobs\"#\n" +
@@ -3648,14 +4208,16 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"p\n" +
 	"\tJobUpdate\x12+\n" +
 	"\x03job\x18\x01 \x01(\v2\x19.colonnade.cluster.v1.JobR\x03job\x126\n" +
-	"\x06events\x18\x02 \x03(\v2\x1e.colonnade.cluster.v1.LogEventR\x06events\"6\n" +
+	"\x06events\x18\x02 \x03(\v2\x1e.colonnade.cluster.v1.LogEventR\x06events\"P\n" +
 	"\x0eStopJobRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
-	"\x03now\x18\x02 \x01(\bR\x03now\"W\n" +
+	"\x03now\x18\x02 \x01(\bR\x03now\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\tR\arequest\"q\n" +
 	"\x10ResumeJobRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x1b\n" +
-	"\tfrom_step\x18\x03 \x01(\bR\bfromStep\"z\n" +
+	"\tfrom_step\x18\x03 \x01(\bR\bfromStep\x12\x18\n" +
+	"\arequest\x18\x04 \x01(\tR\arequest\"z\n" +
 	"\x14ListCheckpointsReply\x12@\n" +
 	"\vcheckpoints\x18\x01 \x03(\v2\x1e.colonnade.cluster.v1.ManifestR\vcheckpoints\x12 \n" +
 	"\vdirectories\x18\x02 \x03(\tR\vdirectories\"\x9e\x01\n" +
@@ -3667,7 +4229,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x06worker\x18\x05 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04text\x18\x06 \x01(\tR\x04text2f\n" +
 	"\aSession\x12[\n" +
-	"\x06Attach\x12#.colonnade.cluster.v1.WorkerMessage\x1a(.colonnade.cluster.v1.CoordinatorMessage(\x010\x012\xa2\x05\n" +
+	"\x06Attach\x12#.colonnade.cluster.v1.WorkerMessage\x1a(.colonnade.cluster.v1.CoordinatorMessage(\x010\x012\x97\b\n" +
 	"\bOperator\x12P\n" +
 	"\x06Status\x12#.colonnade.cluster.v1.StatusRequest\x1a!.colonnade.cluster.v1.StatusReply\x12N\n" +
 	"\tSubmitJob\x12&.colonnade.cluster.v1.SubmitJobRequest\x1a\x19.colonnade.cluster.v1.Job\x12V\n" +
@@ -3676,7 +4238,11 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\bWatchJob\x12#.colonnade.cluster.v1.GetJobRequest\x1a\x1f.colonnade.cluster.v1.JobUpdate0\x01\x12J\n" +
 	"\aStopJob\x12$.colonnade.cluster.v1.StopJobRequest\x1a\x19.colonnade.cluster.v1.Job\x12N\n" +
 	"\tResumeJob\x12&.colonnade.cluster.v1.ResumeJobRequest\x1a\x19.colonnade.cluster.v1.Job\x12b\n" +
-	"\x0fListCheckpoints\x12#.colonnade.cluster.v1.GetJobRequest\x1a*.colonnade.cluster.v1.ListCheckpointsReplyB\x1bZ\x19colonnade/proto/clusterpbb\x06proto3"
+	"\x0fListCheckpoints\x12#.colonnade.cluster.v1.GetJobRequest\x1a*.colonnade.cluster.v1.ListCheckpointsReply\x12_\n" +
+	"\vListMembers\x12(.colonnade.cluster.v1.ListMembersRequest\x1a&.colonnade.cluster.v1.ListMembersReply\x12[\n" +
+	"\tAddMember\x12&.colonnade.cluster.v1.AddMemberRequest\x1a&.colonnade.cluster.v1.ListMembersReply\x12a\n" +
+	"\fRemoveMember\x12).colonnade.cluster.v1.RemoveMemberRequest\x1a&.colonnade.cluster.v1.ListMembersReply\x12R\n" +
+	"\x06Backup\x12#.colonnade.cluster.v1.BackupRequest\x1a!.colonnade.cluster.v1.BackupChunk0\x01B\x1bZ\x19colonnade/proto/clusterpbb\x06proto3"
 
 var (
 	file_proto_clusterpb_cluster_proto_rawDescOnce sync.Once
@@ -3690,135 +4256,157 @@ func file_proto_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_proto_clusterpb_cluster_proto_rawDescData
 }
 
-var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_proto_clusterpb_cluster_proto_goTypes = []any{
-	(*Cell)(nil),                  // 0: colonnade.cluster.v1.Cell
-	(*Device)(nil),                // 1: colonnade.cluster.v1.Device
-	(*WorkerMessage)(nil),         // 2: colonnade.cluster.v1.WorkerMessage
-	(*Register)(nil),              // 3: colonnade.cluster.v1.Register
-	(*Running)(nil),               // 4: colonnade.cluster.v1.Running
-	(*Heartbeat)(nil),             // 5: colonnade.cluster.v1.Heartbeat
-	(*Holdings)(nil),              // 6: colonnade.cluster.v1.Holdings
-	(*Held)(nil),                  // 7: colonnade.cluster.v1.Held
-	(*CellStatus)(nil),            // 8: colonnade.cluster.v1.CellStatus
-	(*Report)(nil),                // 9: colonnade.cluster.v1.Report
-	(*CheckpointWritten)(nil),     // 10: colonnade.cluster.v1.CheckpointWritten
-	(*CheckpointFile)(nil),        // 11: colonnade.cluster.v1.CheckpointFile
-	(*Evaluation)(nil),            // 12: colonnade.cluster.v1.Evaluation
-	(*CellFinished)(nil),          // 13: colonnade.cluster.v1.CellFinished
-	(*CellStopped)(nil),           // 14: colonnade.cluster.v1.CellStopped
-	(*CellFailed)(nil),            // 15: colonnade.cluster.v1.CellFailed
-	(*CheckpointBad)(nil),         // 16: colonnade.cluster.v1.CheckpointBad
-	(*CheckpointFailed)(nil),      // 17: colonnade.cluster.v1.CheckpointFailed
-	(*CoordinatorMessage)(nil),    // 18: colonnade.cluster.v1.CoordinatorMessage
-	(*Ask)(nil),                   // 19: colonnade.cluster.v1.Ask
-	(*Forget)(nil),                // 20: colonnade.cluster.v1.Forget
-	(*Welcome)(nil),               // 21: colonnade.cluster.v1.Welcome
-	(*Assign)(nil),                // 22: colonnade.cluster.v1.Assign
-	(*Placement)(nil),             // 23: colonnade.cluster.v1.Placement
-	(*Manifest)(nil),              // 24: colonnade.cluster.v1.Manifest
-	(*Revoke)(nil),                // 25: colonnade.cluster.v1.Revoke
-	(*Stop)(nil),                  // 26: colonnade.cluster.v1.Stop
-	(*Ack)(nil),                   // 27: colonnade.cluster.v1.Ack
-	(*Goodbye)(nil),               // 28: colonnade.cluster.v1.Goodbye
-	(*StatusRequest)(nil),         // 29: colonnade.cluster.v1.StatusRequest
-	(*StatusReply)(nil),           // 30: colonnade.cluster.v1.StatusReply
-	(*Worker)(nil),                // 31: colonnade.cluster.v1.Worker
-	(*JobCell)(nil),               // 32: colonnade.cluster.v1.JobCell
-	(*Job)(nil),                   // 33: colonnade.cluster.v1.Job
-	(*SubmitJobRequest)(nil),      // 34: colonnade.cluster.v1.SubmitJobRequest
-	(*ListJobsRequest)(nil),       // 35: colonnade.cluster.v1.ListJobsRequest
-	(*ListJobsReply)(nil),         // 36: colonnade.cluster.v1.ListJobsReply
-	(*GetJobRequest)(nil),         // 37: colonnade.cluster.v1.GetJobRequest
-	(*JobUpdate)(nil),             // 38: colonnade.cluster.v1.JobUpdate
-	(*StopJobRequest)(nil),        // 39: colonnade.cluster.v1.StopJobRequest
-	(*ResumeJobRequest)(nil),      // 40: colonnade.cluster.v1.ResumeJobRequest
-	(*ListCheckpointsReply)(nil),  // 41: colonnade.cluster.v1.ListCheckpointsReply
-	(*LogEvent)(nil),              // 42: colonnade.cluster.v1.LogEvent
-	nil,                           // 43: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*Redirect)(nil),              // 0: colonnade.cluster.v1.Redirect
+	(*Cell)(nil),                  // 1: colonnade.cluster.v1.Cell
+	(*Device)(nil),                // 2: colonnade.cluster.v1.Device
+	(*WorkerMessage)(nil),         // 3: colonnade.cluster.v1.WorkerMessage
+	(*Register)(nil),              // 4: colonnade.cluster.v1.Register
+	(*Running)(nil),               // 5: colonnade.cluster.v1.Running
+	(*Heartbeat)(nil),             // 6: colonnade.cluster.v1.Heartbeat
+	(*Holdings)(nil),              // 7: colonnade.cluster.v1.Holdings
+	(*Held)(nil),                  // 8: colonnade.cluster.v1.Held
+	(*CellStatus)(nil),            // 9: colonnade.cluster.v1.CellStatus
+	(*Report)(nil),                // 10: colonnade.cluster.v1.Report
+	(*CheckpointWritten)(nil),     // 11: colonnade.cluster.v1.CheckpointWritten
+	(*CheckpointFile)(nil),        // 12: colonnade.cluster.v1.CheckpointFile
+	(*Evaluation)(nil),            // 13: colonnade.cluster.v1.Evaluation
+	(*CellFinished)(nil),          // 14: colonnade.cluster.v1.CellFinished
+	(*CellStopped)(nil),           // 15: colonnade.cluster.v1.CellStopped
+	(*CellFailed)(nil),            // 16: colonnade.cluster.v1.CellFailed
+	(*CheckpointBad)(nil),         // 17: colonnade.cluster.v1.CheckpointBad
+	(*CheckpointFailed)(nil),      // 18: colonnade.cluster.v1.CheckpointFailed
+	(*CoordinatorMessage)(nil),    // 19: colonnade.cluster.v1.CoordinatorMessage
+	(*Ask)(nil),                   // 20: colonnade.cluster.v1.Ask
+	(*Forget)(nil),                // 21: colonnade.cluster.v1.Forget
+	(*Welcome)(nil),               // 22: colonnade.cluster.v1.Welcome
+	(*Assign)(nil),                // 23: colonnade.cluster.v1.Assign
+	(*Placement)(nil),             // 24: colonnade.cluster.v1.Placement
+	(*Manifest)(nil),              // 25: colonnade.cluster.v1.Manifest
+	(*Revoke)(nil),                // 26: colonnade.cluster.v1.Revoke
+	(*Stop)(nil),                  // 27: colonnade.cluster.v1.Stop
+	(*Ack)(nil),                   // 28: colonnade.cluster.v1.Ack
+	(*Goodbye)(nil),               // 29: colonnade.cluster.v1.Goodbye
+	(*StatusRequest)(nil),         // 30: colonnade.cluster.v1.StatusRequest
+	(*StatusReply)(nil),           // 31: colonnade.cluster.v1.StatusReply
+	(*Member)(nil),                // 32: colonnade.cluster.v1.Member
+	(*Lineage)(nil),               // 33: colonnade.cluster.v1.Lineage
+	(*ListMembersRequest)(nil),    // 34: colonnade.cluster.v1.ListMembersRequest
+	(*ListMembersReply)(nil),      // 35: colonnade.cluster.v1.ListMembersReply
+	(*AddMemberRequest)(nil),      // 36: colonnade.cluster.v1.AddMemberRequest
+	(*RemoveMemberRequest)(nil),   // 37: colonnade.cluster.v1.RemoveMemberRequest
+	(*BackupRequest)(nil),         // 38: colonnade.cluster.v1.BackupRequest
+	(*BackupChunk)(nil),           // 39: colonnade.cluster.v1.BackupChunk
+	(*Worker)(nil),                // 40: colonnade.cluster.v1.Worker
+	(*JobCell)(nil),               // 41: colonnade.cluster.v1.JobCell
+	(*Job)(nil),                   // 42: colonnade.cluster.v1.Job
+	(*SubmitJobRequest)(nil),      // 43: colonnade.cluster.v1.SubmitJobRequest
+	(*ListJobsRequest)(nil),       // 44: colonnade.cluster.v1.ListJobsRequest
+	(*ListJobsReply)(nil),         // 45: colonnade.cluster.v1.ListJobsReply
+	(*GetJobRequest)(nil),         // 46: colonnade.cluster.v1.GetJobRequest
+	(*JobUpdate)(nil),             // 47: colonnade.cluster.v1.JobUpdate
+	(*StopJobRequest)(nil),        // 48: colonnade.cluster.v1.StopJobRequest
+	(*ResumeJobRequest)(nil),      // 49: colonnade.cluster.v1.ResumeJobRequest
+	(*ListCheckpointsReply)(nil),  // 50: colonnade.cluster.v1.ListCheckpointsReply
+	(*LogEvent)(nil),              // 51: colonnade.cluster.v1.LogEvent
+	nil,                           // 52: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
 }
 var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
-	3,  // 0: colonnade.cluster.v1.WorkerMessage.register:type_name -> colonnade.cluster.v1.Register
-	5,  // 1: colonnade.cluster.v1.WorkerMessage.heartbeat:type_name -> colonnade.cluster.v1.Heartbeat
-	9,  // 2: colonnade.cluster.v1.WorkerMessage.report:type_name -> colonnade.cluster.v1.Report
-	1,  // 3: colonnade.cluster.v1.Register.device:type_name -> colonnade.cluster.v1.Device
-	4,  // 4: colonnade.cluster.v1.Register.running:type_name -> colonnade.cluster.v1.Running
-	8,  // 5: colonnade.cluster.v1.Heartbeat.cells:type_name -> colonnade.cluster.v1.CellStatus
-	6,  // 6: colonnade.cluster.v1.Heartbeat.holdings:type_name -> colonnade.cluster.v1.Holdings
-	7,  // 7: colonnade.cluster.v1.Holdings.held:type_name -> colonnade.cluster.v1.Held
-	0,  // 8: colonnade.cluster.v1.Held.cell:type_name -> colonnade.cluster.v1.Cell
-	0,  // 9: colonnade.cluster.v1.CellStatus.cell:type_name -> colonnade.cluster.v1.Cell
-	43, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
-	10, // 11: colonnade.cluster.v1.Report.checkpoint:type_name -> colonnade.cluster.v1.CheckpointWritten
-	12, // 12: colonnade.cluster.v1.Report.evaluation:type_name -> colonnade.cluster.v1.Evaluation
-	13, // 13: colonnade.cluster.v1.Report.finished:type_name -> colonnade.cluster.v1.CellFinished
-	14, // 14: colonnade.cluster.v1.Report.stopped:type_name -> colonnade.cluster.v1.CellStopped
-	15, // 15: colonnade.cluster.v1.Report.failed:type_name -> colonnade.cluster.v1.CellFailed
-	16, // 16: colonnade.cluster.v1.Report.bad:type_name -> colonnade.cluster.v1.CheckpointBad
-	17, // 17: colonnade.cluster.v1.Report.checkpoint_failed:type_name -> colonnade.cluster.v1.CheckpointFailed
-	0,  // 18: colonnade.cluster.v1.CheckpointWritten.cell:type_name -> colonnade.cluster.v1.Cell
-	11, // 19: colonnade.cluster.v1.CheckpointWritten.file:type_name -> colonnade.cluster.v1.CheckpointFile
-	0,  // 20: colonnade.cluster.v1.CheckpointFile.cell:type_name -> colonnade.cluster.v1.Cell
-	0,  // 21: colonnade.cluster.v1.CellFinished.cell:type_name -> colonnade.cluster.v1.Cell
-	0,  // 22: colonnade.cluster.v1.CellStopped.cell:type_name -> colonnade.cluster.v1.Cell
-	0,  // 23: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	0,  // 24: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
-	0,  // 25: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	21, // 26: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
-	22, // 27: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
-	25, // 28: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
-	26, // 29: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
-	27, // 30: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
-	28, // 31: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
-	19, // 32: colonnade.cluster.v1.CoordinatorMessage.ask:type_name -> colonnade.cluster.v1.Ask
-	20, // 33: colonnade.cluster.v1.CoordinatorMessage.forget:type_name -> colonnade.cluster.v1.Forget
-	0,  // 34: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
-	23, // 35: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
-	24, // 36: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
-	0,  // 37: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
-	11, // 38: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
-	44, // 39: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
-	24, // 40: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
-	31, // 41: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
-	33, // 42: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
-	42, // 43: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
-	1,  // 44: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
-	32, // 45: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
-	0,  // 46: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
-	23, // 47: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
-	8,  // 48: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
-	12, // 49: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
-	44, // 50: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
-	44, // 51: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	33, // 52: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
-	33, // 53: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
-	42, // 54: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
-	24, // 55: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
-	44, // 56: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
-	2,  // 57: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
-	29, // 58: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
-	34, // 59: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
-	35, // 60: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
-	37, // 61: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	37, // 62: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	39, // 63: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
-	40, // 64: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
-	37, // 65: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
-	18, // 66: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
-	30, // 67: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
-	33, // 68: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
-	36, // 69: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
-	33, // 70: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
-	38, // 71: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
-	33, // 72: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
-	33, // 73: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
-	41, // 74: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
-	66, // [66:75] is the sub-list for method output_type
-	57, // [57:66] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	4,  // 0: colonnade.cluster.v1.WorkerMessage.register:type_name -> colonnade.cluster.v1.Register
+	6,  // 1: colonnade.cluster.v1.WorkerMessage.heartbeat:type_name -> colonnade.cluster.v1.Heartbeat
+	10, // 2: colonnade.cluster.v1.WorkerMessage.report:type_name -> colonnade.cluster.v1.Report
+	2,  // 3: colonnade.cluster.v1.Register.device:type_name -> colonnade.cluster.v1.Device
+	5,  // 4: colonnade.cluster.v1.Register.running:type_name -> colonnade.cluster.v1.Running
+	9,  // 5: colonnade.cluster.v1.Heartbeat.cells:type_name -> colonnade.cluster.v1.CellStatus
+	7,  // 6: colonnade.cluster.v1.Heartbeat.holdings:type_name -> colonnade.cluster.v1.Holdings
+	8,  // 7: colonnade.cluster.v1.Holdings.held:type_name -> colonnade.cluster.v1.Held
+	1,  // 8: colonnade.cluster.v1.Held.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 9: colonnade.cluster.v1.CellStatus.cell:type_name -> colonnade.cluster.v1.Cell
+	52, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	11, // 11: colonnade.cluster.v1.Report.checkpoint:type_name -> colonnade.cluster.v1.CheckpointWritten
+	13, // 12: colonnade.cluster.v1.Report.evaluation:type_name -> colonnade.cluster.v1.Evaluation
+	14, // 13: colonnade.cluster.v1.Report.finished:type_name -> colonnade.cluster.v1.CellFinished
+	15, // 14: colonnade.cluster.v1.Report.stopped:type_name -> colonnade.cluster.v1.CellStopped
+	16, // 15: colonnade.cluster.v1.Report.failed:type_name -> colonnade.cluster.v1.CellFailed
+	17, // 16: colonnade.cluster.v1.Report.bad:type_name -> colonnade.cluster.v1.CheckpointBad
+	18, // 17: colonnade.cluster.v1.Report.checkpoint_failed:type_name -> colonnade.cluster.v1.CheckpointFailed
+	1,  // 18: colonnade.cluster.v1.CheckpointWritten.cell:type_name -> colonnade.cluster.v1.Cell
+	12, // 19: colonnade.cluster.v1.CheckpointWritten.file:type_name -> colonnade.cluster.v1.CheckpointFile
+	1,  // 20: colonnade.cluster.v1.CheckpointFile.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 21: colonnade.cluster.v1.CellFinished.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 22: colonnade.cluster.v1.CellStopped.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 23: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 24: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 25: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
+	22, // 26: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
+	23, // 27: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
+	26, // 28: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
+	27, // 29: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
+	28, // 30: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
+	29, // 31: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
+	20, // 32: colonnade.cluster.v1.CoordinatorMessage.ask:type_name -> colonnade.cluster.v1.Ask
+	21, // 33: colonnade.cluster.v1.CoordinatorMessage.forget:type_name -> colonnade.cluster.v1.Forget
+	1,  // 34: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
+	24, // 35: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
+	25, // 36: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
+	1,  // 37: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
+	12, // 38: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
+	53, // 39: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
+	25, // 40: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
+	40, // 41: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
+	42, // 42: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
+	51, // 43: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
+	32, // 44: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
+	33, // 45: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
+	53, // 46: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
+	53, // 47: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
+	32, // 48: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
+	2,  // 49: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
+	41, // 50: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
+	1,  // 51: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
+	24, // 52: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
+	9,  // 53: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
+	13, // 54: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
+	53, // 55: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
+	53, // 56: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	42, // 57: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
+	42, // 58: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
+	51, // 59: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
+	25, // 60: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
+	53, // 61: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 62: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
+	30, // 63: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
+	43, // 64: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
+	44, // 65: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
+	46, // 66: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	46, // 67: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	48, // 68: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
+	49, // 69: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
+	46, // 70: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
+	34, // 71: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
+	36, // 72: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
+	37, // 73: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
+	38, // 74: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
+	19, // 75: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
+	31, // 76: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
+	42, // 77: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
+	45, // 78: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
+	42, // 79: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
+	47, // 80: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
+	42, // 81: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
+	42, // 82: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
+	50, // 83: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
+	35, // 84: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
+	35, // 85: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	35, // 86: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	39, // 87: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
+	75, // [75:88] is the sub-list for method output_type
+	62, // [62:75] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_proto_clusterpb_cluster_proto_init() }
@@ -3826,12 +4414,12 @@ func file_proto_clusterpb_cluster_proto_init() {
 	if File_proto_clusterpb_cluster_proto != nil {
 		return
 	}
-	file_proto_clusterpb_cluster_proto_msgTypes[2].OneofWrappers = []any{
+	file_proto_clusterpb_cluster_proto_msgTypes[3].OneofWrappers = []any{
 		(*WorkerMessage_Register)(nil),
 		(*WorkerMessage_Heartbeat)(nil),
 		(*WorkerMessage_Report)(nil),
 	}
-	file_proto_clusterpb_cluster_proto_msgTypes[9].OneofWrappers = []any{
+	file_proto_clusterpb_cluster_proto_msgTypes[10].OneofWrappers = []any{
 		(*Report_Checkpoint)(nil),
 		(*Report_Evaluation)(nil),
 		(*Report_Finished)(nil),
@@ -3840,7 +4428,7 @@ func file_proto_clusterpb_cluster_proto_init() {
 		(*Report_Bad)(nil),
 		(*Report_CheckpointFailed)(nil),
 	}
-	file_proto_clusterpb_cluster_proto_msgTypes[18].OneofWrappers = []any{
+	file_proto_clusterpb_cluster_proto_msgTypes[19].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
 		(*CoordinatorMessage_Assign)(nil),
 		(*CoordinatorMessage_Revoke)(nil),
@@ -3856,7 +4444,7 @@ func file_proto_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_clusterpb_cluster_proto_rawDesc), len(file_proto_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   44,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

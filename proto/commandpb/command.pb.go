@@ -697,8 +697,9 @@ type SubmitJob struct {
 	Steps         uint64                 `protobuf:"varint,3,opt,name=steps,proto3" json:"steps,omitempty"`
 	Replicas      int32                  `protobuf:"varint,4,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	Columns       int32                  `protobuf:"varint,5,opt,name=columns,proto3" json:"columns,omitempty"`
-	Keep          uint64                 `protobuf:"varint,6,opt,name=keep,proto3" json:"keep,omitempty"`     // checkpoints to keep
-	Direct        bool                   `protobuf:"varint,7,opt,name=direct,proto3" json:"direct,omitempty"` // the job says `winograd: off`: it runs under a worker's direct_numerics
+	Keep          uint64                 `protobuf:"varint,6,opt,name=keep,proto3" json:"keep,omitempty"`      // checkpoints to keep
+	Direct        bool                   `protobuf:"varint,7,opt,name=direct,proto3" json:"direct,omitempty"`  // the job says `winograd: off`: it runs under a worker's direct_numerics
+	Request       string                 `protobuf:"bytes,8,opt,name=request,proto3" json:"request,omitempty"` // the operator's: the same command again is no second job; empty: it has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -780,6 +781,13 @@ func (x *SubmitJob) GetDirect() bool {
 		return x.Direct
 	}
 	return false
+}
+
+func (x *SubmitJob) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
 }
 
 // AssignJob starts a generation.
@@ -1016,6 +1024,7 @@ type RequestStop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Now           bool                   `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
+	Request       string                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"` // as ResumeJob's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1064,11 +1073,19 @@ func (x *RequestStop) GetNow() bool {
 	return false
 }
 
+func (x *RequestStop) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
 type ResumeJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
 	FromStep      bool                   `protobuf:"varint,3,opt,name=from_step,json=fromStep,proto3" json:"from_step,omitempty"`
+	Request       string                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"` // the operator's: the same command again changes nothing; empty: it has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1122,6 +1139,13 @@ func (x *ResumeJob) GetFromStep() bool {
 		return x.FromStep
 	}
 	return false
+}
+
+func (x *ResumeJob) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
 }
 
 // CheckpointWritten is one cell's file. The checkpoint is committed by the command that completes it.
@@ -1811,6 +1835,7 @@ type Snapshot struct {
 	Workers       []*WorkerRecord        `protobuf:"bytes,4,rep,name=workers,proto3" json:"workers,omitempty"`
 	Jobs          []*JobRecord           `protobuf:"bytes,5,rep,name=jobs,proto3" json:"jobs,omitempty"`
 	Events        []*EventRecord         `protobuf:"bytes,6,rep,name=events,proto3" json:"events,omitempty"`
+	Lineage       []*LineageRecord       `protobuf:"bytes,7,rep,name=lineage,proto3" json:"lineage,omitempty"` // oldest first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1887,6 +1912,159 @@ func (x *Snapshot) GetEvents() []*EventRecord {
 	return nil
 }
 
+func (x *Snapshot) GetLineage() []*LineageRecord {
+	if x != nil {
+		return x.Lineage
+	}
+	return nil
+}
+
+// LineageRecord is a backup that the state was restored from, which made another cluster of it.
+type LineageRecord struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Cluster        string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // that was backed up
+	Index          uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`    // of the last entry in the backup
+	MadeUnixNs     int64                  `protobuf:"varint,3,opt,name=made_unix_ns,json=madeUnixNs,proto3" json:"made_unix_ns,omitempty"`
+	RestoredUnixNs int64                  `protobuf:"varint,4,opt,name=restored_unix_ns,json=restoredUnixNs,proto3" json:"restored_unix_ns,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *LineageRecord) Reset() {
+	*x = LineageRecord{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LineageRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LineageRecord) ProtoMessage() {}
+
+func (x *LineageRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LineageRecord.ProtoReflect.Descriptor instead.
+func (*LineageRecord) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LineageRecord) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *LineageRecord) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *LineageRecord) GetMadeUnixNs() int64 {
+	if x != nil {
+		return x.MadeUnixNs
+	}
+	return 0
+}
+
+func (x *LineageRecord) GetRestoredUnixNs() int64 {
+	if x != nil {
+		return x.RestoredUnixNs
+	}
+	return 0
+}
+
+// Backup is a cluster's state as an operator keeps it. Its file has a magic number and a checksum before it.
+type Backup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // of this contract
+	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // of the last entry in it
+	MadeUnixNs    int64                  `protobuf:"varint,4,opt,name=made_unix_ns,json=madeUnixNs,proto3" json:"made_unix_ns,omitempty"`
+	Snapshot      []byte                 `protobuf:"bytes,5,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // Snapshot
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backup) Reset() {
+	*x = Backup{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backup) ProtoMessage() {}
+
+func (x *Backup) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backup.ProtoReflect.Descriptor instead.
+func (*Backup) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Backup) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Backup) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Backup) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Backup) GetMadeUnixNs() int64 {
+	if x != nil {
+		return x.MadeUnixNs
+	}
+	return 0
+}
+
+func (x *Backup) GetSnapshot() []byte {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
 type WorkerRecord struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	Registered       *RegisterWorker        `protobuf:"bytes,1,opt,name=registered,proto3" json:"registered,omitempty"`
@@ -1900,7 +2078,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1912,7 +2090,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1925,7 +2103,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WorkerRecord) GetRegistered() *RegisterWorker {
@@ -1985,18 +2163,19 @@ type JobRecord struct {
 	HasResumeStep   bool                   `protobuf:"varint,18,opt,name=has_resume_step,json=hasResumeStep,proto3" json:"has_resume_step,omitempty"`
 	StateUnixNs     int64                  `protobuf:"varint,19,opt,name=state_unix_ns,json=stateUnixNs,proto3" json:"state_unix_ns,omitempty"` // when state last changed
 	Failures        uint64                 `protobuf:"varint,20,opt,name=failures,proto3" json:"failures,omitempty"`                            // generations that ended by a failure since the last new checkpoint
-	FromMemory      bool                   `protobuf:"varint,21,opt,name=from_memory,json=fromMemory,proto3" json:"from_memory,omitempty"`      // of this generation, like restore_step
-	MemoryStep      uint64                 `protobuf:"varint,22,opt,name=memory_step,json=memoryStep,proto3" json:"memory_step,omitempty"`
-	AvoidMemory     bool                   `protobuf:"varint,23,opt,name=avoid_memory,json=avoidMemory,proto3" json:"avoid_memory,omitempty"` // the next generation goes on from a checkpoint
-	MemoryTries     uint64                 `protobuf:"varint,24,opt,name=memory_tries,json=memoryTries,proto3" json:"memory_tries,omitempty"` // generations in a row from the same memory_step
-	MemorySince     uint64                 `protobuf:"varint,25,opt,name=memory_since,json=memorySince,proto3" json:"memory_since,omitempty"` // if from_memory: older generations' memory is not gone on from
+	Requests        []string               `protobuf:"bytes,21,rep,name=requests,proto3" json:"requests,omitempty"`                             // the last operators' commands that took effect, oldest first
+	FromMemory      bool                   `protobuf:"varint,22,opt,name=from_memory,json=fromMemory,proto3" json:"from_memory,omitempty"`      // of this generation, like restore_step
+	MemoryStep      uint64                 `protobuf:"varint,23,opt,name=memory_step,json=memoryStep,proto3" json:"memory_step,omitempty"`
+	AvoidMemory     bool                   `protobuf:"varint,24,opt,name=avoid_memory,json=avoidMemory,proto3" json:"avoid_memory,omitempty"` // the next generation goes on from a checkpoint
+	MemoryTries     uint64                 `protobuf:"varint,25,opt,name=memory_tries,json=memoryTries,proto3" json:"memory_tries,omitempty"` // generations in a row from the same memory_step
+	MemorySince     uint64                 `protobuf:"varint,26,opt,name=memory_since,json=memorySince,proto3" json:"memory_since,omitempty"` // if from_memory: older generations' memory is not gone on from
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *JobRecord) Reset() {
 	*x = JobRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2187,7 @@ func (x *JobRecord) String() string {
 func (*JobRecord) ProtoMessage() {}
 
 func (x *JobRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2200,7 @@ func (x *JobRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRecord.ProtoReflect.Descriptor instead.
 func (*JobRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *JobRecord) GetSubmitted() *SubmitJob {
@@ -2164,6 +2343,13 @@ func (x *JobRecord) GetFailures() uint64 {
 	return 0
 }
 
+func (x *JobRecord) GetRequests() []string {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
 func (x *JobRecord) GetFromMemory() bool {
 	if x != nil {
 		return x.FromMemory
@@ -2215,7 +2401,7 @@ type CheckpointRecord struct {
 
 func (x *CheckpointRecord) Reset() {
 	*x = CheckpointRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2413,7 @@ func (x *CheckpointRecord) String() string {
 func (*CheckpointRecord) ProtoMessage() {}
 
 func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2240,7 +2426,7 @@ func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRecord.ProtoReflect.Descriptor instead.
 func (*CheckpointRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CheckpointRecord) GetStep() uint64 {
@@ -2313,7 +2499,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[25]
+	mi := &file_proto_commandpb_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2511,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[25]
+	mi := &file_proto_commandpb_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2524,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EventRecord) GetIndex() uint64 {
@@ -2440,7 +2626,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\n" +
 	"LoseWorker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa9\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc3\x01\n" +
 	"\tSubmitJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x12\x14\n" +
@@ -2448,7 +2634,8 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\breplicas\x18\x04 \x01(\x05R\breplicas\x12\x18\n" +
 	"\acolumns\x18\x05 \x01(\x05R\acolumns\x12\x12\n" +
 	"\x04keep\x18\x06 \x01(\x04R\x04keep\x12\x16\n" +
-	"\x06direct\x18\a \x01(\bR\x06direct\"\xb6\x02\n" +
+	"\x06direct\x18\a \x01(\bR\x06direct\x12\x18\n" +
+	"\arequest\x18\b \x01(\tR\arequest\"\xb6\x02\n" +
 	"\tAssignJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -2474,14 +2661,16 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06memory\x18\x04 \x01(\bR\x06memory\"1\n" +
+	"\x06memory\x18\x04 \x01(\bR\x06memory\"K\n" +
 	"\vRequestStop\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x10\n" +
-	"\x03now\x18\x02 \x01(\bR\x03now\"N\n" +
+	"\x03now\x18\x02 \x01(\bR\x03now\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\tR\arequest\"h\n" +
 	"\tResumeJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x1b\n" +
-	"\tfrom_step\x18\x03 \x01(\bR\bfromStep\"\xd0\x01\n" +
+	"\tfrom_step\x18\x03 \x01(\bR\bfromStep\x12\x18\n" +
+	"\arequest\x18\x04 \x01(\tR\arequest\"\xd0\x01\n" +
 	"\x11CheckpointWritten\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -2548,14 +2737,28 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x16\n" +
 	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04text\"\x91\x02\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"\xd0\x02\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +
 	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\x12<\n" +
 	"\aworkers\x18\x04 \x03(\v2\".colonnade.command.v1.WorkerRecordR\aworkers\x123\n" +
 	"\x04jobs\x18\x05 \x03(\v2\x1f.colonnade.command.v1.JobRecordR\x04jobs\x129\n" +
-	"\x06events\x18\x06 \x03(\v2!.colonnade.command.v1.EventRecordR\x06events\"\xd9\x01\n" +
+	"\x06events\x18\x06 \x03(\v2!.colonnade.command.v1.EventRecordR\x06events\x12=\n" +
+	"\alineage\x18\a \x03(\v2#.colonnade.command.v1.LineageRecordR\alineage\"\x8b\x01\n" +
+	"\rLineageRecord\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12 \n" +
+	"\fmade_unix_ns\x18\x03 \x01(\x03R\n" +
+	"madeUnixNs\x12(\n" +
+	"\x10restored_unix_ns\x18\x04 \x01(\x03R\x0erestoredUnixNs\"\x90\x01\n" +
+	"\x06Backup\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12 \n" +
+	"\fmade_unix_ns\x18\x04 \x01(\x03R\n" +
+	"madeUnixNs\x12\x1a\n" +
+	"\bsnapshot\x18\x05 \x01(\fR\bsnapshot\"\xd9\x01\n" +
 	"\fWorkerRecord\x12D\n" +
 	"\n" +
 	"registered\x18\x01 \x01(\v2$.colonnade.command.v1.RegisterWorkerR\n" +
@@ -2565,7 +2768,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\vlost_reason\x18\x04 \x01(\tR\n" +
 	"lostReason\x12 \n" +
 	"\flost_unix_ns\x18\x05 \x01(\x03R\n" +
-	"lostUnixNs\"\xff\a\n" +
+	"lostUnixNs\"\x9b\b\n" +
 	"\tJobRecord\x12=\n" +
 	"\tsubmitted\x18\x01 \x01(\v2\x1f.colonnade.command.v1.SubmitJobR\tsubmitted\x12*\n" +
 	"\x11submitted_unix_ns\x18\x02 \x01(\x03R\x0fsubmittedUnixNs\x12\x14\n" +
@@ -2591,14 +2794,15 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"resumeStep\x12&\n" +
 	"\x0fhas_resume_step\x18\x12 \x01(\bR\rhasResumeStep\x12\"\n" +
 	"\rstate_unix_ns\x18\x13 \x01(\x03R\vstateUnixNs\x12\x1a\n" +
-	"\bfailures\x18\x14 \x01(\x04R\bfailures\x12\x1f\n" +
-	"\vfrom_memory\x18\x15 \x01(\bR\n" +
+	"\bfailures\x18\x14 \x01(\x04R\bfailures\x12\x1a\n" +
+	"\brequests\x18\x15 \x03(\tR\brequests\x12\x1f\n" +
+	"\vfrom_memory\x18\x16 \x01(\bR\n" +
 	"fromMemory\x12\x1f\n" +
-	"\vmemory_step\x18\x16 \x01(\x04R\n" +
+	"\vmemory_step\x18\x17 \x01(\x04R\n" +
 	"memoryStep\x12!\n" +
-	"\favoid_memory\x18\x17 \x01(\bR\vavoidMemory\x12!\n" +
-	"\fmemory_tries\x18\x18 \x01(\x04R\vmemoryTries\x12!\n" +
-	"\fmemory_since\x18\x19 \x01(\x04R\vmemorySince\"\x9b\x02\n" +
+	"\favoid_memory\x18\x18 \x01(\bR\vavoidMemory\x12!\n" +
+	"\fmemory_tries\x18\x19 \x01(\x04R\vmemoryTries\x12!\n" +
+	"\fmemory_since\x18\x1a \x01(\x04R\vmemorySince\"\x9b\x02\n" +
 	"\x10CheckpointRecord\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x1e\n" +
 	"\n" +
@@ -2632,7 +2836,7 @@ func file_proto_commandpb_command_proto_rawDescGZIP() []byte {
 	return file_proto_commandpb_command_proto_rawDescData
 }
 
-var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_proto_commandpb_command_proto_goTypes = []any{
 	(*Command)(nil),           // 0: colonnade.command.v1.Command
 	(*Cell)(nil),              // 1: colonnade.command.v1.Cell
@@ -2656,10 +2860,12 @@ var file_proto_commandpb_command_proto_goTypes = []any{
 	(*FailJob)(nil),           // 19: colonnade.command.v1.FailJob
 	(*RecordEvent)(nil),       // 20: colonnade.command.v1.RecordEvent
 	(*Snapshot)(nil),          // 21: colonnade.command.v1.Snapshot
-	(*WorkerRecord)(nil),      // 22: colonnade.command.v1.WorkerRecord
-	(*JobRecord)(nil),         // 23: colonnade.command.v1.JobRecord
-	(*CheckpointRecord)(nil),  // 24: colonnade.command.v1.CheckpointRecord
-	(*EventRecord)(nil),       // 25: colonnade.command.v1.EventRecord
+	(*LineageRecord)(nil),     // 22: colonnade.command.v1.LineageRecord
+	(*Backup)(nil),            // 23: colonnade.command.v1.Backup
+	(*WorkerRecord)(nil),      // 24: colonnade.command.v1.WorkerRecord
+	(*JobRecord)(nil),         // 25: colonnade.command.v1.JobRecord
+	(*CheckpointRecord)(nil),  // 26: colonnade.command.v1.CheckpointRecord
+	(*EventRecord)(nil),       // 27: colonnade.command.v1.EventRecord
 }
 var file_proto_commandpb_command_proto_depIdxs = []int32{
 	2,  // 0: colonnade.command.v1.Command.init_cluster:type_name -> colonnade.command.v1.InitCluster
@@ -2686,22 +2892,23 @@ var file_proto_commandpb_command_proto_depIdxs = []int32{
 	1,  // 21: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
 	1,  // 22: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
 	1,  // 23: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
-	22, // 24: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
-	23, // 25: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
-	25, // 26: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
-	4,  // 27: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
-	6,  // 28: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
-	8,  // 29: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
-	24, // 30: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
-	16, // 31: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
-	17, // 32: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
-	18, // 33: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
-	13, // 34: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	24, // 24: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
+	25, // 25: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
+	27, // 26: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
+	22, // 27: colonnade.command.v1.Snapshot.lineage:type_name -> colonnade.command.v1.LineageRecord
+	4,  // 28: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
+	6,  // 29: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
+	8,  // 30: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
+	26, // 31: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
+	16, // 32: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
+	17, // 33: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
+	18, // 34: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
+	13, // 35: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_proto_commandpb_command_proto_init() }
@@ -2733,7 +2940,7 @@ func file_proto_commandpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_commandpb_command_proto_rawDesc), len(file_proto_commandpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
