@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,9 +68,9 @@ type coordinator struct {
 	server   *grpc.Server
 	served   chan struct{}
 	attached chan *attachment
-	mute     bool   // takes streams and says nothing
-	follower bool   // refuses to lead
-	leader   string // whom it names then
+	mute     bool        // takes streams and says nothing
+	follower atomic.Bool // refuses to lead
+	leader   string      // whom it names then
 	first    *clusterpb.CoordinatorMessage
 }
 
@@ -119,7 +120,7 @@ func (c *coordinator) Attach(
 	if err != nil {
 		return err
 	}
-	if c.follower {
+	if c.follower.Load() {
 		s, err := status.New(codes.Unavailable, "this coordinator does not lead").WithDetails(
 			&clusterpb.Redirect{Leader: c.leader})
 		if err != nil {

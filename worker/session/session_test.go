@@ -179,7 +179,7 @@ func TestNobodyAnswers(t *testing.T) {
 		},
 		"follower": func(n *network) func() {
 			c := n.start(one)
-			c.follower = true
+			c.follower.Store(true)
 			return c.stop
 		},
 		"answers nonsense": func(n *network) func() {
@@ -216,7 +216,8 @@ func TestTheNextCoordinatorIsAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t)
 		follower, mute, leader := n.start("127.0.0.3:1"), n.start("127.0.0.4:1"), n.start("127.0.0.5:1")
-		follower.follower, mute.mute = true, true
+		follower.follower.Store(true)
+		mute.mute = true
 		began := time.Now()
 		w := startWorker(n, nil, one, follower.address, mute.address, leader.address)
 		<-leader.attached
@@ -235,7 +236,8 @@ func TestRedirectsAreFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t)
 		follower, leader := n.start(one), n.start("127.0.0.9:1")
-		follower.follower, follower.leader = true, leader.address
+		follower.follower.Store(true)
+		follower.leader = leader.address
 		began := time.Now()
 		w := startWorker(n, nil, one)
 		<-leader.attached
@@ -245,7 +247,8 @@ func TestRedirectsAreFollowed(t *testing.T) {
 		// Two that send the worker to each other do not keep it busy.
 		leader.stop()
 		other := n.start(leader.address)
-		other.follower, other.leader = true, one
+		other.follower.Store(true)
+		other.leader = one
 		n.taken()
 		time.Sleep(time.Minute)
 		if tries := len(n.taken()); tries > 60*(redirects+2)*2*int(time.Second/lostBackoff) {
@@ -284,7 +287,8 @@ func TestElectionsAreWaitedForClosely(t *testing.T) {
 		w := startWorker(n, nil, one, two)
 		time.Sleep(time.Minute)
 		a, b := n.start(one), n.start(two)
-		a.follower, b.follower = true, true
+		a.follower.Store(true)
+		b.follower.Store(true)
 		time.Sleep(2 * lastBackoff)
 		n.taken()
 		time.Sleep(10 * time.Second)
