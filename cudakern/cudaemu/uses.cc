@@ -1,6 +1,8 @@
 #include "uses.h"
 #include "engine.h"
 
+#include <algorithm>
+
 namespace emu {
 
 namespace {
@@ -24,7 +26,7 @@ std::unordered_map<uint64_t, Known> &table() {
 
 // Ends are the last allocations that were freed on a stream: who uses them is told by what they were freed.
 struct End {
-  uint64_t address, size;
+  uint64_t address, size, serial;
   OperationRef freed;
 };
 
@@ -37,6 +39,10 @@ const End *endOf(uint64_t address) {
   for (const End &e : ends())
     if (address >= e.address && address - e.address < e.size) return &e;
   return nullptr;
+}
+
+bool ended(uint64_t serial) {
+  return std::any_of(ends().begin(), ends().end(), [=](const End &e) { return e.serial == serial; });
 }
 
 bool comesBefore(const OperationRef &earlier, const Ticks &clock) {
@@ -55,7 +61,8 @@ Fault noteUse(uint64_t address, const OperationRef &op) {
   if (!full()) return {};
   std::optional<Allocation> a = memory().find(address);
   std::lock_guard<std::mutex> lock(mutex());
-  if (!a) {
+  // The stream may have carried out the free since the allocation was looked up, and the table forgotten it.
+  if (!a || ended(a->serial)) {
     const End *end = endOf(address);
     if (!end) return {};
     return {CUDA_ERROR_ILLEGAL_ADDRESS, named(op) + " uses memory after " + named(end->freed) + " freed it"};
@@ -92,7 +99,7 @@ void noteFreed(const Allocation &a, const OperationRef &op) {
   Known &k = table()[a.serial];
   k.freed = op;
   k.owner = a.owner;
-  ends().push_front({a.address, a.size, op});
+  ends().push_front({a.address, a.size, a.serial, op});
   if (ends().size() > 256) ends().pop_back();
 }
 
