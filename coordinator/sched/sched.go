@@ -224,7 +224,8 @@ func settle(in Input, j *commandpb.JobRecord) time.Duration {
 // spread places every cell: where it was, if that worker is there and not full, else on the worker with fewest cells,
 // the first by id. A cell goes to a worker that fits it, if there is one that is not full; nil: all do. It also returns
 // the workers that have got cells. fits are places in workers, ascending, by cell.
-func spread(j *commandpb.JobRecord, workers []*candidate, fits [][]int) (out []*commandpb.Placement, used []*candidate) {
+func spread(j *commandpb.JobRecord, workers []*candidate, fits [][]int) (out []*commandpb.Placement,
+	used []*candidate) {
 	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
 	full := (cells + len(workers) - 1) / len(workers)
 	load := make([]int, len(workers))
