@@ -27,8 +27,8 @@ import (
 	"colonnade/shard"
 	"colonnade/shard/job"
 	"colonnade/shard/pack"
-	"colonnade/worker/data"
 	"colonnade/worker/buddy"
+	"colonnade/worker/data"
 	"colonnade/worker/exchange"
 )
 
@@ -170,7 +170,7 @@ func startHost(t *testing.T, id string) *testHost {
 	h.host = &host{open: open, threads: 1, mesh: mesh, root: root, packs: t.TempDir(), worker: id,
 		address: l.Addr().String(), log: log, runs: map[string]*assignment{}, ended: map[string]uint64{},
 		finished: map[string]bool{}, copies: buddy.New(nil), buddies: buddy.NewClient(),
-		report:   func(r *clusterpb.Report) { h.reports <- r }}
+		report: func(r *clusterpb.Report) { h.reports <- r }}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(h.served)
