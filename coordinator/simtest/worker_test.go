@@ -87,7 +87,8 @@ type assignment struct {
 	on         []string // by cell
 	restore    *commandpb.CheckpointRecord
 	fromMemory bool
-	memory     uint64
+	memory     uint64 // step
+	since      uint64 // generation
 }
 
 // run is a generation at work on one worker.
@@ -416,7 +417,6 @@ func (w *worker) over(job string) {
 // failsMemory reports that a cell cannot go on from memory.
 func (w *worker) failsMemory(r *run, i int) {
 	w.logf("worker %s has no step %d of cell %d of %s in memory", w.id, r.memory, i, r.job)
-	w.check.could[r.job] = r.generation
 	w.over(r.job)
 	w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: r.job,
 		Generation: r.generation, Reason: "not in memory", Memory: true}}})
