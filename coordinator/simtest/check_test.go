@@ -237,7 +237,7 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 			c.s.fail("generation %d of %s begins, which an operator has stopped", a.Generation, a.Job)
 		}
 		if !a.FromMemory {
-			c.history[a.Job] = a.Generation
+			c.history[a.Job], c.done[a.Job] = a.Generation, a.RestoreStep
 		}
 	case *commandpb.Command_CellStopped:
 		x := k.CellStopped
