@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"colonnade/coordinator/raftnode"
+	"colonnade/coordinator/sched"
 )
 
 // cli is the command line.
@@ -59,7 +60,8 @@ func run(args []string, con console) int {
 		kong.Vars{"address": defaultAddress, "workers": strconv.Itoa(defaultWorkers),
 			"threads": strconv.Itoa(defaultThreads()), "election": raftnode.DefaultElection.String(),
 			"snapshotEntries": strconv.Itoa(raftnode.DefaultSnapshotEntries),
-			"snapshotEvery":   raftnode.DefaultSnapshotEvery.String(), "trailing": strconv.Itoa(raftnode.DefaultTrailing)},
+			"snapshotEvery":   raftnode.DefaultSnapshotEvery.String(), "trailing": strconv.Itoa(raftnode.DefaultTrailing),
+			"hangGrace": sched.DefaultPatience.Grace.String()},
 		kong.Exit(func(code int) { exited = code }),
 		kong.Description("Assigns columns of networks to workers and keeps the truth about what is committed."))
 	if err != nil {

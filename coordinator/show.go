@@ -65,6 +65,11 @@ func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
 	if len(s.Workers) == 0 {
 		fmt.Fprintln(w, "none; start one with: worker run --coordinator ADDR --data DIR")
 	}
+	for _, k := range s.Workers {
+		if k.Note != "" {
+			fmt.Fprintln(w, k.Note)
+		}
+	}
 	fmt.Fprintln(w, "\nJOB\tSTATE\tSTEP\tCHECKPOINT\tREASON")
 	for _, j := range s.Jobs {
 		fmt.Fprintf(w, "%s\t%s\t%d/%d\t%d\t%s\n", j.Name, j.State, j.Step, j.Steps, j.CommittedStep, j.Reason)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"colonnade/checkpoint"
 	"colonnade/cudakern"
@@ -64,6 +65,7 @@ type assignment struct {
 
 	mu     sync.Mutex
 	phase  string                        // what it does until its cells run
+	since  time.Time                     // since when
 	cells  map[exchange.Cell]*train.Cell // once built
 	links  map[exchange.Cell]string      // over which carriers they send
 	memory map[exchange.Cell]string      // where their states lie
@@ -82,7 +84,7 @@ const (
 
 func (a *assignment) enter(phase string) {
 	a.mu.Lock()
-	a.phase = phase
+	a.phase, a.since = phase, time.Now()
 	a.mu.Unlock()
 }
 
@@ -98,7 +100,7 @@ func (h *host) Assign(a *clusterpb.Assign) {
 	}
 	ctx, cancel := context.WithCancelCause(h.ctx)
 	run := &assignment{job: a.Job, generation: a.Generation, local: a.Cells, cancel: cancel,
-		quiet: make(chan struct{}), done: make(chan struct{}), phase: phaseReplace}
+		quiet: make(chan struct{}), done: make(chan struct{}), phase: phaseReplace, since: time.Now()}
 	switch {
 	case a.FromMemory:
 		run.from = a.MemoryStep
@@ -212,18 +214,25 @@ func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
 	var out []*clusterpb.CellStatus
 	for id, c := range run.cells {
 		s := c.Status()
-		out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: cellPB(id),
+		p := &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: cellPB(id),
 			Step: s.Step, Phase: s.Phase, ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss,
-			PhaseSeconds: s.PhaseSeconds, Carrier: run.links[id], Memory: run.memory[id]})
+			PhaseSeconds: s.PhaseSeconds, Carrier: run.links[id], Memory: run.memory[id], Kind: string(s.Kind),
+			InPhaseSeconds: s.InPhase.Seconds(), UsualSeconds: s.Usual.Seconds(), BusySeconds: s.BusySeconds}
+		for _, other := range s.WaitsFor {
+			p.WaitsFor = append(p.WaitsFor, cellPB(other))
+		}
+		out = append(out, p)
 	}
 	if len(out) > 0 {
 		return out
 	}
 	phase := run.phase
+	var waits []*clusterpb.Cell
 	if phase == phaseJoin {
 		var missing []string
 		for _, p := range h.mesh.Waiting(run.job, run.generation) {
 			missing = append(missing, fmt.Sprintf("cell %s on worker %s", p.Cell, p.Worker))
+			waits = append(waits, cellPB(p.Cell))
 		}
 		if len(missing) > 0 {
 			phase = "wait for " + strings.Join(missing, ", ")
@@ -231,7 +240,7 @@ func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
 	}
 	for _, c := range run.local {
 		out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: c, Step: run.from,
-			Phase: phase})
+			Phase: phase, InPhaseSeconds: time.Since(run.since).Seconds(), WaitsFor: waits})
 	}
 	return out
 }

@@ -68,7 +68,7 @@ func (c *Control) Attach(ctx context.Context, r *clusterpb.Register) (*Session, 
 		RegisterWorker: &commandpb.RegisterWorker{Worker: r.Worker, Name: r.Name, Host: r.Host, Address: r.Address,
 			Device: &commandpb.Device{Name: d.Name, Model: d.Model, Numerics: d.Numerics, MemoryBytes: d.MemoryBytes,
 				DirectNumerics: d.DirectNumerics, Threads: d.Threads},
-			Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation}}})
+			Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation, Working: len(r.Running) > 0}}})
 	if err != nil {
 		s.Detach()
 		return nil, fmt.Errorf("register worker %s: %w", r.Name, err)
@@ -182,6 +182,9 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 	if c.sessions[s.worker] != s {
 		return // what an older stream still holds is of the past
 	}
+	if w := view.Workers[s.worker]; w != nil && w.Hung && !w.Lost && len(h.Cells) == 0 && s.joined > 0 {
+		s.end() // it has come out of where it hung: it registers anew, as one that works on nothing
+	}
 	for _, held := range h.Holdings {
 		s.note(held)
 		c.kick()
@@ -191,10 +194,7 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 		if j == nil || j.Generation != st.Generation || !placed(j, st.Cell, s.worker) {
 			continue
 		}
-		if c.cells[st.Job] == nil {
-			c.cells[st.Job] = map[cellKey]*cellNote{}
-		}
-		c.cells[st.Job][cellKey{st.Cell.Replica, st.Cell.Column}] = &cellNote{s.worker, st}
+		c.noteCell(s.worker, st, s.heard)
 	}
 	c.notifyLocked()
 }

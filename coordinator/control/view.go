@@ -74,7 +74,8 @@ func Brief(j *clusterpb.Job) *clusterpb.Job {
 	for i, s := range j.Cells { // statuses are shared with others
 		j.Cells[i] = &clusterpb.CellStatus{Job: s.Job, Generation: s.Generation, Cell: s.Cell, Step: s.Step, Phase: s.Phase,
 			ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss, Carrier: s.Carrier,
-			Memory: s.Memory}
+			Memory: s.Memory, InPhaseSeconds: s.InPhaseSeconds, UsualSeconds: s.UsualSeconds, WaitsFor: s.WaitsFor,
+			BusySeconds: s.BusySeconds, Kind: s.Kind}
 	}
 	return j
 }
@@ -90,6 +91,9 @@ func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord) *clusterpb.Job {
 		if j.State == fsm.Recovering {
 			out.Reason = j.Reason + "; " + r
 		}
+	}
+	if t := c.hold(name); t != "" && j.State == fsm.Running {
+		out.Reason += "; " + t
 	}
 	if good := fsm.Usable(j); len(good) > 0 {
 		out.CommittedStep = good[len(good)-1].Step
@@ -158,6 +162,9 @@ func (c *Control) Status(ctx context.Context, s *clusterpb.StatusReply, local bo
 			out.LeaseLeftMs = uint64(max(c.cfg.Rules.Lease-now.Sub(session.heard), 0) / time.Millisecond)
 		case w.Lost:
 			out.State = "gone"
+		}
+		if out.Note = c.trouble(id); w.Hung && out.Note == "" {
+			out.Note = "hangs in what it was given: it gets no cell before it has ended that, or is started again"
 		}
 		for _, name := range view.JobNames() {
 			for _, cell := range cellsOn(view.Jobs[name], id) {

@@ -13,7 +13,8 @@ func (a *applier) registerWorker(c *commandpb.RegisterWorker) error {
 		return fmt.Errorf("worker without id or device: %w", ErrInvalid)
 	}
 	old := a.s.v.Workers[c.Worker]
-	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: c, RegisteredUnixNs: a.now}
+	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: c, RegisteredUnixNs: a.now, Draining: old.GetDraining(),
+		Hung: old.GetHung() && c.Working && old.GetRegistered().GetIncarnation() == c.Incarnation}
 	switch {
 	case old == nil:
 		a.event("worker", "", c.Worker, "worker %s joined with %s", c.Name, c.Device.Model)
@@ -37,7 +38,7 @@ func (a *applier) loseWorker(c *commandpb.LoseWorker) error {
 		return nil
 	}
 	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,
-		Lost: true, LostReason: c.Reason, LostUnixNs: a.now}
+		Lost: true, LostReason: c.Reason, LostUnixNs: a.now, Hung: w.Hung || c.Hung, Draining: w.Draining}
 	a.event("worker", "", c.Worker, "worker %s is lost: %s", w.Registered.Name, c.Reason)
 	a.abandon(c.Worker, fmt.Sprintf("worker %s is lost: %s", w.Registered.Name, c.Reason))
 	return nil

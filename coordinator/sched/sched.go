@@ -50,7 +50,10 @@ type Input struct {
 type Action interface{ action() }
 
 // Lose takes a worker out.
-type Lose struct{ Worker, Reason string }
+type Lose struct {
+	Worker, Reason string
+	Hung           bool // it is there, but a cell of it does not get on
+}
 
 // Assign starts a generation.
 type Assign struct {
@@ -88,7 +91,7 @@ func Decide(now time.Time, in Input) Decision {
 	d := Decision{Reasons: map[string]string{}}
 	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
 		if reason := lost(now, in, id, &d); reason != "" {
-			d.Actions = append(d.Actions, Lose{id, reason})
+			d.Actions = append(d.Actions, Lose{Worker: id, Reason: reason})
 		}
 	}
 	if len(d.Actions) > 0 {
@@ -204,13 +207,18 @@ func count(n int, thing string) string {
 // job that has none yet, the one most workers would run it under.
 func candidates(in Input, j *commandpb.JobRecord, busy map[string]string) (ids []string, numerics, why string) {
 	by := map[string][]string{}
-	connected, occupied := 0, 0
+	connected, occupied, hung := 0, 0, ""
 	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
 		w := in.View.Workers[id]
 		if w.Lost || !in.Sessions[id].Connected {
 			continue
 		}
 		connected++
+		if w.Hung {
+			occupied++
+			hung = w.Registered.Name
+			continue
+		}
 		if busy[id] != "" {
 			occupied++
 			continue
@@ -231,6 +239,8 @@ func candidates(in Input, j *commandpb.JobRecord, busy map[string]string) (ids [
 	switch {
 	case connected == 0:
 		why = "waits for a worker; start one with: worker run --coordinator ADDR --data DIR"
+	case occupied == connected && hung != "":
+		why = fmt.Sprintf("waits for a worker: %s hangs in what it was given before; start it again, or another one", hung)
 	case occupied == connected:
 		why = fmt.Sprintf("waits for workers: other jobs have all there are (%d)", connected)
 	case numerics == "":
