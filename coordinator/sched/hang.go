@@ -208,8 +208,8 @@ func (j *judge) where(c Progress, cells []Progress) string {
 		}
 	}
 	if ahead.Step > c.Step {
-		at = fmt.Sprintf("%s before what %s waits for in %s of step %d for %s (last heard of in %s of step %d)", c.Cell,
-			ahead.Cell, ahead.Phase, ahead.Step+1, seconds(ahead.InPhase+j.now.Sub(ahead.Heard)), c.Phase, c.Step+1)
+		at = fmt.Sprintf("%s before \"%s\" of step %d for %s (it was last heard of in %s of step %d)", c.Cell, ahead.Phase,
+			ahead.Step+1, seconds(ahead.InPhase+j.now.Sub(ahead.Heard)), c.Phase, c.Step+1)
 	}
 	switch {
 	case len(waiting) == 1:

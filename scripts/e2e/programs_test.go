@@ -130,8 +130,10 @@ type cluster struct {
 	devices     []string // worker 1's and so on; more workers begin anew; none: as they like
 	arenas      string   // directory of cells' states
 	coordinator *process
-	workers     map[int]*process
-	client      clusterpb.OperatorClient
+	// coordinatorFlags are given to the coordinator besides.
+	coordinatorFlags []string
+	workers          map[int]*process
+	client           clusterpb.OperatorClient
 }
 
 // newCluster starts a coordinator and waits until it leads.
@@ -162,8 +164,9 @@ func newCluster(t testing.TB) *cluster {
 
 func (c *cluster) startCoordinator() {
 	c.t.Helper()
-	c.coordinator = launch(c.t, filepath.Join(c.dir, "coordinator.log"), coordinatorProgram, "start",
-		"--data", filepath.Join(c.dir, "coordinator"), "--listen", c.address, "--http", "none")
+	args := append([]string{"start", "--data", filepath.Join(c.dir, "coordinator"), "--listen", c.address, "--http",
+		"none"}, c.coordinatorFlags...)
+	c.coordinator = launch(c.t, filepath.Join(c.dir, "coordinator.log"), coordinatorProgram, args...)
 	c.until("the coordinator leads", func(ctx context.Context) bool {
 		s, err := c.client.Status(ctx, &clusterpb.StatusRequest{}, grpc.WaitForReady(true))
 		return err == nil && s.Leader != "" && s.Cluster != ""
