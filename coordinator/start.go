@@ -33,6 +33,7 @@ type startCmd struct {
 	SnapshotEntries  uint64        `default:"${snapshotEntries}" placeholder:"N" help:"New log entries after which the log is compacted into a snapshot."`
 	SnapshotInterval time.Duration `default:"${snapshotEvery}" help:"How often to see whether there are so many."`
 	HangGrace        time.Duration `default:"${hangGrace}" help:"How long a worker may be stuck in one phase of a step, or cells wait for each other, before its cells go to others. It is named at once. One that is silent is replaced when its lease of 3 s is over."`
+	SpreadAfter      time.Duration `default:"${spreadAfter}" help:"How long a worker must have been there, and a job have run, before cells that share a worker move to the one that is free, at a step boundary; 0: never."`
 	TrailingEntries  uint64        `default:"${trailing}" placeholder:"N" help:"Log entries kept behind a snapshot, for coordinators that lag."`
 }
 
@@ -59,6 +60,8 @@ func (c *startCmd) Run(con console) error {
 			SnapshotEvery: c.SnapshotInterval, Trailing: c.TrailingEntries}}
 	cfg.patience = sched.DefaultPatience
 	cfg.patience.Grace = c.HangGrace
+	cfg.rules = sched.DefaultRules
+	cfg.rules.Spread = c.SpreadAfter
 	var err error
 	if cfg.listener, err = listen("--listen", c.Listen, c.Insecure); err != nil {
 		return err
@@ -119,6 +122,8 @@ func (c *startCmd) check() error {
 		return usagef("--snapshot-interval %v; give %v or more", c.SnapshotInterval, leastSnapshot)
 	case c.HangGrace <= 0:
 		return usagef("--hang-grace %v; give more than 0", c.HangGrace)
+	case c.SpreadAfter < 0:
+		return usagef("--spread-after %v; give more than 0, or 0 for never", c.SpreadAfter)
 	case c.TrailingEntries < 1:
 		return usagef("--trailing-entries 0; give 1 or more")
 	}

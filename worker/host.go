@@ -49,6 +49,7 @@ type host struct {
 	closed bool                   // nothing is begun any more
 	tasks  sync.WaitGroup
 
+	warm     *warming        // what a spare is ready for; nil: nothing
 	cluster  string          // id of the one this worker is in
 	finished map[string]bool // jobs whose cells here have come to their end
 }
@@ -108,12 +109,20 @@ func (h *host) Assign(a *clusterpb.Assign) {
 		run.from = a.Restore[0].Step
 	}
 	h.runs[a.Job] = run
+	delete(h.finished, a.Job) // an earlier generation's cells had stopped
+	warm := h.warm
+	h.warm = nil
 	h.tasks.Go(func() {
 		defer close(run.done)
 		defer cancel(nil)
 		if old != nil {
 			old.cancel(errSuperseded)
 			<-old.done
+		}
+		defer h.cool(warm) // what it has mapped stays so until this has its own
+		if warm != nil {
+			warm.cancel()
+			<-warm.done
 		}
 		finished := h.run(ctx, run, a)
 		h.mu.Lock()
@@ -249,7 +258,10 @@ func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
 func (h *host) wait() {
 	h.mu.Lock()
 	h.closed = true
+	warm := h.warm
+	h.warm = nil
 	h.mu.Unlock()
+	h.cool(warm)
 	h.tasks.Wait()
 }
 

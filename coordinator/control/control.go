@@ -236,6 +236,9 @@ func decision(a sched.Action) *commandpb.Command {
 		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
 			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
 			FromMemory: a.FromMemory, MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}}
+	case sched.Move:
+		return &commandpb.Command{Kind: &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job,
+			Generation: a.Generation, Reason: a.Reason}}}
 	}
 	panic(fmt.Sprintf("control: unknown action %T", a))
 }

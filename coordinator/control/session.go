@@ -35,6 +35,9 @@ type Session struct {
 	// What the worker was told to run, by job; under c.mu.
 	told    map[string]uint64
 	stopped map[string]uint64
+	// What it was told of being drained, and which job to be warm for; under c.mu.
+	draining, drained bool
+	warmed            string
 
 	memories
 }
@@ -226,6 +229,8 @@ func (c *Control) reconcile() {
 			s.end()
 		default:
 			s.align(view, id, c)
+			s.tellDrain(view, id, c)
+			s.warm(view, id)
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"colonnade/proto/commandpb"
 )
 
@@ -44,6 +46,27 @@ func (a *applier) loseWorker(c *commandpb.LoseWorker) error {
 	return nil
 }
 
+// drainWorker has the scheduler place no cells on a worker any more, or again.
+func (a *applier) drainWorker(c *commandpb.DrainWorker) error {
+	w, ok := a.s.v.Workers[c.Worker]
+	if !ok {
+		return fmt.Errorf("worker %s: %w; see: coordinator worker list", c.Worker, ErrNoWorker)
+	}
+	if w.Draining == !c.Undo {
+		return nil
+	}
+	w = proto.CloneOf(w)
+	w.Draining = !c.Undo
+	a.s.v.Workers[c.Worker] = w
+	if c.Undo {
+		a.event("worker", "", c.Worker, "worker %s is given cells again", w.Registered.Name)
+	} else {
+		a.event("worker", "", c.Worker, "worker %s is drained: its cells go elsewhere, and it gets no others",
+			w.Registered.Name)
+	}
+	return nil
+}
+
 // abandon ends every generation that has a cell on a worker.
 func (a *applier) abandon(worker, reason string) {
 	for _, name := range a.s.v.JobNames() {
@@ -58,10 +81,10 @@ func (a *applier) abandon(worker, reason string) {
 	}
 }
 
-// end ends a generation: the job waits for workers, or, if it was asked to stop, is stopped where its newest checkpoint
-// is.
+// end ends a generation: the job waits for workers, or, if it was asked to stop for good, is stopped where its newest
+// checkpoint is.
 func (a *applier) end(j *commandpb.JobRecord, reason string) {
-	if j.State == Stopping {
+	if j.State == Stopping && !j.Moving {
 		a.enter(j, Stopped, reason)
 		j.Placement = nil
 	} else {

@@ -23,11 +23,15 @@ type Rules struct {
 	// The same for a job that recovers: whoever restarts what died does so at once, and training stands still.
 	Regroup time.Duration
 	Ask     time.Duration // how long a worker may take to say what its host holds of a job that recovers
+	// How long a worker must have been there, and a job have run, before cells that share a worker move to that one; 0:
+	// they never do.
+	Spread time.Duration
 }
 
 // DefaultRules suit machines on one network.
 var DefaultRules = Rules{Lease: 3 * time.Second, Grace: time.Second, Settle: 2 * time.Second,
-	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second}
+	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second,
+	Spread: 10 * time.Second}
 
 // Liveness is what the leader knows of a worker's session.
 type Liveness struct {
@@ -68,7 +72,15 @@ type Assign struct {
 	Reason     string
 }
 
+// Move has a generation stop at a step boundary, to be placed anew.
+type Move struct {
+	Job        string
+	Generation uint64
+	Reason     string
+}
+
 func (Lose) action()   {}
+func (Move) action()   {}
 func (Assign) action() {}
 
 // Decision is what to do now, why jobs are as they are, and when time alone will change the decision.
@@ -100,6 +112,10 @@ func Decide(now time.Time, in Input) Decision {
 	busy := busyWorkers(in.View)
 	for _, name := range in.View.JobNames() {
 		j := in.View.Jobs[name]
+		if j.State == fsm.Running || j.Moving {
+			move(now, in, j, busy, &d)
+			continue
+		}
 		if j.State != fsm.Queued && j.State != fsm.Recovering {
 			continue
 		}
@@ -207,13 +223,17 @@ func count(n int, thing string) string {
 // job that has none yet, the one most workers would run it under.
 func candidates(in Input, j *commandpb.JobRecord, busy map[string]string) (ids []string, numerics, why string) {
 	by := map[string][]string{}
-	connected, occupied, hung := 0, 0, ""
+	connected, occupied, hung, drained := 0, 0, "", 0
 	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
 		w := in.View.Workers[id]
 		if w.Lost || !in.Sessions[id].Connected {
 			continue
 		}
 		connected++
+		if w.Draining {
+			drained++
+			continue
+		}
 		if w.Hung {
 			occupied++
 			hung = w.Registered.Name
@@ -239,13 +259,19 @@ func candidates(in Input, j *commandpb.JobRecord, busy map[string]string) (ids [
 	switch {
 	case connected == 0:
 		why = "waits for a worker; start one with: worker run --coordinator ADDR --data DIR"
-	case occupied == connected && hung != "":
+	case drained == connected:
+		why = fmt.Sprintf("waits for a worker: all there are (%d) are drained; start another one, or undo it with: "+
+			"coordinator worker drain NAME --undo", connected)
+	case occupied+drained == connected && hung != "":
 		why = fmt.Sprintf("waits for a worker: %s hangs in what it was given before; start it again, or another one", hung)
-	case occupied == connected:
-		why = fmt.Sprintf("waits for workers: other jobs have all there are (%d)", connected)
+	case occupied+drained == connected:
+		why = fmt.Sprintf("waits for workers: other jobs have all there are (%d)", occupied)
+		if drained > 0 {
+			why += fmt.Sprintf("; %d more, drained", drained)
+		}
 	case numerics == "":
 		why = fmt.Sprintf("waits for a worker that can do without Winograd's algorithm (winograd: off): %s cannot; start "+
-			"one of this version", count(connected-occupied, "free worker"))
+			"one of this version", count(connected-occupied-drained, "free worker"))
 	default:
 		why = fmt.Sprintf("waits for a worker with numerics %s, under which the job began", numerics)
 	}
