@@ -188,6 +188,9 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 	if w := view.Workers[s.worker]; w != nil && w.Hung && !w.Lost && len(h.Cells) == 0 && s.joined > 0 {
 		s.end() // it has come out of where it hung: it registers anew, as one that works on nothing
 	}
+	if c.trouble(s.worker) != "" {
+		c.kick() // it may be over
+	}
 	for _, held := range h.Holdings {
 		s.note(held)
 		c.kick()

@@ -15,8 +15,9 @@ func (a *applier) registerWorker(c *commandpb.RegisterWorker) error {
 		return fmt.Errorf("worker without id or device: %w", ErrInvalid)
 	}
 	old := a.s.v.Workers[c.Worker]
-	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: c, RegisteredUnixNs: a.now, Draining: old.GetDraining(),
+	record := &commandpb.WorkerRecord{Registered: c, RegisteredUnixNs: a.now, Draining: old.GetDraining(),
 		Hung: old.GetHung() && c.Working && old.GetRegistered().GetIncarnation() == c.Incarnation}
+	a.s.keepWorker(c.Worker, record)
 	switch {
 	case old == nil:
 		a.event("worker", "", c.Worker, "worker %s joined with %s", c.Name, c.Device.Model)
@@ -26,7 +27,7 @@ func (a *applier) registerWorker(c *commandpb.RegisterWorker) error {
 	case old.Lost:
 		a.event("worker", "", c.Worker, "worker %s is back", c.Name)
 	default: // the same process on a new session: only where it is reached may have changed
-		a.s.v.Workers[c.Worker].RegisteredUnixNs = old.RegisteredUnixNs
+		record.RegisteredUnixNs = old.RegisteredUnixNs
 	}
 	return nil
 }
@@ -39,8 +40,8 @@ func (a *applier) loseWorker(c *commandpb.LoseWorker) error {
 	if w.Lost {
 		return nil
 	}
-	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,
-		Lost: true, LostReason: c.Reason, LostUnixNs: a.now, Hung: w.Hung || c.Hung, Draining: w.Draining}
+	a.s.keepWorker(c.Worker, &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,
+		Lost: true, LostReason: c.Reason, LostUnixNs: a.now, Hung: w.Hung || c.Hung, Draining: w.Draining})
 	a.event("worker", "", c.Worker, "worker %s is lost: %s", w.Registered.Name, c.Reason)
 	a.abandon(c.Worker, fmt.Sprintf("worker %s is lost: %s", w.Registered.Name, c.Reason))
 	return nil
@@ -57,7 +58,7 @@ func (a *applier) drainWorker(c *commandpb.DrainWorker) error {
 	}
 	w = proto.CloneOf(w)
 	w.Draining = !c.Undo
-	a.s.v.Workers[c.Worker] = w
+	a.s.keepWorker(c.Worker, w)
 	if c.Undo {
 		a.event("worker", "", c.Worker, "worker %s is given cells again", w.Registered.Name)
 	} else {

@@ -82,7 +82,7 @@ type Trouble struct {
 
 // Judge says who does not get on, in the order of workers, and when time alone will change that. It is pure.
 func Judge(now time.Time, in Watched) (found []Trouble, next time.Time) {
-	j := &judge{now: now, in: in}
+	j := &watcher{now: now, in: in}
 	on := map[string]string{}
 	for _, name := range in.View.JobNames() {
 		job := in.View.Jobs[name]
@@ -110,21 +110,21 @@ func underWay(j *commandpb.JobRecord) bool {
 	return j.State == fsm.Running || j.State == fsm.Stopping || j.State == fsm.Recovering
 }
 
-type judge struct {
+type watcher struct {
 	now   time.Time
 	in    Watched
 	found []Trouble
 	next  time.Time
 }
 
-func (j *judge) wakeAt(t time.Time) {
+func (j *watcher) wakeAt(t time.Time) {
 	if j.next.IsZero() || t.Before(j.next) {
 		j.next = t
 	}
 }
 
 // who names a worker and its device.
-func (j *judge) who(id string) string {
+func (j *watcher) who(id string) string {
 	w := j.in.View.Workers[id]
 	if w == nil {
 		return "worker " + id
@@ -133,13 +133,13 @@ func (j *judge) who(id string) string {
 }
 
 // silent says whether nothing has been heard of a worker for too long, though it is connected.
-func (j *judge) silent(id string) bool {
+func (j *watcher) silent(id string) bool {
 	s, ok := j.in.Sessions[id]
 	return ok && s.Connected && j.now.Sub(s.Heard) >= j.in.Patience.Silence
 }
 
 // halted looks at how long a worker has been silent.
-func (j *judge) halted(id, job string) {
+func (j *watcher) halted(id, job string) {
 	s, w := j.in.Sessions[id], j.in.View.Workers[id]
 	if w == nil || w.Lost || !s.Connected {
 		return
@@ -160,7 +160,7 @@ func (j *judge) halted(id, job string) {
 }
 
 // culprit is the cell of a worker that others wait for, else its first that waits for nobody.
-func (j *judge) culprit(cells []Progress, worker string) (Progress, bool) {
+func (j *watcher) culprit(cells []Progress, worker string) (Progress, bool) {
 	best, rank := Progress{}, -1
 	for _, c := range cells {
 		if c.Worker != worker {
@@ -194,7 +194,7 @@ func waiters(cells []Progress, cell Place) (out []Progress) {
 
 // where says in words where a cell is, for how long, and who waits for it. A cell that others have seen get further than
 // it could still say itself is where they wait for it.
-func (j *judge) where(c Progress, cells []Progress) string {
+func (j *watcher) where(c Progress, cells []Progress) string {
 	waiting := waiters(cells, c.Cell)
 	at := fmt.Sprintf("%s in %s of step %d for %s", c.Cell, c.Phase, c.Step+1,
 		seconds(c.InPhase+j.now.Sub(c.Heard)))
@@ -225,7 +225,7 @@ func (j *judge) where(c Progress, cells []Progress) string {
 }
 
 // limit is how long a cell may be in its phase.
-func (j *judge) limit(c Progress) time.Duration {
+func (j *watcher) limit(c Progress) time.Duration {
 	if c.Usual == 0 {
 		return j.in.Patience.Unknown
 	}
@@ -234,7 +234,7 @@ func (j *judge) limit(c Progress) time.Duration {
 
 // stuck looks for cells that others wait for and that are in one phase for far too long by what they said themselves,
 // and, if there is none, for cells that all wait for each other.
-func (j *judge) stuck(job *commandpb.JobRecord) {
+func (j *watcher) stuck(job *commandpb.JobRecord) {
 	if job.State == fsm.Recovering {
 		return
 	}
@@ -280,7 +280,7 @@ func (j *judge) stuck(job *commandpb.JobRecord) {
 }
 
 // overdue says whether a cell has been stuck for longer than the grace.
-func (j *judge) overdue(stuck time.Duration) bool {
+func (j *watcher) overdue(stuck time.Duration) bool {
 	left := j.in.Patience.Grace - stuck
 	if left > 0 {
 		j.wakeAt(j.now.Add(left))
@@ -289,7 +289,7 @@ func (j *judge) overdue(stuck time.Duration) bool {
 }
 
 // slow looks for cells that get on, but take much longer for a step than the others do, or than they did.
-func (j *judge) slow(job *commandpb.JobRecord) {
+func (j *watcher) slow(job *commandpb.JobRecord) {
 	if job.State != fsm.Running {
 		return
 	}

@@ -2,107 +2,107 @@ package sched
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
+	"colonnade/coordinator/fsm"
 	"colonnade/proto/commandpb"
 )
 
-// move has the cells of a job that runs go elsewhere: off a worker that is drained, or apart, when they share a worker
-// and others have come that are free. Whom a job moves to is kept for it until it has stopped.
-func move(now time.Time, in Input, j *commandpb.JobRecord, busy map[string]string, d *Decision) {
-	name := j.Submitted.Job
-	load := map[string]int{}
-	drained := ""
-	for _, p := range j.Placement {
-		load[p.Worker]++
-		if w := in.View.Workers[p.Worker]; w.GetDraining() && drained == "" {
-			drained = w.Registered.GetName()
+// drainedJobs are jobs and, with them, those that run on workers that are drained.
+func (p *pool) drainedJobs(jobs []*commandpb.JobRecord) []*commandpb.JobRecord {
+	have := map[string]bool{}
+	for _, j := range jobs {
+		have[j.Submitted.Job] = true
+	}
+	for name, j := range p.in.View.Jobs {
+		if j.State == fsm.Running && !have[name] && p.onDrained(j) != "" {
+			jobs = append(jobs, j)
 		}
 	}
-	most, own := 0, 0 // the cells of its fullest worker; the workers it has and keeps
+	inOrder(jobs)
+	return jobs
+}
+
+// onDrained is the name of the first worker of a job that is drained, if there is one.
+func (p *pool) onDrained(j *commandpb.JobRecord) string {
+	if len(p.draining) == 0 {
+		return ""
+	}
+	for _, c := range j.Placement {
+		if p.draining[c.Worker] {
+			return p.in.View.Workers[c.Worker].Registered.GetName()
+		}
+	}
+	return ""
+}
+
+// move has the cells of a job that runs go elsewhere: off a worker that is drained, or apart, if they share one and
+// others have come that are free. Whom a job moves to is kept for it until it has stopped.
+func (p *pool) move(j *commandpb.JobRecord, crowded bool, d *Decision) {
+	name := j.Submitted.Job
+	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
+	load := map[string]int{}
+	for _, c := range j.Placement {
+		load[c.Worker]++
+	}
+	most, own := 0, 0 // the cells of its fullest worker; the workers it has and may keep
 	for id, n := range load {
-		if usable(in, id) {
+		if w := p.in.View.Workers[id]; w != nil && placeable(w, p.in.Sessions[id]) {
 			most, own = max(most, n), own+1
 		}
 	}
-	var free []string
-	for _, id := range sortedWorkers(in) {
-		if busy[id] == "" && usable(in, id) && numericsOf(in.View.Workers[id], j) == j.Numerics {
-			free = append(free, id)
-		}
-	}
-	keep := func(n int) {
-		for _, id := range free[:min(n, len(free))] {
-			busy[id] = name
-		}
-	}
-	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
-	switch {
+	free, _ := p.freeFor(j, time.Time{}, cells-own)
+	switch drained := p.onDrained(j); {
 	case j.Moving:
-		keep(cells - own)
+		p.take(free)
 	case drained != "" && own+len(free) == 0:
 		d.Reasons[name] = fmt.Sprintf("worker %s is drained, but there is no other for its cells; start another one", drained)
 	case drained != "":
-		keep(cells - own)
+		p.take(free)
 		d.Actions = append(d.Actions, Move{name, j.Generation, fmt.Sprintf("worker %s is drained", drained)})
-	case in.Rules.Spread > 0 && own == len(load):
-		if ready := spreadTo(now, in, j, free, own, most, d); ready > 0 {
-			keep(ready)
-			d.Actions = append(d.Actions, Move{name, j.Generation, fmt.Sprintf("%s on %s, and %s free: cells spread out",
-				count(cells, "cell"), count(own, "worker"), count(ready, "worker"))})
+	case crowded && p.in.Rules.Spread > 0 && own == len(load) && apart(cells, own+len(free)) < most:
+		began := p.past(p.in.Leader, j.StateUnixNs).Add(p.in.Rules.Spread)
+		if p.now.Before(began) {
+			d.wakeAt(began)
+			return
+		}
+		ready, next := p.freeFor(j, p.now.Add(-p.in.Rules.Spread), cells-own)
+		if !next.IsZero() {
+			d.wakeAt(next.Add(p.in.Rules.Spread))
+		}
+		if apart(cells, own+len(ready)) < most {
+			p.take(ready)
+			d.Actions = append(d.Actions, Move{name, j.Generation, fmt.Sprintf("%s on %s, %s more free: cells spread out",
+				count(cells, "cell"), count(own, "worker"), count(len(ready), "worker"))})
 		}
 	}
 }
 
-// spreadTo is how many of the free workers cells of a job should move to: those that have been there for long enough,
-// if the fullest worker of the job has fewer cells then. It notes when there may be more.
-func spreadTo(now time.Time, in Input, j *commandpb.JobRecord, free []string, own, most int, d *Decision) int {
-	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
-	helps := func(workers int) bool { n := min(workers, cells); return (cells+n-1)/n < most }
-	if !helps(own + len(free)) {
-		return 0
-	}
-	began := later(in.Leader, past(now, j.StateUnixNs)).Add(in.Rules.Spread)
-	if now.Before(began) {
-		d.wakeAt(began)
-		return 0
-	}
-	ready := 0
-	for _, id := range free {
-		at := past(now, in.View.Workers[id].RegisteredUnixNs).Add(in.Rules.Spread)
-		if now.Before(at) {
-			d.wakeAt(at)
+// apart is how many cells the fullest of so many workers has.
+func apart(cells, workers int) int {
+	n := max(min(cells, workers), 1)
+	return (cells + n - 1) / n
+}
+
+// freeFor are the first workers that could take cells of a job, at most so many, in order of id: those that have been
+// there since a time, if one is given. It says when the next of the others came.
+func (p *pool) freeFor(j *commandpb.JobRecord, since time.Time, most int) (free []*candidate, next time.Time) {
+	kind := kindOf(j)
+	for i := range p.all {
+		w := &p.all[i]
+		if len(free) >= most {
+			break
+		}
+		if w.taken || w.runs[kind] < 0 || p.names[w.runs[kind]] != j.Numerics {
 			continue
 		}
-		ready++
+		if at := p.past(time.Time{}, w.registered); !since.IsZero() && at.After(since) {
+			if next.IsZero() || at.Before(next) {
+				next = at
+			}
+			continue
+		}
+		free = append(free, w)
 	}
-	if !helps(own + ready) {
-		return 0
-	}
-	return ready
-}
-
-// past is a time of the log; one from the future is another leader's, whose clock is ahead: it says nothing.
-func past(now time.Time, ns int64) time.Time {
-	if t := time.Unix(0, ns); !t.After(now) {
-		return t
-	}
-	return time.Time{}
-}
-
-// usable says whether a worker may have cells.
-func usable(in Input, id string) bool {
-	w := in.View.Workers[id]
-	return w != nil && !w.Lost && !w.Hung && !w.Draining && in.Sessions[id].Connected
-}
-
-// sortedWorkers are all workers, by id.
-func sortedWorkers(in Input) []string {
-	ids := make([]string, 0, len(in.View.Workers))
-	for id := range in.View.Workers {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
+	return free, next
 }
