@@ -43,7 +43,8 @@ type cellKey struct {
 func newChecker(s *sim) *checker {
 	return &checker{s: s, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
 		seen: map[string]*commandpb.JobRecord{}, processes: map[groupKey]int{}, at: map[cellKey]uint64{},
-		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{}, asked: map[string]bool{},
+		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{},
+		asked:  map[string]bool{},
 		states: map[string][][]uint64{}, digests: map[string][][][]byte{}}
 }
 

@@ -64,7 +64,8 @@ func fold(a, b, c uint64) []byte {
 	return out
 }
 
-// initial and next are training: the only state a cell can have after some steps. They keep the replicas of a column in the same state.
+// initial and next are training: the only state a cell can have after some steps. They keep the replicas of a
+// column in the same state.
 func (j jobSpec) initial(cell int) uint64 {
 	return j.seed ^ uint64(cell%int(j.columns))*0x9e3779b97f4a7c15
 }
