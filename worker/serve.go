@@ -188,8 +188,8 @@ func (c *runCmd) registration(id string, device *clusterpb.Device) *clusterpb.Re
 	if machine == "" {
 		machine = machineID()
 	}
-	return &clusterpb.Register{Machine: machine, Worker: id, Name: name, Host: host, Address: c.Advertise, Version: version(),
-		Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device, Memory: true}
+	return &clusterpb.Register{Machine: machine, Worker: id, Name: name, Host: host, Address: c.Advertise,
+		Version: version(), Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device, Memory: true}
 }
 
 // openArenas opens the store of cells' states.
