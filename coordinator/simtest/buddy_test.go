@@ -28,9 +28,11 @@ type told struct {
 // settle gives up what a cell does not need, as worker/buddy does.
 func (w *worker) settle(k copyKey, generation, keep uint64) {
 	if keep == 0 {
-		if n := len(w.copies[k]) - 2; n > 0 {
-			w.copies[k] = w.copies[k][n:]
+		left := slices.DeleteFunc(w.copies[k], func(c heldCopy) bool { return c.generation == generation })
+		if n := len(left); n > 3 {
+			left = slices.Delete(left, 1, n-2)
 		}
+		w.copies[k] = left
 		return
 	}
 	for i := range w.spec(k.job).cells() {
@@ -256,21 +258,24 @@ func (c *checker) agreed(r *run, step uint64) {
 	if step == 0 || c.newest[r.job] != r.generation {
 		return
 	}
-	c.safe[r.job] = safety{r.group, step}
+	c.safe[r.job] = safety{r.group, r.generation, step}
 	c.checkSafe(r.job)
 }
 
 // safety is a step that copies make safe.
 type safety struct {
-	group *group
-	step  uint64
+	group            *group
+	generation, step uint64
 }
 
 // checkSafe wants each cell's copy of a step that all have copies of on two machines, unless a process has died since
 // the copies were begun: then none of the machines can be lost without one being left.
 func (c *checker) checkSafe(job string) {
 	safe, ok := c.safe[job]
-	if !ok || safe.group.deaths[safe.step] != c.deaths {
+	// One that has gone back to a checkpoint makes all copies worthless; two that have not come as far as a copy that all
+	// cells have leave what was before.
+	if !ok || safe.group.deaths[safe.step] != c.deaths || c.history[job] > safe.generation ||
+		c.newest[job] > safe.generation+2 {
 		return
 	}
 	for i := range c.s.spec(job).cells() {

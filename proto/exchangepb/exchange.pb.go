@@ -391,7 +391,7 @@ type CopyHeader struct {
 	Bytes      uint64                 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`  // of the whole state
 	Xxh3       uint64                 `protobuf:"varint,12,opt,name=xxh3,proto3" json:"xxh3,omitempty"`    // of the whole state; in Get
 	// The newest step of which every cell of the job has a whole copy. Others of the cell, but for this copy's step, may
-	// go. 0: none of this generation yet, keep what there is.
+	// go. 0: none of this generation yet, keep what is of older ones.
 	Keep          uint64 `protobuf:"varint,13,opt,name=keep,proto3" json:"keep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
