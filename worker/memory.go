@@ -42,7 +42,7 @@ func (h *host) memoryOf(a *clusterpb.Assign, j *job.Job, plan *shard.Plan, id ex
 		var m *arena.Arena
 		var err error
 		if a.FromMemory {
-			if m, err = h.arenas.Adopt(key, a.Generation, a.MemoryStep); err != nil {
+			if m, err = h.arenas.Adopt(key, a.Generation, a.MemoryStep, a.MemorySince); err != nil {
 				return nil, memoryError{err}
 			}
 		} else if m, err = h.arenas.Make(key, a.Generation); err != nil {

@@ -26,6 +26,7 @@ type checker struct {
 	done       map[string]uint64     // step that all cells of a job have finished, in its newest generation
 	could      map[string]uint64     // newest generation that could not go on from memory, by job
 	history    map[string]uint64     // oldest generation whose memory is of the job's present history, by job
+	asked      map[string]bool       // jobs that an operator has stopped and not resumed
 	stops      map[groupKey]uint64   // after which step a generation's cells stop
 	states     map[string][][]uint64 // by job, column and step: the only state there can be
 	digests    map[string][][][]byte // of them, as far as they were asked for
@@ -42,6 +43,7 @@ func newChecker(s *sim) *checker {
 	return &checker{s: s, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
 		seen: map[string]*commandpb.JobRecord{}, processes: map[groupKey]int{}, at: map[cellKey]uint64{},
 		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{},
+		asked:  map[string]bool{},
 		states: map[string][][]uint64{}, digests: map[string][][][]byte{}}
 }
 
@@ -199,6 +201,9 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 				if c.good[w.Job] == nil {
 					c.good[w.Job] = map[uint64]bool{}
 				}
+				if !c.good[w.Job][w.Step] {
+					c.checkFiles(w.Job, r)
+				}
 				c.good[w.Job][w.Step] = true
 				c.committed++
 			}
@@ -215,14 +220,25 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 			c.s.fail("retention has dropped the last good checkpoint of %s", d.Job)
 		}
 	case *commandpb.Command_ResumeJob:
+		delete(c.asked, k.ResumeJob.Job)
 		for step := range c.good[k.ResumeJob.Job] {
 			if k.ResumeJob.FromStep && step > k.ResumeJob.Step {
 				delete(c.good[k.ResumeJob.Job], step)
 			}
 		}
+	case *commandpb.Command_ReleaseJob:
+		if r := k.ReleaseJob; r.Memory {
+			c.could[r.Job] = r.Generation
+		}
+	case *commandpb.Command_RequestStop:
+		c.asked[k.RequestStop.Job] = true
 	case *commandpb.Command_AssignJob:
-		if a := k.AssignJob; !a.FromMemory {
-			c.history[a.Job] = a.Generation
+		a := k.AssignJob
+		if c.asked[a.Job] {
+			c.s.fail("generation %d of %s begins, which an operator has stopped", a.Generation, a.Job)
+		}
+		if !a.FromMemory {
+			c.history[a.Job], c.done[a.Job] = a.Generation, a.RestoreStep
 		}
 	case *commandpb.Command_CellStopped:
 		x := k.CellStopped
@@ -235,6 +251,20 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 		if c.newest[k.CellFinished.Job] != k.CellFinished.Generation {
 			c.s.fail("an end of generation %d was accepted in generation %d", k.CellFinished.Generation,
 				c.newest[k.CellFinished.Job])
+		}
+	}
+}
+
+// checkFiles wants a checkpoint that is committed to be on the disks of those who wrote it.
+func (c *checker) checkFiles(job string, r *commandpb.CheckpointRecord) {
+	if len(r.Files) != c.s.spec(job).cells() {
+		c.s.fail("the checkpoint of step %d of %s is committed with %d files", r.Step, job, len(r.Files))
+	}
+	for i, f := range r.Files {
+		for _, w := range c.s.workers {
+			if _, ok := w.disk[fileKey{job, r.Step, i}]; w.id == f.Worker && !ok {
+				c.s.fail("the checkpoint of step %d of %s is committed, and worker %s has no file of cell %d", r.Step, job, w.id, i)
+			}
 		}
 	}
 }

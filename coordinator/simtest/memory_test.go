@@ -53,7 +53,7 @@ func (a *arena) inUse() bool { return a.owner != nil && a.owner.w.runs[a.job] ==
 func (w *worker) adopt(r *run, i int) (*cell, bool) {
 	for _, a := range w.arenasOf(r.job, i) {
 		value, ok := a.held[r.memory]
-		if !ok || a.generation >= r.generation || a.spoilt {
+		if !ok || a.generation >= r.generation || a.generation < r.since || a.spoilt {
 			continue
 		}
 		w.check.adopts(a, r, i, value)

@@ -317,7 +317,8 @@ func (x *session) align(j *commandpb.JobRecord) {
 
 // assignmentOf is what a worker is told of a job's generation.
 func (s *sim) assignmentOf(j *commandpb.JobRecord) assignment {
-	a := assignment{job: j.Submitted.Job, generation: j.Generation, fromMemory: j.FromMemory, memory: j.MemoryStep}
+	a := assignment{job: j.Submitted.Job, generation: j.Generation, fromMemory: j.FromMemory, memory: j.MemoryStep,
+		since: fsm.MemorySince(j)}
 	for _, p := range j.Placement {
 		a.on = append(a.on, p.Worker)
 	}

@@ -64,7 +64,8 @@ func fold(a, b, c uint64) []byte {
 	return out
 }
 
-// initial and next are training: the only state a cell can have after some steps. They keep the replicas of a column in the same state.
+// initial and next are training: the only state a cell can have after some steps. They keep the replicas of a
+// column in the same state.
 func (j jobSpec) initial(cell int) uint64 {
 	return j.seed ^ uint64(cell%int(j.columns))*0x9e3779b97f4a7c15
 }
@@ -87,7 +88,8 @@ type assignment struct {
 	on         []string // by cell
 	restore    *commandpb.CheckpointRecord
 	fromMemory bool
-	memory     uint64
+	memory     uint64 // step
+	since      uint64 // generation
 }
 
 // run is a generation at work on one worker.
@@ -416,7 +418,6 @@ func (w *worker) over(job string) {
 // failsMemory reports that a cell cannot go on from memory.
 func (w *worker) failsMemory(r *run, i int) {
 	w.logf("worker %s has no step %d of cell %d of %s in memory", w.id, r.memory, i, r.job)
-	w.check.could[r.job] = r.generation
 	w.over(r.job)
 	w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: r.job,
 		Generation: r.generation, Reason: "not in memory", Memory: true}}})
