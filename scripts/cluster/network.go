@@ -45,10 +45,9 @@ type Network struct {
 
 const subnet = "198.18.0." // for tests of networks, RFC 2544
 
-// hardware addresses: of node i, of the bridge, of the relay, of nobody
-const (
-	bridgeNumber, relayNumber, nobody = 254, 253, 252
-)
+// Hardware addresses end with a node's number, or with one of these. The relay's port has another one than the relay:
+// what is for a port's own is for the bridge.
+const bridgeNumber, relayNumber, relayPort, nobody = 254, 253, 252, 251
 
 func hardware(i int) string { return fmt.Sprintf("02:00:00:00:00:%02x", i) }
 
@@ -84,6 +83,7 @@ func Namespaced(l *Launcher, nodes int) (*Network, error) {
 		w.Nodes = append(w.Nodes, n)
 	}
 	if err := w.wire(); err != nil {
+		w.Close()
 		return nil, fmt.Errorf("join the namespaces by a bridge: %w", err)
 	}
 	return w, nil
@@ -121,7 +121,7 @@ func (w *Network) wire() error {
 		return nil // links can be cut, not slowed: see Slows
 	}
 	w.relay = r
-	return w.ip(here, "link set relay address "+hardware(relayNumber)+" master hub up")
+	return w.ip(here, "link set relay address "+hardware(relayPort)+" master hub up")
 }
 
 // neighbour says where frames for a node go.
@@ -203,7 +203,10 @@ func (w *Network) Close() {
 		}
 	}
 	if w.hub != nil {
-		_ = w.ip(Node{}, "link del hub") // what is left of it ends with this process
+		for _, n := range w.Nodes { // namespaces go some time later; what was not made is no matter here
+			_ = w.ip(Node{}, fmt.Sprintf("link del port%d", n.number))
+		}
+		_ = w.ip(Node{}, "link del hub")
 		w.hub.Close()
 	}
 }

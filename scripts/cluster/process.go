@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process is a running program whose output goes into a file.
@@ -50,13 +52,23 @@ type Launcher struct {
 // NewLauncher makes a launcher; Close ends it.
 func NewLauncher() *Launcher {
 	l := &Launcher{work: make(chan func())}
-	l.wg.Go(func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine, whatever namespace it is in by then
-		for f := range l.work {
-			f()
-		}
-	})
+	l.wg.Go(l.run)
 	return l
+}
+
+func (l *Launcher) run() {
+	runtime.LockOSThread() // for good: the thread ends with the goroutine, whatever namespace it is in by then
+	if unix.Gettid() == os.Getpid() {
+		// The first thread's network is what others take for that of the process: leave it as it is.
+		var wg sync.WaitGroup
+		wg.Go(l.run)
+		wg.Wait()
+		runtime.UnlockOSThread()
+		return
+	}
+	for f := range l.work {
+		f()
+	}
 }
 
 // Close ends the launcher, and with it every process that it has started.
