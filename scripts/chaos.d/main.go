@@ -55,8 +55,6 @@ func main() {
 
 // start gets the process a network of its own, if it can have one.
 func start(o options) (int, error) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	if flag.NArg() > 0 || o.runs < 1 || o.faults < 0 || o.steps < 100 {
 		return 0, errors.New("usage: scripts/chaos [--runs N] [--seed S] [--json]; see --help")
 	}
@@ -64,7 +62,7 @@ func start(o options) (int, error) {
 		if err := cluster.PrivateMounts(); err != nil {
 			return 0, err
 		}
-		return all(ctx, o, true, nil)
+		return all(o, true, nil)
 	}
 	why := "--loopback was given"
 	if !o.loopback {
@@ -75,11 +73,13 @@ func start(o options) (int, error) {
 		why = err.Error()
 	}
 	fmt.Fprintf(os.Stderr, "no network namespaces (%s): all on loopback, without partitions and full disks\n", why)
-	return all(ctx, o, false, []string{"partitions, bad links and full disks: " + why})
+	return all(o, false, []string{"partitions, bad links and full disks: " + why})
 }
 
 // all does all runs.
-func all(ctx context.Context, o options, namespaces bool, left []string) (int, error) {
+func all(o options, namespaces bool, left []string) (int, error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	s, err := prepare(o, namespaces)
 	if err != nil {
 		return 0, err

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -28,7 +29,11 @@ func (r *run) sum(o *outcome) {
 		i.Held = i.end.Sub(i.at).Seconds()
 		i.Stood, i.AfterEnd = r.stood(i)
 	}
-	for _, e := range r.events {
+	for _, index := range slices.Sorted(maps.Keys(r.events)) {
+		e := r.events[index]
+		if e.Kind == "generation" {
+			o.Began = append(o.Began, fmt.Sprintf("%.3f %s", e.At.AsTime().Sub(r.began).Seconds(), e.Text))
+		}
 		m := fromStep.FindStringSubmatch(e.Text)
 		if e.Kind != "generation" || m == nil {
 			continue
@@ -175,7 +180,7 @@ func quantile(values []float64, q float64) float64 {
 		return 0
 	}
 	slices.Sort(values)
-	return values[min(len(values)-1, int(math.Ceil(q*float64(len(values)-1))))]
+	return values[max(0, int(math.Ceil(q*float64(len(values))))-1)]
 }
 
 // table prints what a person wants to know.

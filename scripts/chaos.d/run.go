@@ -52,7 +52,8 @@ type outcome struct {
 	Seconds     float64     `json:"seconds"`
 	Faults      []*injected `json:"faults"`
 	Generations int         `json:"generations"`
-	Lost        uint64      `json:"steps_lost"` // finished by all cells and done again
+	Began       []string    `json:"generations_by_event"` // what the events say of them, in order
+	Lost        uint64      `json:"steps_lost"`           // finished by all cells and done again
 	StepsLost   []uint64    `json:"steps_lost_by_generation"`
 	Goodput     float64     `json:"goodput"` // share of the time that steps took that were finished once
 	Apart       bool        `json:"apart"`

@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -244,7 +246,24 @@ func Isolate() (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("network namespaces need root: %w", err)
 	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case s := <-signals:
+				_ = cmd.Process.Signal(s) // it may have ended
+			case <-ended:
+				return
+			}
+		}
+	})
 	err := cmd.Wait()
+	close(ended)
+	wg.Wait()
+	signal.Stop(signals)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return 0, err
