@@ -160,8 +160,8 @@ func prepare(o options, namespaces bool) (s settings, err error) {
 	if err := os.RemoveAll(pack); err != nil {
 		return s, err
 	}
-	out, err := exec.Command(s.worker, "data", "pack", "--from", images, "--split", "train", "--out", pack).CombinedOutput()
-	if err != nil {
+	packing := exec.Command(s.worker, "data", "pack", "--from", images, "--split", "train", "--out", pack)
+	if out, err := packing.CombinedOutput(); err != nil {
 		return s, fmt.Errorf("worker data pack: %w: %s", err, out)
 	}
 	s.jobFile = filepath.Join(s.dir, "job.yaml")

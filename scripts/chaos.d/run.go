@@ -342,7 +342,9 @@ func (r *run) after(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return r.c.Until(ctx, "no cell's state is left in memory", func(context.Context) bool { return len(r.c.Arenas()) == 0 })
+	return r.c.Until(ctx, "no cell's state is left in memory", func(context.Context) bool {
+		return len(r.c.Arenas()) == 0
+	})
 }
 
 // unexpected are processes that ended without our doing.

@@ -14,7 +14,8 @@ import (
 // TestSmoke does three runs of real processes. The seeds are new every time; a run that fails says how to repeat it.
 func TestSmoke(t *testing.T) {
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir+"/", "colonnade/coordinator", "colonnade/worker", "colonnade/scripts/chaos.d")
+	build := exec.Command("go", "build", "-o", dir+"/", "colonnade/coordinator", "colonnade/worker",
+		"colonnade/scripts/chaos.d")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}

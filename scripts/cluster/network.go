@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -94,14 +95,16 @@ func Namespaced(l *Launcher, nodes int) (*Network, error) {
 // wire makes the bridge and a link from every node to it.
 func (w *Network) wire() error {
 	here := Node{}
-	if err := w.ip(here, "link set lo up", "link add hub type bridge", "link set hub address "+hardware(bridgeNumber)+" up",
+	if err := w.ip(here, "link set lo up", "link add hub type bridge",
+		"link set hub address "+hardware(bridgeNumber)+" up",
 		fmt.Sprintf("addr add %s%d/24 dev hub", subnet, bridgeNumber)); err != nil {
 		return err
 	}
 	for _, n := range w.Nodes {
 		lines := []string{
 			"link set lo up",
-			fmt.Sprintf("link add eth0 address %s type veth peer name port%d netns %d", hardware(n.number), n.number, os.Getpid()),
+			fmt.Sprintf("link add eth0 address %s type veth peer name port%d netns %d", hardware(n.number), n.number,
+				os.Getpid()),
 			"addr add " + n.Address + "/24 dev eth0", "link set eth0 up",
 			fmt.Sprintf("neigh replace %s%d lladdr %s dev eth0 nud permanent", subnet, bridgeNumber, hardware(bridgeNumber)),
 		}
@@ -118,12 +121,43 @@ func (w *Network) wire() error {
 			return err
 		}
 	}
+	for _, n := range w.Nodes {
+		if err := errors.Join(w.running(here, fmt.Sprint("port", n.number)), w.running(n, "eth0")); err != nil {
+			return err
+		}
+	}
 	r, err := newRelay(len(w.Nodes))
 	if err != nil {
 		return nil // links can be cut, not slowed: see Slows
 	}
 	w.relay = r
 	return w.ip(here, "link set relay address "+hardware(relayPort)+" master hub up")
+}
+
+// running waits until a link of a node is up, which the kernel sees to in the background.
+func (w *Network) running(n Node, link string) error {
+	request, err := unix.NewIfreq(link)
+	if err != nil {
+		return err
+	}
+	return w.launcher.do(func() error {
+		return n.within(func() error {
+			s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(s)
+			for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(time.Millisecond) {
+				if err := unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, request); err != nil {
+					return fmt.Errorf("link %s: %w", link, err)
+				}
+				if request.Uint16()&unix.IFF_RUNNING != 0 {
+					return nil
+				}
+			}
+			return fmt.Errorf("link %s does not come up", link)
+		})
+	})
 }
 
 // neighbour says where frames for a node go.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,122 +42,114 @@ func socket(t *testing.T, w *Network, node int) *net.UDPConn {
 	return c
 }
 
+// wires is a network with a socket in each node.
+type wires struct {
+	*testing.T
+	*Network
+	sockets []*net.UDPConn
+	sent    int
+}
+
+func (w *wires) send(from, to int) []byte {
+	w.Helper()
+	w.sent++
+	text := fmt.Appendf(nil, "message %d from %d to %d", w.sent, from, to)
+	if _, err := w.sockets[from].WriteTo(text, w.sockets[to].LocalAddr()); err != nil {
+		w.Fatal(err)
+	}
+	return text
+}
+
+// arrives wants a message, and no other, within a time.
+func (w *wires) arrives(to int, text []byte, within time.Duration) bool {
+	w.Helper()
+	if err := w.sockets[to].SetReadDeadline(time.Now().Add(within)); err != nil {
+		w.Fatal(err)
+	}
+	buf := make([]byte, 100)
+	n, err := w.sockets[to].Read(buf)
+	if err == nil && !bytes.Equal(buf[:n], text) {
+		w.Fatalf("got %q, want %q", buf[:n], text)
+	}
+	return err == nil
+}
+
+// heard wants all to hear each other, but for the directions that are cut.
+func (w *wires) heard(what string, cut ...Link) {
+	w.Helper()
+	for from := range w.sockets {
+		for to := range w.sockets {
+			l, wait := Link{from, to}, limit
+			if slices.Contains(cut, l) {
+				wait = 50 * time.Millisecond
+			}
+			if from == to {
+				continue
+			}
+			if heard := w.arrives(to, w.send(from, to), wait); heard == slices.Contains(cut, l) {
+				w.Errorf("%s: %v: heard: %v", what, l, heard)
+			}
+		}
+	}
+}
+
+func (w *wires) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
 func TestLinks(t *testing.T) {
 	if !Isolated() {
 		t.Skip("network namespaces need root")
 	}
 	l := NewLauncher()
 	defer l.Close()
-	w, err := Namespaced(l, 3)
+	network, err := Namespaced(l, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
-	var nodes []*net.UDPConn
+	defer network.Close()
+	w := &wires{T: t, Network: network}
 	for i := range 3 {
-		nodes = append(nodes, socket(t, w, i))
+		w.sockets = append(w.sockets, socket(t, network, i))
 	}
-	sent := 0
-	send := func(from, to int) []byte {
-		t.Helper()
-		sent++
-		text := fmt.Appendf(nil, "message %d from %d to %d", sent, from, to)
-		if _, err := nodes[from].WriteTo(text, nodes[to].LocalAddr()); err != nil {
-			t.Fatal(err)
-		}
-		return text
-	}
-	// arrives wants a message, and no other, within a time.
-	arrives := func(to int, text []byte, within time.Duration) bool {
-		t.Helper()
-		if err := nodes[to].SetReadDeadline(time.Now().Add(within)); err != nil {
-			t.Fatal(err)
-		}
-		buf := make([]byte, 100)
-		n, err := nodes[to].Read(buf)
-		if err == nil && !bytes.Equal(buf[:n], text) {
-			t.Fatalf("got %q, want %q", buf[:n], text)
-		}
-		return err == nil
-	}
-	each := func(f func(from, to int)) {
-		for from := range 3 {
-			for to := range 3 {
-				if from != to {
-					f(from, to)
-				}
-			}
-		}
-	}
-	all := func(what string) {
-		t.Helper()
-		each(func(from, to int) {
-			if !arrives(to, send(from, to), limit) {
-				t.Errorf("%s: %d does not hear %d", what, to, from)
-			}
-		})
-	}
-	all("whole")
+	w.heard("whole")
+	w.must(w.Cut(Link{0, 1}))
+	w.heard("cut", Link{0, 1})
+	w.must(w.Mend(Link{0, 1}))
+	w.heard("mended")
 
-	cut := Link{0, 1}
-	if err := w.Cut(cut); err != nil {
-		t.Fatal(err)
-	}
-	each(func(from, to int) {
-		wait := limit
-		if (Link{from, to}) == cut {
-			wait = 50 * time.Millisecond
-		}
-		if heard := arrives(to, send(from, to), wait); heard == (Link{from, to} == cut) {
-			t.Errorf("0 to 1 is cut: %d hears %d: %v", to, from, heard)
-		}
-	})
-	if err := w.Mend(cut); err != nil {
-		t.Fatal(err)
-	}
-	all("mended")
-
-	if err := w.Unplug(2, true); err != nil {
-		t.Fatal(err)
-	}
-	if arrives(2, send(0, 2), 50*time.Millisecond) {
+	w.must(w.Unplug(2, true))
+	if w.arrives(2, w.send(0, 2), 50*time.Millisecond) {
 		t.Error("an unplugged node hears")
 	}
-	if err := w.Unplug(2, false); err != nil {
-		t.Fatal(err)
-	}
-	for began := time.Now(); !arrives(2, send(0, 2), 50*time.Millisecond); { // the kernel takes its time
+	w.must(w.Unplug(2, false))
+	for began := time.Now(); !w.arrives(2, w.send(0, 2), 50*time.Millisecond); { // the kernel takes its time
 		if time.Since(began) > limit {
 			t.Fatal("a node that is plugged in again does not hear")
 		}
 	}
-	all("plugged in again")
+	w.heard("plugged in again")
 
 	if !w.Slows() {
 		t.Skip("no tap devices")
 	}
 	const late = 30 * time.Millisecond
-	if err := w.Slow(Quality{Delay: late, Jitter: late}, Link{1, 2}); err != nil {
-		t.Fatal(err)
-	}
+	w.must(w.Slow(Quality{Delay: late, Jitter: late}, Link{1, 2}))
 	began := time.Now()
-	first, second := send(1, 2), send(1, 2)
-	if !arrives(2, first, limit) || !arrives(2, second, limit) {
+	first, second := w.send(1, 2), w.send(1, 2)
+	if !w.arrives(2, first, limit) || !w.arrives(2, second, limit) {
 		t.Error("a slow link loses messages")
 	}
 	if took := time.Since(began); took < late {
 		t.Errorf("a slow link takes %v, want %v at least", took, late)
 	}
-	if err := w.Slow(Quality{Loss: 1}, Link{1, 2}); err != nil {
-		t.Fatal(err)
-	}
-	if arrives(2, send(1, 2), 50*time.Millisecond) {
-		t.Error("a link that loses all delivers")
-	}
-	if err := w.Mend(Link{1, 2}); err != nil {
-		t.Fatal(err)
-	}
-	all("fast again")
+	w.must(w.Slow(Quality{Loss: 1}, Link{1, 2}))
+	w.heard("all is lost", Link{1, 2})
+	w.must(w.Mend(Link{1, 2}))
+	w.heard("fast again")
 }
 
 // TestProcessesDie wants what was started to die with the launcher, even when it is stopped.
