@@ -148,7 +148,7 @@ func (c *Control) Status(ctx context.Context, s *clusterpb.StatusReply, local bo
 	for _, id := range slices.Sorted(maps.Keys(view.Workers)) {
 		w := view.Workers[id]
 		r := w.Registered
-		out := &clusterpb.Worker{Id: id, Name: r.Name, Host: r.Host, Address: r.Address, Checkpoints: r.Checkpoints,
+		out := &clusterpb.Worker{Id: id, Name: r.Name, Host: r.Host, Machine: r.Machine, Address: r.Address, Checkpoints: r.Checkpoints,
 			State: "silent", Device: &clusterpb.Device{Name: r.Device.Name, Model: r.Device.Model,
 				Numerics: r.Device.Numerics, MemoryBytes: r.Device.MemoryBytes, DirectNumerics: r.Device.DirectNumerics,
 				Threads: r.Device.Threads}}
@@ -245,7 +245,10 @@ func EventsPB(events []*commandpb.EventRecord) []*clusterpb.LogEvent {
 func placementPB(view fsm.View, j *commandpb.JobRecord) []*clusterpb.Placement {
 	var out []*clusterpb.Placement
 	for _, p := range j.Placement {
-		q := &clusterpb.Placement{Cell: cellPB(p.Cell), Worker: p.Worker}
+		q := &clusterpb.Placement{Cell: cellPB(p.Cell), Worker: p.Worker, Source: p.Source}
+		if w := view.Workers[p.Source]; w != nil {
+			q.SourceAddress = w.Registered.Address
+		}
 		if w := view.Workers[p.Worker]; w != nil {
 			q.WorkerName, q.Address = w.Registered.Name, w.Registered.Address
 		}

@@ -77,19 +77,38 @@ func (v View) JobNames() []string {
 	})
 }
 
-// State is the coordinator's state. Records are replaced, never changed in place, so that a View costs little.
-type State struct{ v View }
+// State is the coordinator's state. Records are replaced, never changed in place, and a map that a View has is copied
+// before it changes: a View costs nothing, however many workers there are and however often it is asked for.
+type State struct {
+	v                         View
+	workersShared, jobsShared bool // with a View
+}
 
 // New returns the empty state.
 func New() *State {
-	return &State{View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}}
+	return &State{v: View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}}
 }
 
 // View returns the present state to read.
 func (s *State) View() View {
-	v := s.v
-	v.Workers, v.Jobs = maps.Clone(v.Workers), maps.Clone(v.Jobs)
-	return v
+	s.workersShared, s.jobsShared = true, true
+	return s.v
+}
+
+// keepWorker puts a worker's record in its place.
+func (s *State) keepWorker(id string, w *commandpb.WorkerRecord) {
+	if s.workersShared {
+		s.v.Workers, s.workersShared = maps.Clone(s.v.Workers), false
+	}
+	s.v.Workers[id] = w
+}
+
+// keepJob puts a job's record in its place.
+func (s *State) keepJob(j *commandpb.JobRecord) {
+	if s.jobsShared {
+		s.v.Jobs, s.jobsShared = maps.Clone(s.v.Jobs), false
+	}
+	s.v.Jobs[j.Submitted.Job] = j
 }
 
 // Result is what applying a command came to.
@@ -181,7 +200,7 @@ func (a *applier) job(name string) (*commandpb.JobRecord, error) {
 	return proto.CloneOf(j), nil
 }
 
-func (a *applier) keep(j *commandpb.JobRecord) { a.s.v.Jobs[j.Submitted.Job] = j }
+func (a *applier) keep(j *commandpb.JobRecord) { a.s.keepJob(j) }
 
 // enter moves a job to another state.
 func (a *applier) enter(j *commandpb.JobRecord, state, reason string) {

@@ -13,7 +13,8 @@ func (a *applier) registerWorker(c *commandpb.RegisterWorker) error {
 		return fmt.Errorf("worker without id or device: %w", ErrInvalid)
 	}
 	old := a.s.v.Workers[c.Worker]
-	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: c, RegisteredUnixNs: a.now}
+	record := &commandpb.WorkerRecord{Registered: c, RegisteredUnixNs: a.now}
+	a.s.keepWorker(c.Worker, record)
 	switch {
 	case old == nil:
 		a.event("worker", "", c.Worker, "worker %s joined with %s", c.Name, c.Device.Model)
@@ -23,7 +24,7 @@ func (a *applier) registerWorker(c *commandpb.RegisterWorker) error {
 	case old.Lost:
 		a.event("worker", "", c.Worker, "worker %s is back", c.Name)
 	default: // the same process on a new session: only where it is reached may have changed
-		a.s.v.Workers[c.Worker].RegisteredUnixNs = old.RegisteredUnixNs
+		record.RegisteredUnixNs = old.RegisteredUnixNs
 	}
 	return nil
 }
@@ -36,8 +37,8 @@ func (a *applier) loseWorker(c *commandpb.LoseWorker) error {
 	if w.Lost {
 		return nil
 	}
-	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,
-		Lost: true, LostReason: c.Reason, LostUnixNs: a.now}
+	a.s.keepWorker(c.Worker, &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,
+		Lost: true, LostReason: c.Reason, LostUnixNs: a.now})
 	a.event("worker", "", c.Worker, "worker %s is lost: %s", w.Registered.Name, c.Reason)
 	a.abandon(c.Worker, fmt.Sprintf("worker %s is lost: %s", w.Registered.Name, c.Reason))
 	return nil

@@ -317,6 +317,7 @@ type Register struct {
 	Checkpoints   string                 `protobuf:"bytes,9,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`  // absolute path of its checkpoint directory
 	Incarnation   string                 `protobuf:"bytes,10,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // differs at every start of the process
 	Memory        bool                   `protobuf:"varint,11,opt,name=memory,proto3" json:"memory,omitempty"`          // it answers Ask: cells may go on from memory of its host
+	Machine       string                 `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`         // what is lost together: boot id of the kernel; empty: it keeps no copies for others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -426,6 +427,13 @@ func (x *Register) GetMemory() bool {
 		return x.Memory
 	}
 	return false
+}
+
+func (x *Register) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
 }
 
 type Running struct {
@@ -604,6 +612,7 @@ type Held struct {
 	Steps         []uint64               `protobuf:"varint,4,rep,packed,name=steps,proto3" json:"steps,omitempty"`    // finished steps, newest first: the last one, and mostly the one before
 	Numerics      string                 `protobuf:"bytes,5,opt,name=numerics,proto3" json:"numerics,omitempty"`
 	Memory        string                 `protobuf:"bytes,6,opt,name=memory,proto3" json:"memory,omitempty"` // where it lies, in words
+	Copy          bool                   `protobuf:"varint,7,opt,name=copy,proto3" json:"copy,omitempty"`    // a copy, which the worker hands to others too; else its host's cells alone go on from it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -678,6 +687,13 @@ func (x *Held) GetMemory() string {
 		return x.Memory
 	}
 	return ""
+}
+
+func (x *Held) GetCopy() bool {
+	if x != nil {
+		return x.Copy
+	}
+	return false
 }
 
 type CellStatus struct {
@@ -1602,6 +1618,7 @@ type CoordinatorMessage struct {
 	//	*CoordinatorMessage_Goodbye
 	//	*CoordinatorMessage_Ask
 	//	*CoordinatorMessage_Forget
+	//	*CoordinatorMessage_Buddies
 	Kind          isCoordinatorMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1716,6 +1733,15 @@ func (x *CoordinatorMessage) GetForget() *Forget {
 	return nil
 }
 
+func (x *CoordinatorMessage) GetBuddies() *Buddies {
+	if x != nil {
+		if x, ok := x.Kind.(*CoordinatorMessage_Buddies); ok {
+			return x.Buddies
+		}
+	}
+	return nil
+}
+
 type isCoordinatorMessage_Kind interface {
 	isCoordinatorMessage_Kind()
 }
@@ -1752,6 +1778,10 @@ type CoordinatorMessage_Forget struct {
 	Forget *Forget `protobuf:"bytes,8,opt,name=forget,proto3,oneof"`
 }
 
+type CoordinatorMessage_Buddies struct {
+	Buddies *Buddies `protobuf:"bytes,11,opt,name=buddies,proto3,oneof"`
+}
+
 func (*CoordinatorMessage_Welcome) isCoordinatorMessage_Kind() {}
 
 func (*CoordinatorMessage_Assign) isCoordinatorMessage_Kind() {}
@@ -1767,6 +1797,8 @@ func (*CoordinatorMessage_Goodbye) isCoordinatorMessage_Kind() {}
 func (*CoordinatorMessage_Ask) isCoordinatorMessage_Kind() {}
 
 func (*CoordinatorMessage_Forget) isCoordinatorMessage_Kind() {}
+
+func (*CoordinatorMessage_Buddies) isCoordinatorMessage_Kind() {}
 
 // Ask has a worker end what it runs of a job, up to a generation, and say what its host holds of it.
 type Ask struct {
@@ -1875,6 +1907,120 @@ func (x *Forget) GetBelow() uint64 {
 	return 0
 }
 
+// Buddies says who keeps copies of the states of a worker's cells of a job: workers on other machines, the first that
+// takes them. It comes behind Assign and again whenever it changes; empty: there is only one machine.
+type Buddies struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Workers       []*Buddy               `protobuf:"bytes,3,rep,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Buddies) Reset() {
+	*x = Buddies{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Buddies) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Buddies) ProtoMessage() {}
+
+func (x *Buddies) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Buddies.ProtoReflect.Descriptor instead.
+func (*Buddies) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Buddies) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Buddies) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Buddies) GetWorkers() []*Buddy {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+type Buddy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Buddy) Reset() {
+	*x = Buddy{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Buddy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Buddy) ProtoMessage() {}
+
+func (x *Buddy) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Buddy.ProtoReflect.Descriptor instead.
+func (*Buddy) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Buddy) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Buddy) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -1887,7 +2033,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2045,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2058,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Welcome) GetCluster() string {
@@ -1962,7 +2108,7 @@ type Assign struct {
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2120,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2133,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Assign) GetJob() string {
@@ -2066,13 +2212,15 @@ type Placement struct {
 	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
 	WorkerName    string                 `protobuf:"bytes,3,opt,name=worker_name,json=workerName,proto3" json:"worker_name,omitempty"`
 	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Source        string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"` // from_memory: worker that hands over a copy of the cell's state; empty: it is on the host
+	SourceAddress string                 `protobuf:"bytes,6,opt,name=source_address,json=sourceAddress,proto3" json:"source_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2232,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2245,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Placement) GetCell() *Cell {
@@ -2128,6 +2276,20 @@ func (x *Placement) GetAddress() string {
 	return ""
 }
 
+func (x *Placement) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Placement) GetSourceAddress() string {
+	if x != nil {
+		return x.SourceAddress
+	}
+	return ""
+}
+
 // Manifest is a committed checkpoint of all cells of a job at one step.
 type Manifest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2146,7 +2308,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2320,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2333,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Manifest) GetJob() string {
@@ -2249,7 +2411,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2423,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2436,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Revoke) GetJob() string {
@@ -2309,7 +2471,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2483,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2496,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Stop) GetJob() string {
@@ -2361,7 +2523,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2535,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2548,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Ack) GetSequence() uint64 {
@@ -2413,7 +2575,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2587,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2600,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2457,7 +2619,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2469,7 +2631,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2482,7 +2644,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -2511,7 +2673,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +2685,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +2698,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -2631,7 +2793,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2643,7 +2805,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2656,7 +2818,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Member) GetId() string {
@@ -2714,7 +2876,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2888,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2901,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Lineage) GetCluster() string {
@@ -2778,7 +2940,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2952,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +2965,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 type ListMembersReply struct {
@@ -2816,7 +2978,7 @@ type ListMembersReply struct {
 
 func (x *ListMembersReply) Reset() {
 	*x = ListMembersReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +2990,7 @@ func (x *ListMembersReply) String() string {
 func (*ListMembersReply) ProtoMessage() {}
 
 func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3003,7 @@ func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersReply.ProtoReflect.Descriptor instead.
 func (*ListMembersReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListMembersReply) GetCluster() string {
@@ -2869,7 +3031,7 @@ type AddMemberRequest struct {
 
 func (x *AddMemberRequest) Reset() {
 	*x = AddMemberRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +3043,7 @@ func (x *AddMemberRequest) String() string {
 func (*AddMemberRequest) ProtoMessage() {}
 
 func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +3056,7 @@ func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
 func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AddMemberRequest) GetId() string {
@@ -2927,7 +3089,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2939,7 +3101,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2952,7 +3114,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -2970,7 +3132,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3144,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3157,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 type BackupChunk struct {
@@ -3007,7 +3169,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3019,7 +3181,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3032,7 +3194,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -3053,13 +3215,14 @@ type Worker struct {
 	LeaseLeftMs   uint64                 `protobuf:"varint,7,opt,name=lease_left_ms,json=leaseLeftMs,proto3" json:"lease_left_ms,omitempty"`
 	Cells         []*JobCell             `protobuf:"bytes,8,rep,name=cells,proto3" json:"cells,omitempty"`
 	Checkpoints   string                 `protobuf:"bytes,9,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	Machine       string                 `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3071,7 +3234,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3084,7 +3247,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Worker) GetId() string {
@@ -3150,6 +3313,13 @@ func (x *Worker) GetCheckpoints() string {
 	return ""
 }
 
+func (x *Worker) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
 type JobCell struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -3160,7 +3330,7 @@ type JobCell struct {
 
 func (x *JobCell) Reset() {
 	*x = JobCell{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3172,7 +3342,7 @@ func (x *JobCell) String() string {
 func (*JobCell) ProtoMessage() {}
 
 func (x *JobCell) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3185,7 +3355,7 @@ func (x *JobCell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobCell.ProtoReflect.Descriptor instead.
 func (*JobCell) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *JobCell) GetJob() string {
@@ -3230,7 +3400,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3412,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3425,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Job) GetName() string {
@@ -3409,7 +3579,7 @@ type SubmitJobRequest struct {
 
 func (x *SubmitJobRequest) Reset() {
 	*x = SubmitJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3421,7 +3591,7 @@ func (x *SubmitJobRequest) String() string {
 func (*SubmitJobRequest) ProtoMessage() {}
 
 func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3434,7 +3604,7 @@ func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobRequest.ProtoReflect.Descriptor instead.
 func (*SubmitJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SubmitJobRequest) GetSpec() []byte {
@@ -3466,7 +3636,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +3648,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +3661,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
 }
 
 type ListJobsReply struct {
@@ -3503,7 +3673,7 @@ type ListJobsReply struct {
 
 func (x *ListJobsReply) Reset() {
 	*x = ListJobsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3515,7 +3685,7 @@ func (x *ListJobsReply) String() string {
 func (*ListJobsReply) ProtoMessage() {}
 
 func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3528,7 +3698,7 @@ func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsReply.ProtoReflect.Descriptor instead.
 func (*ListJobsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListJobsReply) GetJobs() []*Job {
@@ -3547,7 +3717,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3729,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3742,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetJobRequest) GetName() string {
@@ -3592,7 +3762,7 @@ type JobUpdate struct {
 
 func (x *JobUpdate) Reset() {
 	*x = JobUpdate{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3604,7 +3774,7 @@ func (x *JobUpdate) String() string {
 func (*JobUpdate) ProtoMessage() {}
 
 func (x *JobUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3617,7 +3787,7 @@ func (x *JobUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobUpdate.ProtoReflect.Descriptor instead.
 func (*JobUpdate) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *JobUpdate) GetJob() *Job {
@@ -3645,7 +3815,7 @@ type StopJobRequest struct {
 
 func (x *StopJobRequest) Reset() {
 	*x = StopJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3657,7 +3827,7 @@ func (x *StopJobRequest) String() string {
 func (*StopJobRequest) ProtoMessage() {}
 
 func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3670,7 +3840,7 @@ func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopJobRequest.ProtoReflect.Descriptor instead.
 func (*StopJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *StopJobRequest) GetName() string {
@@ -3706,7 +3876,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3718,7 +3888,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3731,7 +3901,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ResumeJobRequest) GetName() string {
@@ -3772,7 +3942,7 @@ type ListCheckpointsReply struct {
 
 func (x *ListCheckpointsReply) Reset() {
 	*x = ListCheckpointsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +3954,7 @@ func (x *ListCheckpointsReply) String() string {
 func (*ListCheckpointsReply) ProtoMessage() {}
 
 func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +3967,7 @@ func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCheckpointsReply.ProtoReflect.Descriptor instead.
 func (*ListCheckpointsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListCheckpointsReply) GetCheckpoints() []*Manifest {
@@ -3828,7 +3998,7 @@ type LogEvent struct {
 
 func (x *LogEvent) Reset() {
 	*x = LogEvent{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3840,7 +4010,7 @@ func (x *LogEvent) String() string {
 func (*LogEvent) ProtoMessage() {}
 
 func (x *LogEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3853,7 +4023,7 @@ func (x *LogEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEvent.ProtoReflect.Descriptor instead.
 func (*LogEvent) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *LogEvent) GetIndex() uint64 {
@@ -3919,7 +4089,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\bregister\x18\x01 \x01(\v2\x1e.colonnade.cluster.v1.RegisterH\x00R\bregister\x12?\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1f.colonnade.cluster.v1.HeartbeatH\x00R\theartbeat\x126\n" +
 	"\x06report\x18\x03 \x01(\v2\x1c.colonnade.cluster.v1.ReportH\x00R\x06reportB\x06\n" +
-	"\x04kind\"\xe5\x02\n" +
+	"\x04kind\"\xff\x02\n" +
 	"\bRegister\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -3932,7 +4102,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\vcheckpoints\x18\t \x01(\tR\vcheckpoints\x12 \n" +
 	"\vincarnation\x18\n" +
 	" \x01(\tR\vincarnation\x12\x16\n" +
-	"\x06memory\x18\v \x01(\bR\x06memory\";\n" +
+	"\x06memory\x18\v \x01(\bR\x06memory\x12\x18\n" +
+	"\amachine\x18\r \x01(\tR\amachine\";\n" +
 	"\aRunning\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -3946,7 +4117,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12.\n" +
-	"\x04held\x18\x03 \x03(\v2\x1a.colonnade.cluster.v1.HeldR\x04held\"\xb2\x01\n" +
+	"\x04held\x18\x03 \x03(\v2\x1a.colonnade.cluster.v1.HeldR\x04held\"\xc6\x01\n" +
 	"\x04Held\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12.\n" +
 	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x1e\n" +
@@ -3955,7 +4126,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"generation\x12\x14\n" +
 	"\x05steps\x18\x04 \x03(\x04R\x05steps\x12\x1a\n" +
 	"\bnumerics\x18\x05 \x01(\tR\bnumerics\x12\x16\n" +
-	"\x06memory\x18\x06 \x01(\tR\x06memory\"\xa4\x03\n" +
+	"\x06memory\x18\x06 \x01(\tR\x06memory\x12\x12\n" +
+	"\x04copy\x18\a \x01(\bR\x04copy\"\xa4\x03\n" +
 	"\n" +
 	"CellStatus\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
@@ -4045,7 +4217,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x10CheckpointFailed\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xca\x03\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x85\x04\n" +
 	"\x12CoordinatorMessage\x129\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1d.colonnade.cluster.v1.WelcomeH\x00R\awelcome\x126\n" +
 	"\x06assign\x18\x02 \x01(\v2\x1c.colonnade.cluster.v1.AssignH\x00R\x06assign\x126\n" +
@@ -4054,7 +4226,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x03ack\x18\x05 \x01(\v2\x19.colonnade.cluster.v1.AckH\x00R\x03ack\x129\n" +
 	"\agoodbye\x18\x06 \x01(\v2\x1d.colonnade.cluster.v1.GoodbyeH\x00R\agoodbye\x12-\n" +
 	"\x03ask\x18\a \x01(\v2\x19.colonnade.cluster.v1.AskH\x00R\x03ask\x126\n" +
-	"\x06forget\x18\b \x01(\v2\x1c.colonnade.cluster.v1.ForgetH\x00R\x06forgetB\x06\n" +
+	"\x06forget\x18\b \x01(\v2\x1c.colonnade.cluster.v1.ForgetH\x00R\x06forget\x129\n" +
+	"\abuddies\x18\v \x01(\v2\x1d.colonnade.cluster.v1.BuddiesH\x00R\abuddiesB\x06\n" +
 	"\x04kind\"7\n" +
 	"\x03Ask\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
@@ -4063,7 +4236,16 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"generation\"0\n" +
 	"\x06Forget\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
-	"\x05below\x18\x02 \x01(\x04R\x05below\"\x85\x01\n" +
+	"\x05below\x18\x02 \x01(\x04R\x05below\"r\n" +
+	"\aBuddies\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x125\n" +
+	"\aworkers\x18\x03 \x03(\v2\x1b.colonnade.cluster.v1.BuddyR\aworkers\"9\n" +
+	"\x05Buddy\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x85\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\x04R\aleaseMs\x12!\n" +
@@ -4084,13 +4266,15 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"memoryStep\x12'\n" +
 	"\x0fowes_evaluation\x18\t \x01(\bR\x0eowesEvaluation\x12'\n" +
 	"\x0fowes_checkpoint\x18\n" +
-	" \x01(\bR\x0eowesCheckpoint\"\x8e\x01\n" +
+	" \x01(\bR\x0eowesCheckpoint\"\xcd\x01\n" +
 	"\tPlacement\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1f\n" +
 	"\vworker_name\x18\x03 \x01(\tR\n" +
 	"workerName\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\"\xad\x02\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\x12%\n" +
+	"\x0esource_address\x18\x06 \x01(\tR\rsourceAddress\"\xad\x02\n" +
 	"\bManifest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x1e\n" +
@@ -4159,7 +4343,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x0f\n" +
 	"\rBackupRequest\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\xa1\x02\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xbb\x02\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4169,7 +4353,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x05state\x18\x06 \x01(\tR\x05state\x12\"\n" +
 	"\rlease_left_ms\x18\a \x01(\x04R\vleaseLeftMs\x123\n" +
 	"\x05cells\x18\b \x03(\v2\x1d.colonnade.cluster.v1.JobCellR\x05cells\x12 \n" +
-	"\vcheckpoints\x18\t \x01(\tR\vcheckpoints\"K\n" +
+	"\vcheckpoints\x18\t \x01(\tR\vcheckpoints\x12\x18\n" +
+	"\amachine\x18\r \x01(\tR\amachine\"K\n" +
 	"\aJobCell\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12.\n" +
 	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\"\xbd\x05\n" +
@@ -4256,7 +4441,7 @@ func file_proto_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_proto_clusterpb_cluster_proto_rawDescData
 }
 
-var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_proto_clusterpb_cluster_proto_goTypes = []any{
 	(*Redirect)(nil),              // 0: colonnade.cluster.v1.Redirect
 	(*Cell)(nil),                  // 1: colonnade.cluster.v1.Cell
@@ -4280,38 +4465,40 @@ var file_proto_clusterpb_cluster_proto_goTypes = []any{
 	(*CoordinatorMessage)(nil),    // 19: colonnade.cluster.v1.CoordinatorMessage
 	(*Ask)(nil),                   // 20: colonnade.cluster.v1.Ask
 	(*Forget)(nil),                // 21: colonnade.cluster.v1.Forget
-	(*Welcome)(nil),               // 22: colonnade.cluster.v1.Welcome
-	(*Assign)(nil),                // 23: colonnade.cluster.v1.Assign
-	(*Placement)(nil),             // 24: colonnade.cluster.v1.Placement
-	(*Manifest)(nil),              // 25: colonnade.cluster.v1.Manifest
-	(*Revoke)(nil),                // 26: colonnade.cluster.v1.Revoke
-	(*Stop)(nil),                  // 27: colonnade.cluster.v1.Stop
-	(*Ack)(nil),                   // 28: colonnade.cluster.v1.Ack
-	(*Goodbye)(nil),               // 29: colonnade.cluster.v1.Goodbye
-	(*StatusRequest)(nil),         // 30: colonnade.cluster.v1.StatusRequest
-	(*StatusReply)(nil),           // 31: colonnade.cluster.v1.StatusReply
-	(*Member)(nil),                // 32: colonnade.cluster.v1.Member
-	(*Lineage)(nil),               // 33: colonnade.cluster.v1.Lineage
-	(*ListMembersRequest)(nil),    // 34: colonnade.cluster.v1.ListMembersRequest
-	(*ListMembersReply)(nil),      // 35: colonnade.cluster.v1.ListMembersReply
-	(*AddMemberRequest)(nil),      // 36: colonnade.cluster.v1.AddMemberRequest
-	(*RemoveMemberRequest)(nil),   // 37: colonnade.cluster.v1.RemoveMemberRequest
-	(*BackupRequest)(nil),         // 38: colonnade.cluster.v1.BackupRequest
-	(*BackupChunk)(nil),           // 39: colonnade.cluster.v1.BackupChunk
-	(*Worker)(nil),                // 40: colonnade.cluster.v1.Worker
-	(*JobCell)(nil),               // 41: colonnade.cluster.v1.JobCell
-	(*Job)(nil),                   // 42: colonnade.cluster.v1.Job
-	(*SubmitJobRequest)(nil),      // 43: colonnade.cluster.v1.SubmitJobRequest
-	(*ListJobsRequest)(nil),       // 44: colonnade.cluster.v1.ListJobsRequest
-	(*ListJobsReply)(nil),         // 45: colonnade.cluster.v1.ListJobsReply
-	(*GetJobRequest)(nil),         // 46: colonnade.cluster.v1.GetJobRequest
-	(*JobUpdate)(nil),             // 47: colonnade.cluster.v1.JobUpdate
-	(*StopJobRequest)(nil),        // 48: colonnade.cluster.v1.StopJobRequest
-	(*ResumeJobRequest)(nil),      // 49: colonnade.cluster.v1.ResumeJobRequest
-	(*ListCheckpointsReply)(nil),  // 50: colonnade.cluster.v1.ListCheckpointsReply
-	(*LogEvent)(nil),              // 51: colonnade.cluster.v1.LogEvent
-	nil,                           // 52: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*Buddies)(nil),               // 22: colonnade.cluster.v1.Buddies
+	(*Buddy)(nil),                 // 23: colonnade.cluster.v1.Buddy
+	(*Welcome)(nil),               // 24: colonnade.cluster.v1.Welcome
+	(*Assign)(nil),                // 25: colonnade.cluster.v1.Assign
+	(*Placement)(nil),             // 26: colonnade.cluster.v1.Placement
+	(*Manifest)(nil),              // 27: colonnade.cluster.v1.Manifest
+	(*Revoke)(nil),                // 28: colonnade.cluster.v1.Revoke
+	(*Stop)(nil),                  // 29: colonnade.cluster.v1.Stop
+	(*Ack)(nil),                   // 30: colonnade.cluster.v1.Ack
+	(*Goodbye)(nil),               // 31: colonnade.cluster.v1.Goodbye
+	(*StatusRequest)(nil),         // 32: colonnade.cluster.v1.StatusRequest
+	(*StatusReply)(nil),           // 33: colonnade.cluster.v1.StatusReply
+	(*Member)(nil),                // 34: colonnade.cluster.v1.Member
+	(*Lineage)(nil),               // 35: colonnade.cluster.v1.Lineage
+	(*ListMembersRequest)(nil),    // 36: colonnade.cluster.v1.ListMembersRequest
+	(*ListMembersReply)(nil),      // 37: colonnade.cluster.v1.ListMembersReply
+	(*AddMemberRequest)(nil),      // 38: colonnade.cluster.v1.AddMemberRequest
+	(*RemoveMemberRequest)(nil),   // 39: colonnade.cluster.v1.RemoveMemberRequest
+	(*BackupRequest)(nil),         // 40: colonnade.cluster.v1.BackupRequest
+	(*BackupChunk)(nil),           // 41: colonnade.cluster.v1.BackupChunk
+	(*Worker)(nil),                // 42: colonnade.cluster.v1.Worker
+	(*JobCell)(nil),               // 43: colonnade.cluster.v1.JobCell
+	(*Job)(nil),                   // 44: colonnade.cluster.v1.Job
+	(*SubmitJobRequest)(nil),      // 45: colonnade.cluster.v1.SubmitJobRequest
+	(*ListJobsRequest)(nil),       // 46: colonnade.cluster.v1.ListJobsRequest
+	(*ListJobsReply)(nil),         // 47: colonnade.cluster.v1.ListJobsReply
+	(*GetJobRequest)(nil),         // 48: colonnade.cluster.v1.GetJobRequest
+	(*JobUpdate)(nil),             // 49: colonnade.cluster.v1.JobUpdate
+	(*StopJobRequest)(nil),        // 50: colonnade.cluster.v1.StopJobRequest
+	(*ResumeJobRequest)(nil),      // 51: colonnade.cluster.v1.ResumeJobRequest
+	(*ListCheckpointsReply)(nil),  // 52: colonnade.cluster.v1.ListCheckpointsReply
+	(*LogEvent)(nil),              // 53: colonnade.cluster.v1.LogEvent
+	nil,                           // 54: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
 }
 var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	4,  // 0: colonnade.cluster.v1.WorkerMessage.register:type_name -> colonnade.cluster.v1.Register
@@ -4324,7 +4511,7 @@ var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	8,  // 7: colonnade.cluster.v1.Holdings.held:type_name -> colonnade.cluster.v1.Held
 	1,  // 8: colonnade.cluster.v1.Held.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 9: colonnade.cluster.v1.CellStatus.cell:type_name -> colonnade.cluster.v1.Cell
-	52, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	54, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
 	11, // 11: colonnade.cluster.v1.Report.checkpoint:type_name -> colonnade.cluster.v1.CheckpointWritten
 	13, // 12: colonnade.cluster.v1.Report.evaluation:type_name -> colonnade.cluster.v1.Evaluation
 	14, // 13: colonnade.cluster.v1.Report.finished:type_name -> colonnade.cluster.v1.CellFinished
@@ -4340,73 +4527,75 @@ var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	1,  // 23: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 24: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 25: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	22, // 26: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
-	23, // 27: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
-	26, // 28: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
-	27, // 29: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
-	28, // 30: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
-	29, // 31: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
+	24, // 26: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
+	25, // 27: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
+	28, // 28: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
+	29, // 29: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
+	30, // 30: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
+	31, // 31: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
 	20, // 32: colonnade.cluster.v1.CoordinatorMessage.ask:type_name -> colonnade.cluster.v1.Ask
 	21, // 33: colonnade.cluster.v1.CoordinatorMessage.forget:type_name -> colonnade.cluster.v1.Forget
-	1,  // 34: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
-	24, // 35: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
-	25, // 36: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
-	1,  // 37: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
-	12, // 38: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
-	53, // 39: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
-	25, // 40: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
-	40, // 41: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
-	42, // 42: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
-	51, // 43: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
-	32, // 44: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
-	33, // 45: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
-	53, // 46: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
-	53, // 47: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
-	32, // 48: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
-	2,  // 49: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
-	41, // 50: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
-	1,  // 51: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
-	24, // 52: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
-	9,  // 53: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
-	13, // 54: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
-	53, // 55: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
-	53, // 56: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	42, // 57: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
-	42, // 58: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
-	51, // 59: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
-	25, // 60: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
-	53, // 61: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 62: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
-	30, // 63: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
-	43, // 64: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
-	44, // 65: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
-	46, // 66: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	46, // 67: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	48, // 68: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
-	49, // 69: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
-	46, // 70: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
-	34, // 71: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
-	36, // 72: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
-	37, // 73: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
-	38, // 74: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
-	19, // 75: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
-	31, // 76: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
-	42, // 77: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
-	45, // 78: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
-	42, // 79: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
-	47, // 80: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
-	42, // 81: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
-	42, // 82: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
-	50, // 83: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
-	35, // 84: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
-	35, // 85: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	35, // 86: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	39, // 87: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
-	75, // [75:88] is the sub-list for method output_type
-	62, // [62:75] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	22, // 34: colonnade.cluster.v1.CoordinatorMessage.buddies:type_name -> colonnade.cluster.v1.Buddies
+	23, // 35: colonnade.cluster.v1.Buddies.workers:type_name -> colonnade.cluster.v1.Buddy
+	1,  // 36: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
+	26, // 37: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
+	27, // 38: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
+	1,  // 39: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
+	12, // 40: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
+	55, // 41: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
+	27, // 42: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
+	42, // 43: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
+	44, // 44: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
+	53, // 45: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
+	34, // 46: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
+	35, // 47: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
+	55, // 48: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
+	55, // 49: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
+	34, // 50: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
+	2,  // 51: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
+	43, // 52: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
+	1,  // 53: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
+	26, // 54: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
+	9,  // 55: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
+	13, // 56: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
+	55, // 57: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
+	55, // 58: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	44, // 59: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
+	44, // 60: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
+	53, // 61: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
+	27, // 62: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
+	55, // 63: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 64: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
+	32, // 65: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
+	45, // 66: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
+	46, // 67: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
+	48, // 68: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	48, // 69: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	50, // 70: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
+	51, // 71: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
+	48, // 72: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
+	36, // 73: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
+	38, // 74: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
+	39, // 75: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
+	40, // 76: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
+	19, // 77: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
+	33, // 78: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
+	44, // 79: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
+	47, // 80: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
+	44, // 81: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
+	49, // 82: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
+	44, // 83: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
+	44, // 84: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
+	52, // 85: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
+	37, // 86: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
+	37, // 87: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	37, // 88: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	41, // 89: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
+	77, // [77:90] is the sub-list for method output_type
+	64, // [64:77] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_proto_clusterpb_cluster_proto_init() }
@@ -4437,6 +4626,7 @@ func file_proto_clusterpb_cluster_proto_init() {
 		(*CoordinatorMessage_Goodbye)(nil),
 		(*CoordinatorMessage_Ask)(nil),
 		(*CoordinatorMessage_Forget)(nil),
+		(*CoordinatorMessage_Buddies)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4444,7 +4634,7 @@ func file_proto_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_clusterpb_cluster_proto_rawDesc), len(file_proto_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

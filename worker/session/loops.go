@@ -123,6 +123,8 @@ func (s *Session) receiveLoop(stream attachStream, watch *time.Timer, lease time
 			s.cfg.Handler.Ask(k.Ask)
 		case *clusterpb.CoordinatorMessage_Forget:
 			s.cfg.Handler.Forget(k.Forget)
+		case *clusterpb.CoordinatorMessage_Buddies:
+			s.cfg.Handler.Buddies(k.Buddies)
 		case *clusterpb.CoordinatorMessage_Goodbye:
 			return fmt.Errorf("%w: %s", ErrGoodbye, k.Goodbye.Reason)
 		default:

@@ -47,6 +47,8 @@ type Handler interface {
 	// Ask ends what runs of a job and answers with Session.Answer when it has ended.
 	Ask(*clusterpb.Ask)
 	Forget(*clusterpb.Forget)
+	// Buddies says who keeps copies of the states of a job's cells.
+	Buddies(*clusterpb.Buddies)
 }
 
 // Config is what a session is made of.
