@@ -131,6 +131,9 @@ func (c *Cluster) StartWorker(i int) error {
 	if c.network.inside {
 		args = append(args, "--insecure")
 	}
+	if c.Apart {
+		args = append(args, "--host-id", fmt.Sprintf("host-%d", i+1))
+	}
 	p, err := c.launcher.Start(n, c.WorkerDir(i)+".log", c.Worker, append(args, c.WorkerFlags...)...)
 	if err == nil {
 		c.Workers[i] = p
