@@ -130,7 +130,7 @@ func goOn(a *clusterpb.Assign, j *commandpb.JobRecord) {
 	if !j.FromMemory {
 		return
 	}
-	a.FromMemory, a.MemoryStep = true, j.MemoryStep
+	a.FromMemory, a.MemoryStep, a.MemorySince = true, j.MemoryStep, fsm.MemorySince(j)
 	a.OwesCheckpoint = !slices.ContainsFunc(fsm.Usable(j), func(r *commandpb.CheckpointRecord) bool {
 		return r.Step == j.MemoryStep
 	})

@@ -2102,6 +2102,7 @@ type Assign struct {
 	MemoryStep     uint64                 `protobuf:"varint,8,opt,name=memory_step,json=memoryStep,proto3" json:"memory_step,omitempty"`
 	OwesEvaluation bool                   `protobuf:"varint,9,opt,name=owes_evaluation,json=owesEvaluation,proto3" json:"owes_evaluation,omitempty"`  // memory_step's, should one be due, is not written down
 	OwesCheckpoint bool                   `protobuf:"varint,10,opt,name=owes_checkpoint,json=owesCheckpoint,proto3" json:"owes_checkpoint,omitempty"` // likewise
+	MemorySince    uint64                 `protobuf:"varint,11,opt,name=memory_since,json=memorySince,proto3" json:"memory_since,omitempty"`          // older generations' memory is of a history that was given up
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2204,6 +2205,13 @@ func (x *Assign) GetOwesCheckpoint() bool {
 		return x.OwesCheckpoint
 	}
 	return false
+}
+
+func (x *Assign) GetMemorySince() uint64 {
+	if x != nil {
+		return x.MemorySince
+	}
+	return 0
 }
 
 type Placement struct {
@@ -4250,7 +4258,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\x04R\aleaseMs\x12!\n" +
 	"\fheartbeat_ms\x18\x03 \x01(\x04R\vheartbeatMs\x12\"\n" +
-	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\x8d\x03\n" +
+	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\xb0\x03\n" +
 	"\x06Assign\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -4266,7 +4274,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"memoryStep\x12'\n" +
 	"\x0fowes_evaluation\x18\t \x01(\bR\x0eowesEvaluation\x12'\n" +
 	"\x0fowes_checkpoint\x18\n" +
-	" \x01(\bR\x0eowesCheckpoint\"\xcd\x01\n" +
+	" \x01(\bR\x0eowesCheckpoint\x12!\n" +
+	"\fmemory_since\x18\v \x01(\x04R\vmemorySince\"\xcd\x01\n" +
 	"\tPlacement\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1f\n" +
