@@ -94,7 +94,7 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 	for _, a := range d.Actions {
 		switch a := a.(type) {
 		case sched.Assign:
-			c.checkRestore(a)
+			c.checkRestore(in, a)
 			c.checkMemory(in, a)
 			for _, p := range a.Placement {
 				if in.View.Workers[p.Worker].Draining {
@@ -133,15 +133,39 @@ func (c *checker) checkLose(in sched.Input, l sched.Lose) {
 	}
 }
 
-// checkRestore wants the newest good checkpoint, so that nothing is done again that need not be.
-func (c *checker) checkRestore(a sched.Assign) {
-	newest := uint64(0)
-	for step := range c.good[a.Job] {
-		newest = max(newest, step)
+// checkRestore wants the newest good checkpoint, so that nothing is done again that need not be, or one that is newer
+// than all whose files are within reach.
+func (c *checker) checkRestore(in sched.Input, a sched.Assign) {
+	if a.HasRestore != (a.Restore > 0) || a.HasRestore && !c.good[a.Job][a.Restore] {
+		c.s.fail("generation %d of %s begins at step %d (%v), which is no good checkpoint", a.Generation, a.Job, a.Restore,
+			a.HasRestore)
 	}
-	if a.Restore != newest || a.HasRestore != (newest > 0) {
-		c.s.fail("generation %d of %s begins at step %d (%v), the newest good checkpoint is of step %d", a.Generation, a.Job,
-			a.Restore, a.HasRestore, newest)
+	for _, r := range in.View.Jobs[a.Job].Checkpoints {
+		if r.Step <= a.Restore || !c.good[a.Job][r.Step] {
+			continue
+		}
+		if !slices.ContainsFunc(r.Files, func(f *commandpb.CheckpointFile) bool { return !in.Sessions[f.Worker].Connected }) {
+			c.s.fail("generation %d of %s begins at step %d, and there is a good checkpoint of step %d", a.Generation, a.Job,
+				a.Restore, r.Step)
+		}
+	}
+}
+
+// checkBad wants a checkpoint to be called bad only if it is: one of its files is not what was written, on the disk of
+// whoever wrote it.
+func (c *checker) checkBad(job string, step uint64, j *commandpb.JobRecord) {
+	for _, r := range j.Checkpoints {
+		if r.Step != step {
+			continue
+		}
+		for i, f := range r.Files {
+			for _, w := range c.s.workers {
+				if own, ok := w.disk[fileKey{job, step, i}]; w.id == f.Worker && (!ok || !bytes.Equal(own.sha256(), f.Sha256)) {
+					return
+				}
+			}
+		}
+		c.s.fail("the checkpoint of step %d of %s is called bad, and all of its files are good", step, job)
 	}
 }
 
@@ -228,6 +252,7 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 			}
 		}
 	case *commandpb.Command_MarkCheckpointBad:
+		c.checkBad(k.MarkCheckpointBad.Job, k.MarkCheckpointBad.Step, after.Jobs[k.MarkCheckpointBad.Job])
 		delete(c.good[k.MarkCheckpointBad.Job], k.MarkCheckpointBad.Step)
 	case *commandpb.Command_DropCheckpoints:
 		d := k.DropCheckpoints

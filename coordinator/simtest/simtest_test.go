@@ -120,8 +120,8 @@ func TestSimulations(t *testing.T) {
 		t.Fatalf("seed %d: %v\nlast of what happened (all of it: %s):\n%s", found.seed, found.err, again(found.seed),
 			strings.Join(trace[max(0, len(trace)-25):], "\n"))
 	}
-	t.Logf("%d clusters in %v, %.0f a second, %.0f a second of one processor: %d events, %d generations, of which %d went "+
-		"on from memory, %d checkpoints committed, %d workers given up, %d moves, %d machines lost, "+
+	t.Logf("%d clusters in %v, %.0f a second, %.0f a second of one processor: %d events, %d generations, of which %d "+
+		"went on from memory, %d checkpoints committed, %d workers given up, %d moves, %d machines lost, "+
 		"%d cells gone on from copies", all.runs, took.Round(time.Millisecond),
 		float64(all.runs)/took.Seconds(), float64(all.runs)/used.Seconds(), all.events, all.generations,
 		all.remembered, all.committed, all.lost, all.moved, all.machines, all.copied)

@@ -257,7 +257,8 @@ func (w *worker) connect() {
 
 func (w *worker) attach() {
 	err := w.apply(&commandpb.Command{Kind: &commandpb.Command_RegisterWorker{RegisterWorker: &commandpb.RegisterWorker{
-		Machine: fmt.Sprint("m", w.host), Worker: w.id, Name: w.id, Incarnation: fmt.Sprint(w.incarnation), Device: &commandpb.Device{Numerics: "n"}}}})
+		Worker: w.id, Name: w.id, Machine: fmt.Sprint("m", w.host), Checkpoints: w.id,
+		Incarnation: fmt.Sprint(w.incarnation), Device: &commandpb.Device{Numerics: "n"}}}})
 	if err != nil {
 		w.fail("worker %s cannot register: %v", w.id, err)
 		return
@@ -382,7 +383,11 @@ func (w *worker) assign(a assignment) {
 			r.group.at[i] = c.step
 			continue
 		}
-		c, why := w.restore(r, i)
+		c, away, why := w.restore(r, i)
+		if away {
+			w.fails(r, why)
+			return
+		}
 		if why != "" {
 			w.logf("worker %s, generation %d of %s: %s", w.id, a.generation, a.job, why)
 			w.queue(a.job,
@@ -405,17 +410,18 @@ func (r *run) cell(i int) *commandpb.Cell {
 }
 
 // restore gives a cell its state: its own file if it is the one of the manifest, else that of the worker that wrote it.
-func (w *worker) restore(r *run, i int) (*cell, string) {
+// If that one is away, nothing is known of the file.
+func (w *worker) restore(r *run, i int) (c *cell, away bool, why string) {
 	m := r.restore
 	if m == nil {
-		return &cell{value: r.spec.initial(i)}, ""
+		return &cell{value: r.spec.initial(i)}, false, ""
 	}
 	want := m.Files[i]
 	key := fileKey{r.job, m.Step, i}
 	f, ok := w.disk[key]
-	if !ok || !bytes.Equal(f.sha256(), want.Sha256) {
+	if ok = ok && bytes.Equal(f.sha256(), want.Sha256); !ok && w.reaches(want.Worker) {
 		for _, other := range w.workers {
-			if other.id == want.Worker && other.alive && !other.off && !w.off {
+			if other.id == want.Worker {
 				f, ok = other.disk[key]
 			}
 		}
@@ -423,10 +429,23 @@ func (w *worker) restore(r *run, i int) (*cell, string) {
 			w.disk[key] = f
 		}
 	}
-	if !ok || !bytes.Equal(f.sha256(), want.Sha256) {
-		return nil, fmt.Sprintf("file of step %d, cell %d is missing or damaged", m.Step, i)
+	if !ok && !w.reaches(want.Worker) {
+		return nil, true, fmt.Sprintf("worker %s, which has the file of step %d, cell %d, is away", want.Worker, m.Step, i)
 	}
-	return &cell{step: m.Step, value: f.value}, ""
+	if !ok || !bytes.Equal(f.sha256(), want.Sha256) {
+		return nil, false, fmt.Sprintf("file of step %d, cell %d is missing or damaged", m.Step, i)
+	}
+	return &cell{step: m.Step, value: f.value}, false, ""
+}
+
+// reaches says whether a worker is there for this one.
+func (w *worker) reaches(id string) bool {
+	for _, other := range w.workers {
+		if other.id == id {
+			return other == w || other.alive && !other.off && !w.off
+		}
+	}
+	return false
 }
 
 // over ends a run without a word.
