@@ -46,7 +46,8 @@ type cellKey struct {
 }
 
 func newChecker(s *sim) *checker {
-	return &checker{s: s, safe: map[string]safety{}, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
+	return &checker{s: s, safe: map[string]safety{}, good: map[string]map[uint64]bool{},
+		placed: map[groupKey]string{}, newest: map[string]uint64{},
 		seen: map[string]*commandpb.JobRecord{}, processes: map[groupKey]int{}, at: map[cellKey]uint64{},
 		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{},
 		asked:  map[string]bool{},
