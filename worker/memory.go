@@ -170,7 +170,8 @@ func (h *host) Forget(f *clusterpb.Forget) {
 			h.log.Info("removed memory of cells that is not needed any more", "job", f.Job, "arenas", n)
 		}
 		if n := h.copies.Forget(cluster, f.Job, below); n > 0 {
-			h.log.Info("removed copies of cells that are not needed any more", "job", f.Job, "copies", n)
+			h.log.Info("removed copies of cells that are not needed any more", "job", f.Job, "copies", n,
+				"bytes left", h.copies.Bytes())
 		}
 	})
 }
