@@ -36,6 +36,9 @@ type Session struct {
 	// What the worker was told to run, by job; under c.mu.
 	told    map[string]uint64
 	stopped map[string]uint64
+	// What it was told of being drained, and which job to be warm for; under c.mu.
+	draining, drained bool
+	warmed            string
 
 	memories
 }
@@ -69,7 +72,8 @@ func (c *Control) Attach(ctx context.Context, r *clusterpb.Register) (*Session, 
 		RegisterWorker: &commandpb.RegisterWorker{Worker: r.Worker, Name: r.Name, Host: r.Host, Address: r.Address,
 			Device: &commandpb.Device{Name: d.Name, Model: d.Model, Numerics: d.Numerics, MemoryBytes: d.MemoryBytes,
 				DirectNumerics: d.DirectNumerics, Threads: d.Threads},
-			Machine: r.Machine, Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation}}})
+			Machine: r.Machine, Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation,
+			Working: len(r.Running) > 0}}})
 	if err != nil {
 		s.Detach()
 		return nil, fmt.Errorf("register worker %s: %w", r.Name, err)
@@ -183,6 +187,12 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 	if c.sessions[s.worker] != s {
 		return // what an older stream still holds is of the past
 	}
+	if w := view.Workers[s.worker]; w != nil && w.Hung && !w.Lost && len(h.Cells) == 0 && s.joined > 0 {
+		s.end() // it has come out of where it hung: it registers anew, as one that works on nothing
+	}
+	if c.trouble(s.worker) != "" {
+		c.kick() // it may be over
+	}
 	for _, held := range h.Holdings {
 		s.note(held)
 		c.kick()
@@ -192,10 +202,7 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 		if j == nil || j.Generation != st.Generation || !placed(j, st.Cell, s.worker) {
 			continue
 		}
-		if c.cells[st.Job] == nil {
-			c.cells[st.Job] = map[cellKey]*cellNote{}
-		}
-		c.cells[st.Job][cellKey{st.Cell.Replica, st.Cell.Column}] = &cellNote{s.worker, st}
+		c.noteCell(s.worker, st, s.heard)
 	}
 	c.notifyLocked()
 }
@@ -230,6 +237,8 @@ func (c *Control) reconcile() {
 			s.end()
 		default:
 			s.align(view, id, ring, c)
+			s.tellDrain(view, id, c)
+			s.warm(view, id)
 		}
 	}
 }

@@ -39,7 +39,7 @@ const (
 	Queued     = "queued"     // waits for its first workers, or to be resumed
 	Running    = "running"    // a generation has its cells
 	Recovering = "recovering" // a generation was lost; waits for workers
-	Stopping   = "stopping"   // asked to stop at a step boundary
+	Stopping   = "stopping"   // asked to stop at a step boundary, or, if it is moving, to go on elsewhere from there
 	Stopped    = "stopped"    // an operator stopped it; can be resumed
 	Done       = "done"
 	Failed     = "failed" // can be resumed
@@ -173,6 +173,10 @@ func (a *applier) dispatch(c *commandpb.Command) error {
 		return a.cellStopped(k.CellStopped)
 	case *commandpb.Command_FailJob:
 		return a.failJob(k.FailJob)
+	case *commandpb.Command_DrainWorker:
+		return a.drainWorker(k.DrainWorker)
+	case *commandpb.Command_MoveJob:
+		return a.moveJob(k.MoveJob)
 	case *commandpb.Command_RecordEvent:
 		a.event(k.RecordEvent.Kind, k.RecordEvent.Job, k.RecordEvent.Worker, "%s", k.RecordEvent.Text)
 		return nil
@@ -208,6 +212,7 @@ func (a *applier) enter(j *commandpb.JobRecord, state, reason string) {
 		j.StateUnixNs = a.now
 	}
 	j.State, j.Reason = state, reason
+	j.Moving = j.Moving && state == Stopping
 	if state == Done || state == Failed || state == Stopped {
 		j.EndedUnixNs = a.now
 	}

@@ -16,13 +16,17 @@ import (
 type pool struct {
 	now       time.Time
 	in        Input
+	wanted    bool
 	connected int
-	all       []candidate  // those of them that no job had when the pool was made, in order of id
-	names     []string     // of numerics, by their place in a candidate's
-	free      [2][]int     // how many are not taken, by kind of job and numerics
-	idle      int          // how many are not taken
-	change    time.Time    // when who is there last changed; zero: not looked at yet
-	scratch   []*candidate // what candidates returned last
+	drained   int             // of those connected
+	hung      string          // the name of one of those connected that hangs, if any does
+	draining  map[string]bool // workers that are drained, there or not
+	all       []candidate     // those of them that no job had when the pool was made, in order of id
+	names     []string        // of numerics, by their place in a candidate's
+	free      [2][]int        // how many are not taken, by kind of job and numerics
+	idle      int             // how many are not taken
+	change    time.Time       // when who is there last changed; zero: not looked at yet
+	scratch   []*candidate    // what candidates returned last
 }
 
 // Kinds of jobs, as far as numerics go.
@@ -47,12 +51,14 @@ type candidate struct {
 }
 
 // placeable says whether cells may be placed on a worker at all.
-func placeable(w *commandpb.WorkerRecord, s Liveness) bool { return !w.Lost && s.Connected }
+func placeable(w *commandpb.WorkerRecord, s Liveness) bool {
+	return !w.Lost && s.Connected && !w.Hung && !w.Draining
+}
 
 // newPool looks at every worker, once: those that are to be given up become actions, in order of id. The pool is empty
 // unless it is wanted.
 func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
-	p := &pool{now: now, in: in}
+	p := &pool{now: now, in: in, wanted: wanted}
 	var busy map[string]struct{}
 	var found []candidate
 	if wanted {
@@ -69,10 +75,24 @@ func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
 				gone = append(gone, id)
 			}
 		}
-		if !wanted || !placeable(w, s) {
+		if w.Draining {
+			if p.draining == nil {
+				p.draining = map[string]bool{}
+			}
+			p.draining[id] = true
+		}
+		if !wanted || w.Lost || !s.Connected {
 			continue
 		}
 		p.connected++
+		if !placeable(w, s) {
+			if w.Draining {
+				p.drained++
+			} else {
+				p.hung = max(p.hung, w.Registered.Name)
+			}
+			continue
+		}
 		if _, has := busy[id]; has {
 			continue
 		}
@@ -84,7 +104,7 @@ func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
 	for _, id := range gone {
 		s, known := in.Sessions[id]
 		_, why := judge(&in, s, known)
-		d.Actions = append(d.Actions, Lose{id, why.String()})
+		d.Actions = append(d.Actions, Lose{Worker: id, Reason: why.String()})
 	}
 	p.sort(found)
 	return p
@@ -220,6 +240,14 @@ func (p *pool) why(numerics string) string {
 	switch {
 	case p.connected == 0:
 		return "waits for a worker; start one with: worker run --coordinator ADDR --data DIR"
+	case p.drained == p.connected:
+		return fmt.Sprintf("waits for a worker: all there are (%d) are drained; start another one, or undo it with: "+
+			"coordinator worker drain WORKER --undo", p.connected)
+	case p.idle == 0 && p.hung != "":
+		return fmt.Sprintf("waits for a worker: %s hangs in what it was given before; start it again, or another one", p.hung)
+	case p.idle == 0 && p.drained > 0:
+		return fmt.Sprintf("waits for workers: other jobs have all there are (%d), but for those drained (%d)",
+			p.connected-p.drained, p.drained)
 	case p.idle == 0:
 		return fmt.Sprintf("waits for workers: other jobs have all there are (%d)", p.connected)
 	case numerics == "":

@@ -23,11 +23,14 @@ type Rules struct {
 	Regroup time.Duration
 	Ask     time.Duration // how long a worker may take to say what its host holds of a job that recovers
 	Files   time.Duration // how long to wait for workers that have the newest checkpoint's files, before an older one
+	// How long a worker must have been there, and a job have run, before cells that share a worker move to that one; 0:
+	// they never do.
+	Spread time.Duration
 }
 
 // DefaultRules suit machines on one network.
 var DefaultRules = Rules{Lease: 3 * time.Second, Grace: time.Second, Settle: 2 * time.Second,
-	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second, Files: 30 * time.Second}
+	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second, Files: 30 * time.Second, Spread: 10 * time.Second}
 
 // Liveness is what the leader knows of a worker's session.
 type Liveness struct {
@@ -50,7 +53,10 @@ type Input struct {
 type Action interface{ action() }
 
 // Lose takes a worker out.
-type Lose struct{ Worker, Reason string }
+type Lose struct {
+	Worker, Reason string
+	Hung           bool // it is there, but a cell of it does not get on
+}
 
 // Assign starts a generation.
 type Assign struct {
@@ -65,7 +71,15 @@ type Assign struct {
 	Reason     string
 }
 
+// Move has a generation stop at a step boundary, to be placed anew.
+type Move struct {
+	Job        string
+	Generation uint64
+	Reason     string
+}
+
 func (Lose) action()   {}
+func (Move) action()   {}
 func (Assign) action() {}
 
 // Decision is what to do now, why jobs are as they are, and when time alone will change the decision.
@@ -90,14 +104,25 @@ const maxAssigns = 64
 // Decide decides. Lost workers come first: placing waits until they are out of the state.
 func Decide(now time.Time, in Input) Decision {
 	d := Decision{Reasons: map[string]string{}}
-	waiting := waitingJobs(in.View)
-	p := newPool(now, in, len(waiting) > 0, &d)
+	jobs, crowded := undecided(in.View)
+	p := newPool(now, in, len(jobs) > 0, &d)
 	if len(d.Actions) > 0 {
 		return d
 	}
-	for _, j := range waiting {
+	if len(p.draining) > 0 { // whom they run must be looked at too
+		if jobs = p.drainedJobs(jobs); len(jobs) > 0 && !p.wanted {
+			p = newPool(now, in, true, &Decision{})
+		}
+	}
+	for _, j := range jobs {
 		if len(d.Actions) == maxAssigns {
-			d.Reasons[j.Submitted.Job] = fmt.Sprintf("waits until the %d jobs before it are placed", maxAssigns)
+			if !underWay(j) || j.State == fsm.Recovering {
+				d.Reasons[j.Submitted.Job] = fmt.Sprintf("waits until the %d jobs before it are placed", maxAssigns)
+			}
+			continue
+		}
+		if j.State == fsm.Running || j.Moving {
+			p.move(j, crowded[j.Submitted.Job], &d)
 			continue
 		}
 		if a, reason := p.place(j, &d); a != nil {
@@ -109,18 +134,48 @@ func Decide(now time.Time, in Input) Decision {
 	return d
 }
 
-// waitingJobs are the jobs that want workers, in the order they were submitted.
-func waitingJobs(v fsm.View) []*commandpb.JobRecord {
-	var out []*commandpb.JobRecord
-	for _, j := range v.Jobs {
-		if j.State == fsm.Queued || j.State == fsm.Recovering {
+// undecided are the jobs that want workers, or other ones than they have, in the order they were submitted: those that
+// wait, that move, and whose cells share workers, which are the crowded ones.
+func undecided(v fsm.View) (out []*commandpb.JobRecord, crowded map[string]bool) {
+	crowded = map[string]bool{}
+	for name, j := range v.Jobs {
+		switch {
+		case j.State == fsm.Running && shares(j.Placement):
+			crowded[name] = true
+			out = append(out, j)
+		case j.State == fsm.Queued || j.State == fsm.Recovering || j.Moving:
 			out = append(out, j)
 		}
 	}
-	slices.SortFunc(out, func(a, b *commandpb.JobRecord) int {
+	inOrder(out)
+	return out, crowded
+}
+
+// inOrder puts jobs in the order they were submitted.
+func inOrder(jobs []*commandpb.JobRecord) {
+	slices.SortFunc(jobs, func(a, b *commandpb.JobRecord) int {
 		return cmp.Or(cmp.Compare(a.SubmittedUnixNs, b.SubmittedUnixNs), cmp.Compare(a.Submitted.Job, b.Submitted.Job))
 	})
-	return out
+}
+
+// shares says whether cells share a worker.
+func shares(placement []*commandpb.Placement) bool {
+	const few = 8
+	if len(placement) > few {
+		seen := make(map[string]struct{}, len(placement))
+		for _, p := range placement {
+			seen[p.Worker] = struct{}{}
+		}
+		return len(seen) < len(placement)
+	}
+	for i, p := range placement {
+		for _, q := range placement[:i] {
+			if p.Worker == q.Worker {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // verdict is why a worker is given up; most are made and never said.

@@ -30,6 +30,7 @@ type checker struct {
 	stops      map[groupKey]uint64   // after which step a generation's cells stop
 	states     map[string][][]uint64 // by job, column and step: the only state there can be
 	digests    map[string][][][]byte // of them, as far as they were asked for
+	moved      int                   // generations that were to move
 	remembered int
 }
 
@@ -86,21 +87,19 @@ func (c *checker) digest(spec jobSpec, cell int, step uint64) []byte {
 func (c *checker) decided(in sched.Input, d sched.Decision) {
 	s := c.s
 	for _, a := range d.Actions {
-		l, ok := a.(sched.Lose)
-		if !ok {
-			c.checkRestore(a.(sched.Assign))
-			c.checkMemory(in, a.(sched.Assign))
-			continue
-		}
-		c.lost++
-		if s.now.Sub(s.since) < in.Rules.Lease {
-			s.fail("worker %s is judged %v after the leader began", l.Worker, s.now.Sub(s.since))
-		}
-		for _, w := range s.workers {
-			// Heartbeats come every half second and travel for at most a tenth of one.
-			if w.id == l.Worker && w.session != nil && w.session.open && s.now.Sub(w.session.heard) < in.Rules.Lease/2 {
-				s.fail("worker %s is given up (%s), but is here and talks", l.Worker, l.Reason)
+		switch a := a.(type) {
+		case sched.Assign:
+			c.checkRestore(a)
+			c.checkMemory(in, a)
+			for _, p := range a.Placement {
+				if in.View.Workers[p.Worker].Draining {
+					s.fail("generation %d of %s has a cell on worker %s, which is drained", a.Generation, a.Job, p.Worker)
+				}
 			}
+		case sched.Move:
+			c.moved++
+		case sched.Lose:
+			c.checkLose(in, a)
 		}
 	}
 	if len(d.Actions) > 0 {
@@ -110,6 +109,21 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 		if why := d.Reasons[name]; (j.State == fsm.Queued || j.State == fsm.Recovering) && (why == "" ||
 			strings.Contains(why, "\n")) {
 			s.fail("job %s is %s for the reason %q", name, j.State, why)
+		}
+	}
+}
+
+// checkLose wants a worker to be given up only when it may be.
+func (c *checker) checkLose(in sched.Input, l sched.Lose) {
+	s := c.s
+	c.lost++
+	if s.now.Sub(s.since) < in.Rules.Lease {
+		s.fail("worker %s is judged %v after the leader began", l.Worker, s.now.Sub(s.since))
+	}
+	for _, w := range s.workers {
+		// Heartbeats come every half second and travel for at most a tenth of one.
+		if w.id == l.Worker && w.session != nil && w.session.open && s.now.Sub(w.session.heard) < in.Rules.Lease/2 {
+			s.fail("worker %s is given up (%s), but is here and talks", l.Worker, l.Reason)
 		}
 	}
 }

@@ -65,7 +65,7 @@ func (j jobSpec) cells() int { return int(j.replicas * j.columns) }
 func newSim(seed uint64) *sim {
 	s := &sim{r: rand.New(rand.NewPCG(seed, 0xc0)), now: epoch, state: fsm.New(), sessions: map[string]*session{},
 		broken: map[string]time.Time{}, groups: map[groupKey]*group{}, faults: true,
-		memory: map[int][]*arena{}, handled: map[string]handled{}, in: sched.Input{Rules: sched.DefaultRules,
+		memory: map[int][]*arena{}, handled: map[string]handled{}, in: sched.Input{Rules: rules(),
 			Sessions: map[string]sched.Liveness{}, Holdings: map[string]map[string]sched.Holding{}}}
 	s.view = s.state.View()
 	s.check = newChecker(s)
@@ -80,6 +80,13 @@ func newSim(seed uint64) *sim {
 			steps: 15 + s.r.Uint64N(40), every: 2 + s.r.Uint64N(8), keep: s.r.Uint64N(4), seed: s.r.Uint64()})
 	}
 	return s
+}
+
+// rules are the usual ones, with less patience before cells spread out: these jobs are short.
+func rules() sched.Rules {
+	r := sched.DefaultRules
+	r.Spread = 2 * time.Second
+	return r
 }
 
 // after has something happen later.
@@ -279,6 +286,9 @@ func command(a sched.Action) *commandpb.Command {
 		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
 			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
 			FromMemory: a.FromMemory, MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}}
+	case sched.Move:
+		return &commandpb.Command{Kind: &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job,
+			Generation: a.Generation, Reason: a.Reason}}}
 	}
 	panic("unknown action")
 }
@@ -397,6 +407,7 @@ func (s *sim) operate() {
 	if !s.up {
 		return
 	}
+	s.drain()
 	spec := s.jobs[s.r.IntN(len(s.jobs))]
 	j := s.view.Jobs[spec.name]
 	if j == nil {
@@ -415,6 +426,18 @@ func (s *sim) operate() {
 	case s.chance(3):
 		s.apply(&commandpb.Command{Kind: &commandpb.Command_RequestStop{RequestStop: &commandpb.RequestStop{Job: spec.name,
 			Now: s.r.IntN(3) == 0}}})
+	}
+}
+
+// drain drains a worker at random, or undoes it; all of it when there are no more faults.
+func (s *sim) drain() {
+	for _, w := range s.workers {
+		record := s.view.Workers[w.id]
+		if record == nil || s.faults && !s.chance(6) || !s.faults && !record.Draining {
+			continue
+		}
+		s.apply(&commandpb.Command{Kind: &commandpb.Command_DrainWorker{DrainWorker: &commandpb.DrainWorker{Worker: w.id,
+			Undo: record.Draining}}})
 	}
 }
 

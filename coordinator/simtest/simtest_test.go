@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 // totals is what has happened in many lives.
-type totals struct{ runs, generations, committed, lost, remembered, events int }
+type totals struct{ runs, generations, committed, lost, remembered, moved, events int }
 
 func (t *totals) add(s *sim) {
 	t.runs++
@@ -37,6 +37,7 @@ func (t *totals) add(s *sim) {
 	t.committed += s.check.committed
 	t.lost += s.check.lost
 	t.remembered += s.check.remembered
+	t.moved += s.check.moved
 	t.events += s.count
 }
 
@@ -81,6 +82,7 @@ func simulate(from, n uint64) (all totals, found *violation) {
 			all.committed += mine.committed
 			all.lost += mine.lost
 			all.remembered += mine.remembered
+			all.moved += mine.moved
 			all.events += mine.events
 		})
 	}
@@ -115,10 +117,10 @@ func TestSimulations(t *testing.T) {
 			strings.Join(trace[max(0, len(trace)-25):], "\n"))
 	}
 	t.Logf("%d clusters in %v, %.0f a second, %.0f a second of one processor: %d events, %d generations, of which %d went "+
-		"on from memory, %d checkpoints committed, %d workers given up", all.runs, took.Round(time.Millisecond),
+		"on from memory, %d checkpoints committed, %d workers given up, %d moves", all.runs, took.Round(time.Millisecond),
 		float64(all.runs)/took.Seconds(), float64(all.runs)/used.Seconds(), all.events, all.generations,
-		all.remembered, all.committed, all.lost)
-	if all.lost < all.runs/2 || all.remembered < all.runs/10 || all.generations < 3*all.runs {
+		all.remembered, all.committed, all.lost, all.moved)
+	if all.lost < all.runs/2 || all.remembered < all.runs/10 || all.moved < all.runs/10 || all.generations < 3*all.runs {
 		t.Error("too little happens: nobody is lost, or jobs run through")
 	}
 }

@@ -131,8 +131,10 @@ type cluster struct {
 	arenas      string   // directory of cells' states
 	machines    []string // worker 1's and so on, each with memory of its own; none: all are on one
 	coordinator *process
-	workers     map[int]*process
-	client      clusterpb.OperatorClient
+	// coordinatorFlags are given to the coordinator besides.
+	coordinatorFlags []string
+	workers          map[int]*process
+	client           clusterpb.OperatorClient
 }
 
 // newCluster starts a coordinator and waits until it leads.
@@ -163,8 +165,9 @@ func newCluster(t testing.TB) *cluster {
 
 func (c *cluster) startCoordinator() {
 	c.t.Helper()
-	c.coordinator = launch(c.t, filepath.Join(c.dir, "coordinator.log"), coordinatorProgram, "start",
-		"--data", filepath.Join(c.dir, "coordinator"), "--listen", c.address, "--http", "none")
+	args := append([]string{"start", "--data", filepath.Join(c.dir, "coordinator"), "--listen", c.address, "--http",
+		"none"}, c.coordinatorFlags...)
+	c.coordinator = launch(c.t, filepath.Join(c.dir, "coordinator.log"), coordinatorProgram, args...)
 	c.until("the coordinator leads", func(ctx context.Context) bool {
 		s, err := c.client.Status(ctx, &clusterpb.StatusRequest{}, grpc.WaitForReady(true))
 		return err == nil && s.Leader != "" && s.Cluster != ""

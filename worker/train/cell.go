@@ -73,6 +73,7 @@ type Cell struct {
 	stop     atomic.Bool
 	status   tracker
 	timing   *timing
+	usual    usual
 	reported bool                        // times have been reported
 	timed    func(*phase, time.Duration) // told of every phase of a step, if set
 
@@ -87,8 +88,9 @@ func New(cfg Config) (*Cell, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
 	}
-	c := &Cell{id: cfg.Cell, job: cfg.Job, plan: cfg.Plan, dev: cfg.Device, st: st, ex: cfg.Exchanger,
-		source: cfg.Source, report: cfg.Report, now: cfg.Now, log: cfg.Log, timing: newTiming()}
+	c := &Cell{id: cfg.Cell, job: cfg.Job, plan: cfg.Plan, dev: cfg.Device, st: st,
+		source: cfg.Source, report: cfg.Report, now: cfg.Now, log: cfg.Log, timing: newTiming(), usual: usual{}}
+	c.ex = &observed{cfg.Exchanger, &c.status, cfg.Cell}
 	for _, other := range cfg.Cells {
 		if other.Column == cfg.Cell.Column {
 			c.replicas = append(c.replicas, other)
@@ -100,7 +102,7 @@ func New(cfg Config) (*Cell, error) {
 	slices.SortFunc(c.replicas, func(a, b exchange.Cell) int { return a.Replica - b.Replica })
 	slices.SortFunc(c.columns, func(a, b exchange.Cell) int { return a.Column - b.Column })
 	c.b = &builder{dev: cfg.Device, st: st, plan: cfg.Plan, column: cfg.Cell.Column, batch: cfg.Job.Slice(),
-		first: cfg.Cell.Replica * cfg.Job.Slice(), whole: cfg.Job.Recipe.Batch, cell: cfg.Cell, ex: cfg.Exchanger,
+		first: cfg.Cell.Replica * cfg.Job.Slice(), whole: cfg.Job.Recipe.Batch, cell: cfg.Cell, ex: c.ex,
 		seed: cfg.Job.Seed, params: map[int]*param{}, staged: cfg.staged,
 		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale)}}
 	if err = c.b.openStreams(); err != nil {
@@ -145,8 +147,11 @@ func (c *Cell) Initialise() error {
 // RequestStop asks for a stop at a step boundary. The other cells learn of it in the same step and stop with this one.
 func (c *Cell) RequestStop() { c.stop.Store(true) }
 
+// enter says that something begins that is no phase of a step.
+func (c *Cell) enter(what string) { c.status.enter(what, "", c.now(), 0) }
+
 // Status says how far the cell is.
-func (c *Cell) Status() Status { return c.status.read() }
+func (c *Cell) Status() Status { return c.status.read(c.now()) }
 
 // CellError says which cell's run failed, and how far it had come.
 type CellError struct {

@@ -246,6 +246,8 @@ func (w *trainer) Welcomed(string)                {}
 func (w *trainer) Ask(*clusterpb.Ask)             {}
 func (w *trainer) Forget(*clusterpb.Forget)       {}
 func (w *trainer) Buddies(*clusterpb.Buddies)     {}
+func (w *trainer) Drain(*clusterpb.Drain)         {}
+func (w *trainer) Warm(*clusterpb.Warm)           {}
 
 // train takes a step now and then, until ctx ends.
 func (w *trainer) train(ctx context.Context) {
