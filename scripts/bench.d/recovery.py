@@ -5,6 +5,7 @@ import datetime
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -101,6 +102,7 @@ def main():
     p.add_argument("--ours", default="undisturbed,spare,restart,fewer,machine,leader")
     p.add_argument("--peers", default="torchrun,forked,torchft")
     a = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     os.makedirs(sides.DATA, exist_ok=True)
     now = datetime.datetime.now().astimezone()
     load = busy()
