@@ -149,9 +149,10 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		id := cellOf(pc)
 		run.enter(phaseBuild)
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
+			Copy:   h.copyOf(run, id, memory),
 			Device: devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
 			Directory: h.root, Now: time.Now, Log: h.log,
-			Memory: h.memoryOf(a, j, plan, id, devices.numerics(), memory),
+			Memory: h.memoryOf(ctx, run, a, j, plan, id, devices.numerics(), memory),
 			Report: func(e train.Event) { h.report(h.eventReport(run, devices.numerics(), steps, e)) }})
 		if err != nil {
 			if err = fmt.Errorf("build: %w", err); errors.Is(err, cudakern.ErrUnsupported) {

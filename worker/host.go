@@ -15,6 +15,7 @@ import (
 	"colonnade/cudakern"
 	"colonnade/proto/clusterpb"
 	"colonnade/worker/arena"
+	"colonnade/worker/buddy"
 	"colonnade/worker/exchange"
 	"colonnade/worker/session"
 	"colonnade/worker/train"
@@ -42,6 +43,8 @@ type host struct {
 	lost    func(error) // ends the worker, whose device has died
 	answer  func(*clusterpb.Holdings)
 	arenas  *arena.Store // nil: states lie in the devices' own memory
+	copies  *buddy.Store // of cells' states, this worker's and others'
+	buddies *buddy.Client
 
 	mu     sync.Mutex
 	runs   map[string]*assignment // by job: the newest generation given to us
@@ -71,6 +74,8 @@ type assignment struct {
 	links  map[exchange.Cell]string      // over which carriers they send
 	memory map[exchange.Cell]string      // where their states lie
 	stop   bool                          // asked for before they were
+
+	buddies []*clusterpb.Buddy // who keeps copies of its cells' states, the first that can
 }
 
 // Phases of an assignment before its cells run.
@@ -112,6 +117,7 @@ func (h *host) Assign(a *clusterpb.Assign) {
 	delete(h.finished, a.Job) // an earlier generation's cells had stopped
 	warm := h.warm
 	h.warm = nil
+	h.copies.Fence(h.cluster, a.Job, a.Generation)
 	h.tasks.Go(func() {
 		defer close(run.done)
 		defer cancel(nil)

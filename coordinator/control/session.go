@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"colonnade/coordinator/fsm"
+	"colonnade/coordinator/sched"
 	"colonnade/proto/clusterpb"
 	"colonnade/proto/commandpb"
 )
@@ -71,7 +72,8 @@ func (c *Control) Attach(ctx context.Context, r *clusterpb.Register) (*Session, 
 		RegisterWorker: &commandpb.RegisterWorker{Worker: r.Worker, Name: r.Name, Host: r.Host, Address: r.Address,
 			Device: &commandpb.Device{Name: d.Name, Model: d.Model, Numerics: d.Numerics, MemoryBytes: d.MemoryBytes,
 				DirectNumerics: d.DirectNumerics, Threads: d.Threads},
-			Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation, Working: len(r.Running) > 0}}})
+			Machine: r.Machine, Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation,
+			Working: len(r.Running) > 0}}})
 	if err != nil {
 		s.Detach()
 		return nil, fmt.Errorf("register worker %s: %w", r.Name, err)
@@ -224,6 +226,9 @@ func (c *Control) reconcile() {
 	view, _ := c.cfg.Node.View()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	ring := sync.OnceValue(func() *sched.Ring { // there may be ten thousand workers, and no job
+		return sched.NewRing(view, func(id string) bool { s := c.sessions[id]; return s != nil && s.memory })
+	})
 	for id, s := range c.sessions {
 		switch w := view.Workers[id]; {
 		case s.joined == 0 || view.Index < s.joined: // its registration is on its way
@@ -231,7 +236,7 @@ func (c *Control) reconcile() {
 			// It was silent for too long and is back on the same stream: it has to register anew to get work again.
 			s.end()
 		default:
-			s.align(view, id, c)
+			s.align(view, id, ring, c)
 			s.tellDrain(view, id, c)
 			s.warm(view, id)
 		}
@@ -239,7 +244,7 @@ func (c *Control) reconcile() {
 }
 
 // align tells one worker what has changed for it: new generations, ended ones, stops.
-func (s *Session) align(view fsm.View, id string, c *Control) {
+func (s *Session) align(view fsm.View, id string, ring func() *sched.Ring, c *Control) {
 	for _, name := range slices.Sorted(maps.Keys(s.told)) {
 		if view.Jobs[name] == nil { // of another cluster, or of a coordinator that has lost its directory
 			s.revoke(name, "this coordinator does not know the job")
@@ -259,6 +264,9 @@ func (s *Session) align(view fsm.View, id string, c *Control) {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Assign{Assign: c.assign(view, j, mine)}})
 			s.told[name] = j.Generation
 			s.holds[name] = s.memory
+		}
+		if active {
+			s.tellBuddies(view, j, ring(), c)
 		}
 		if active && j.State == fsm.Stopping && s.stopped[name] != j.Generation {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Stop{Stop: &clusterpb.Stop{

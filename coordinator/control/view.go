@@ -165,8 +165,9 @@ func (c *Control) Status(ctx context.Context, s *clusterpb.StatusReply, local bo
 func (c *Control) workerPB(view fsm.View, id string) *clusterpb.Worker {
 	now, w := c.cfg.Now(), view.Workers[id]
 	r := w.Registered
-	out := &clusterpb.Worker{Id: id, Name: r.Name, Host: r.Host, Address: r.Address, Checkpoints: r.Checkpoints,
-		State: "silent", Draining: w.Draining, Drained: c.drained(view, id), Device: &clusterpb.Device{Name: r.Device.Name, Model: r.Device.Model,
+	out := &clusterpb.Worker{Id: id, Name: r.Name, Host: r.Host, Machine: r.Machine, Address: r.Address,
+		Checkpoints: r.Checkpoints,
+		State:       "silent", Draining: w.Draining, Drained: c.drained(view, id), Device: &clusterpb.Device{Name: r.Device.Name, Model: r.Device.Model,
 			Numerics: r.Device.Numerics, MemoryBytes: r.Device.MemoryBytes, DirectNumerics: r.Device.DirectNumerics,
 			Threads: r.Device.Threads}}
 	switch session := c.sessions[id]; {
@@ -263,7 +264,10 @@ func EventsPB(events []*commandpb.EventRecord) []*clusterpb.LogEvent {
 func placementPB(view fsm.View, j *commandpb.JobRecord) []*clusterpb.Placement {
 	var out []*clusterpb.Placement
 	for _, p := range j.Placement {
-		q := &clusterpb.Placement{Cell: cellPB(p.Cell), Worker: p.Worker}
+		q := &clusterpb.Placement{Cell: cellPB(p.Cell), Worker: p.Worker, Source: p.Source}
+		if w := view.Workers[p.Source]; w != nil {
+			q.SourceAddress = w.Registered.Address
+		}
 		if w := view.Workers[p.Worker]; w != nil {
 			q.WorkerName, q.Address = w.Registered.Name, w.Registered.Address
 		}

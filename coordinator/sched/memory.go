@@ -27,6 +27,7 @@ type Held struct {
 	Generation      uint64   // that computed it
 	Steps           []uint64 // finished steps, in any order
 	Numerics        string
+	Copy            bool // the worker hands it to others; else only who is on its host can go on from it
 }
 
 // maxTries is how many generations in a row may go on from one step in memory. One that ends without having got any
@@ -89,20 +90,9 @@ func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics s
 		if step == 0 || step < a.Restore {
 			break
 		}
-		fits := make([][]int, len(reached))
-		for i, all := range reached {
-			for _, r := range all {
-				if slices.Contains(r.steps, step) && (len(fits[i]) == 0 || fits[i][len(fits[i])-1] != r.worker) {
-					fits[i] = append(fits[i], r.worker)
-				}
-			}
-		}
+		fits, sources := holders(reached, step)
 		placed, on := spread(j, workers, fits)
-		if i := slices.IndexFunc(placed, func(p *commandpb.Placement) bool {
-			return !slices.ContainsFunc(fits[p.Cell.Replica*j.Submitted.Columns+p.Cell.Column], func(at int) bool {
-				return workers[at].id == p.Worker
-			})
-		}); i >= 0 {
+		if i := fetched(placed, workers, fits, sources); i >= 0 {
 			missing = i
 			continue
 		}
@@ -120,10 +110,46 @@ func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics s
 	return forget(fmt.Sprintf(", from %s: memory holds nothing newer", from))
 }
 
+// holders are, by cell, the workers that reach a step, ascending, and one that hands it to others; -1: there is none.
+func holders(reached [][]reach, step uint64) (fits [][]int, sources []int) {
+	fits, sources = make([][]int, len(reached)), make([]int, len(reached))
+	for i, all := range reached {
+		sources[i] = -1
+		for _, r := range all {
+			if !slices.Contains(r.steps, step) {
+				continue
+			}
+			if len(fits[i]) == 0 || fits[i][len(fits[i])-1] != r.worker {
+				fits[i] = append(fits[i], r.worker)
+			}
+			if r.copy && sources[i] < 0 {
+				sources[i] = r.worker
+			}
+		}
+	}
+	return fits, sources
+}
+
+// fetched notes where cells that have been placed where their states are not get them from. It returns the first that
+// can get it nowhere, or -1.
+func fetched(placed []*commandpb.Placement, workers []*candidate, fits [][]int, sources []int) int {
+	for i, p := range placed { // in the order of the cells
+		switch {
+		case slices.ContainsFunc(fits[i], func(at int) bool { return workers[at].id == p.Worker }):
+		case sources[i] >= 0:
+			p.Source = workers[sources[i]].id
+		default:
+			return i
+		}
+	}
+	return -1
+}
+
 // reach is what one worker can reach of a cell.
 type reach struct {
 	worker int // its place among the candidates
 	steps  []uint64
+	copy   bool // and hands to others
 }
 
 // reachable is, by cell, what the workers' hosts hold of a job that it may go on from, in the order of the workers. It
@@ -142,7 +168,7 @@ func reachable(in Input, j *commandpb.JobRecord, numerics string, workers []*can
 				continue
 			}
 			cell := held.Replica*j.Submitted.Columns + held.Column
-			by[cell] = append(by[cell], reach{at, held.Steps})
+			by[cell] = append(by[cell], reach{at, held.Steps, held.Copy})
 		}
 	}
 	return by, asked

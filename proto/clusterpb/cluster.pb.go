@@ -317,6 +317,7 @@ type Register struct {
 	Checkpoints   string                 `protobuf:"bytes,9,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`  // absolute path of its checkpoint directory
 	Incarnation   string                 `protobuf:"bytes,10,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // differs at every start of the process
 	Memory        bool                   `protobuf:"varint,11,opt,name=memory,proto3" json:"memory,omitempty"`          // it answers Ask: cells may go on from memory of its host
+	Machine       string                 `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`         // what is lost together: boot id of the kernel; empty: it keeps no copies for others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -426,6 +427,13 @@ func (x *Register) GetMemory() bool {
 		return x.Memory
 	}
 	return false
+}
+
+func (x *Register) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
 }
 
 type Running struct {
@@ -604,6 +612,7 @@ type Held struct {
 	Steps         []uint64               `protobuf:"varint,4,rep,packed,name=steps,proto3" json:"steps,omitempty"`    // finished steps, newest first: the last one, and mostly the one before
 	Numerics      string                 `protobuf:"bytes,5,opt,name=numerics,proto3" json:"numerics,omitempty"`
 	Memory        string                 `protobuf:"bytes,6,opt,name=memory,proto3" json:"memory,omitempty"` // where it lies, in words
+	Copy          bool                   `protobuf:"varint,7,opt,name=copy,proto3" json:"copy,omitempty"`    // a copy, which the worker hands to others too; else its host's cells alone go on from it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -678,6 +687,13 @@ func (x *Held) GetMemory() string {
 		return x.Memory
 	}
 	return ""
+}
+
+func (x *Held) GetCopy() bool {
+	if x != nil {
+		return x.Copy
+	}
+	return false
 }
 
 type CellStatus struct {
@@ -1644,6 +1660,7 @@ type CoordinatorMessage struct {
 	//	*CoordinatorMessage_Forget
 	//	*CoordinatorMessage_Drain
 	//	*CoordinatorMessage_Warm
+	//	*CoordinatorMessage_Buddies
 	Kind          isCoordinatorMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1776,6 +1793,15 @@ func (x *CoordinatorMessage) GetWarm() *Warm {
 	return nil
 }
 
+func (x *CoordinatorMessage) GetBuddies() *Buddies {
+	if x != nil {
+		if x, ok := x.Kind.(*CoordinatorMessage_Buddies); ok {
+			return x.Buddies
+		}
+	}
+	return nil
+}
+
 type isCoordinatorMessage_Kind interface {
 	isCoordinatorMessage_Kind()
 }
@@ -1820,6 +1846,10 @@ type CoordinatorMessage_Warm struct {
 	Warm *Warm `protobuf:"bytes,10,opt,name=warm,proto3,oneof"`
 }
 
+type CoordinatorMessage_Buddies struct {
+	Buddies *Buddies `protobuf:"bytes,11,opt,name=buddies,proto3,oneof"`
+}
+
 func (*CoordinatorMessage_Welcome) isCoordinatorMessage_Kind() {}
 
 func (*CoordinatorMessage_Assign) isCoordinatorMessage_Kind() {}
@@ -1839,6 +1869,8 @@ func (*CoordinatorMessage_Forget) isCoordinatorMessage_Kind() {}
 func (*CoordinatorMessage_Drain) isCoordinatorMessage_Kind() {}
 
 func (*CoordinatorMessage_Warm) isCoordinatorMessage_Kind() {}
+
+func (*CoordinatorMessage_Buddies) isCoordinatorMessage_Kind() {}
 
 // Drain tells a worker that no cell is placed on it any more, or that this is over.
 type Drain struct {
@@ -2053,6 +2085,120 @@ func (x *Forget) GetBelow() uint64 {
 	return 0
 }
 
+// Buddies says who keeps copies of the states of a worker's cells of a job: workers on other machines, the first that
+// takes them. It comes behind Assign and again whenever it changes; empty: there is only one machine.
+type Buddies struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Workers       []*Buddy               `protobuf:"bytes,3,rep,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Buddies) Reset() {
+	*x = Buddies{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Buddies) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Buddies) ProtoMessage() {}
+
+func (x *Buddies) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Buddies.ProtoReflect.Descriptor instead.
+func (*Buddies) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Buddies) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Buddies) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Buddies) GetWorkers() []*Buddy {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+type Buddy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Buddy) Reset() {
+	*x = Buddy{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Buddy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Buddy) ProtoMessage() {}
+
+func (x *Buddy) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Buddy.ProtoReflect.Descriptor instead.
+func (*Buddy) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Buddy) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Buddy) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -2065,7 +2211,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2223,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2236,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Welcome) GetCluster() string {
@@ -2141,7 +2287,7 @@ type Assign struct {
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2299,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2312,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Assign) GetJob() string {
@@ -2252,13 +2398,15 @@ type Placement struct {
 	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
 	WorkerName    string                 `protobuf:"bytes,3,opt,name=worker_name,json=workerName,proto3" json:"worker_name,omitempty"`
 	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Source        string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"` // from_memory: worker that hands over a copy of the cell's state; empty: it is on the host
+	SourceAddress string                 `protobuf:"bytes,6,opt,name=source_address,json=sourceAddress,proto3" json:"source_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2418,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2431,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Placement) GetCell() *Cell {
@@ -2314,6 +2462,20 @@ func (x *Placement) GetAddress() string {
 	return ""
 }
 
+func (x *Placement) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Placement) GetSourceAddress() string {
+	if x != nil {
+		return x.SourceAddress
+	}
+	return ""
+}
+
 // Manifest is a committed checkpoint of all cells of a job at one step.
 type Manifest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2332,7 +2494,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2506,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2519,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Manifest) GetJob() string {
@@ -2435,7 +2597,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +2609,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2622,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Revoke) GetJob() string {
@@ -2495,7 +2657,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2669,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2682,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Stop) GetJob() string {
@@ -2547,7 +2709,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2559,7 +2721,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2572,7 +2734,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Ack) GetSequence() uint64 {
@@ -2599,7 +2761,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +2773,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +2786,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2643,7 +2805,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2817,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2830,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -2697,7 +2859,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2709,7 +2871,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2722,7 +2884,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -2817,7 +2979,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2829,7 +2991,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2842,7 +3004,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Member) GetId() string {
@@ -2900,7 +3062,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2912,7 +3074,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2925,7 +3087,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Lineage) GetCluster() string {
@@ -2964,7 +3126,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2976,7 +3138,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2989,7 +3151,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 type ListMembersReply struct {
@@ -3002,7 +3164,7 @@ type ListMembersReply struct {
 
 func (x *ListMembersReply) Reset() {
 	*x = ListMembersReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +3176,7 @@ func (x *ListMembersReply) String() string {
 func (*ListMembersReply) ProtoMessage() {}
 
 func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +3189,7 @@ func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersReply.ProtoReflect.Descriptor instead.
 func (*ListMembersReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListMembersReply) GetCluster() string {
@@ -3055,7 +3217,7 @@ type AddMemberRequest struct {
 
 func (x *AddMemberRequest) Reset() {
 	*x = AddMemberRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3229,7 @@ func (x *AddMemberRequest) String() string {
 func (*AddMemberRequest) ProtoMessage() {}
 
 func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3242,7 @@ func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
 func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AddMemberRequest) GetId() string {
@@ -3113,7 +3275,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3125,7 +3287,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3138,7 +3300,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -3156,7 +3318,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +3330,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +3343,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
 }
 
 type BackupChunk struct {
@@ -3193,7 +3355,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3367,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3380,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -3242,13 +3404,14 @@ type Worker struct {
 	Note          string                 `protobuf:"bytes,10,opt,name=note,proto3" json:"note,omitempty"`          // what is the matter with it, in words; empty: nothing
 	Draining      bool                   `protobuf:"varint,11,opt,name=draining,proto3" json:"draining,omitempty"` // no cell is placed on it
 	Drained       bool                   `protobuf:"varint,12,opt,name=drained,proto3" json:"drained,omitempty"`   // and none needs it any more: it may end
+	Machine       string                 `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3260,7 +3423,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3273,7 +3436,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Worker) GetId() string {
@@ -3360,6 +3523,13 @@ func (x *Worker) GetDrained() bool {
 	return false
 }
 
+func (x *Worker) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
 type ListWorkersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3368,7 +3538,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3380,7 +3550,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3393,7 +3563,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
 }
 
 type ListWorkersReply struct {
@@ -3405,7 +3575,7 @@ type ListWorkersReply struct {
 
 func (x *ListWorkersReply) Reset() {
 	*x = ListWorkersReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3417,7 +3587,7 @@ func (x *ListWorkersReply) String() string {
 func (*ListWorkersReply) ProtoMessage() {}
 
 func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3430,7 +3600,7 @@ func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersReply.ProtoReflect.Descriptor instead.
 func (*ListWorkersReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListWorkersReply) GetWorkers() []*Worker {
@@ -3450,7 +3620,7 @@ type DrainWorkerRequest struct {
 
 func (x *DrainWorkerRequest) Reset() {
 	*x = DrainWorkerRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3462,7 +3632,7 @@ func (x *DrainWorkerRequest) String() string {
 func (*DrainWorkerRequest) ProtoMessage() {}
 
 func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3475,7 +3645,7 @@ func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
 func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DrainWorkerRequest) GetWorker() string {
@@ -3502,7 +3672,7 @@ type JobCell struct {
 
 func (x *JobCell) Reset() {
 	*x = JobCell{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3514,7 +3684,7 @@ func (x *JobCell) String() string {
 func (*JobCell) ProtoMessage() {}
 
 func (x *JobCell) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3527,7 +3697,7 @@ func (x *JobCell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobCell.ProtoReflect.Descriptor instead.
 func (*JobCell) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *JobCell) GetJob() string {
@@ -3572,7 +3742,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3584,7 +3754,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3597,7 +3767,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Job) GetName() string {
@@ -3751,7 +3921,7 @@ type SubmitJobRequest struct {
 
 func (x *SubmitJobRequest) Reset() {
 	*x = SubmitJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3763,7 +3933,7 @@ func (x *SubmitJobRequest) String() string {
 func (*SubmitJobRequest) ProtoMessage() {}
 
 func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3776,7 +3946,7 @@ func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobRequest.ProtoReflect.Descriptor instead.
 func (*SubmitJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SubmitJobRequest) GetSpec() []byte {
@@ -3808,7 +3978,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +3990,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3833,7 +4003,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
 }
 
 type ListJobsReply struct {
@@ -3845,7 +4015,7 @@ type ListJobsReply struct {
 
 func (x *ListJobsReply) Reset() {
 	*x = ListJobsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3857,7 +4027,7 @@ func (x *ListJobsReply) String() string {
 func (*ListJobsReply) ProtoMessage() {}
 
 func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3870,7 +4040,7 @@ func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsReply.ProtoReflect.Descriptor instead.
 func (*ListJobsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListJobsReply) GetJobs() []*Job {
@@ -3889,7 +4059,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3901,7 +4071,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3914,7 +4084,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetJobRequest) GetName() string {
@@ -3934,7 +4104,7 @@ type JobUpdate struct {
 
 func (x *JobUpdate) Reset() {
 	*x = JobUpdate{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3946,7 +4116,7 @@ func (x *JobUpdate) String() string {
 func (*JobUpdate) ProtoMessage() {}
 
 func (x *JobUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3959,7 +4129,7 @@ func (x *JobUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobUpdate.ProtoReflect.Descriptor instead.
 func (*JobUpdate) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{52}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *JobUpdate) GetJob() *Job {
@@ -3987,7 +4157,7 @@ type StopJobRequest struct {
 
 func (x *StopJobRequest) Reset() {
 	*x = StopJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3999,7 +4169,7 @@ func (x *StopJobRequest) String() string {
 func (*StopJobRequest) ProtoMessage() {}
 
 func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4012,7 +4182,7 @@ func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopJobRequest.ProtoReflect.Descriptor instead.
 func (*StopJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{53}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *StopJobRequest) GetName() string {
@@ -4048,7 +4218,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4230,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4243,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{54}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ResumeJobRequest) GetName() string {
@@ -4114,7 +4284,7 @@ type ListCheckpointsReply struct {
 
 func (x *ListCheckpointsReply) Reset() {
 	*x = ListCheckpointsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4126,7 +4296,7 @@ func (x *ListCheckpointsReply) String() string {
 func (*ListCheckpointsReply) ProtoMessage() {}
 
 func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4139,7 +4309,7 @@ func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCheckpointsReply.ProtoReflect.Descriptor instead.
 func (*ListCheckpointsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{55}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListCheckpointsReply) GetCheckpoints() []*Manifest {
@@ -4170,7 +4340,7 @@ type LogEvent struct {
 
 func (x *LogEvent) Reset() {
 	*x = LogEvent{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4182,7 +4352,7 @@ func (x *LogEvent) String() string {
 func (*LogEvent) ProtoMessage() {}
 
 func (x *LogEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4195,7 +4365,7 @@ func (x *LogEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEvent.ProtoReflect.Descriptor instead.
 func (*LogEvent) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{56}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *LogEvent) GetIndex() uint64 {
@@ -4261,7 +4431,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\bregister\x18\x01 \x01(\v2\x1e.colonnade.cluster.v1.RegisterH\x00R\bregister\x12?\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1f.colonnade.cluster.v1.HeartbeatH\x00R\theartbeat\x126\n" +
 	"\x06report\x18\x03 \x01(\v2\x1c.colonnade.cluster.v1.ReportH\x00R\x06reportB\x06\n" +
-	"\x04kind\"\xe5\x02\n" +
+	"\x04kind\"\xff\x02\n" +
 	"\bRegister\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4274,7 +4444,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\vcheckpoints\x18\t \x01(\tR\vcheckpoints\x12 \n" +
 	"\vincarnation\x18\n" +
 	" \x01(\tR\vincarnation\x12\x16\n" +
-	"\x06memory\x18\v \x01(\bR\x06memory\";\n" +
+	"\x06memory\x18\v \x01(\bR\x06memory\x12\x18\n" +
+	"\amachine\x18\r \x01(\tR\amachine\";\n" +
 	"\aRunning\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -4288,7 +4459,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12.\n" +
-	"\x04held\x18\x03 \x03(\v2\x1a.colonnade.cluster.v1.HeldR\x04held\"\xb2\x01\n" +
+	"\x04held\x18\x03 \x03(\v2\x1a.colonnade.cluster.v1.HeldR\x04held\"\xc6\x01\n" +
 	"\x04Held\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12.\n" +
 	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x1e\n" +
@@ -4297,7 +4468,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"generation\x12\x14\n" +
 	"\x05steps\x18\x04 \x03(\x04R\x05steps\x12\x1a\n" +
 	"\bnumerics\x18\x05 \x01(\tR\bnumerics\x12\x16\n" +
-	"\x06memory\x18\x06 \x01(\tR\x06memory\"\xe3\x04\n" +
+	"\x06memory\x18\x06 \x01(\tR\x06memory\x12\x12\n" +
+	"\x04copy\x18\a \x01(\bR\x04copy\"\xe3\x04\n" +
 	"\n" +
 	"CellStatus\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
@@ -4392,7 +4564,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x10CheckpointFailed\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xb1\x04\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xec\x04\n" +
 	"\x12CoordinatorMessage\x129\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1d.colonnade.cluster.v1.WelcomeH\x00R\awelcome\x126\n" +
 	"\x06assign\x18\x02 \x01(\v2\x1c.colonnade.cluster.v1.AssignH\x00R\x06assign\x126\n" +
@@ -4404,7 +4576,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x06forget\x18\b \x01(\v2\x1c.colonnade.cluster.v1.ForgetH\x00R\x06forget\x123\n" +
 	"\x05drain\x18\t \x01(\v2\x1b.colonnade.cluster.v1.DrainH\x00R\x05drain\x120\n" +
 	"\x04warm\x18\n" +
-	" \x01(\v2\x1a.colonnade.cluster.v1.WarmH\x00R\x04warmB\x06\n" +
+	" \x01(\v2\x1a.colonnade.cluster.v1.WarmH\x00R\x04warm\x129\n" +
+	"\abuddies\x18\v \x01(\v2\x1d.colonnade.cluster.v1.BuddiesH\x00R\abuddiesB\x06\n" +
 	"\x04kind\"=\n" +
 	"\x05Drain\x12\x1a\n" +
 	"\bdraining\x18\x01 \x01(\bR\bdraining\x12\x18\n" +
@@ -4419,7 +4592,16 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"generation\"0\n" +
 	"\x06Forget\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
-	"\x05below\x18\x02 \x01(\x04R\x05below\"\x85\x01\n" +
+	"\x05below\x18\x02 \x01(\x04R\x05below\"r\n" +
+	"\aBuddies\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x125\n" +
+	"\aworkers\x18\x03 \x03(\v2\x1b.colonnade.cluster.v1.BuddyR\aworkers\"9\n" +
+	"\x05Buddy\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x85\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\x04R\aleaseMs\x12!\n" +
@@ -4441,13 +4623,15 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x0fowes_evaluation\x18\t \x01(\bR\x0eowesEvaluation\x12'\n" +
 	"\x0fowes_checkpoint\x18\n" +
 	" \x01(\bR\x0eowesCheckpoint\x12!\n" +
-	"\fmemory_since\x18\v \x01(\x04R\vmemorySince\"\x8e\x01\n" +
+	"\fmemory_since\x18\v \x01(\x04R\vmemorySince\"\xcd\x01\n" +
 	"\tPlacement\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1f\n" +
 	"\vworker_name\x18\x03 \x01(\tR\n" +
 	"workerName\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\"\xad\x02\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\x12%\n" +
+	"\x0esource_address\x18\x06 \x01(\tR\rsourceAddress\"\xad\x02\n" +
 	"\bManifest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x1e\n" +
@@ -4516,7 +4700,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x0f\n" +
 	"\rBackupRequest\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\xeb\x02\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x85\x03\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4530,7 +4714,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x04note\x18\n" +
 	" \x01(\tR\x04note\x12\x1a\n" +
 	"\bdraining\x18\v \x01(\bR\bdraining\x12\x18\n" +
-	"\adrained\x18\f \x01(\bR\adrained\"\x14\n" +
+	"\adrained\x18\f \x01(\bR\adrained\x12\x18\n" +
+	"\amachine\x18\r \x01(\tR\amachine\"\x14\n" +
 	"\x12ListWorkersRequest\"J\n" +
 	"\x10ListWorkersReply\x126\n" +
 	"\aworkers\x18\x01 \x03(\v2\x1c.colonnade.cluster.v1.WorkerR\aworkers\"@\n" +
@@ -4625,7 +4810,7 @@ func file_proto_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_proto_clusterpb_cluster_proto_rawDescData
 }
 
-var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_proto_clusterpb_cluster_proto_goTypes = []any{
 	(*Redirect)(nil),              // 0: colonnade.cluster.v1.Redirect
 	(*Cell)(nil),                  // 1: colonnade.cluster.v1.Cell
@@ -4651,41 +4836,43 @@ var file_proto_clusterpb_cluster_proto_goTypes = []any{
 	(*Warm)(nil),                  // 21: colonnade.cluster.v1.Warm
 	(*Ask)(nil),                   // 22: colonnade.cluster.v1.Ask
 	(*Forget)(nil),                // 23: colonnade.cluster.v1.Forget
-	(*Welcome)(nil),               // 24: colonnade.cluster.v1.Welcome
-	(*Assign)(nil),                // 25: colonnade.cluster.v1.Assign
-	(*Placement)(nil),             // 26: colonnade.cluster.v1.Placement
-	(*Manifest)(nil),              // 27: colonnade.cluster.v1.Manifest
-	(*Revoke)(nil),                // 28: colonnade.cluster.v1.Revoke
-	(*Stop)(nil),                  // 29: colonnade.cluster.v1.Stop
-	(*Ack)(nil),                   // 30: colonnade.cluster.v1.Ack
-	(*Goodbye)(nil),               // 31: colonnade.cluster.v1.Goodbye
-	(*StatusRequest)(nil),         // 32: colonnade.cluster.v1.StatusRequest
-	(*StatusReply)(nil),           // 33: colonnade.cluster.v1.StatusReply
-	(*Member)(nil),                // 34: colonnade.cluster.v1.Member
-	(*Lineage)(nil),               // 35: colonnade.cluster.v1.Lineage
-	(*ListMembersRequest)(nil),    // 36: colonnade.cluster.v1.ListMembersRequest
-	(*ListMembersReply)(nil),      // 37: colonnade.cluster.v1.ListMembersReply
-	(*AddMemberRequest)(nil),      // 38: colonnade.cluster.v1.AddMemberRequest
-	(*RemoveMemberRequest)(nil),   // 39: colonnade.cluster.v1.RemoveMemberRequest
-	(*BackupRequest)(nil),         // 40: colonnade.cluster.v1.BackupRequest
-	(*BackupChunk)(nil),           // 41: colonnade.cluster.v1.BackupChunk
-	(*Worker)(nil),                // 42: colonnade.cluster.v1.Worker
-	(*ListWorkersRequest)(nil),    // 43: colonnade.cluster.v1.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 44: colonnade.cluster.v1.ListWorkersReply
-	(*DrainWorkerRequest)(nil),    // 45: colonnade.cluster.v1.DrainWorkerRequest
-	(*JobCell)(nil),               // 46: colonnade.cluster.v1.JobCell
-	(*Job)(nil),                   // 47: colonnade.cluster.v1.Job
-	(*SubmitJobRequest)(nil),      // 48: colonnade.cluster.v1.SubmitJobRequest
-	(*ListJobsRequest)(nil),       // 49: colonnade.cluster.v1.ListJobsRequest
-	(*ListJobsReply)(nil),         // 50: colonnade.cluster.v1.ListJobsReply
-	(*GetJobRequest)(nil),         // 51: colonnade.cluster.v1.GetJobRequest
-	(*JobUpdate)(nil),             // 52: colonnade.cluster.v1.JobUpdate
-	(*StopJobRequest)(nil),        // 53: colonnade.cluster.v1.StopJobRequest
-	(*ResumeJobRequest)(nil),      // 54: colonnade.cluster.v1.ResumeJobRequest
-	(*ListCheckpointsReply)(nil),  // 55: colonnade.cluster.v1.ListCheckpointsReply
-	(*LogEvent)(nil),              // 56: colonnade.cluster.v1.LogEvent
-	nil,                           // 57: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
-	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
+	(*Buddies)(nil),               // 24: colonnade.cluster.v1.Buddies
+	(*Buddy)(nil),                 // 25: colonnade.cluster.v1.Buddy
+	(*Welcome)(nil),               // 26: colonnade.cluster.v1.Welcome
+	(*Assign)(nil),                // 27: colonnade.cluster.v1.Assign
+	(*Placement)(nil),             // 28: colonnade.cluster.v1.Placement
+	(*Manifest)(nil),              // 29: colonnade.cluster.v1.Manifest
+	(*Revoke)(nil),                // 30: colonnade.cluster.v1.Revoke
+	(*Stop)(nil),                  // 31: colonnade.cluster.v1.Stop
+	(*Ack)(nil),                   // 32: colonnade.cluster.v1.Ack
+	(*Goodbye)(nil),               // 33: colonnade.cluster.v1.Goodbye
+	(*StatusRequest)(nil),         // 34: colonnade.cluster.v1.StatusRequest
+	(*StatusReply)(nil),           // 35: colonnade.cluster.v1.StatusReply
+	(*Member)(nil),                // 36: colonnade.cluster.v1.Member
+	(*Lineage)(nil),               // 37: colonnade.cluster.v1.Lineage
+	(*ListMembersRequest)(nil),    // 38: colonnade.cluster.v1.ListMembersRequest
+	(*ListMembersReply)(nil),      // 39: colonnade.cluster.v1.ListMembersReply
+	(*AddMemberRequest)(nil),      // 40: colonnade.cluster.v1.AddMemberRequest
+	(*RemoveMemberRequest)(nil),   // 41: colonnade.cluster.v1.RemoveMemberRequest
+	(*BackupRequest)(nil),         // 42: colonnade.cluster.v1.BackupRequest
+	(*BackupChunk)(nil),           // 43: colonnade.cluster.v1.BackupChunk
+	(*Worker)(nil),                // 44: colonnade.cluster.v1.Worker
+	(*ListWorkersRequest)(nil),    // 45: colonnade.cluster.v1.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 46: colonnade.cluster.v1.ListWorkersReply
+	(*DrainWorkerRequest)(nil),    // 47: colonnade.cluster.v1.DrainWorkerRequest
+	(*JobCell)(nil),               // 48: colonnade.cluster.v1.JobCell
+	(*Job)(nil),                   // 49: colonnade.cluster.v1.Job
+	(*SubmitJobRequest)(nil),      // 50: colonnade.cluster.v1.SubmitJobRequest
+	(*ListJobsRequest)(nil),       // 51: colonnade.cluster.v1.ListJobsRequest
+	(*ListJobsReply)(nil),         // 52: colonnade.cluster.v1.ListJobsReply
+	(*GetJobRequest)(nil),         // 53: colonnade.cluster.v1.GetJobRequest
+	(*JobUpdate)(nil),             // 54: colonnade.cluster.v1.JobUpdate
+	(*StopJobRequest)(nil),        // 55: colonnade.cluster.v1.StopJobRequest
+	(*ResumeJobRequest)(nil),      // 56: colonnade.cluster.v1.ResumeJobRequest
+	(*ListCheckpointsReply)(nil),  // 57: colonnade.cluster.v1.ListCheckpointsReply
+	(*LogEvent)(nil),              // 58: colonnade.cluster.v1.LogEvent
+	nil,                           // 59: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
 }
 var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	4,  // 0: colonnade.cluster.v1.WorkerMessage.register:type_name -> colonnade.cluster.v1.Register
@@ -4698,7 +4885,7 @@ var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	8,  // 7: colonnade.cluster.v1.Holdings.held:type_name -> colonnade.cluster.v1.Held
 	1,  // 8: colonnade.cluster.v1.Held.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 9: colonnade.cluster.v1.CellStatus.cell:type_name -> colonnade.cluster.v1.Cell
-	57, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	59, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
 	1,  // 11: colonnade.cluster.v1.CellStatus.waits_for:type_name -> colonnade.cluster.v1.Cell
 	11, // 12: colonnade.cluster.v1.Report.checkpoint:type_name -> colonnade.cluster.v1.CheckpointWritten
 	13, // 13: colonnade.cluster.v1.Report.evaluation:type_name -> colonnade.cluster.v1.Evaluation
@@ -4715,80 +4902,82 @@ var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	1,  // 24: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 25: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 26: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	24, // 27: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
-	25, // 28: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
-	28, // 29: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
-	29, // 30: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
-	30, // 31: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
-	31, // 32: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
+	26, // 27: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
+	27, // 28: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
+	30, // 29: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
+	31, // 30: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
+	32, // 31: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
+	33, // 32: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
 	22, // 33: colonnade.cluster.v1.CoordinatorMessage.ask:type_name -> colonnade.cluster.v1.Ask
 	23, // 34: colonnade.cluster.v1.CoordinatorMessage.forget:type_name -> colonnade.cluster.v1.Forget
 	20, // 35: colonnade.cluster.v1.CoordinatorMessage.drain:type_name -> colonnade.cluster.v1.Drain
 	21, // 36: colonnade.cluster.v1.CoordinatorMessage.warm:type_name -> colonnade.cluster.v1.Warm
-	1,  // 37: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
-	26, // 38: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
-	27, // 39: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
-	1,  // 40: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
-	12, // 41: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
-	58, // 42: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
-	27, // 43: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
-	42, // 44: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
-	47, // 45: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
-	56, // 46: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
-	34, // 47: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
-	35, // 48: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
-	58, // 49: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
-	58, // 50: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
-	34, // 51: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
-	2,  // 52: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
-	46, // 53: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
-	42, // 54: colonnade.cluster.v1.ListWorkersReply.workers:type_name -> colonnade.cluster.v1.Worker
-	1,  // 55: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
-	26, // 56: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
-	9,  // 57: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
-	13, // 58: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
-	58, // 59: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
-	58, // 60: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	47, // 61: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
-	47, // 62: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
-	56, // 63: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
-	27, // 64: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
-	58, // 65: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 66: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
-	32, // 67: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
-	48, // 68: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
-	49, // 69: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
-	51, // 70: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	51, // 71: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	53, // 72: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
-	54, // 73: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
-	51, // 74: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
-	43, // 75: colonnade.cluster.v1.Operator.ListWorkers:input_type -> colonnade.cluster.v1.ListWorkersRequest
-	45, // 76: colonnade.cluster.v1.Operator.DrainWorker:input_type -> colonnade.cluster.v1.DrainWorkerRequest
-	36, // 77: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
-	38, // 78: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
-	39, // 79: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
-	40, // 80: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
-	19, // 81: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
-	33, // 82: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
-	47, // 83: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
-	50, // 84: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
-	47, // 85: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
-	52, // 86: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
-	47, // 87: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
-	47, // 88: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
-	55, // 89: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
-	44, // 90: colonnade.cluster.v1.Operator.ListWorkers:output_type -> colonnade.cluster.v1.ListWorkersReply
-	42, // 91: colonnade.cluster.v1.Operator.DrainWorker:output_type -> colonnade.cluster.v1.Worker
-	37, // 92: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
-	37, // 93: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	37, // 94: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	41, // 95: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
-	81, // [81:96] is the sub-list for method output_type
-	66, // [66:81] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	24, // 37: colonnade.cluster.v1.CoordinatorMessage.buddies:type_name -> colonnade.cluster.v1.Buddies
+	25, // 38: colonnade.cluster.v1.Buddies.workers:type_name -> colonnade.cluster.v1.Buddy
+	1,  // 39: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
+	28, // 40: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
+	29, // 41: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
+	1,  // 42: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
+	12, // 43: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
+	60, // 44: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
+	29, // 45: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
+	44, // 46: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
+	49, // 47: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
+	58, // 48: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
+	36, // 49: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
+	37, // 50: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
+	60, // 51: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
+	60, // 52: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
+	36, // 53: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
+	2,  // 54: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
+	48, // 55: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
+	44, // 56: colonnade.cluster.v1.ListWorkersReply.workers:type_name -> colonnade.cluster.v1.Worker
+	1,  // 57: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
+	28, // 58: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
+	9,  // 59: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
+	13, // 60: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
+	60, // 61: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
+	60, // 62: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	49, // 63: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
+	49, // 64: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
+	58, // 65: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
+	29, // 66: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
+	60, // 67: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 68: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
+	34, // 69: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
+	50, // 70: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
+	51, // 71: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
+	53, // 72: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	53, // 73: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	55, // 74: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
+	56, // 75: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
+	53, // 76: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
+	45, // 77: colonnade.cluster.v1.Operator.ListWorkers:input_type -> colonnade.cluster.v1.ListWorkersRequest
+	47, // 78: colonnade.cluster.v1.Operator.DrainWorker:input_type -> colonnade.cluster.v1.DrainWorkerRequest
+	38, // 79: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
+	40, // 80: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
+	41, // 81: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
+	42, // 82: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
+	19, // 83: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
+	35, // 84: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
+	49, // 85: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
+	52, // 86: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
+	49, // 87: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
+	54, // 88: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
+	49, // 89: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
+	49, // 90: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
+	57, // 91: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
+	46, // 92: colonnade.cluster.v1.Operator.ListWorkers:output_type -> colonnade.cluster.v1.ListWorkersReply
+	44, // 93: colonnade.cluster.v1.Operator.DrainWorker:output_type -> colonnade.cluster.v1.Worker
+	39, // 94: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
+	39, // 95: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	39, // 96: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	43, // 97: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
+	83, // [83:98] is the sub-list for method output_type
+	68, // [68:83] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_proto_clusterpb_cluster_proto_init() }
@@ -4821,6 +5010,7 @@ func file_proto_clusterpb_cluster_proto_init() {
 		(*CoordinatorMessage_Forget)(nil),
 		(*CoordinatorMessage_Drain)(nil),
 		(*CoordinatorMessage_Warm)(nil),
+		(*CoordinatorMessage_Buddies)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4828,7 +5018,7 @@ func file_proto_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_clusterpb_cluster_proto_rawDesc), len(file_proto_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   58,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

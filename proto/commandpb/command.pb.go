@@ -580,6 +580,7 @@ type RegisterWorker struct {
 	Checkpoints   string                 `protobuf:"bytes,7,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`
 	Incarnation   string                 `protobuf:"bytes,8,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Working       bool                   `protobuf:"varint,9,opt,name=working,proto3" json:"working,omitempty"` // it still runs cells, of this generation or of an older one
+	Machine       string                 `protobuf:"bytes,10,opt,name=machine,proto3" json:"machine,omitempty"` // what is lost together; empty: it keeps no copies for others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -675,6 +676,13 @@ func (x *RegisterWorker) GetWorking() bool {
 		return x.Working
 	}
 	return false
+}
+
+func (x *RegisterWorker) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
 }
 
 // LoseWorker takes a worker out: its lease ran out or its session broke. Jobs with cells on it go to recovering.
@@ -1065,6 +1073,7 @@ type Placement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cell          *Cell                  `protobuf:"bytes,1,opt,name=cell,proto3" json:"cell,omitempty"`
 	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // if from_memory: the worker that has a copy of the cell's state; empty: it is on worker's host
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1109,6 +1118,13 @@ func (x *Placement) GetCell() *Cell {
 func (x *Placement) GetWorker() string {
 	if x != nil {
 		return x.Worker
+	}
+	return ""
+}
+
+func (x *Placement) GetSource() string {
+	if x != nil {
+		return x.Source
 	}
 	return ""
 }
@@ -2800,7 +2816,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\bnumerics\x18\x03 \x01(\tR\bnumerics\x12!\n" +
 	"\fmemory_bytes\x18\x04 \x01(\x03R\vmemoryBytes\x12'\n" +
 	"\x0fdirect_numerics\x18\x05 \x01(\tR\x0edirectNumerics\x12\x18\n" +
-	"\athreads\x18\x06 \x01(\x05R\athreads\"\x98\x02\n" +
+	"\athreads\x18\x06 \x01(\x05R\athreads\"\xb2\x02\n" +
 	"\x0eRegisterWorker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -2810,7 +2826,9 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12 \n" +
 	"\vcheckpoints\x18\a \x01(\tR\vcheckpoints\x12 \n" +
 	"\vincarnation\x18\b \x01(\tR\vincarnation\x12\x18\n" +
-	"\aworking\x18\t \x01(\bR\aworking\"P\n" +
+	"\aworking\x18\t \x01(\bR\aworking\x12\x18\n" +
+	"\amachine\x18\n" +
+	" \x01(\tR\amachine\"P\n" +
 	"\n" +
 	"LoseWorker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
@@ -2848,10 +2866,11 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\vfrom_memory\x18\b \x01(\bR\n" +
 	"fromMemory\x12\x1f\n" +
 	"\vmemory_step\x18\t \x01(\x04R\n" +
-	"memoryStep\"S\n" +
+	"memoryStep\"k\n" +
 	"\tPlacement\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.command.v1.CellR\x04cell\x12\x16\n" +
-	"\x06worker\x18\x02 \x01(\tR\x06worker\"n\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\"n\n" +
 	"\n" +
 	"ReleaseJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +

@@ -30,6 +30,8 @@ func samples() map[string]proto.Message {
 	register2.Device.DirectNumerics, register2.Device.Threads = "cpu/1/direct", 48
 	register3 := proto.CloneOf(register2)
 	register3.Working = true
+	registerBuddy := proto.CloneOf(register2)
+	registerBuddy.Machine = "boot-1"
 	submit2 := proto.CloneOf(submit)
 	submit2.Direct = true
 	submit3 := proto.CloneOf(submit2)
@@ -69,6 +71,10 @@ func samples() map[string]proto.Message {
 		"backup":         &Backup{Version: 1, Cluster: "c-1", Index: 77, MadeUnixNs: 21, Snapshot: []byte{1, 2, 3}},
 		"assign_job_2": command(&Command_AssignJob{&AssignJob{Job: "job", Generation: 3, Placement: placement,
 			RestoreStep: 400, HasRestore: true, Numerics: "cpu/1", Reason: "two workers", FromMemory: true, MemoryStep: 407}}),
+		"register_worker_buddy": command(&Command_RegisterWorker{registerBuddy}),
+		"assign_job_buddy": command(&Command_AssignJob{&AssignJob{Job: "job", Generation: 3,
+			Placement: []*Placement{{Cell: cell, Worker: "w-3", Source: "w-2"}}, Numerics: "cpu/1", Reason: "a copy",
+			FromMemory: true, MemoryStep: 400}}),
 		"release_job_2": command(&Command_ReleaseJob{&ReleaseJob{Job: "job", Generation: 3, Reason: "damaged",
 			Memory: true}}),
 		"checkpoint_written": command(&Command_CheckpointWritten{&CheckpointWritten{Job: "job", Generation: 2, Step: 400,

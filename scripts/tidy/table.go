@@ -101,6 +101,8 @@ var importTable = []importRule{
 		why: "keeps the lease and carries messages; what they mean is the program's matter"},
 	{path: "worker/arena", third: []string{xxh3, unix},
 		why: "memory that outlives a process: it knows neither what lies in it nor who asks"},
+	{path: "worker/buddy", ours: []string{"proto/exchangepb", "worker/arena"}, third: []string{grpc, xxh3},
+		why: "keeps copies of states for other hosts and hands them over, fenced; when, and to whom, is not its matter"},
 	{path: "worker/train", ours: []string{"cudakern", "cudakern/philox", "shard/...", "checkpoint", "worker/data",
 		"worker/exchange"},
 		tests: []string{"cudakern/cpu", "cudakern/cuda", "cudakern/cudaemu/...", "cudakern/ref", "worker/arena"},

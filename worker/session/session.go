@@ -51,6 +51,8 @@ type Handler interface {
 	Drain(*clusterpb.Drain)
 	// Warm names a job to get ready for.
 	Warm(*clusterpb.Warm)
+	// Buddies says who keeps copies of the states of a job's cells.
+	Buddies(*clusterpb.Buddies)
 }
 
 // Config is what a session is made of.

@@ -35,6 +35,12 @@ type Config struct {
 	// must stay until the cell is closed. An error of it is New's.
 	Memory func(MemoryLayout) (Memory, error)
 
+	// Copy, if set, brings a copy of the cell's memory after a step to safety on another host, and returns when it is
+	// there, or why it is not; without an error if there is no other host. It is called every CopyEvery steps of the job, by all cells or none, on a goroutine of the run's. The half
+	// that holds the step stays as it is for at least the next step; Copy must see whether it did. Of the copies before,
+	// only that of step keep is needed, unless keep is 0.
+	Copy func(ctx context.Context, step, keep uint64) (whole bool, err error)
+
 	// For tests; the bits depend on none of them.
 	staged                bool // exchange through host buffers even where the host can address device memory
 	partBytes, smallBytes int  // 0: as said in replicas.go
@@ -60,6 +66,7 @@ type Cell struct {
 	params   []*param // in canonical order
 	backward []phase
 	saver    *saver
+	copies   *copier
 	mem      Memory // of the state
 	step     uint64 // finished steps
 	owed     Owed   // before the next step
@@ -121,6 +128,7 @@ func New(cfg Config) (*Cell, error) {
 	}
 	c.backward = c.b.backwardPhases()
 	c.saver = newSaver(c, cfg)
+	c.copies = newCopier(c, cfg)
 	return c, nil
 }
 
@@ -194,6 +202,7 @@ func (c *Cell) inRun(ctx context.Context, f func(context.Context) error) error {
 	defer cancel(nil)
 	var tasks sync.WaitGroup
 	tasks.Go(func() { c.saver.run(ctx) })
+	tasks.Go(func() { c.copies.run(ctx) })
 	if r := c.b.reducer; r != nil {
 		r.start()
 		tasks.Go(func() { r.run(ctx) })
