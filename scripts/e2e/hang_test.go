@@ -53,7 +53,8 @@ func (c *cluster) newest() uint64 {
 
 // whole is what the event of a worker that hangs must name: worker, device, cell, phase, step, and who waits.
 func whole(worker int, column int, kind string) *regexp.Regexp {
-	return regexp.MustCompile(fmt.Sprintf(`^worker worker-%d \(%s\) %s: r0c%d .*of step \d+.* for [\d.]+ s.*; r0c%d waits for it`,
+	return regexp.MustCompile(fmt.Sprintf(
+		`^worker worker-%d \(%s\) %s: r0c%d .*of step \d+.* for [\d.]+ s.*; r0c%d waits for it`,
 		worker, *device, kind, column, 1-column))
 }
 
@@ -85,9 +86,9 @@ func TestStoppedWorkerIsNamed(t *testing.T) {
 	}
 }
 
-// TestStuckWorkerIsReplaced holds a thread of a worker in the middle of a product: the worker's heartbeats go on, and so
-// do its links. It is named as stuck, with the phase and step it is really in; after the grace a spare has its cell, from
-// memory, to the same end. When it comes out of it, what it was given is over, and it is a spare.
+// TestStuckWorkerIsReplaced holds a thread of a worker in the middle of a product: the worker's heartbeats go on, and
+// so do its links. It is named as stuck, with the phase and step it is really in; after the grace a spare has its cell,
+// from memory, to the same end. When it comes out of it, what it was given is over, and it is a spare.
 func TestStuckWorkerIsReplaced(t *testing.T) {
 	job := memoryJob(t, "alexnet-32", 32, 120)
 	clean := newCluster(t)
