@@ -117,7 +117,8 @@ func TestSimulations(t *testing.T) {
 			strings.Join(trace[max(0, len(trace)-25):], "\n"))
 	}
 	t.Logf("%d clusters in %v, %.0f a second, %.0f a second of one processor: %d events, %d generations, of which %d "+
-		"went on from memory, %d checkpoints committed, %d workers given up, %d moves", all.runs, took.Round(time.Millisecond),
+		"went on from memory, %d checkpoints committed, %d workers given up, %d moves", all.runs,
+		took.Round(time.Millisecond),
 		float64(all.runs)/took.Seconds(), float64(all.runs)/used.Seconds(), all.events, all.generations,
 		all.remembered, all.committed, all.lost, all.moved)
 	if all.lost < all.runs/2 || all.remembered < all.runs/10 || all.moved < all.runs/10 || all.generations < 3*all.runs {
