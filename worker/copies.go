@@ -126,7 +126,7 @@ func (h *host) recall(ctx context.Context, run *assignment, a *clusterpb.Assign,
 		from := a.Placement[i]
 		run.enter(fmt.Sprintf("fetch the state of cell %s from worker %s", id, from.Source))
 		return h.filled(key, a, func(dst []byte) error {
-			return h.buddies.Get(ctx, from.SourceAddress, key, a.MemoryStep, dst)
+			return h.buddies.Get(ctx, from.SourceAddress, key, a.MemoryStep, a.MemorySince, dst)
 		})
 	}
 	m, err := h.arenas.Adopt(key, a.Generation, a.MemoryStep, a.MemorySince)
@@ -141,6 +141,9 @@ func (h *host) recall(ctx context.Context, run *assignment, a *clusterpb.Assign,
 	return h.filled(key, a, func(dst []byte) error {
 		if diff := key.Differs(&c.Key); diff != "" {
 			return fmt.Errorf("%w: %s", buddy.ErrCorrupt, diff)
+		}
+		if c.Generation < a.MemorySince {
+			return fmt.Errorf("%w but of generation %d, which was given up", buddy.ErrNone, c.Generation)
 		}
 		copy(dst, c.Data())
 		return nil

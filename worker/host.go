@@ -114,10 +114,10 @@ func (h *host) Assign(a *clusterpb.Assign) {
 		run.from = a.Restore[0].Step
 	}
 	h.runs[a.Job] = run
+	h.copies.Fence(h.cluster, a.Job, a.Generation)
 	delete(h.finished, a.Job) // an earlier generation's cells had stopped
 	warm := h.warm
 	h.warm = nil
-	h.copies.Fence(h.cluster, a.Job, a.Generation)
 	h.tasks.Go(func() {
 		defer close(run.done)
 		defer cancel(nil)

@@ -607,6 +607,9 @@ func TestWhichFilesAreBad(t *testing.T) {
 		"missing": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) {
 			os.Remove(filepath.Join(h.root, filepath.FromSlash(m.Files[0].Path)))
 		}, true, "missing"},
+		"missing, with its holder away": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) {
+			m.Files[0].Path, m.Files[0].Worker = "test/000000000003/r0c0.g77.ckpt", "gone"
+		}, false, "worker gone, which wrote it, is away"},
 		"missing at its holder": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) {
 			m.Files[0].Path = "test/000000000003/r0c0.g77.ckpt"
 			m.Files[0].Worker, m.Files[0].Address = "a", a.address

@@ -167,8 +167,9 @@ func (c *Control) workerPB(view fsm.View, id string) *clusterpb.Worker {
 	r := w.Registered
 	out := &clusterpb.Worker{Id: id, Name: r.Name, Host: r.Host, Machine: r.Machine, Address: r.Address,
 		Checkpoints: r.Checkpoints, State: "silent", Draining: w.Draining, Drained: c.drained(view, id),
-		Device: &clusterpb.Device{Name: r.Device.Name, Model: r.Device.Model, Numerics: r.Device.Numerics,
-			MemoryBytes: r.Device.MemoryBytes, DirectNumerics: r.Device.DirectNumerics, Threads: r.Device.Threads}}
+		Device: &clusterpb.Device{Name: r.Device.Name, Model: r.Device.Model,
+			Numerics: r.Device.Numerics, MemoryBytes: r.Device.MemoryBytes, DirectNumerics: r.Device.DirectNumerics,
+			Threads: r.Device.Threads}}
 	switch session := c.sessions[id]; {
 	case session != nil:
 		out.State = "connected"

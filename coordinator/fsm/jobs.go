@@ -122,9 +122,9 @@ func checkMemory(j *commandpb.JobRecord, c *commandpb.AssignJob) error {
 	if !c.FromMemory {
 		return nil
 	}
-	newest := uint64(0)
-	if good := Usable(j); len(good) > 0 {
-		newest = good[len(good)-1].Step
+	behind := uint64(0) // a newer checkpoint may be there, with workers that are not
+	if c.HasRestore {
+		behind = c.RestoreStep
 	}
 	switch {
 	case j.State != Recovering:
@@ -132,9 +132,9 @@ func checkMemory(j *commandpb.JobRecord, c *commandpb.AssignJob) error {
 	case j.AvoidMemory:
 		return fmt.Errorf("job %s: generation %d could not go on from memory, %d tries it again: %w", c.Job, j.Generation,
 			c.Generation, ErrInvalid)
-	case c.MemoryStep == 0 || c.MemoryStep < newest || c.MemoryStep > j.Submitted.Steps:
+	case c.MemoryStep == 0 || c.MemoryStep < behind || c.MemoryStep > j.Submitted.Steps:
 		return fmt.Errorf("job %s: from step %d in memory, with a checkpoint of step %d, of %d steps: %w", c.Job,
-			c.MemoryStep, newest, j.Submitted.Steps, ErrInvalid)
+			c.MemoryStep, behind, j.Submitted.Steps, ErrInvalid)
 	}
 	return nil
 }

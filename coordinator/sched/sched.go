@@ -22,6 +22,7 @@ type Rules struct {
 	// The same for a job that recovers: whoever restarts what died does so at once, and training stands still.
 	Regroup time.Duration
 	Ask     time.Duration // how long a worker may take to say what its host holds of a job that recovers
+	Files   time.Duration // how long to wait for workers that have the newest checkpoint's files, before an older one
 	// How long a worker must have been there, and a job have run, before cells that share a worker move to that one; 0:
 	// they never do.
 	Spread time.Duration
@@ -29,8 +30,7 @@ type Rules struct {
 
 // DefaultRules suit machines on one network.
 var DefaultRules = Rules{Lease: 3 * time.Second, Grace: time.Second, Settle: 2 * time.Second,
-	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second,
-	Spread: 10 * time.Second}
+	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second, Files: 30 * time.Second, Spread: 10 * time.Second}
 
 // Liveness is what the leader knows of a worker's session.
 type Liveness struct {
@@ -231,8 +231,11 @@ func (p *pool) place(j *commandpb.JobRecord, d *Decision) (*Assign, string) {
 		return nil, waits
 	}
 	a := &Assign{Job: j.Submitted.Job, Generation: j.Generation + 1, Numerics: numerics}
-	a.Restore, a.HasRestore = restore(j)
-	used, memory := remember(in, j, workers, numerics, a)
+	used, memory, waits := p.goOn(j, workers, a, d)
+	if waits != "" {
+		p.take(workers)
+		return nil, waits
+	}
 	a.Reason = count(cells, "cell") + " on " + count(len(used), "worker") + memory
 	p.take(used)
 	return a, ""
@@ -338,14 +341,4 @@ func spread(j *commandpb.JobRecord, workers []*candidate, fits [][]int) (out []*
 		put(i, best)
 	}
 	return out, used
-}
-
-// restore is the step to go on from: the start if an operator wants that, else the newest good checkpoint, which is the
-// one an operator named unless that has turned out bad since: resuming forgets what came after it.
-func restore(j *commandpb.JobRecord) (uint64, bool) {
-	good := fsm.Usable(j)
-	if len(good) == 0 || (j.HasResumeStep && j.ResumeStep == 0) {
-		return 0, false
-	}
-	return good[len(good)-1].Step, true
 }

@@ -25,7 +25,8 @@ inline void philox(uint32_t c[4], uint32_t k0, uint32_t k1) {
 }
 
 // exponential and logarithm in double, from +, *, / alone, so that no library's version reaches the bits. Relative
-// error below 1e-15 for arguments in (-700, 0], and for those in [1, 2^52].
+// error below 1e-15 for arguments in (-700, 0], and for those in [1, 2^52]. What is no number stays none, so that the
+// guard against a diverged step sees it in the loss.
 double exponential(double x) {
   if (x < -700) return 0;
   double k = std::nearbyint(x * 1.4426950408889634);
@@ -39,6 +40,7 @@ double exponential(double x) {
 }
 
 double logarithm(double x) {
+  if (!(x <= 0x1p1023)) return x;
   uint64_t bits;
   memcpy(&bits, &x, 8);
   int64_t e = (int64_t)(bits >> 52) - 1023;

@@ -3,10 +3,7 @@
 package cuda
 
 import (
-	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -91,40 +88,20 @@ var productBugs = []bug{
 		bad: "y * again.column + x", ops: "conv"},
 }
 
-// TestPlantedProductBugs plants mistakes in the kernels of products. It takes minutes: it is run on demand, by naming
-// it with -run and setting COLONNADE_PLANTED_PRODUCTS, and prints what found each.
+// TestPlantedProductBugs plants mistakes in the kernels of products and says what found each.
 func TestPlantedProductBugs(t *testing.T) {
-	if os.Getenv("COLONNADE_PLANTED_PRODUCTS") == "" {
-		t.Skipf("set COLONNADE_PLANTED_PRODUCTS=1 to have each of %d bugs compiled and hunted", len(productBugs))
-	}
+	plantable(t, productBugs, "kernels")
 	if _, err := exec.LookPath("clang++-19"); err != nil {
 		t.Skip("wants clang 19 to compile kernels")
 	}
-	for _, b := range productBugs {
+	for _, b := range sample(t, productBugs, 12) {
 		t.Run(b.what, func(t *testing.T) {
-			how := b.huntExactly(t, b.compileProducts(t))
+			how := b.huntExactly(t, b.compile(t, `(elementwise|input|maps|softmax)`))
 			if how == "" || strings.Contains(how, "the kernels have no") { // that would be no finding
 				t.Errorf("%s: %q instead of %q goes unseen (%s)", b.file, b.bad, b.is, how)
 			}
 			t.Logf("%s, %s: %s", b.file, b.what, how)
 		})
-	}
-}
-
-// TestPlantedProductBugsArePlantable wants each bug's place to be in its file once, so that the list keeps up with the
-// kernels even where nobody runs it.
-func TestPlantedProductBugsArePlantable(t *testing.T) {
-	for _, b := range productBugs {
-		text, err := os.ReadFile(filepath.Join("kernels", b.file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := strings.Count(string(text), b.is); n != 1 {
-			t.Errorf("%s: %q is %d times in %s, want it there once", b.what, b.is, n, b.file)
-		}
-		if !strings.Contains("conv,dense", b.ops) {
-			t.Errorf("%s: no op %s", b.what, b.ops)
-		}
 	}
 }
 
@@ -135,38 +112,4 @@ const exactVariable = "COLONNADE_CUDA_TEST_EXACT"
 func (b bug) huntExactly(t *testing.T, ptx string) string {
 	t.Setenv(exactVariable, "1")
 	return b.hunt(t, ptx)
-}
-
-// compileProducts makes PTX of the kernels of products alone, with the bug in them.
-func (b bug) compileProducts(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	sources, err := filepath.Glob("kernels/*.[ch]*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range sources {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := filepath.Base(path)
-		if name == b.file {
-			text = []byte(strings.Replace(string(text), b.is, b.bad, 1))
-		}
-		if name == "kernels.cu" {
-			text = regexp.MustCompile(`#include "(elementwise|input|maps|softmax)\.cu"\n`).ReplaceAll(text, nil)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out := filepath.Join(dir, "bug.ptx")
-	cmd := exec.CommandContext(t.Context(), "clang++-19", "-x", "cuda", "--cuda-device-only", "-nocudainc", "-nocudalib",
-		"--cuda-gpu-arch=sm_70", "--cuda-feature=+ptx63", "-std=c++17", "-O3", "-ffp-contract=off", "-w", "-I"+dir, "-S",
-		filepath.Join(dir, "kernels.cu"), "-o", out)
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	return out
 }

@@ -6,6 +6,7 @@ var (
 	Together  = together
 	Ownership = ownership
 	Refusals  = refusals
+	NoNumbers = noNumbers
 
 	NewSeparate = newSeparate
 )

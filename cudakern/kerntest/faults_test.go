@@ -269,6 +269,23 @@ func (s softmaxThat) Forward(st cudakern.Stream, logits, labels cudakern.Buffer,
 	return s.Softmax.Forward(st, logits, labels, valid, loss, rank, ties)
 }
 
+// softmaxFinite has a loss for everything.
+type softmaxFinite struct {
+	cudakern.Softmax
+	dev cudakern.Device
+}
+
+func (s softmaxFinite) Forward(st cudakern.Stream, logits, labels cudakern.Buffer, valid int, loss, rank,
+	ties cudakern.Buffer) error {
+	err := s.Softmax.Forward(st, logits, labels, valid, loss, rank, ties)
+	return errors.Join(err, poke(s.dev, st, loss, func(v float32) float32 {
+		if v != v {
+			return 710.188
+		}
+		return v
+	}))
+}
+
 type softmaxOfAll struct {
 	cudakern.Softmax
 	n int
@@ -640,6 +657,12 @@ func TestTheRestFindsFaults(t *testing.T) {
 		"streams meet":    func(r testing.TB) { kerntest.Together(r, shared{ref.New(), new(atomic.Int64)}) },
 		"closes in use":   func(r testing.TB) { kerntest.Ownership(r, open(closeless{ref.New()})) },
 		"takes any shape": func(r testing.TB) { kerntest.Refusals(r, trusting{ref.New()}) },
+		"finite": func(r testing.TB) {
+			d := ref.New()
+			kerntest.NoNumbers(r, faulty{Device: d, softmax: func(s cudakern.Softmax) cudakern.Softmax {
+				return softmaxFinite{s, d}
+			}})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &recorder{TB: t}

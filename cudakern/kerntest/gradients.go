@@ -74,6 +74,16 @@ func (s *session) buffer(shape cudakern.Shape, l cudakern.Layout, v []float32) c
 	return b
 }
 
+func (s *session) bytes(n int, v []byte) cudakern.Buffer {
+	b, err := s.dev.AllocBytes(n)
+	s.must(err)
+	s.own = append(s.own, b)
+	if v != nil {
+		s.must(s.dev.CopyIn(s.st, b, v))
+	}
+	return b
+}
+
 func (s *session) values(b cudakern.Buffer) []float32 {
 	out := make([]float32, b.Shape().Len())
 	s.must(s.dev.Download(s.st, out, b))
@@ -266,16 +276,7 @@ func softmaxSlope(t testing.TB, dev cudakern.Device) slope {
 			p, err := dev.NewSoftmax(d)
 			s.must(err)
 			defer p.Close()
-			bytes := func(n int, v []byte) cudakern.Buffer {
-				b, err := dev.AllocBytes(n)
-				s.must(err)
-				s.own = append(s.own, b)
-				if v != nil {
-					s.must(dev.CopyIn(s.st, b, v))
-				}
-				return b
-			}
-			logits, labels := s.buffer(shape, cudakern.Plain, x), bytes(4*d.N, int32s(0, 5, 2, 2))
+			logits, labels := s.buffer(shape, cudakern.Plain, x), s.bytes(4*d.N, int32s(0, 5, 2, 2))
 			if dy != nil {
 				dl := s.buffer(shape, cudakern.Plain, nil)
 				s.must(p.Backward(s.st, logits, labels, d.N, dl))
@@ -286,7 +287,8 @@ func softmaxSlope(t testing.TB, dev cudakern.Device) slope {
 				return g
 			}
 			loss := s.buffer(cudakern.Shape{d.N}, cudakern.Plain, nil)
-			s.must(p.Forward(s.st, logits, labels, d.N, loss, bytes(4*d.N, nil), bytes(4*d.N, nil)))
+			s.must(p.Forward(s.st, logits, labels, d.N, loss, s.bytes(4*d.N, nil),
+				s.bytes(4*d.N, nil)))
 			sum := float32(0)
 			for _, l := range s.values(loss) {
 				sum += l / float32(d.N)

@@ -28,10 +28,10 @@ func samples() map[string]proto.Message {
 	submit := &SubmitJob{Job: "job", Spec: []byte("name: job\n"), Steps: 4690, Replicas: 2, Columns: 4, Keep: 3}
 	register2 := proto.CloneOf(register)
 	register2.Device.DirectNumerics, register2.Device.Threads = "cpu/1/direct", 48
-	register3 := proto.CloneOf(register2)
-	register3.Working = true
 	registerBuddy := proto.CloneOf(register2)
 	registerBuddy.Machine = "boot-1"
+	register3 := proto.CloneOf(register2)
+	register3.Working = true
 	submit2 := proto.CloneOf(submit)
 	submit2.Direct = true
 	submit3 := proto.CloneOf(submit2)

@@ -263,8 +263,8 @@ func (c *Client) Drop(ctx context.Context, address string, key arena.Key, genera
 }
 
 // Get fetches what the worker at address holds of a cell after a step into dst, which has the key's size. What arrives
-// is checked; dst holds nothing of use after an error.
-func (c *Client) Get(ctx context.Context, address string, key arena.Key, step uint64, dst []byte) error {
+// is checked; dst holds nothing of use after an error. What generations before since have left is not taken.
+func (c *Client) Get(ctx context.Context, address string, key arena.Key, step, since uint64, dst []byte) error {
 	err := c.call(ctx, address, func(ctx context.Context, to exchangepb.CopiesClient, heard func()) error {
 		stream, err := to.Get(ctx, &exchangepb.CopyRequest{Cluster: key.Cluster, Job: key.Job,
 			Replica: int32(key.Replica), Column: int32(key.Column), Step: step})
@@ -281,6 +281,9 @@ func (c *Client) Get(ctx context.Context, address string, key arena.Key, step ui
 		}
 		if diff := key.Differs(&theirs); diff != "" || first.Header.Step != step {
 			return fmt.Errorf("%w: %s", ErrCorrupt, diff)
+		}
+		if first.Header.Generation < since {
+			return fmt.Errorf("%w but of generation %d, which was given up", ErrNone, first.Header.Generation)
 		}
 		at := uint64(0)
 		for {

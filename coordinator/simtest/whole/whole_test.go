@@ -245,9 +245,9 @@ func (w *trainer) Dropped([]*clusterpb.Manifest)  {}
 func (w *trainer) Welcomed(string)                {}
 func (w *trainer) Ask(*clusterpb.Ask)             {}
 func (w *trainer) Forget(*clusterpb.Forget)       {}
+func (w *trainer) Buddies(*clusterpb.Buddies)     {}
 func (w *trainer) Drain(*clusterpb.Drain)         {}
 func (w *trainer) Warm(*clusterpb.Warm)           {}
-func (w *trainer) Buddies(*clusterpb.Buddies)     {}
 
 // train takes a step now and then, until ctx ends.
 func (w *trainer) train(ctx context.Context) {
