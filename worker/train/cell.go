@@ -161,6 +161,9 @@ func (c *Cell) enter(what string) { c.status.enter(what, "", c.now(), 0) }
 // Status says how far the cell is.
 func (c *Cell) Status() Status { return c.status.read(c.now()) }
 
+// Loss is the mean loss over the whole batch of the last finished step; 0 before the first.
+func (c *Cell) Loss() float64 { return c.status.loss() }
+
 // CellError says which cell's run failed, and how far it had come.
 type CellError struct {
 	Cell exchange.Cell
