@@ -178,7 +178,7 @@ func (r *benchRig) measure(ctx context.Context, clock func() func() time.Time, s
 		running.Go(func() error {
 			err := built[i].Measure(ctx, steps, func(s train.StepTimes) error {
 				c.steps = append(c.steps, s)
-				c.losses = append(c.losses, built[i].Status().Loss)
+				c.losses = append(c.losses, built[i].Loss())
 				return r.pace.step(s.Ended.Sub(s.Began), len(c.steps) == steps)
 			})
 			if err == nil && r.digests {
