@@ -352,6 +352,9 @@ func TestSleeperKeepsItsLanding(t *testing.T) {
 	}
 	err := trade(deviceEnd(m, Cell{}), 0, 1<<62, nil)
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("silent for %v", peerSilence)) {
+		if d.kept() == 0 {
+			t.Log("the sleeper did not sleep, but says: ", sleeper.line(t))
+		}
 		t.Fatalf("the sleeper: %v", err)
 	}
 	m.Abort("peer lost")
