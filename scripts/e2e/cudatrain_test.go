@@ -146,7 +146,8 @@ func (c *cluster) takes(want string) {
 				c.t.Fatalf("cell %v sends over %s, want %s", cell.Cell, cell.Carrier, want)
 			}
 		}
-		return len(j.Cells) > 0 && !slices.ContainsFunc(j.Cells, func(s *clusterpb.CellStatus) bool { return s.Carrier == "" })
+		missing := func(s *clusterpb.CellStatus) bool { return s.Carrier == "" }
+		return len(j.Cells) > 0 && !slices.ContainsFunc(j.Cells, missing)
 	})
 }
 

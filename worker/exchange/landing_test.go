@@ -29,9 +29,12 @@ type memory struct {
 
 	mu    sync.Mutex
 	made  int
+	back  chan struct{} // a token after a landing is given back
 	spare []string
 	lent  int
 }
+
+func newMemory(dir string) *memory { return &memory{dir: dir, back: make(chan struct{}, 1)} }
 
 func (d *memory) NewLanding(n int) (cudakern.Landing, error) {
 	d.mu.Lock()
@@ -55,6 +58,10 @@ func (d *memory) NewLanding(n int) (cudakern.Landing, error) {
 		defer d.mu.Unlock()
 		d.lent--
 		d.spare = append(d.spare, path)
+		select {
+		case d.back <- struct{}{}:
+		default: // the one before has not been seen yet
+		}
 	})
 }
 
@@ -186,7 +193,7 @@ func TestLandingCarriesMaps(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			d := &memory{dir: t.TempDir()}
+			d := newMemory(t.TempDir())
 			ex, members := joinAll(t, ctx, at, Config{}, func(_ int, g *Group) {
 				devices(g, d)
 				g.Carrier = CarrierPeer
@@ -234,8 +241,11 @@ func TestLandingCarriesMaps(t *testing.T) {
 // returned waits until all landings have been given back.
 func returned(t *testing.T, d *memory) {
 	t.Helper()
-	for until := time.Now().Add(30 * time.Second); d.kept() > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(until) {
+	late := time.After(30 * time.Second)
+	for d.kept() > 0 {
+		select {
+		case <-d.back:
+		case <-late:
 			t.Fatalf("%d landings are not given back", d.kept())
 		}
 	}
@@ -268,7 +278,8 @@ func TestNoLanding(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			d := &memory{dir: t.TempDir(), deaf: deaf}
+			d := newMemory(t.TempDir())
+			d.deaf = deaf
 			change := func(w int, g *Group) {
 				devices(g, d)
 				if c.change != nil {
@@ -343,7 +354,7 @@ func refused(t *testing.T, ctx context.Context, at []int, change func(int, *Grou
 // one is dead.
 func TestSleeperKeepsItsLanding(t *testing.T) {
 	dir := t.TempDir()
-	d := &memory{dir: dir}
+	d := newMemory(dir)
 	n := startNode(t, "parent", Config{Silence: peerSilence, Rings: []string{dir}})
 	sleeper := startChild(t, dir, deviceVariable+"=sleep")
 	m := sleeper.join(t, n, 1, d)

@@ -13,8 +13,8 @@ const localMessages = 16
 
 // localLink hands messages to another cell of the same worker. A receiver that waits gets the sender's bytes straight
 // into its own memory. Else they are copied once more, because they are the sender's again when send returns: to wait
-// for the receiver instead would have two cells that send to each other wait for ever. Between devices that can, buffers
-// go by way of two slots of the receiver's device.
+// for the receiver instead would have two cells that send to each other wait for ever. Between devices that can,
+// buffers go by way of two slots of the receiver's device.
 type localLink struct {
 	m    *Membership
 	from Cell

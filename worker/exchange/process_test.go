@@ -48,7 +48,7 @@ func peerProcess() int {
 		}
 		g.Peers = []Peer{peer}
 		if os.Getenv(deviceVariable) != "" {
-			d := &memory{dir: os.Getenv(peerVariable)}
+			d := newMemory(os.Getenv(peerVariable))
 			g.Carrier = CarrierPeer
 			devices(&g, d)
 			g.Largest = tradeBytes

@@ -79,7 +79,7 @@ func (c carrier) join(t *testing.T, ctx context.Context, cells int, cfg Config) 
 	dir := t.TempDir()
 	ex, members := joinAll(t, ctx, c.at(cells), cfg, func(_ int, g *Group) {
 		if g.Carrier = c.force; c.devices {
-			devices(g, &memory{dir: dir})
+			devices(g, newMemory(dir))
 		}
 	})
 	for i := range ex {
