@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"colonnade/coordinator/raftnode"
+	"colonnade/coordinator/sched"
 )
 
 // cli is the command line.
@@ -22,6 +23,7 @@ type cli struct {
 	Start      startCmd      `cmd:"" help:"Run a coordinator until stopped."`
 	Status     statusCmd     `cmd:"" help:"Show the cluster: workers, jobs, last events."`
 	Member     memberCmd     `cmd:"" help:"List, add and remove coordinators."`
+	Worker     workerCmd     `cmd:"" help:"List and drain workers."`
 	Backup     backupCmd     `cmd:"" help:"Write the cluster's state into a file, while it runs."`
 	Plan       planCmd       `cmd:"" help:"Draw who computes, owns, sends and receives what when a network is split into columns."`
 	Job        jobCmd        `cmd:"" help:"Submit, list, show, watch, stop and resume jobs."`
@@ -59,7 +61,8 @@ func run(args []string, con console) int {
 		kong.Vars{"address": defaultAddress, "workers": strconv.Itoa(defaultWorkers),
 			"threads": strconv.Itoa(defaultThreads()), "election": raftnode.DefaultElection.String(),
 			"snapshotEntries": strconv.Itoa(raftnode.DefaultSnapshotEntries),
-			"snapshotEvery":   raftnode.DefaultSnapshotEvery.String(), "trailing": strconv.Itoa(raftnode.DefaultTrailing)},
+			"snapshotEvery":   raftnode.DefaultSnapshotEvery.String(), "trailing": strconv.Itoa(raftnode.DefaultTrailing),
+			"spreadAfter": sched.DefaultRules.Spread.String(), "hangGrace": sched.DefaultPatience.Grace.String()},
 		kong.Exit(func(code int) { exited = code }),
 		kong.Description("Assigns columns of networks to workers and keeps the truth about what is committed."))
 	if err != nil {

@@ -32,6 +32,8 @@ type nodeConfig struct {
 	join      []string // coordinators of the cluster to join; nil: a new directory is a cluster of its own
 	cluster   string   // id of the only cluster to join; empty: any
 	raft      raftnode.Config
+	patience  sched.Patience // zero: as usual
+	rules     sched.Rules    // zero: as usual
 }
 
 // node is a coordinator node: raft and its state, the leader's loop, and the ways in.
@@ -57,7 +59,10 @@ func newNode(cfg nodeConfig) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := control.New(control.Config{Node: r, Rules: sched.DefaultRules, Now: time.Now, Log: cfg.log,
+	if cfg.rules == (sched.Rules{}) {
+		cfg.rules = sched.DefaultRules
+	}
+	c := control.New(control.Config{Node: r, Rules: cfg.rules, Patience: cfg.patience, Now: time.Now, Log: cfg.log,
 		Cluster: r.Cluster()})
 	n := &node{cfg: cfg, port: p, raft: r, control: c,
 		service: &rpc.Server{Control: c, Node: r, Version: version(), Log: cfg.log}}

@@ -59,11 +59,14 @@ func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
 		if n := k.Device.GetThreads(); n > 0 {
 			threads = strconv.Itoa(int(n))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Id, k.Name, k.State, cellsOf(k), k.Address, threads,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Id, k.Name, stateOf(k), cellsOf(k), k.Address, threads,
 			k.Device.GetModel())
 	}
 	if len(s.Workers) == 0 {
 		fmt.Fprintln(w, "none; start one with: worker run --coordinator ADDR --data DIR")
+	}
+	if err := showNotes(w, s.Workers); err != nil {
+		return err
 	}
 	fmt.Fprintln(w, "\nJOB\tSTATE\tSTEP\tCHECKPOINT\tREASON")
 	for _, j := range s.Jobs {

@@ -14,6 +14,7 @@ import (
 
 	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/raftnode"
+	"colonnade/coordinator/sched"
 )
 
 // startCmd is `coordinator start`.
@@ -31,6 +32,8 @@ type startCmd struct {
 	ElectionTimeout  time.Duration `default:"${election}" help:"How long a leader may be silent before the others elect the next; the same on all coordinators. Raise it where disks or networks are slow."`
 	SnapshotEntries  uint64        `default:"${snapshotEntries}" placeholder:"N" help:"New log entries after which the log is compacted into a snapshot."`
 	SnapshotInterval time.Duration `default:"${snapshotEvery}" help:"How often to see whether there are so many."`
+	HangGrace        time.Duration `default:"${hangGrace}" help:"How long a worker may be stuck in one phase of a step, or cells wait for each other, before its cells go to others. It is named at once. One that is silent is replaced when its lease of 3 s is over."`
+	SpreadAfter      time.Duration `default:"${spreadAfter}" help:"How long a worker must have been there, and a job have run, before cells that share a worker move to the one that is free, at a step boundary; 0: never."`
 	TrailingEntries  uint64        `default:"${trailing}" placeholder:"N" help:"Log entries kept behind a snapshot, for coordinators that lag."`
 }
 
@@ -55,6 +58,10 @@ func (c *startCmd) Run(con console) error {
 	cfg := nodeConfig{directory: c.Data, log: log, address: c.Advertise, join: c.Join, cluster: c.Cluster,
 		raft: raftnode.Config{Election: c.ElectionTimeout, SnapshotEntries: c.SnapshotEntries,
 			SnapshotEvery: c.SnapshotInterval, Trailing: c.TrailingEntries}}
+	cfg.patience = sched.DefaultPatience
+	cfg.patience.Grace = c.HangGrace
+	cfg.rules = sched.DefaultRules
+	cfg.rules.Spread = c.SpreadAfter
 	var err error
 	if cfg.listener, err = listen("--listen", c.Listen, c.Insecure); err != nil {
 		return err
@@ -113,6 +120,10 @@ func (c *startCmd) check() error {
 		return usagef("--snapshot-entries %d; give 1 or more", c.SnapshotEntries)
 	case c.SnapshotInterval < leastSnapshot:
 		return usagef("--snapshot-interval %v; give %v or more", c.SnapshotInterval, leastSnapshot)
+	case c.HangGrace <= 0:
+		return usagef("--hang-grace %v; give more than 0", c.HangGrace)
+	case c.SpreadAfter < 0:
+		return usagef("--spread-after %v; give more than 0, or 0 for never", c.SpreadAfter)
 	case c.TrailingEntries < 1:
 		return usagef("--trailing-entries 0; give 1 or more")
 	}

@@ -149,9 +149,10 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		id := cellOf(pc)
 		run.enter(phaseBuild)
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
+			Copy:   h.copyOf(run, id, memory),
 			Device: devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
 			Directory: h.root, Now: time.Now, Log: h.log,
-			Memory: h.memoryOf(a, j, plan, id, devices.numerics(), memory),
+			Memory: h.memoryOf(ctx, run, a, j, plan, id, devices.numerics(), memory),
 			Report: func(e train.Event) { h.report(h.eventReport(run, devices.numerics(), steps, e)) }})
 		if err != nil {
 			if err = fmt.Errorf("build: %w", err); errors.Is(err, cudakern.ErrUnsupported) {
@@ -233,12 +234,20 @@ func unusable(err error) bool {
 	return false
 }
 
+// errAway says that a checkpoint file lies with a worker that is not there: nothing is wrong with it.
+var errAway = errors.New("checkpoint file cannot be had now")
+
 // load restores a cell from a checkpoint file. The file lies here, or the worker that wrote it hands it over; so it
 // does when the copy that lies here is damaged.
 func (h *host) load(ctx context.Context, f *clusterpb.CheckpointFile, c *train.Cell, want checkpoint.Want) error {
 	path := filepath.Join(h.root, filepath.FromSlash(f.Path))
 	elsewhere := f.Address != "" && f.Worker != h.worker
-	if _, err := os.Stat(path); err == nil || !elsewhere {
+	_, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) && f.Worker != h.worker && f.Address == "" {
+		return fmt.Errorf("%w: %s is not in %s, and worker %s, which wrote it, is away; start that one again", errAway,
+			f.Path, h.root, f.Worker)
+	}
+	if err == nil || !elsewhere {
 		err = c.Restore(ctx, path, want)
 		if err == nil || !elsewhere || !unusable(err) || ctx.Err() != nil {
 			return err

@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"colonnade/checkpoint"
 	"colonnade/cudakern"
 	"colonnade/proto/clusterpb"
 	"colonnade/worker/arena"
+	"colonnade/worker/buddy"
 	"colonnade/worker/exchange"
 	"colonnade/worker/session"
 	"colonnade/worker/train"
@@ -41,6 +43,8 @@ type host struct {
 	lost    func(error) // ends the worker, whose device has died
 	answer  func(*clusterpb.Holdings)
 	arenas  *arena.Store // nil: states lie in the devices' own memory
+	copies  *buddy.Store // of cells' states, this worker's and others'
+	buddies *buddy.Client
 
 	mu     sync.Mutex
 	runs   map[string]*assignment // by job: the newest generation given to us
@@ -48,6 +52,7 @@ type host struct {
 	closed bool                   // nothing is begun any more
 	tasks  sync.WaitGroup
 
+	warm     *warming        // what a spare is ready for; nil: nothing
 	cluster  string          // id of the one this worker is in
 	finished map[string]bool // jobs whose cells here have come to their end
 }
@@ -64,10 +69,13 @@ type assignment struct {
 
 	mu     sync.Mutex
 	phase  string                        // what it does until its cells run
+	since  time.Time                     // since when
 	cells  map[exchange.Cell]*train.Cell // once built
 	links  map[exchange.Cell]string      // over which carriers they send
 	memory map[exchange.Cell]string      // where their states lie
 	stop   bool                          // asked for before they were
+
+	buddies []*clusterpb.Buddy // who keeps copies of its cells' states, the first that can
 }
 
 // Phases of an assignment before its cells run.
@@ -82,7 +90,7 @@ const (
 
 func (a *assignment) enter(phase string) {
 	a.mu.Lock()
-	a.phase = phase
+	a.phase, a.since = phase, time.Now()
 	a.mu.Unlock()
 }
 
@@ -98,7 +106,7 @@ func (h *host) Assign(a *clusterpb.Assign) {
 	}
 	ctx, cancel := context.WithCancelCause(h.ctx)
 	run := &assignment{job: a.Job, generation: a.Generation, local: a.Cells, cancel: cancel,
-		quiet: make(chan struct{}), done: make(chan struct{}), phase: phaseReplace}
+		quiet: make(chan struct{}), done: make(chan struct{}), phase: phaseReplace, since: time.Now()}
 	switch {
 	case a.FromMemory:
 		run.from = a.MemoryStep
@@ -106,12 +114,21 @@ func (h *host) Assign(a *clusterpb.Assign) {
 		run.from = a.Restore[0].Step
 	}
 	h.runs[a.Job] = run
+	h.copies.Fence(h.cluster, a.Job, a.Generation)
+	delete(h.finished, a.Job) // an earlier generation's cells had stopped
+	warm := h.warm
+	h.warm = nil
 	h.tasks.Go(func() {
 		defer close(run.done)
 		defer cancel(nil)
 		if old != nil {
 			old.cancel(errSuperseded)
 			<-old.done
+		}
+		defer h.cool(warm) // what it has mapped stays so until this has its own
+		if warm != nil {
+			warm.cancel()
+			<-warm.done
 		}
 		finished := h.run(ctx, run, a)
 		h.mu.Lock()
@@ -212,18 +229,25 @@ func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
 	var out []*clusterpb.CellStatus
 	for id, c := range run.cells {
 		s := c.Status()
-		out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: cellPB(id),
+		p := &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: cellPB(id),
 			Step: s.Step, Phase: s.Phase, ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss,
-			PhaseSeconds: s.PhaseSeconds, Carrier: run.links[id], Memory: run.memory[id]})
+			PhaseSeconds: s.PhaseSeconds, Carrier: run.links[id], Memory: run.memory[id], Kind: string(s.Kind),
+			InPhaseSeconds: s.InPhase.Seconds(), UsualSeconds: s.Usual.Seconds(), BusySeconds: s.BusySeconds}
+		for _, other := range s.WaitsFor {
+			p.WaitsFor = append(p.WaitsFor, cellPB(other))
+		}
+		out = append(out, p)
 	}
 	if len(out) > 0 {
 		return out
 	}
 	phase := run.phase
+	var waits []*clusterpb.Cell
 	if phase == phaseJoin {
 		var missing []string
 		for _, p := range h.mesh.Waiting(run.job, run.generation) {
 			missing = append(missing, fmt.Sprintf("cell %s on worker %s", p.Cell, p.Worker))
+			waits = append(waits, cellPB(p.Cell))
 		}
 		if len(missing) > 0 {
 			phase = "wait for " + strings.Join(missing, ", ")
@@ -231,7 +255,7 @@ func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
 	}
 	for _, c := range run.local {
 		out = append(out, &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: c, Step: run.from,
-			Phase: phase})
+			Phase: phase, InPhaseSeconds: time.Since(run.since).Seconds(), WaitsFor: waits})
 	}
 	return out
 }
@@ -240,7 +264,10 @@ func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
 func (h *host) wait() {
 	h.mu.Lock()
 	h.closed = true
+	warm := h.warm
+	h.warm = nil
 	h.mu.Unlock()
+	h.cool(warm)
 	h.tasks.Wait()
 }
 

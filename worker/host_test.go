@@ -27,6 +27,7 @@ import (
 	"colonnade/shard"
 	"colonnade/shard/job"
 	"colonnade/shard/pack"
+	"colonnade/worker/buddy"
 	"colonnade/worker/data"
 	"colonnade/worker/exchange"
 )
@@ -168,8 +169,8 @@ func startHost(t *testing.T, id string) *testHost {
 	}
 	h.host = &host{open: open, threads: 1, mesh: mesh, root: root, packs: t.TempDir(), worker: id,
 		address: l.Addr().String(), log: log, runs: map[string]*assignment{}, ended: map[string]uint64{},
-		finished: map[string]bool{},
-		report:   func(r *clusterpb.Report) { h.reports <- r }}
+		finished: map[string]bool{}, copies: buddy.New(nil), buddies: buddy.NewClient(),
+		report: func(r *clusterpb.Report) { h.reports <- r }}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(h.served)
@@ -183,6 +184,7 @@ func startHost(t *testing.T, id string) *testHost {
 		h.server.Stop()
 		<-h.served
 		mesh.Close()
+		h.buddies.Close()
 		for _, d := range h.opened() {
 			if !d.closed.Load() || d.Live() != 0 {
 				t.Errorf("worker %s: a device with %d things alive, closed: %v", id, d.Live(), d.closed.Load())
@@ -605,6 +607,9 @@ func TestWhichFilesAreBad(t *testing.T) {
 		"missing": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) {
 			os.Remove(filepath.Join(h.root, filepath.FromSlash(m.Files[0].Path)))
 		}, true, "missing"},
+		"missing, with its holder away": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) {
+			m.Files[0].Path, m.Files[0].Worker = "test/000000000003/r0c0.g77.ckpt", "gone"
+		}, false, "worker gone, which wrote it, is away"},
 		"missing at its holder": {func(t *testing.T, m *clusterpb.Manifest, h *testHost) {
 			m.Files[0].Path = "test/000000000003/r0c0.g77.ckpt"
 			m.Files[0].Worker, m.Files[0].Address = "a", a.address

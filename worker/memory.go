@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"math"
@@ -27,8 +28,8 @@ type cellMemory map[exchange.Cell]*arena.Arena
 
 // memoryOf is how a cell finds memory for its state: what an earlier generation has left, if the assignment goes on
 // from that, else memory that is empty.
-func (h *host) memoryOf(a *clusterpb.Assign, j *job.Job, plan *shard.Plan, id exchange.Cell, numerics string,
-	all cellMemory) func(train.MemoryLayout) (train.Memory, error) {
+func (h *host) memoryOf(ctx context.Context, run *assignment, a *clusterpb.Assign, j *job.Job, plan *shard.Plan, id exchange.Cell,
+	numerics string, all cellMemory) func(train.MemoryLayout) (train.Memory, error) {
 	if h.arenas == nil {
 		return nil
 	}
@@ -42,8 +43,8 @@ func (h *host) memoryOf(a *clusterpb.Assign, j *job.Job, plan *shard.Plan, id ex
 		var m *arena.Arena
 		var err error
 		if a.FromMemory {
-			if m, err = h.arenas.Adopt(key, a.Generation, a.MemoryStep); err != nil {
-				return nil, memoryError{err}
+			if m, err = h.recall(ctx, run, a, key); err != nil {
+				return nil, err
 			}
 		} else if m, err = h.arenas.Make(key, a.Generation); err != nil {
 			return nil, err
@@ -104,6 +105,7 @@ func (h *host) Welcomed(cluster string) {
 		for _, path := range h.arenas.Sweep(cluster) {
 			h.log.Info("removed memory that nobody can use", "path", path)
 		}
+		h.copies.Sweep(cluster)
 		if held := h.held(cluster, ""); len(held) > 0 {
 			h.answer(&clusterpb.Holdings{Held: held})
 		}
@@ -116,7 +118,7 @@ func (h *host) held(cluster, job string) (out []*clusterpb.Held) {
 		out = append(out, &clusterpb.Held{Job: x.Job, Generation: x.Generation, Steps: x.Steps, Numerics: x.Numerics,
 			Memory: string(x.Kind), Cell: &clusterpb.Cell{Replica: int32(x.Replica), Column: int32(x.Column)}})
 	}
-	return out
+	return append(out, h.copiesHeld(cluster, job)...)
 }
 
 // Ask ends what runs of a generation, since its steps must not go on when others go back to them, and says then what
@@ -138,6 +140,8 @@ func (h *host) Ask(a *clusterpb.Ask) {
 		if run != nil {
 			<-run.quiet
 		}
+		// What comes late of that generation, or has others dropped for it, does not change the answer any more.
+		h.copies.Fence(cluster, a.Job, a.Generation+1)
 		out := &clusterpb.Holdings{Job: a.Job, Generation: a.Generation}
 		if h.arenas != nil {
 			out.Held = h.held(cluster, a.Job)
@@ -164,6 +168,9 @@ func (h *host) Forget(f *clusterpb.Forget) {
 		}
 		if n := h.arenas.Forget(cluster, f.Job, below); n > 0 {
 			h.log.Info("removed memory of cells that is not needed any more", "job", f.Job, "arenas", n)
+		}
+		if n := h.copies.Forget(cluster, f.Job, below); n > 0 {
+			h.log.Info("removed copies of cells that are not needed any more", "job", f.Job, "copies", n)
 		}
 	})
 }

@@ -18,6 +18,7 @@ import (
 
 	"colonnade/proto/clusterpb"
 	"colonnade/worker/arena"
+	"colonnade/worker/buddy"
 	"colonnade/worker/exchange"
 	"colonnade/worker/session"
 )
@@ -41,6 +42,7 @@ type runCmd struct {
 	Shm         string        `placeholder:"DIR" help:"Directory for memory shared with workers of this host, when /dev/shm is missing or too small."`
 	LogLevel    slog.Level    `default:"info" help:"debug, info, warn or error."`
 	Arenas      string        `default:"auto" placeholder:"DIR" help:"Where cells' states lie while they train, to outlive this process: a directory of memory, which workers of one host share; auto: /dev/shm, else --shm, else below --data; none: in this process."`
+	HostID      string        `hidden:"" help:"What this worker's machine is called, in place of the running kernel's id: for tests."`
 	WithParent  bool          `hidden:"" help:"Exit when standard input ends: the process that started this one is gone."`
 }
 
@@ -104,7 +106,8 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 	}
 	h := &host{open: open, threads: c.Threads, root: c.Checkpoints, packs: c.Packs, worker: id,
 		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log,
-		runs: map[string]*assignment{}, ended: map[string]uint64{}, finished: map[string]bool{}, arenas: c.openArenas(log)}
+		runs: map[string]*assignment{}, ended: map[string]uint64{}, finished: map[string]bool{}, arenas: c.openArenas(log),
+		copies: buddy.New(memoryLeft), buddies: buddy.NewClient()}
 	return c.serve(ctx, con, h, device, listener)
 }
 
@@ -131,6 +134,8 @@ func (c *runCmd) serve(ctx context.Context, con console, h *host, device *cluste
 	defer mesh.Close()
 	server := mesh.NewServer()
 	exchange.RegisterFiles(server, c.Checkpoints)
+	buddy.Register(server, h.copies)
+	defer h.buddies.Close()
 
 	h.ctx, h.mesh = ctx, mesh
 	s := session.New(session.Config{Coordinators: c.Coordinator, FirstTimeout: c.Wait, Log: log, Handler: h,
@@ -179,7 +184,11 @@ func (c *runCmd) registration(id string, device *clusterpb.Device) *clusterpb.Re
 	if name == "" {
 		name = fmt.Sprintf("%s/%d", host, os.Getpid())
 	}
-	return &clusterpb.Register{Worker: id, Name: name, Host: host, Address: c.Advertise, Version: version(),
+	machine := c.HostID
+	if machine == "" {
+		machine = machineID()
+	}
+	return &clusterpb.Register{Machine: machine, Worker: id, Name: name, Host: host, Address: c.Advertise, Version: version(),
 		Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device, Memory: true}
 }
 

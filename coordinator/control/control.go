@@ -31,11 +31,13 @@ type Node interface {
 
 // Config is what a control loop is made of.
 type Config struct {
-	Node    Node
-	Rules   sched.Rules
-	Now     func() time.Time
-	Log     *slog.Logger
-	Cluster string // id for the cluster, if it has none yet
+	Node  Node
+	Rules sched.Rules
+	// Patience is how long workers may not get on; zero: sched.DefaultPatience.
+	Patience sched.Patience
+	Now      func() time.Time
+	Log      *slog.Logger
+	Cluster  string // id for the cluster, if it has none yet
 }
 
 // ErrNotLeading means that another node leads, or none does yet.
@@ -56,6 +58,7 @@ type Control struct {
 	cells    map[string]map[cellKey]*cellNote // by job: the newest generation's cells
 	reasons  map[string]string                // by job, from the last decision
 	specs    map[string]specFacts             // by job: what its spec says, which never changes
+	troubles []sched.Trouble                  // from the last judgement
 	changed  chan struct{}                    // closed and replaced when something to watch has changed
 }
 
@@ -64,10 +67,15 @@ type cellKey struct{ replica, column int32 }
 type cellNote struct {
 	worker string
 	status *clusterpb.CellStatus
+	heard  time.Time // when it said so
+	best   float64   // the least seconds that it has worked on a step in this generation; 0: not known
 }
 
 // New makes a control loop.
 func New(cfg Config) *Control {
+	if cfg.Patience == (sched.Patience{}) {
+		cfg.Patience = sched.DefaultPatience
+	}
 	return &Control{cfg: cfg, wake: make(chan struct{}, 1), sessions: map[string]*Session{},
 		broken: map[string]time.Time{}, handled: map[string]handled{}, cells: map[string]map[cellKey]*cellNote{},
 		reasons: map[string]string{}, specs: map[string]specFacts{}, changed: make(chan struct{})}
@@ -166,6 +174,7 @@ func (c *Control) follow() {
 	clear(c.handled)
 	clear(c.cells)
 	clear(c.reasons)
+	c.troubles = nil
 	c.notifyLocked() // watchers go and look for the new leader too
 }
 
@@ -191,6 +200,7 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 			break
 		}
 	}
+	next = min(next, c.judge(ctx, now))
 	c.mu.Lock()
 	c.reasons = d.Reasons
 	c.mu.Unlock()
@@ -221,11 +231,14 @@ func decision(a sched.Action) *commandpb.Command {
 	switch a := a.(type) {
 	case sched.Lose:
 		return &commandpb.Command{Kind: &commandpb.Command_LoseWorker{
-			LoseWorker: &commandpb.LoseWorker{Worker: a.Worker, Reason: a.Reason}}}
+			LoseWorker: &commandpb.LoseWorker{Worker: a.Worker, Reason: a.Reason, Hung: a.Hung}}}
 	case sched.Assign:
 		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
 			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
 			FromMemory: a.FromMemory, MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}}
+	case sched.Move:
+		return &commandpb.Command{Kind: &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job,
+			Generation: a.Generation, Reason: a.Reason}}}
 	}
 	panic(fmt.Sprintf("control: unknown action %T", a))
 }

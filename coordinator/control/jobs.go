@@ -119,7 +119,11 @@ func (c *Control) Resume(ctx context.Context, r *commandpb.ResumeJob) error {
 	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_ResumeJob{ResumeJob: r}})
 	if errors.Is(err, fsm.ErrJobState) {
 		view, _ := c.cfg.Node.View()
-		return cannotResume(r.Job, view.Jobs[r.Job].GetState())
+		state := view.Jobs[r.Job].GetState()
+		if view.Jobs[r.Job].GetMoving() {
+			state = fsm.Running
+		}
+		return cannotResume(r.Job, state)
 	}
 	c.kick()
 	return err

@@ -18,10 +18,19 @@ type memories struct {
 	asked   map[string]uint64        // by job: the newest generation that it was asked about
 	answers map[string]sched.Holding // by job
 	holds   map[string]bool          // jobs of which the host may hold something
+	forgot  map[string]uint64        // by job: older generations than this one it has been told to forget
+	buddies map[string]buddies       // by job: who was last said to keep copies of its cells
+}
+
+// buddies are who keeps copies of a worker's cells in a generation.
+type buddies struct {
+	generation uint64
+	workers    []string
 }
 
 func newMemories(can bool) memories {
-	return memories{memory: can, asked: map[string]uint64{}, answers: map[string]sched.Holding{}, holds: map[string]bool{}}
+	return memories{memory: can, asked: map[string]uint64{}, answers: map[string]sched.Holding{}, holds: map[string]bool{},
+		forgot: map[string]uint64{}, buddies: map[string]buddies{}}
 }
 
 // note keeps what a worker says. c.mu is held.
@@ -37,7 +46,8 @@ func (s *Session) note(h *clusterpb.Holdings) {
 	for _, held := range h.Held {
 		if held.Job == h.Job && held.Generation <= h.Generation {
 			answer.Held = append(answer.Held, sched.Held{Replica: held.Cell.GetReplica(), Column: held.Cell.GetColumn(),
-				Generation: held.Generation, Steps: held.Steps, Numerics: held.Numerics})
+				Generation: held.Generation, Steps: held.Steps, Numerics: held.Numerics,
+				Copy: held.Copy})
 		}
 	}
 	s.answers[h.Job] = answer
@@ -75,13 +85,36 @@ func (s *Session) forgetEnded(view fsm.View, id string) {
 			below = j.Generation
 			forget = (j.State == fsm.Running || j.State == fsm.Stopping) && len(cellsOn(j, id)) == 0 && kept(j)
 		}
-		if !forget {
+		if !forget || (below > 0 && s.forgot[name] >= below) {
 			continue
 		}
 		s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Forget{
 			Forget: &clusterpb.Forget{Job: name, Below: below}}})
-		delete(s.holds, name)
+		// What it holds of the generation that runs, copies for others, stays until the end.
+		if s.forgot[name] = below; below == 0 {
+			delete(s.holds, name)
+			delete(s.forgot, name)
+		}
 	}
+}
+
+// tellBuddies says to a worker who keeps copies of its cells of a job, if that is new. c.mu is held.
+func (s *Session) tellBuddies(view fsm.View, j *commandpb.JobRecord, ring *sched.Ring, c *Control) {
+	name, now := j.Submitted.Job, buddies{j.Generation, ring.After(s.worker)}
+	was, told := s.buddies[name]
+	if !s.memory || (!told || was.generation != now.generation) && len(now.workers) == 0 ||
+		was.generation == now.generation && slices.Equal(was.workers, now.workers) {
+		return
+	}
+	s.buddies[name] = now
+	m := &clusterpb.Buddies{Job: name, Generation: j.Generation}
+	for _, id := range now.workers {
+		m.Workers = append(m.Workers, &clusterpb.Buddy{Worker: id, Address: view.Workers[id].Registered.Address})
+		if other := c.sessions[id]; other != nil { // it has to be told when nobody needs them any more
+			other.holds[name] = true
+		}
+	}
+	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Buddies{Buddies: m}})
 }
 
 // kept says whether the generation that runs has a checkpoint.
@@ -97,7 +130,7 @@ func goOn(a *clusterpb.Assign, j *commandpb.JobRecord) {
 	if !j.FromMemory {
 		return
 	}
-	a.FromMemory, a.MemoryStep = true, j.MemoryStep
+	a.FromMemory, a.MemoryStep, a.MemorySince = true, j.MemoryStep, fsm.MemorySince(j)
 	a.OwesCheckpoint = !slices.ContainsFunc(fsm.Usable(j), func(r *commandpb.CheckpointRecord) bool {
 		return r.Step == j.MemoryStep
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"colonnade/coordinator/fsm"
+	"colonnade/coordinator/sched"
 	"colonnade/proto/clusterpb"
 	"colonnade/proto/commandpb"
 )
@@ -35,6 +36,9 @@ type Session struct {
 	// What the worker was told to run, by job; under c.mu.
 	told    map[string]uint64
 	stopped map[string]uint64
+	// What it was told of being drained, and which job to be warm for; under c.mu.
+	draining, drained bool
+	warmed            string
 
 	memories
 }
@@ -68,7 +72,8 @@ func (c *Control) Attach(ctx context.Context, r *clusterpb.Register) (*Session, 
 		RegisterWorker: &commandpb.RegisterWorker{Worker: r.Worker, Name: r.Name, Host: r.Host, Address: r.Address,
 			Device: &commandpb.Device{Name: d.Name, Model: d.Model, Numerics: d.Numerics, MemoryBytes: d.MemoryBytes,
 				DirectNumerics: d.DirectNumerics, Threads: d.Threads},
-			Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation}}})
+			Machine: r.Machine, Version: r.Version, Checkpoints: r.Checkpoints, Incarnation: r.Incarnation,
+			Working: len(r.Running) > 0}}})
 	if err != nil {
 		s.Detach()
 		return nil, fmt.Errorf("register worker %s: %w", r.Name, err)
@@ -182,6 +187,12 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 	if c.sessions[s.worker] != s {
 		return // what an older stream still holds is of the past
 	}
+	if w := view.Workers[s.worker]; w != nil && w.Hung && !w.Lost && len(h.Cells) == 0 && s.joined > 0 {
+		s.end() // it has come out of where it hung: it registers anew, as one that works on nothing
+	}
+	if c.trouble(s.worker) != "" {
+		c.kick() // it may be over
+	}
 	for _, held := range h.Holdings {
 		s.note(held)
 		c.kick()
@@ -191,10 +202,7 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 		if j == nil || j.Generation != st.Generation || !placed(j, st.Cell, s.worker) {
 			continue
 		}
-		if c.cells[st.Job] == nil {
-			c.cells[st.Job] = map[cellKey]*cellNote{}
-		}
-		c.cells[st.Job][cellKey{st.Cell.Replica, st.Cell.Column}] = &cellNote{s.worker, st}
+		c.noteCell(s.worker, st, s.heard)
 	}
 	c.notifyLocked()
 }
@@ -218,6 +226,9 @@ func (c *Control) reconcile() {
 	view, _ := c.cfg.Node.View()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	ring := sync.OnceValue(func() *sched.Ring { // there may be ten thousand workers, and no job
+		return sched.NewRing(view, func(id string) bool { s := c.sessions[id]; return s != nil && s.memory })
+	})
 	for id, s := range c.sessions {
 		switch w := view.Workers[id]; {
 		case s.joined == 0 || view.Index < s.joined: // its registration is on its way
@@ -225,13 +236,15 @@ func (c *Control) reconcile() {
 			// It was silent for too long and is back on the same stream: it has to register anew to get work again.
 			s.end()
 		default:
-			s.align(view, id, c)
+			s.align(view, id, ring, c)
+			s.tellDrain(view, id, c)
+			s.warm(view, id)
 		}
 	}
 }
 
 // align tells one worker what has changed for it: new generations, ended ones, stops.
-func (s *Session) align(view fsm.View, id string, c *Control) {
+func (s *Session) align(view fsm.View, id string, ring func() *sched.Ring, c *Control) {
 	for _, name := range slices.Sorted(maps.Keys(s.told)) {
 		if view.Jobs[name] == nil { // of another cluster, or of a coordinator that has lost its directory
 			s.revoke(name, "this coordinator does not know the job")
@@ -251,6 +264,9 @@ func (s *Session) align(view fsm.View, id string, c *Control) {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Assign{Assign: c.assign(view, j, mine)}})
 			s.told[name] = j.Generation
 			s.holds[name] = s.memory
+		}
+		if active {
+			s.tellBuddies(view, j, ring(), c)
 		}
 		if active && j.State == fsm.Stopping && s.stopped[name] != j.Generation {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Stop{Stop: &clusterpb.Stop{

@@ -74,7 +74,8 @@ func Brief(j *clusterpb.Job) *clusterpb.Job {
 	for i, s := range j.Cells { // statuses are shared with others
 		j.Cells[i] = &clusterpb.CellStatus{Job: s.Job, Generation: s.Generation, Cell: s.Cell, Step: s.Step, Phase: s.Phase,
 			ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss, Carrier: s.Carrier,
-			Memory: s.Memory}
+			Memory: s.Memory, InPhaseSeconds: s.InPhaseSeconds, UsualSeconds: s.UsualSeconds, WaitsFor: s.WaitsFor,
+			BusySeconds: s.BusySeconds, Kind: s.Kind}
 	}
 	return j
 }
@@ -90,6 +91,16 @@ func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord) *clusterpb.Job {
 		if j.State == fsm.Recovering {
 			out.Reason = j.Reason + "; " + r
 		}
+	}
+	if j.State == fsm.Running {
+		for _, text := range []string{c.reasons[name], c.hold(name)} {
+			if text != "" {
+				out.Reason += "; " + text
+			}
+		}
+	}
+	if j.Moving {
+		out.State = "moving"
 	}
 	if good := fsm.Usable(j); len(good) > 0 {
 		out.CommittedStep = good[len(good)-1].Step
@@ -144,29 +155,37 @@ func (c *Control) Status(ctx context.Context, s *clusterpb.StatusReply, local bo
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.Jobs = c.jobsPB(view)
-	now := c.cfg.Now()
 	for _, id := range slices.Sorted(maps.Keys(view.Workers)) {
-		w := view.Workers[id]
-		r := w.Registered
-		out := &clusterpb.Worker{Id: id, Name: r.Name, Host: r.Host, Address: r.Address, Checkpoints: r.Checkpoints,
-			State: "silent", Device: &clusterpb.Device{Name: r.Device.Name, Model: r.Device.Model,
-				Numerics: r.Device.Numerics, MemoryBytes: r.Device.MemoryBytes, DirectNumerics: r.Device.DirectNumerics,
-				Threads: r.Device.Threads}}
-		switch session := c.sessions[id]; {
-		case session != nil:
-			out.State = "connected"
-			out.LeaseLeftMs = uint64(max(c.cfg.Rules.Lease-now.Sub(session.heard), 0) / time.Millisecond)
-		case w.Lost:
-			out.State = "gone"
-		}
-		for _, name := range view.JobNames() {
-			for _, cell := range cellsOn(view.Jobs[name], id) {
-				out.Cells = append(out.Cells, &clusterpb.JobCell{Job: name, Cell: cell})
-			}
-		}
-		s.Workers = append(s.Workers, out)
+		s.Workers = append(s.Workers, c.workerPB(view, id))
 	}
 	return nil
+}
+
+// workerPB is a worker as operators see it. c.mu is held.
+func (c *Control) workerPB(view fsm.View, id string) *clusterpb.Worker {
+	now, w := c.cfg.Now(), view.Workers[id]
+	r := w.Registered
+	out := &clusterpb.Worker{Id: id, Name: r.Name, Host: r.Host, Machine: r.Machine, Address: r.Address,
+		Checkpoints: r.Checkpoints, State: "silent", Draining: w.Draining, Drained: c.drained(view, id),
+		Device: &clusterpb.Device{Name: r.Device.Name, Model: r.Device.Model,
+			Numerics: r.Device.Numerics, MemoryBytes: r.Device.MemoryBytes, DirectNumerics: r.Device.DirectNumerics,
+			Threads: r.Device.Threads}}
+	switch session := c.sessions[id]; {
+	case session != nil:
+		out.State = "connected"
+		out.LeaseLeftMs = uint64(max(c.cfg.Rules.Lease-now.Sub(session.heard), 0) / time.Millisecond)
+	case w.Lost:
+		out.State = "gone"
+	}
+	if out.Note = c.trouble(id); w.Hung && out.Note == "" {
+		out.Note = "hangs in what it was given: it gets no cell before it has ended that, or is started again"
+	}
+	for _, name := range view.JobNames() {
+		for _, cell := range cellsOn(view.Jobs[name], id) {
+			out.Cells = append(out.Cells, &clusterpb.JobCell{Job: name, Cell: cell})
+		}
+	}
+	return out
 }
 
 // Read returns the state as the leader knows it.
@@ -245,7 +264,10 @@ func EventsPB(events []*commandpb.EventRecord) []*clusterpb.LogEvent {
 func placementPB(view fsm.View, j *commandpb.JobRecord) []*clusterpb.Placement {
 	var out []*clusterpb.Placement
 	for _, p := range j.Placement {
-		q := &clusterpb.Placement{Cell: cellPB(p.Cell), Worker: p.Worker}
+		q := &clusterpb.Placement{Cell: cellPB(p.Cell), Worker: p.Worker, Source: p.Source}
+		if w := view.Workers[p.Source]; w != nil {
+			q.SourceAddress = w.Registered.Address
+		}
 		if w := view.Workers[p.Worker]; w != nil {
 			q.WorkerName, q.Address = w.Registered.Name, w.Registered.Address
 		}

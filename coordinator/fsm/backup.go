@@ -87,8 +87,8 @@ func (s *State) Restored(k *commandpb.Backup, cluster string, nowUnixNs int64) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.v.Workers)) {
 		if w := s.v.Workers[id]; !w.Lost {
-			s.v.Workers[id] = &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,
-				Lost: true, LostReason: reason, LostUnixNs: nowUnixNs}
+			s.keepWorker(id, &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,
+				Lost: true, LostReason: reason, LostUnixNs: nowUnixNs})
 		}
 	}
 }

@@ -122,9 +122,9 @@ func checkMemory(j *commandpb.JobRecord, c *commandpb.AssignJob) error {
 	if !c.FromMemory {
 		return nil
 	}
-	newest := uint64(0)
-	if good := Usable(j); len(good) > 0 {
-		newest = good[len(good)-1].Step
+	behind := uint64(0) // a newer checkpoint may be there, with workers that are not
+	if c.HasRestore {
+		behind = c.RestoreStep
 	}
 	switch {
 	case j.State != Recovering:
@@ -132,9 +132,9 @@ func checkMemory(j *commandpb.JobRecord, c *commandpb.AssignJob) error {
 	case j.AvoidMemory:
 		return fmt.Errorf("job %s: generation %d could not go on from memory, %d tries it again: %w", c.Job, j.Generation,
 			c.Generation, ErrInvalid)
-	case c.MemoryStep == 0 || c.MemoryStep < newest || c.MemoryStep > j.Submitted.Steps:
+	case c.MemoryStep == 0 || c.MemoryStep < behind || c.MemoryStep > j.Submitted.Steps:
 		return fmt.Errorf("job %s: from step %d in memory, with a checkpoint of step %d, of %d steps: %w", c.Job,
-			c.MemoryStep, newest, j.Submitted.Steps, ErrInvalid)
+			c.MemoryStep, behind, j.Submitted.Steps, ErrInvalid)
 	}
 	return nil
 }
@@ -280,6 +280,9 @@ func (a *applier) requestStop(c *commandpb.RequestStop) error {
 		a.enter(j, Stopping, "asked to stop at a step boundary")
 	case j.State == Done || j.State == Failed || j.State == Stopped:
 		return fmt.Errorf("job %s is %s: %w", c.Job, j.State, ErrJobState)
+	case j.State == Stopping && !c.Now && j.Moving: // it stops where it was to move from
+		j.Moving = false
+		a.enter(j, Stopping, "asked to stop at a step boundary")
 	case j.State == Stopping && !c.Now:
 		return nil
 	default:
@@ -288,6 +291,22 @@ func (a *applier) requestStop(c *commandpb.RequestStop) error {
 	}
 	a.keep(j)
 	a.event("job", c.Job, "", "job %s: %s", c.Job, j.Reason)
+	return nil
+}
+
+// moveJob has a generation stop at a step boundary to go on on other workers.
+func (a *applier) moveJob(c *commandpb.MoveJob) error {
+	j, err := a.current(c.Job, c.Generation)
+	if err != nil {
+		return err
+	}
+	if j.State != Running {
+		return fmt.Errorf("job %s is %s: %w", c.Job, j.State, ErrJobState)
+	}
+	a.enter(j, Stopping, c.Reason)
+	j.Moving = true
+	a.keep(j)
+	a.event("job", c.Job, "", "job %s moves: %s", c.Job, c.Reason)
 	return nil
 }
 
@@ -376,7 +395,13 @@ func (a *applier) cellStopped(c *commandpb.CellStopped) error {
 		return fmt.Errorf("job %s: stop of cell %s at step %d: %w", c.Job, CellName(c.Cell), c.Step, ErrInvalid)
 	}
 	j.Stopped = insertCell(j, j.Stopped, i, c)
-	if len(j.Stopped) == cells(j) {
+	switch {
+	case len(j.Stopped) < cells(j):
+	case j.Moving: // its placement stays, for cells to stay where they can
+		reason := fmt.Sprintf("stopped after step %d to go on elsewhere: %s", c.Step, j.Reason)
+		a.enter(j, Recovering, reason)
+		a.event("generation", c.Job, "", "job %s: generation %d %s", c.Job, c.Generation, reason)
+	default:
 		a.enter(j, Stopped, fmt.Sprintf("stopped after step %d", c.Step))
 		j.Placement = nil
 		a.event("job", c.Job, "", "job %s stopped after step %d", c.Job, c.Step)

@@ -84,6 +84,10 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 		return finished(job, generation, 6, c)
 	case "stopped":
 		return stopped(job, generation, step, c)
+	case "drain":
+		return drain(worker, rapid.Bool().Draw(t, "undo"))
+	case "move":
+		return moves(job, generation)
 	case "fail":
 		return failJob(job, generation, "cannot")
 	}
@@ -93,7 +97,7 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 // kinds are drawn in these proportions.
 var kinds = slices.Concat(slices.Repeat([]string{"assign"}, 10), slices.Repeat([]string{"all written"}, 6),
 	slices.Repeat([]string{"written", "finished", "register", "resume"}, 2), []string{"init", "lose", "submit",
-		"release", "stop",
+		"release", "stop", "drain", "move",
 		"bad", "drop", "evaluation", "all finished", "stopped", "all stopped", "fail", "event"})
 
 // drawAssign draws a generation that would be right if its workers are there, and then sometimes spoils it.
@@ -251,7 +255,7 @@ var transitions = map[string][]string{
 	Queued:     {Running, Stopped},
 	Running:    {Recovering, Stopping, Stopped, Done, Failed},
 	Recovering: {Running, Stopped},
-	Stopping:   {Stopped, Done, Failed},
+	Stopping:   {Stopped, Recovering, Done, Failed}, // recovering only if it was to move: see TestMove
 	Stopped:    {Queued},
 	Failed:     {Queued},
 	Done:       {},

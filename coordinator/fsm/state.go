@@ -39,7 +39,7 @@ const (
 	Queued     = "queued"     // waits for its first workers, or to be resumed
 	Running    = "running"    // a generation has its cells
 	Recovering = "recovering" // a generation was lost; waits for workers
-	Stopping   = "stopping"   // asked to stop at a step boundary
+	Stopping   = "stopping"   // asked to stop at a step boundary, or, if it is moving, to go on elsewhere from there
 	Stopped    = "stopped"    // an operator stopped it; can be resumed
 	Done       = "done"
 	Failed     = "failed" // can be resumed
@@ -77,19 +77,38 @@ func (v View) JobNames() []string {
 	})
 }
 
-// State is the coordinator's state. Records are replaced, never changed in place, so that a View costs little.
-type State struct{ v View }
+// State is the coordinator's state. Records are replaced, never changed in place, and a map that a View has is copied
+// before it changes: a View costs nothing, however many workers there are and however often it is asked for.
+type State struct {
+	v                         View
+	workersShared, jobsShared bool // with a View
+}
 
 // New returns the empty state.
 func New() *State {
-	return &State{View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}}
+	return &State{v: View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}}
 }
 
 // View returns the present state to read.
 func (s *State) View() View {
-	v := s.v
-	v.Workers, v.Jobs = maps.Clone(v.Workers), maps.Clone(v.Jobs)
-	return v
+	s.workersShared, s.jobsShared = true, true
+	return s.v
+}
+
+// keepWorker puts a worker's record in its place.
+func (s *State) keepWorker(id string, w *commandpb.WorkerRecord) {
+	if s.workersShared {
+		s.v.Workers, s.workersShared = maps.Clone(s.v.Workers), false
+	}
+	s.v.Workers[id] = w
+}
+
+// keepJob puts a job's record in its place.
+func (s *State) keepJob(j *commandpb.JobRecord) {
+	if s.jobsShared {
+		s.v.Jobs, s.jobsShared = maps.Clone(s.v.Jobs), false
+	}
+	s.v.Jobs[j.Submitted.Job] = j
 }
 
 // Result is what applying a command came to.
@@ -154,6 +173,10 @@ func (a *applier) dispatch(c *commandpb.Command) error {
 		return a.cellStopped(k.CellStopped)
 	case *commandpb.Command_FailJob:
 		return a.failJob(k.FailJob)
+	case *commandpb.Command_DrainWorker:
+		return a.drainWorker(k.DrainWorker)
+	case *commandpb.Command_MoveJob:
+		return a.moveJob(k.MoveJob)
 	case *commandpb.Command_RecordEvent:
 		a.event(k.RecordEvent.Kind, k.RecordEvent.Job, k.RecordEvent.Worker, "%s", k.RecordEvent.Text)
 		return nil
@@ -181,7 +204,7 @@ func (a *applier) job(name string) (*commandpb.JobRecord, error) {
 	return proto.CloneOf(j), nil
 }
 
-func (a *applier) keep(j *commandpb.JobRecord) { a.s.v.Jobs[j.Submitted.Job] = j }
+func (a *applier) keep(j *commandpb.JobRecord) { a.s.keepJob(j) }
 
 // enter moves a job to another state.
 func (a *applier) enter(j *commandpb.JobRecord, state, reason string) {
@@ -189,6 +212,7 @@ func (a *applier) enter(j *commandpb.JobRecord, state, reason string) {
 		j.StateUnixNs = a.now
 	}
 	j.State, j.Reason = state, reason
+	j.Moving = j.Moving && state == Stopping
 	if state == Done || state == Failed || state == Stopped {
 		j.EndedUnixNs = a.now
 	}

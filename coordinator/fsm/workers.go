@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"colonnade/proto/commandpb"
 )
 
@@ -13,7 +15,9 @@ func (a *applier) registerWorker(c *commandpb.RegisterWorker) error {
 		return fmt.Errorf("worker without id or device: %w", ErrInvalid)
 	}
 	old := a.s.v.Workers[c.Worker]
-	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: c, RegisteredUnixNs: a.now}
+	record := &commandpb.WorkerRecord{Registered: c, RegisteredUnixNs: a.now, Draining: old.GetDraining(),
+		Hung: old.GetHung() && c.Working && old.GetRegistered().GetIncarnation() == c.Incarnation}
+	a.s.keepWorker(c.Worker, record)
 	switch {
 	case old == nil:
 		a.event("worker", "", c.Worker, "worker %s joined with %s", c.Name, c.Device.Model)
@@ -23,7 +27,7 @@ func (a *applier) registerWorker(c *commandpb.RegisterWorker) error {
 	case old.Lost:
 		a.event("worker", "", c.Worker, "worker %s is back", c.Name)
 	default: // the same process on a new session: only where it is reached may have changed
-		a.s.v.Workers[c.Worker].RegisteredUnixNs = old.RegisteredUnixNs
+		record.RegisteredUnixNs = old.RegisteredUnixNs
 	}
 	return nil
 }
@@ -36,10 +40,31 @@ func (a *applier) loseWorker(c *commandpb.LoseWorker) error {
 	if w.Lost {
 		return nil
 	}
-	a.s.v.Workers[c.Worker] = &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,
-		Lost: true, LostReason: c.Reason, LostUnixNs: a.now}
+	a.s.keepWorker(c.Worker, &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,
+		Lost: true, LostReason: c.Reason, LostUnixNs: a.now, Hung: w.Hung || c.Hung, Draining: w.Draining})
 	a.event("worker", "", c.Worker, "worker %s is lost: %s", w.Registered.Name, c.Reason)
 	a.abandon(c.Worker, fmt.Sprintf("worker %s is lost: %s", w.Registered.Name, c.Reason))
+	return nil
+}
+
+// drainWorker has the scheduler place no cells on a worker any more, or again.
+func (a *applier) drainWorker(c *commandpb.DrainWorker) error {
+	w, ok := a.s.v.Workers[c.Worker]
+	if !ok {
+		return fmt.Errorf("worker %s: %w; see: coordinator worker list", c.Worker, ErrNoWorker)
+	}
+	if w.Draining == !c.Undo {
+		return nil
+	}
+	w = proto.CloneOf(w)
+	w.Draining = !c.Undo
+	a.s.keepWorker(c.Worker, w)
+	if c.Undo {
+		a.event("worker", "", c.Worker, "worker %s is given cells again", w.Registered.Name)
+	} else {
+		a.event("worker", "", c.Worker, "worker %s is drained: its cells go elsewhere, and it gets no others",
+			w.Registered.Name)
+	}
 	return nil
 }
 
@@ -57,10 +82,10 @@ func (a *applier) abandon(worker, reason string) {
 	}
 }
 
-// end ends a generation: the job waits for workers, or, if it was asked to stop, is stopped where its newest checkpoint
-// is.
+// end ends a generation: the job waits for workers, or, if it was asked to stop for good, is stopped where its newest
+// checkpoint is.
 func (a *applier) end(j *commandpb.JobRecord, reason string) {
-	if j.State == Stopping {
+	if j.State == Stopping && !j.Moving {
 		a.enter(j, Stopped, reason)
 		j.Placement = nil
 	} else {

@@ -36,6 +36,7 @@ const (
 // Make it with NewClient, Close it at the end. Several calls may be under way.
 type Client struct {
 	addresses []string
+	dial      []grpc.DialOption
 
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
@@ -46,9 +47,10 @@ type Client struct {
 
 var _ grpc.ClientConnInterface = (*Client)(nil)
 
-// NewClient makes a client of the coordinators at addresses, host:port; it connects when it is used.
-func NewClient(addresses []string) (*Client, error) {
-	c := &Client{addresses: addresses, conns: map[string]*grpc.ClientConn{}}
+// NewClient makes a client of the coordinators at addresses, host:port; it connects when it is used. The options are
+// gRPC's, on top of its own: how to dial, say.
+func NewClient(addresses []string, dial ...grpc.DialOption) (*Client, error) {
+	c := &Client{addresses: addresses, dial: dial, conns: map[string]*grpc.ClientConn{}}
 	for _, a := range addresses {
 		if _, err := c.conn(a); err != nil {
 			return nil, errors.Join(err, c.Close())
@@ -76,11 +78,12 @@ func (c *Client) conn(address string) (*grpc.ClientConn, error) {
 	if conn := c.conns[address]; conn != nil {
 		return conn, nil
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient(address, append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectLimit, Backoff: backoff.Config{
-			BaseDelay: leaderPoll, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 10 * leaderPoll}}))
+			BaseDelay: leaderPoll, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 10 * leaderPoll}})}, c.dial...)...)
 	if err != nil {
 		return nil, fmt.Errorf("coordinator %s: %w; give host:port", address, err)
 	}

@@ -194,6 +194,23 @@ func (s *Server) ListCheckpoints(ctx context.Context, r *clusterpb.GetJobRequest
 	return out, s.status(err)
 }
 
+// ListWorkers implements the Operator service.
+func (s *Server) ListWorkers(ctx context.Context, _ *clusterpb.ListWorkersRequest) (*clusterpb.ListWorkersReply, error) {
+	workers, err := s.Control.Workers(ctx)
+	return &clusterpb.ListWorkersReply{Workers: workers}, s.status(err)
+}
+
+// DrainWorker implements the Operator service.
+func (s *Server) DrainWorker(ctx context.Context, r *clusterpb.DrainWorkerRequest) (*clusterpb.Worker, error) {
+	if r.Worker == "" {
+		return nil, status.Error(codes.InvalidArgument, "the request names no worker; see: coordinator worker list")
+	}
+	if err := s.Control.Drain(ctx, r.Worker, r.Undo); err != nil {
+		return nil, s.status(err)
+	}
+	return s.Control.Worker(r.Worker), nil
+}
+
 // watchEvery is the least time between two updates of one watch.
 const watchEvery = 200 * time.Millisecond
 

@@ -27,6 +27,7 @@ type Held struct {
 	Generation      uint64   // that computed it
 	Steps           []uint64 // finished steps, in any order
 	Numerics        string
+	Copy            bool // the worker hands it to others; else only who is on its host can go on from it
 }
 
 // maxTries is how many generations in a row may go on from one step in memory. One that ends without having got any
@@ -39,14 +40,14 @@ func forgetful(j *commandpb.JobRecord) bool {
 }
 
 // ask has every worker asked that could take a cell of a job that recovers, and says whose answer is waited for.
-func ask(now time.Time, in Input, j *commandpb.JobRecord, workers []string, d *Decision) string {
+func ask(now time.Time, in Input, j *commandpb.JobRecord, workers []*candidate, d *Decision) string {
 	if forgetful(j) {
 		return ""
 	}
 	waits := 0
-	for _, id := range workers {
-		if _, ok := answer(in, j, id); !ok && in.Sessions[id].Memory {
-			d.Asks = append(d.Asks, Ask{id, j.Submitted.Job, j.Generation})
+	for _, w := range workers {
+		if _, ok := answer(in, j, w.id); !ok && in.Sessions[w.id].Memory {
+			d.Asks = append(d.Asks, Ask{w.id, j.Submitted.Job, j.Generation})
 			waits++
 		}
 	}
@@ -69,77 +70,126 @@ func answer(in Input, j *commandpb.JobRecord, worker string) (Holding, bool) {
 }
 
 // remember places the cells of a job and has them go on from the newest step that each can reach where it is, if that
-// is no older than the newest checkpoint. It says in words which, or why not.
-func remember(in Input, j *commandpb.JobRecord, workers []string, numerics string, a *Assign) (words string) {
-	a.Placement = spread(j, workers, nil)
+// is no older than the newest checkpoint. It returns whom it has placed them on, and says in words which step, or why
+// none.
+func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics string, a *Assign) (used []*candidate,
+	words string) {
+	forget := func(words string) ([]*candidate, string) {
+		a.Placement, used = spread(j, workers, nil)
+		return used, words
+	}
 	if forgetful(j) {
-		return ""
+		return forget("")
 	}
-	reach := func(cell int, worker string) []uint64 { return reachable(in, j, numerics, cell, worker) }
-	// The newest step that every cell has somewhere.
-	var common []uint64
-	missing := -1
-	asked := false
-	for i := range a.Placement {
-		var steps []uint64
-		for _, id := range workers {
-			_, ok := answer(in, j, id)
-			asked = asked || ok
-			steps = append(steps, reach(i, id)...)
-		}
-		if i > 0 {
-			steps = slices.DeleteFunc(steps, func(s uint64) bool { return !slices.Contains(common, s) })
-		}
-		if common = steps; len(steps) == 0 {
-			missing = i
-			break
-		}
-	}
+	reached, asked := reachable(in, j, numerics, workers)
 	if !asked {
-		return ""
+		return forget("")
 	}
-	slices.Sort(common)
+	common, missing := commonSteps(reached, j.Submitted.Steps)
 	for _, step := range slices.Backward(common) {
 		if step == 0 || step < a.Restore {
 			break
 		}
-		fits := func(cell int, worker string) bool { return slices.Contains(reach(cell, worker), step) }
-		placed := spread(j, workers, fits)
-		if i := slices.IndexFunc(placed, func(p *commandpb.Placement) bool {
-			return !fits(int(p.Cell.Replica*j.Submitted.Columns+p.Cell.Column), p.Worker)
-		}); i >= 0 {
+		fits, sources := holders(reached, step)
+		placed, on := spread(j, workers, fits)
+		if i := fetched(placed, workers, fits, sources); i >= 0 {
 			missing = i
 			continue
 		}
 		a.Placement, a.Memory, a.FromMemory = placed, step, true
-		return fmt.Sprintf(", from step %d in memory", step)
+		return on, fmt.Sprintf(", from step %d in memory", step)
 	}
 	from := "the start"
 	if a.HasRestore {
 		from = fmt.Sprintf("the checkpoint of step %d", a.Restore)
 	}
 	if missing >= 0 {
-		return fmt.Sprintf(", from %s: no free worker's host holds cell %s in memory", from,
-			fsm.CellName(a.Placement[missing].Cell))
+		cell := &commandpb.Cell{Replica: int32(missing) / j.Submitted.Columns, Column: int32(missing) % j.Submitted.Columns}
+		return forget(fmt.Sprintf(", from %s: no free worker's host holds cell %s in memory", from, fsm.CellName(cell)))
 	}
-	return fmt.Sprintf(", from %s: memory holds nothing newer", from)
+	return forget(fmt.Sprintf(", from %s: memory holds nothing newer", from))
 }
 
-// reachable are the steps of a cell that a worker's host holds.
-func reachable(in Input, j *commandpb.JobRecord, numerics string, cell int, worker string) (steps []uint64) {
-	h, ok := answer(in, j, worker)
-	if !ok {
-		return nil
-	}
-	for _, held := range h.Held {
-		if int(held.Replica*j.Submitted.Columns+held.Column) == cell && held.Column >= 0 && held.Replica >= 0 &&
-			held.Column < j.Submitted.Columns && held.Numerics == numerics && held.Generation >= fsm.MemorySince(j) {
-			for _, s := range held.Steps {
-				if s <= j.Submitted.Steps {
-					steps = append(steps, s)
-				}
+// holders are, by cell, the workers that reach a step, ascending, and one that hands it to others; -1: there is none.
+func holders(reached [][]reach, step uint64) (fits [][]int, sources []int) {
+	fits, sources = make([][]int, len(reached)), make([]int, len(reached))
+	for i, all := range reached {
+		sources[i] = -1
+		for _, r := range all {
+			if !slices.Contains(r.steps, step) {
+				continue
+			}
+			if len(fits[i]) == 0 || fits[i][len(fits[i])-1] != r.worker {
+				fits[i] = append(fits[i], r.worker)
+			}
+			if r.copy && sources[i] < 0 {
+				sources[i] = r.worker
 			}
 		}
 	}
-	return steps
+	return fits, sources
+}
+
+// fetched notes where cells that have been placed where their states are not get them from. It returns the first that
+// can get it nowhere, or -1.
+func fetched(placed []*commandpb.Placement, workers []*candidate, fits [][]int, sources []int) int {
+	for i, p := range placed { // in the order of the cells
+		switch {
+		case slices.ContainsFunc(fits[i], func(at int) bool { return workers[at].id == p.Worker }):
+		case sources[i] >= 0:
+			p.Source = workers[sources[i]].id
+		default:
+			return i
+		}
+	}
+	return -1
+}
+
+// reach is what one worker can reach of a cell.
+type reach struct {
+	worker int // its place among the candidates
+	steps  []uint64
+	copy   bool // and hands to others
+}
+
+// reachable is, by cell, what the workers' hosts hold of a job that it may go on from, in the order of the workers. It
+// also says whether any worker has answered.
+func reachable(in Input, j *commandpb.JobRecord, numerics string, workers []*candidate) (by [][]reach, asked bool) {
+	by = make([][]reach, int(j.Submitted.Replicas)*int(j.Submitted.Columns))
+	for at, w := range workers {
+		h, ok := answer(in, j, w.id)
+		asked = asked || ok
+		if !ok {
+			continue
+		}
+		for _, held := range h.Held {
+			if held.Column < 0 || held.Replica < 0 || held.Column >= j.Submitted.Columns ||
+				held.Replica >= j.Submitted.Replicas || held.Numerics != numerics || held.Generation < fsm.MemorySince(j) {
+				continue
+			}
+			cell := held.Replica*j.Submitted.Columns + held.Column
+			by[cell] = append(by[cell], reach{at, held.Steps, held.Copy})
+		}
+	}
+	return by, asked
+}
+
+// commonSteps are the steps up to the last that every cell has somewhere, ascending; if there are none, the first cell
+// that has none in common with those before it.
+func commonSteps(by [][]reach, last uint64) (common []uint64, missing int) {
+	for i, all := range by {
+		var steps []uint64
+		for _, r := range all {
+			steps = append(steps, r.steps...)
+		}
+		slices.Sort(steps)
+		steps = slices.DeleteFunc(slices.Compact(steps), func(s uint64) bool {
+			_, has := slices.BinarySearch(common, s)
+			return s > last || i > 0 && !has
+		})
+		if common = steps; len(steps) == 0 {
+			return nil, i
+		}
+	}
+	return common, -1
 }

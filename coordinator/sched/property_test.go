@@ -39,7 +39,10 @@ func drawWorld(t *rapid.T) (*world, time.Time) {
 		default:
 			w.heard(id, float64(now)/10)
 		}
+		w.View.Workers[id].Draining = rapid.IntRange(0, 7).Draw(t, "drained") == 0
+		w.View.Workers[id].Hung = rapid.IntRange(0, 9).Draw(t, "hangs") == 0
 	}
+	w.Rules.Spread = time.Second
 	free := slices.Sorted(maps.Keys(w.View.Workers))
 	for i := range rapid.IntRange(0, 4).Draw(t, "jobs") {
 		drawJob(t, w, fmt.Sprintf("j%d", i), past("since"), &free)
@@ -74,6 +77,7 @@ func drawJob(t *rapid.T, w *world, name string, since float64, free *[]string) {
 		*free = slices.DeleteFunc(*free, func(id string) bool { return slices.Contains(on, id) })
 	}
 	w.job(name, state, cells, since, on...)
+	w.View.Jobs[name].Moving = state == fsm.Stopping && rapid.Bool().Draw(t, "moves")
 	w.View.Jobs[name].Submitted.Direct = rapid.IntRange(0, 3).Draw(t, "winograd") == 0
 	for s := range rapid.IntRange(0, 3).Draw(t, "checkpoints") {
 		w.checkpoints(name, rapid.SampledFrom([]int{1, -1}).Draw(t, "good")*(s+1))
@@ -147,7 +151,7 @@ func TestDecideProperties(t *testing.T) {
 		}
 		seen["waits"] += len(d.Reasons)
 	})
-	for _, k := range []string{"sched.Lose", "sched.Assign", "waits"} {
+	for _, k := range []string{"sched.Lose", "sched.Assign", "sched.Move", "waits"} {
 		if seen[k] == 0 {
 			t.Errorf("no run has shown %s: worlds are drawn badly", k)
 		}
@@ -209,7 +213,15 @@ func checkLost(t *rapid.T, in Input, now time.Time, d Decision) int {
 // checkPlaced holds placements and reasons against the rules.
 func checkPlaced(t *rapid.T, in Input, now time.Time, d Decision) {
 	assigned := map[string]Assign{}
+	moved := map[string]bool{}
 	for _, a := range d.Actions {
+		if m, ok := a.(Move); ok {
+			if m.Reason == "" || moved[m.Job] || m.Generation != in.View.Jobs[m.Job].Generation {
+				t.Fatalf("moves badly: %+v", m)
+			}
+			moved[m.Job] = true
+			continue
+		}
 		x := a.(Assign)
 		if _, twice := assigned[x.Job]; twice {
 			t.Fatalf("job %s is assigned twice", x.Job)
@@ -228,6 +240,13 @@ func checkPlaced(t *rapid.T, in Input, now time.Time, d Decision) {
 		j := in.View.Jobs[name]
 		a, ok := assigned[name]
 		waits := j.State == fsm.Queued || j.State == fsm.Recovering
+		if j.State == fsm.Running || j.Moving {
+			checkMoves(t, in, now, j, moved[name], d.Reasons[name], taken)
+			continue
+		}
+		if moved[name] {
+			t.Fatalf("job %s is %s and moves", name, j.State)
+		}
 		if (ok && !waits) || (waits && ok == (d.Reasons[name] != "")) || (!waits && d.Reasons[name] != "") ||
 			strings.Contains(d.Reasons[name], "\n") {
 			t.Fatalf("job %s is %s; assigned %v, reason %q", name, j.State, ok, d.Reasons[name])
@@ -240,6 +259,74 @@ func checkPlaced(t *rapid.T, in Input, now time.Time, d Decision) {
 	}
 }
 
+// may says whether a worker may have cells.
+func may(in Input, id string) bool {
+	w := in.View.Workers[id]
+	return w != nil && !w.Lost && !w.Draining && !w.Hung && in.Sessions[id].Connected
+}
+
+// checkMoves wants a job that runs to move when one of its workers is drained and another can take its cells, or when
+// its cells share workers though others have been free for long enough; and not for anything else.
+func checkMoves(t *rapid.T, in Input, now time.Time, j *commandpb.JobRecord, moved bool, why string,
+	taken map[string]string) {
+	cells := int(j.Submitted.Replicas * j.Submitted.Columns)
+	load, drained, kept := map[string]int{}, false, 0
+	for _, p := range j.Placement {
+		load[p.Worker]++
+		drained = drained || in.View.Workers[p.Worker].Draining
+	}
+	most := 0
+	for id, n := range load {
+		if may(in, id) {
+			kept, most = kept+1, max(most, n)
+		}
+	}
+	long := func(ns int64) bool {
+		return ns > now.UnixNano() || now.Sub(time.Unix(0, ns)) >= in.Rules.Spread
+	}
+	var free, ready []string
+	for _, id := range candidatesOf(in, j, j.Numerics, taken) {
+		if free = append(free, id); long(in.View.Workers[id].RegisteredUnixNs) {
+			ready = append(ready, id)
+		}
+	}
+	left := max(cells-kept, 0)
+	free, ready = free[:min(len(free), left)], ready[:min(len(ready), left)]
+	most2 := func(workers int) int { n := max(min(workers, cells), 1); return (cells + n - 1) / n }
+	var want []string
+	reason := false
+	switch {
+	case j.Moving:
+		want = free
+		if moved {
+			t.Fatal("what moves is to move again")
+		}
+	case drained:
+		reason = kept+len(free) == 0
+		if moved == reason {
+			t.Fatalf("a worker of job %s is drained, %d others could have its cells; moved %v", j.Submitted.Job,
+				kept+len(free), moved)
+		}
+		want = free
+	default:
+		should := kept == len(load) && long(j.StateUnixNs) && now.Sub(in.Leader) >= in.Rules.Spread &&
+			most2(kept+len(ready)) < most
+		if moved != should {
+			t.Fatalf("job %s has %d cells on its fullest worker, %d workers free long enough; moved %v", j.Submitted.Job, most,
+				len(ready), moved)
+		}
+		if moved {
+			want = ready
+		}
+	}
+	if reason != (why != "") {
+		t.Fatalf("job %s runs; the reason is %q", j.Submitted.Job, why)
+	}
+	if moved || j.Moving {
+		take(taken, want, j)
+	}
+}
+
 // under is what a job would run under on a worker.
 func under(in Input, j *commandpb.JobRecord, worker string) string {
 	d := in.View.Workers[worker].Registered.Device
@@ -249,8 +336,7 @@ func under(in Input, j *commandpb.JobRecord, worker string) string {
 // candidatesOf are the workers that could take a job: there, of no other job, and able to run it at all.
 func candidatesOf(in Input, j *commandpb.JobRecord, numerics string, taken map[string]string) (out []string) {
 	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
-		w := in.View.Workers[id]
-		if !w.Lost && in.Sessions[id].Connected && taken[id] == "" && under(in, j, id) != "" && (numerics == "" ||
+		if may(in, id) && taken[id] == "" && under(in, j, id) != "" && (numerics == "" ||
 			under(in, j, id) == numerics) {
 			out = append(out, id)
 		}
@@ -471,6 +557,9 @@ func command(a Action, now time.Time) *commandpb.Command {
 		c.Kind = &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job, Generation: a.Generation,
 			Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore, FromMemory: a.FromMemory,
 			MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}
+	case Move:
+		c.Kind = &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job, Generation: a.Generation,
+			Reason: a.Reason}}
 	}
 	return proto.CloneOf(c)
 }

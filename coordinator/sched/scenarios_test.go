@@ -92,6 +92,28 @@ func (w *world) checkpoints(name string, steps ...int) *world {
 	return w
 }
 
+// files has the files of a job's checkpoint lie with workers, in the order of cells; each keeps its own.
+func (w *world) files(name string, step uint64, workers ...string) *world {
+	for _, r := range w.View.Jobs[name].Checkpoints {
+		if r.Step == step {
+			for _, id := range workers {
+				r.Files = append(r.Files, &commandpb.CheckpointFile{Worker: id})
+				if k := w.View.Workers[id]; k != nil {
+					k.Registered.Checkpoints = "/" + id
+				}
+			}
+		}
+	}
+	return w
+}
+
+// away is a job that recovers without the worker that has a file of its newest checkpoint.
+func away(heard float64) *world {
+	w := newWorld().worker("w0", "n0", 0).worker("w1", "n0", 0).worker("w2", "n0", 0).heard("w0", heard).heard("w1", heard)
+	return w.lost("w2", 1).job("j", fsm.Recovering, 2, 1, "w0", "w2").checkpoints("j", 10, 20).files("j", 10, "w0", "w1").
+		files("j", 20, "w0", "w2")
+}
+
 // askable says that workers can be asked.
 func (w *world) askable(ids ...string) *world {
 	for _, id := range ids {
@@ -238,6 +260,12 @@ func TestGoldenScenarios(t *testing.T) {
 			"w0").checkpoints("j", 10, 20)},
 		{"recovered on the one that is left, and a spare", 1.5, two().worker("w2", "n0", 1).lost("w1", 1.2).
 			job("j", fsm.Recovering, 2, 1.2, "w0", "w1").checkpoints("j", 10, 20)},
+		{"files of the newest checkpoint away for now", 2, away(2)},
+		{"files of the newest checkpoint away for long", 31, away(31)},
+		{"files of the newest checkpoint away, but memory is as new", 2, away(2).holds("w0", 0, 21).holds("w1", 1, 21)},
+		{"files of the newest checkpoint away, and memory is older", 31, away(31).holds("w0", 0, 15).holds("w1", 1, 15)},
+		{"files of all checkpoints away for long", 31, away(31).files("j", 10, "w0", "w2")},
+		{"files of the newest checkpoint back", 2, away(2).heard("w2", 1.9)},
 		{"past a bad checkpoint", 1.5, two().job("j", fsm.Recovering, 2, 1, "w0", "w1").checkpoints("j", 10, -20)},
 		{"from the start if all are bad", 1.5, two().job("j", fsm.Recovering, 2, 1, "w0", "w1").checkpoints("j", -10, -20)},
 		{"from the step an operator named", 1.5, two().job("j", fsm.Queued, 2, 1, "w0", "w1").checkpoints("j",

@@ -6,7 +6,6 @@ package sched
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -23,11 +22,15 @@ type Rules struct {
 	// The same for a job that recovers: whoever restarts what died does so at once, and training stands still.
 	Regroup time.Duration
 	Ask     time.Duration // how long a worker may take to say what its host holds of a job that recovers
+	Files   time.Duration // how long to wait for workers that have the newest checkpoint's files, before an older one
+	// How long a worker must have been there, and a job have run, before cells that share a worker move to that one; 0:
+	// they never do.
+	Spread time.Duration
 }
 
 // DefaultRules suit machines on one network.
 var DefaultRules = Rules{Lease: 3 * time.Second, Grace: time.Second, Settle: 2 * time.Second,
-	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second}
+	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second, Files: 30 * time.Second, Spread: 10 * time.Second}
 
 // Liveness is what the leader knows of a worker's session.
 type Liveness struct {
@@ -50,7 +53,10 @@ type Input struct {
 type Action interface{ action() }
 
 // Lose takes a worker out.
-type Lose struct{ Worker, Reason string }
+type Lose struct {
+	Worker, Reason string
+	Hung           bool // it is there, but a cell of it does not get on
+}
 
 // Assign starts a generation.
 type Assign struct {
@@ -65,7 +71,15 @@ type Assign struct {
 	Reason     string
 }
 
+// Move has a generation stop at a step boundary, to be placed anew.
+type Move struct {
+	Job        string
+	Generation uint64
+	Reason     string
+}
+
 func (Lose) action()   {}
+func (Move) action()   {}
 func (Assign) action() {}
 
 // Decision is what to do now, why jobs are as they are, and when time alone will change the decision.
@@ -83,60 +97,109 @@ func (d *Decision) wakeAt(t time.Time) {
 	}
 }
 
+// maxAssigns bounds the generations that one decision starts, and with it the time that a decision takes: those who
+// write them down ask for the next one at once.
+const maxAssigns = 64
+
 // Decide decides. Lost workers come first: placing waits until they are out of the state.
 func Decide(now time.Time, in Input) Decision {
 	d := Decision{Reasons: map[string]string{}}
-	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
-		if reason := lost(now, in, id, &d); reason != "" {
-			d.Actions = append(d.Actions, Lose{id, reason})
-		}
-	}
+	jobs, crowded := undecided(in.View)
+	p := newPool(now, in, len(jobs) > 0, &d)
 	if len(d.Actions) > 0 {
 		return d
 	}
-	busy := busyWorkers(in.View)
-	for _, name := range in.View.JobNames() {
-		j := in.View.Jobs[name]
-		if j.State != fsm.Queued && j.State != fsm.Recovering {
+	if len(p.draining) > 0 { // whom they run must be looked at too
+		if jobs = p.drainedJobs(jobs); len(jobs) > 0 && !p.wanted {
+			p = newPool(now, in, true, &Decision{})
+		}
+	}
+	for _, j := range jobs {
+		if len(d.Actions) == maxAssigns {
+			if !underWay(j) || j.State == fsm.Recovering {
+				d.Reasons[j.Submitted.Job] = fmt.Sprintf("waits until the %d jobs before it are placed", maxAssigns)
+			}
 			continue
 		}
-		a, reason := place(now, in, j, busy, &d)
-		if a == nil {
-			d.Reasons[name] = reason
+		if j.State == fsm.Running || j.Moving {
+			p.move(j, crowded[j.Submitted.Job], &d)
 			continue
 		}
-		d.Actions = append(d.Actions, *a)
-		for _, p := range a.Placement {
-			busy[p.Worker] = name
+		if a, reason := p.place(j, &d); a != nil {
+			d.Actions = append(d.Actions, *a)
+		} else {
+			d.Reasons[j.Submitted.Job] = reason
 		}
 	}
 	return d
 }
 
-// lost says why a worker must be given up, or nothing.
-func lost(now time.Time, in Input, id string, d *Decision) string {
-	if in.View.Workers[id].Lost {
-		return ""
+// undecided are the jobs that want workers, or other ones than they have, in the order they were submitted: those that
+// wait, that move, and whose cells share workers, which are the crowded ones.
+func undecided(v fsm.View) (out []*commandpb.JobRecord, crowded map[string]bool) {
+	crowded = map[string]bool{}
+	for name, j := range v.Jobs {
+		switch {
+		case j.State == fsm.Running && shares(j.Placement):
+			crowded[name] = true
+			out = append(out, j)
+		case j.State == fsm.Queued || j.State == fsm.Recovering || j.Moving:
+			out = append(out, j)
+		}
 	}
-	s, known := in.Sessions[id]
-	var deadline time.Time
-	var reason string
+	inOrder(out)
+	return out, crowded
+}
+
+// inOrder puts jobs in the order they were submitted.
+func inOrder(jobs []*commandpb.JobRecord) {
+	slices.SortFunc(jobs, func(a, b *commandpb.JobRecord) int {
+		return cmp.Or(cmp.Compare(a.SubmittedUnixNs, b.SubmittedUnixNs), cmp.Compare(a.Submitted.Job, b.Submitted.Job))
+	})
+}
+
+// shares says whether cells share a worker.
+func shares(placement []*commandpb.Placement) bool {
+	const few = 8
+	if len(placement) > few {
+		seen := make(map[string]struct{}, len(placement))
+		for _, p := range placement {
+			seen[p.Worker] = struct{}{}
+		}
+		return len(seen) < len(placement)
+	}
+	for i, p := range placement {
+		for _, q := range placement[:i] {
+			if p.Worker == q.Worker {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// verdict is why a worker is given up; most are made and never said.
+type verdict struct {
+	format string
+	span   time.Duration
+}
+
+// String is the verdict in words.
+func (v verdict) String() string { return fmt.Sprintf(v.format, v.span) }
+
+// judge says when a worker must be given up if nothing is heard of it until then, and why.
+func judge(in *Input, s Liveness, known bool) (deadline time.Time, why verdict) {
 	switch {
 	case !known:
 		deadline = in.Leader.Add(in.Rules.Lease)
-		reason = fmt.Sprintf("not heard of within %v of this leader's start", in.Rules.Lease)
+		why = verdict{"not heard of within %v of this leader's start", in.Rules.Lease}
 	case !s.Connected:
 		deadline = s.Broken.Add(in.Rules.Grace)
-		reason = fmt.Sprintf("its session broke and it did not come back within %v", in.Rules.Grace)
+		why = verdict{"its session broke and it did not come back within %v", in.Rules.Grace}
 	default:
-		deadline, reason = s.Heard.Add(in.Rules.Lease), fmt.Sprintf("silent for %v", in.Rules.Lease)
+		deadline, why = s.Heard.Add(in.Rules.Lease), verdict{"silent for %v", in.Rules.Lease}
 	}
-	deadline = later(deadline, in.Leader.Add(in.Rules.Lease))
-	if now.Before(deadline) {
-		d.wakeAt(deadline)
-		return ""
-	}
-	return reason
+	return later(deadline, in.Leader.Add(in.Rules.Lease)), why
 }
 
 func later(a, b time.Time) time.Time {
@@ -146,49 +209,35 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// busyWorkers says which worker runs which job.
-func busyWorkers(v fsm.View) map[string]string {
-	busy := map[string]string{}
-	for _, name := range v.JobNames() {
-		j := v.Jobs[name]
-		if j.State != fsm.Running && j.State != fsm.Stopping {
-			continue
-		}
-		for _, p := range j.Placement {
-			busy[p.Worker] = name
-		}
-	}
-	return busy
-}
-
 // place finds workers for a job's cells, or says what it waits for. While it waits for more workers, those that are
 // there are kept for it: a smaller job that came later must not take them each time.
-func place(now time.Time, in Input, j *commandpb.JobRecord, busy map[string]string, d *Decision) (*Assign, string) {
-	workers, numerics, why := candidates(in, j, busy)
+func (p *pool) place(j *commandpb.JobRecord, d *Decision) (*Assign, string) {
+	now, in := p.now, p.in
+	workers, numerics, why := p.candidates(j)
 	if len(workers) == 0 {
 		return nil, why
 	}
 	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
 	waits := ask(now, in, j, workers, d)
-	if ready := settled(now, in, j, workers); len(workers) < cells && now.Before(ready) {
-		d.wakeAt(ready)
-		waits = fmt.Sprintf("%s, %s: waits %v for more before cells share a worker", count(cells, "cell"),
-			count(len(workers), "worker"), settle(in, j))
+	if len(workers) < cells {
+		if ready := p.settled(j, workers); now.Before(ready) {
+			d.wakeAt(ready)
+			waits = fmt.Sprintf("%s, %s: waits %v for more before cells share a worker", count(cells, "cell"),
+				count(len(workers), "worker"), settle(in, j))
+		}
 	}
 	if waits != "" {
-		for _, id := range workers {
-			busy[id] = j.Submitted.Job
-		}
+		p.take(workers)
 		return nil, waits
 	}
 	a := &Assign{Job: j.Submitted.Job, Generation: j.Generation + 1, Numerics: numerics}
-	a.Restore, a.HasRestore = restore(j)
-	memory := remember(in, j, workers, numerics, a)
-	used := map[string]bool{}
-	for _, p := range a.Placement {
-		used[p.Worker] = true
+	used, memory, waits := p.goOn(j, workers, a, d)
+	if waits != "" {
+		p.take(workers)
+		return nil, waits
 	}
 	a.Reason = count(cells, "cell") + " on " + count(len(used), "worker") + memory
+	p.take(used)
 	return a, ""
 }
 
@@ -200,79 +249,20 @@ func count(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// candidates are the workers that could take the job's cells, in order of id, all of one numerics: the job's, or, for a
-// job that has none yet, the one most workers would run it under.
-func candidates(in Input, j *commandpb.JobRecord, busy map[string]string) (ids []string, numerics, why string) {
-	by := map[string][]string{}
-	connected, occupied := 0, 0
-	for _, id := range slices.Sorted(maps.Keys(in.View.Workers)) {
-		w := in.View.Workers[id]
-		if w.Lost || !in.Sessions[id].Connected {
-			continue
-		}
-		connected++
-		if busy[id] != "" {
-			occupied++
-			continue
-		}
-		if n := numericsOf(w, j); n != "" {
-			by[n] = append(by[n], id)
-		}
-	}
-	numerics = j.Numerics
-	if numerics == "" && len(by) > 0 {
-		numerics = slices.MaxFunc(slices.Sorted(maps.Keys(by)), func(a, b string) int {
-			return cmp.Or(cmp.Compare(len(by[a]), len(by[b])), cmp.Compare(b, a))
-		})
-	}
-	if ids = by[numerics]; len(ids) > 0 {
-		return ids, numerics, ""
-	}
-	switch {
-	case connected == 0:
-		why = "waits for a worker; start one with: worker run --coordinator ADDR --data DIR"
-	case occupied == connected:
-		why = fmt.Sprintf("waits for workers: other jobs have all there are (%d)", connected)
-	case numerics == "":
-		why = fmt.Sprintf("waits for a worker that can do without Winograd's algorithm (winograd: off): %s cannot; start "+
-			"one of this version", count(connected-occupied, "free worker"))
-	default:
-		why = fmt.Sprintf("waits for a worker with numerics %s, under which the job began", numerics)
-	}
-	return nil, numerics, why
-}
-
-// numericsOf is what a job would run under on a worker, or nothing if it cannot run there.
-func numericsOf(w *commandpb.WorkerRecord, j *commandpb.JobRecord) string {
-	if j.Submitted.Direct {
-		return w.Registered.Device.GetDirectNumerics()
-	}
-	return w.Registered.Device.GetNumerics()
-}
-
 // patience is how many times Settle a job waits in all, however often workers come and go.
 const patience = 5
 
 // settled is when to stop waiting for more workers than the given ones: a while after the last change in who is there,
 // of the job, or of the leader, but not for ever: one worker that starts over and over must not hold up the others. A
 // stamp from the future is another leader's, whose clock is ahead: it says nothing.
-func settled(now time.Time, in Input, j *commandpb.JobRecord, workers []string) time.Time {
-	after := func(t time.Time, ns int64) time.Time {
-		if s := time.Unix(0, ns); !s.After(now) {
-			return later(t, s)
-		}
-		return t
-	}
-	began := after(in.Leader, j.StateUnixNs)
-	last := began
-	for _, w := range in.View.Workers {
-		last = after(after(last, w.RegisteredUnixNs), w.LostUnixNs)
-	}
+func (p *pool) settled(j *commandpb.JobRecord, workers []*candidate) time.Time {
+	in := p.in
+	began := p.past(in.Leader, j.StateUnixNs)
 	first := int64(math.MaxInt64) // since when there is somebody to place on
-	for _, id := range workers {
-		first = min(first, in.View.Workers[id].RegisteredUnixNs)
+	for _, w := range workers {
+		first = min(first, w.registered)
 	}
-	ready, limit := last.Add(settle(in, j)), after(began, first).Add(patience*in.Rules.Settle)
+	ready, limit := later(began, p.changed()).Add(settle(in, j)), p.past(began, first).Add(patience*in.Rules.Settle)
 	if j.State == fsm.Recovering { // workers may take that long to find a new leader
 		ready = later(ready, in.Leader.Add(in.Rules.Lease))
 	}
@@ -291,51 +281,64 @@ func settle(in Input, j *commandpb.JobRecord) time.Duration {
 }
 
 // spread places every cell: where it was, if that worker is there and not full, else on the worker with fewest cells,
-// the first by id. A cell goes to a worker that fits it, if there is one that is not full; nil: all do.
-func spread(j *commandpb.JobRecord, workers []string, fits func(cell int, worker string) bool) []*commandpb.Placement {
+// the first by id. A cell goes to a worker that fits it, if there is one that is not full; nil: all do. It also returns
+// the workers that have got cells. fits are places in workers, ascending, by cell.
+func spread(j *commandpb.JobRecord, workers []*candidate, fits [][]int) (out []*commandpb.Placement,
+	used []*candidate) {
 	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
 	full := (cells + len(workers) - 1) / len(workers)
-	load := map[string]int{}
-	out := make([]*commandpb.Placement, cells)
-	cell := func(i int) *commandpb.Cell {
-		return &commandpb.Cell{Replica: int32(i) / j.Submitted.Columns, Column: int32(i) % j.Submitted.Columns}
-	}
-	unfit := func(cell int, worker string) int {
-		switch {
-		case load[worker] >= full:
-			return 2
-		case fits != nil && !fits(cell, worker):
-			return 1
+	load := make([]int, len(workers))
+	out = make([]*commandpb.Placement, cells)
+	made := make([]struct { // in one piece
+		placement commandpb.Placement
+		cell      commandpb.Cell
+	}, cells)
+	put := func(i, at int) {
+		m := &made[i]
+		m.cell.Replica, m.cell.Column = int32(i)/j.Submitted.Columns, int32(i)%j.Submitted.Columns
+		m.placement.Worker, m.placement.Cell = workers[at].id, &m.cell
+		out[i] = &m.placement
+		if load[at]++; load[at] == 1 {
+			used = append(used, workers[at])
 		}
-		return 0
 	}
 	for _, p := range j.Placement {
 		i := int(p.Cell.GetReplica()*j.Submitted.Columns + p.Cell.GetColumn())
-		if i < cells && out[i] == nil && slices.Contains(workers, p.Worker) && load[p.Worker] < full &&
-			(fits == nil || fits(i, p.Worker)) {
-			out[i] = &commandpb.Placement{Cell: cell(i), Worker: p.Worker}
-			load[p.Worker]++
+		if i < 0 || i >= cells || out[i] != nil {
+			continue
+		}
+		at, there := slices.BinarySearchFunc(workers, p.Worker, func(w *candidate, id string) int {
+			return cmp.Compare(w.id, id)
+		})
+		if there && load[at] < full && (fits == nil || slices.Contains(fits[i], at)) {
+			put(i, at)
 		}
 	}
+	// Loads only grow: whoever is behind next has more cells than least.
+	least, next := 0, 0
 	for i := range out {
 		if out[i] != nil {
 			continue
 		}
-		w := slices.MinFunc(workers, func(a, b string) int {
-			return cmp.Or(cmp.Compare(unfit(i, a), unfit(i, b)), cmp.Compare(load[a], load[b]))
-		})
-		out[i] = &commandpb.Placement{Cell: cell(i), Worker: w}
-		load[w]++
+		best := -1
+		if fits != nil {
+			for _, at := range fits[i] {
+				if load[at] < full && (best < 0 || load[at] < load[best]) {
+					best = at
+				}
+			}
+		}
+		for best < 0 {
+			switch {
+			case next == len(workers):
+				least, next = least+1, 0
+			case load[next] > least:
+				next++
+			default:
+				best = next
+			}
+		}
+		put(i, best)
 	}
-	return out
-}
-
-// restore is the step to go on from: the start if an operator wants that, else the newest good checkpoint, which is the
-// one an operator named unless that has turned out bad since: resuming forgets what came after it.
-func restore(j *commandpb.JobRecord) (uint64, bool) {
-	good := fsm.Usable(j)
-	if len(good) == 0 || (j.HasResumeStep && j.ResumeStep == 0) {
-		return 0, false
-	}
-	return good[len(good)-1].Step, true
+	return out, used
 }

@@ -3,6 +3,7 @@ package simtest
 import (
 	"bytes"
 	"crypto/sha256"
+	"slices"
 	"strings"
 
 	"colonnade/coordinator/fsm"
@@ -16,39 +17,89 @@ type checker struct {
 	good      map[string]map[uint64]bool // committed checkpoints that nobody has given up, by job
 	placed    map[groupKey]string        // placement of every generation that ever was
 	newest    map[string]uint64          // generation, by job
-	processes map[groupKey]int           // incarnation that began a generation, by job and worker
+	seen      map[string]*commandpb.JobRecord
+	processes map[groupKey]int // incarnation that began a generation, by job and worker
 	committed int
 	lost      int
 
-	done       map[string]uint64 // step that all cells of a job have finished, in its newest generation
-	could      map[string]uint64 // newest generation that could not go on from memory, by job
+	at         map[cellKey]uint64    // how far each cell of each generation is
+	done       map[string]uint64     // step that all cells of a job have finished, in its newest generation
+	could      map[string]uint64     // newest generation that could not go on from memory, by job
+	history    map[string]uint64     // oldest generation whose memory is of the job's present history, by job
+	asked      map[string]bool       // jobs that an operator has stopped and not resumed
+	stops      map[groupKey]uint64   // after which step a generation's cells stop
+	states     map[string][][]uint64 // by job, column and step: the only state there can be
+	digests    map[string][][][]byte // of them, as far as they were asked for
+	moved      int                   // generations that were to move
 	remembered int
+}
+
+// cellKey is a cell of one generation.
+type cellKey struct {
+	groupKey
+	cell int
 }
 
 func newChecker(s *sim) *checker {
 	return &checker{s: s, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
-		processes: map[groupKey]int{}, done: map[string]uint64{}, could: map[string]uint64{}}
+		seen: map[string]*commandpb.JobRecord{}, processes: map[groupKey]int{}, at: map[cellKey]uint64{},
+		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{},
+		asked:  map[string]bool{},
+		states: map[string][][]uint64{}, digests: map[string][][][]byte{}}
+}
+
+// state is the only one a cell can have after some steps.
+func (c *checker) state(spec jobSpec, cell int, step uint64) uint64 {
+	all := c.states[spec.name]
+	if all == nil {
+		all = make([][]uint64, spec.columns)
+		for k := range all {
+			v := spec.initial(k)
+			all[k] = append(make([]uint64, 0, spec.steps+1), v)
+			for s := range spec.steps {
+				v = spec.next(v, s)
+				all[k] = append(all[k], v)
+			}
+		}
+		c.states[spec.name] = all
+	}
+	return all[cell%int(spec.columns)][step]
+}
+
+// digest is the digest of state.
+func (c *checker) digest(spec jobSpec, cell int, step uint64) []byte {
+	all := c.digests[spec.name]
+	if all == nil {
+		all = make([][][]byte, spec.columns)
+		for k := range all {
+			all[k] = make([][]byte, spec.steps+1)
+		}
+		c.digests[spec.name] = all
+	}
+	at := &all[cell%int(spec.columns)][step]
+	if *at == nil {
+		*at = digest(c.state(spec, cell, step))
+	}
+	return *at
 }
 
 // decided looks at a decision.
 func (c *checker) decided(in sched.Input, d sched.Decision) {
 	s := c.s
 	for _, a := range d.Actions {
-		l, ok := a.(sched.Lose)
-		if !ok {
-			c.checkRestore(a.(sched.Assign))
-			c.checkMemory(in.View.Jobs[a.(sched.Assign).Job], a.(sched.Assign))
-			continue
-		}
-		c.lost++
-		if s.now.Sub(s.since) < in.Rules.Lease {
-			s.fail("worker %s is judged %v after the leader began", l.Worker, s.now.Sub(s.since))
-		}
-		for _, w := range s.workers {
-			// Heartbeats come every half second and travel for at most a tenth of one.
-			if w.id == l.Worker && w.session != nil && w.session.open && s.now.Sub(w.session.heard) < in.Rules.Lease/2 {
-				s.fail("worker %s is given up (%s), but is here and talks", l.Worker, l.Reason)
+		switch a := a.(type) {
+		case sched.Assign:
+			c.checkRestore(a)
+			c.checkMemory(in, a)
+			for _, p := range a.Placement {
+				if in.View.Workers[p.Worker].Draining {
+					s.fail("generation %d of %s has a cell on worker %s, which is drained", a.Generation, a.Job, p.Worker)
+				}
 			}
+		case sched.Move:
+			c.moved++
+		case sched.Lose:
+			c.checkLose(in, a)
 		}
 	}
 	if len(d.Actions) > 0 {
@@ -58,6 +109,21 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 		if why := d.Reasons[name]; (j.State == fsm.Queued || j.State == fsm.Recovering) && (why == "" ||
 			strings.Contains(why, "\n")) {
 			s.fail("job %s is %s for the reason %q", name, j.State, why)
+		}
+	}
+}
+
+// checkLose wants a worker to be given up only when it may be.
+func (c *checker) checkLose(in sched.Input, l sched.Lose) {
+	s := c.s
+	c.lost++
+	if s.now.Sub(s.since) < in.Rules.Lease {
+		s.fail("worker %s is judged %v after the leader began", l.Worker, s.now.Sub(s.since))
+	}
+	for _, w := range s.workers {
+		// Heartbeats come every half second and travel for at most a tenth of one.
+		if w.id == l.Worker && w.session != nil && w.session.open && s.now.Sub(w.session.heard) < in.Rules.Lease/2 {
+			s.fail("worker %s is given up (%s), but is here and talks", l.Worker, l.Reason)
 		}
 	}
 }
@@ -90,23 +156,32 @@ func (c *checker) applied(before, after fsm.View, cmd *commandpb.Command, refuse
 	if refused == nil {
 		c.account(cmd, after)
 	}
-	runs := map[string]string{}
+	var runs map[string]string
 	for _, spec := range s.jobs {
 		j := after.Jobs[spec.name]
 		if j == nil {
 			continue
 		}
-		c.checkGood(spec, j)
-		c.checkGeneration(spec, j)
+		if c.seen[spec.name] != j { // records are replaced, not changed
+			c.seen[spec.name] = j
+			c.checkGood(spec, j)
+			c.checkGeneration(spec, j)
+		}
 		if old := before.Jobs[spec.name]; old != nil && old.State == fsm.Done && (j.State != fsm.Done ||
 			!bytes.Equal(j.Digest, old.Digest)) {
 			s.fail("job %s was done and is %s", spec.name, j.State)
 		}
-		if j.State == fsm.Done && !bytes.Equal(j.Digest, spec.digest()) {
-			s.fail("job %s is done with digest %x, and can only have %x", spec.name, j.Digest, spec.digest())
+		if j.State == fsm.Done && !bytes.Equal(j.Digest, c.end(spec)) {
+			s.fail("job %s is done with digest %x, and can only have %x", spec.name, j.Digest, c.end(spec))
 		}
 		if j.State != fsm.Running && j.State != fsm.Stopping {
 			continue
+		}
+		if len(s.jobs) == 1 {
+			continue
+		}
+		if runs == nil {
+			runs = map[string]string{}
 		}
 		for _, p := range j.Placement {
 			if other := runs[p.Worker]; other != "" && other != spec.name {
@@ -117,22 +192,13 @@ func (c *checker) applied(before, after fsm.View, cmd *commandpb.Command, refuse
 	}
 }
 
-// digest is the only one a job can end with.
-func (j jobSpec) digest() []byte {
+// end is the only digest a job can end with.
+func (c *checker) end(spec jobSpec) []byte {
 	h := sha256.New()
-	for i := range j.cells() {
-		h.Write(digest(j.value(i, j.steps)))
+	for i := range spec.cells() {
+		h.Write(c.digest(spec, i, spec.steps))
 	}
 	return h.Sum(nil)
-}
-
-// value is the only state a cell can have after some steps.
-func (j jobSpec) value(cell int, steps uint64) uint64 {
-	v := j.initial(cell)
-	for s := range steps {
-		v = j.next(v, s)
-	}
-	return v
 }
 
 // account keeps up with what is good: a checkpoint is from the file that completes it until it is found bad, dropped by
@@ -144,10 +210,13 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 		if c.newest[w.Job] != w.Generation {
 			c.s.fail("a file of generation %d was accepted in generation %d", w.Generation, c.newest[w.Job])
 		}
-		for _, r := range fsm.Usable(after.Jobs[w.Job]) {
-			if r.Step == w.Step {
+		for _, r := range after.Jobs[w.Job].Checkpoints {
+			if r.Step == w.Step && r.Committed && r.Bad == "" {
 				if c.good[w.Job] == nil {
 					c.good[w.Job] = map[uint64]bool{}
+				}
+				if !c.good[w.Job][w.Step] {
+					c.checkFiles(w.Job, r)
 				}
 				c.good[w.Job][w.Step] = true
 				c.committed++
@@ -165,11 +234,33 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 			c.s.fail("retention has dropped the last good checkpoint of %s", d.Job)
 		}
 	case *commandpb.Command_ResumeJob:
+		delete(c.asked, k.ResumeJob.Job)
 		for step := range c.good[k.ResumeJob.Job] {
 			if k.ResumeJob.FromStep && step > k.ResumeJob.Step {
 				delete(c.good[k.ResumeJob.Job], step)
 			}
 		}
+	case *commandpb.Command_ReleaseJob:
+		if r := k.ReleaseJob; r.Memory {
+			c.could[r.Job] = r.Generation
+		}
+	case *commandpb.Command_RequestStop:
+		c.asked[k.RequestStop.Job] = true
+	case *commandpb.Command_AssignJob:
+		a := k.AssignJob
+		if c.asked[a.Job] {
+			c.s.fail("generation %d of %s begins, which an operator has stopped", a.Generation, a.Job)
+		}
+		if !a.FromMemory {
+			c.history[a.Job], c.done[a.Job] = a.Generation, a.RestoreStep
+		}
+	case *commandpb.Command_CellStopped:
+		x := k.CellStopped
+		key := groupKey{x.Job, x.Generation}
+		if at, ok := c.stops[key]; ok && at != x.Step {
+			c.s.fail("cells of generation %d of %s stop after steps %d and %d", x.Generation, x.Job, at, x.Step)
+		}
+		c.stops[key] = x.Step
 	case *commandpb.Command_CellFinished:
 		if c.newest[k.CellFinished.Job] != k.CellFinished.Generation {
 			c.s.fail("an end of generation %d was accepted in generation %d", k.CellFinished.Generation,
@@ -178,20 +269,35 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 	}
 }
 
+// checkFiles wants a checkpoint that is committed to be on the disks of those who wrote it.
+func (c *checker) checkFiles(job string, r *commandpb.CheckpointRecord) {
+	if len(r.Files) != c.s.spec(job).cells() {
+		c.s.fail("the checkpoint of step %d of %s is committed with %d files", r.Step, job, len(r.Files))
+	}
+	for i, f := range r.Files {
+		for _, w := range c.s.workers {
+			if _, ok := w.disk[fileKey{job, r.Step, i}]; w.id == f.Worker && !ok {
+				c.s.fail("the checkpoint of step %d of %s is committed, and worker %s has no file of cell %d", r.Step, job, w.id, i)
+			}
+		}
+	}
+}
+
 // checkGood wants every good checkpoint in the state, whole, with the only state it can have.
 func (c *checker) checkGood(spec jobSpec, j *commandpb.JobRecord) {
-	usable := map[uint64]*commandpb.CheckpointRecord{}
-	for _, r := range fsm.Usable(j) {
-		usable[r.Step] = r
-	}
 	for step := range c.good[spec.name] {
-		r := usable[step]
+		var r *commandpb.CheckpointRecord
+		for _, other := range j.Checkpoints {
+			if other.Step == step && other.Committed && other.Bad == "" {
+				r = other
+			}
+		}
 		if r == nil || len(r.Files) != spec.cells() {
 			c.s.fail("the good checkpoint of step %d of %s is gone", step, spec.name)
 			return
 		}
 		for i, f := range r.Files {
-			if !bytes.Equal(f.Digest, digest(spec.value(i, step))) {
+			if !bytes.Equal(f.Digest, c.digest(spec, i, step)) {
 				c.s.fail("the checkpoint of step %d of %s has a state of its own in cell %d", step, spec.name, i)
 			}
 		}
@@ -207,13 +313,117 @@ func (c *checker) checkGeneration(spec jobSpec, j *commandpb.JobRecord) {
 	if j.State != fsm.Running && j.State != fsm.Stopping {
 		return
 	}
-	var on []string
+	key := groupKey{spec.name, j.Generation}
+	on := make([]byte, 0, 64)
 	for _, p := range j.Placement {
-		on = append(on, p.Worker)
+		on = append(append(on, p.Worker...), ' ')
 	}
-	key, now := groupKey{spec.name, j.Generation}, strings.Join(on, " ")
-	if old, ok := c.placed[key]; (ok && old != now) || len(on) != spec.cells() {
-		c.s.fail("generation %d of %s is on %q, and was on %q", j.Generation, spec.name, now, old)
+	if old, ok := c.placed[key]; (ok && old != string(on)) || len(j.Placement) != spec.cells() {
+		c.s.fail("generation %d of %s is on %q, and was on %q", j.Generation, spec.name, on, old)
+	} else if !ok {
+		c.placed[key] = string(on)
 	}
-	c.placed[key] = now
+}
+
+// checkMemory looks at a generation that goes on from memory: every cell goes to a worker that says it holds the step,
+// no step that all cells had finished is lost, and a generation that could not is not followed by another try.
+func (c *checker) checkMemory(in sched.Input, a sched.Assign) {
+	if !a.FromMemory {
+		return
+	}
+	j := in.View.Jobs[a.Job]
+	c.remembered++
+	for _, p := range a.Placement {
+		h := in.Holdings[p.Worker][a.Job]
+		if !slices.ContainsFunc(h.Held, func(held sched.Held) bool {
+			return held.Replica == p.Cell.Replica && held.Column == p.Cell.Column && slices.Contains(held.Steps, a.Memory)
+		}) {
+			c.s.fail("generation %d of %s goes on from step %d in memory, which worker %s does not hold", a.Generation, a.Job,
+				a.Memory, p.Worker)
+		}
+	}
+	if done := c.done[a.Job]; a.Memory < done {
+		c.s.fail("generation %d of %s goes on from step %d in memory, all cells had finished %d", a.Generation, a.Job,
+			a.Memory, done)
+	}
+	if c.could[a.Job] == j.Generation && j.Generation > 0 {
+		c.s.fail("generation %d of %s goes on from memory, which %d could not", a.Generation, a.Job, j.Generation)
+	}
+	if j.State != fsm.Recovering {
+		c.s.fail("job %s, which is %s, goes on from memory", a.Job, j.State)
+	}
+}
+
+// adopts looks at what a cell goes on from in memory: it is of the job's present history, and the state there can be.
+func (c *checker) adopts(a *arena, r *run, i int, value uint64) {
+	if value != c.state(r.spec, i, r.memory) {
+		c.s.fail("an arena of cell %d of %s holds another state of step %d than there can be", i, r.job, r.memory)
+	}
+	if since := c.history[r.job]; a.generation < since && r.generation > since {
+		c.s.fail("generation %d of %s goes on from memory of generation %d, and generation %d went back behind it",
+			r.generation, r.job, a.generation, since)
+	}
+}
+
+// begins wants every cell of a generation to begin once, at the same step, which is the one that was decided on.
+func (c *checker) begins(r *run, i int, x *cell) {
+	want := r.memory
+	if !r.fromMemory {
+		want = r.restore.GetStep()
+	}
+	if x.step != want {
+		c.s.fail("cell %d of generation %d of %s begins at step %d, not %d", i, r.generation, r.job, x.step, want)
+	}
+	key := cellKey{groupKey{r.job, r.generation}, i}
+	if _, twice := c.at[key]; twice {
+		c.s.fail("cell %d of generation %d of %s begins twice", i, r.generation, r.job)
+	}
+	c.at[key] = x.step
+}
+
+// applies wants a generation to apply every step to a cell once, in order, to the state there can be, and no cell to be
+// ahead of others by more than the one step that can be gone back.
+func (c *checker) applies(r *run, i int, x *cell) {
+	key := cellKey{groupKey{r.job, r.generation}, i}
+	if at, ok := c.at[key]; !ok || x.step != at+1 {
+		c.s.fail("generation %d of %s applies step %d to cell %d behind step %d", r.generation, r.job, x.step, i, at)
+	}
+	c.at[key] = x.step
+	if x.value != c.state(r.spec, i, x.step) {
+		c.s.fail("cell %d of %s has another state after step %d than there can be", i, r.job, x.step)
+	}
+	if x.arena.owner != r {
+		c.s.fail("cell %d of generation %d of %s writes an arena that is another's", i, r.generation, r.job)
+	}
+	for k := range r.on {
+		key.cell = k
+		if at, ok := c.at[key]; !ok || at+1 < x.step {
+			c.s.fail("cell %d of generation %d of %s has done step %d without cell %d, which is at %d", i, r.generation, r.job,
+				x.step, k, at)
+		}
+	}
+}
+
+// finished notes how far all cells of the generation that runs are: steps behind that are never done again but from a
+// checkpoint. What a worker computes that has been given up counts for nothing.
+func (c *checker) finished(r *run) {
+	if j := c.s.view.Jobs[r.job]; j.Generation != r.generation || j.State != fsm.Running && j.State != fsm.Stopping {
+		return
+	}
+	least := ^uint64(0)
+	for i := range r.on {
+		at, ok := c.at[cellKey{groupKey{r.job, r.generation}, i}]
+		if !ok {
+			return
+		}
+		least = min(least, at)
+	}
+	c.done[r.job] = least
+}
+
+// deletes wants no file to go that a good checkpoint needs.
+func (c *checker) deletes(k fileKey) {
+	if c.good[k.job][k.step] {
+		c.s.fail("the file of cell %d of the good checkpoint of step %d of %s is deleted", k.cell, k.step, k.job)
+	}
 }

@@ -4,9 +4,7 @@ import (
 	"maps"
 	"slices"
 
-	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/sched"
-	"colonnade/proto/commandpb"
 )
 
 // arena models a cell's state in the memory of a host: it outlives the process that has it.
@@ -30,6 +28,10 @@ func (a *arena) advance(step, value uint64) {
 	}
 }
 
+// tear is what a process leaves that is killed in the middle of the update behind a step: the half that it was writing,
+// which held the step before, is nothing.
+func (a *arena) tear(step uint64) { delete(a.held, step-1) }
+
 // arenasOf are those of a host of one cell of a job; of all its cells if cell is negative.
 func (w *worker) arenasOf(job string, cell int) (out []*arena) {
 	for _, a := range w.memory[w.host] {
@@ -51,12 +53,10 @@ func (a *arena) inUse() bool { return a.owner != nil && a.owner.w.runs[a.job] ==
 func (w *worker) adopt(r *run, i int) (*cell, bool) {
 	for _, a := range w.arenasOf(r.job, i) {
 		value, ok := a.held[r.memory]
-		if !ok || a.generation >= r.generation || a.spoilt {
+		if !ok || a.generation >= r.generation || a.generation < r.since || a.spoilt {
 			continue
 		}
-		if value != r.spec.value(i, r.memory) {
-			w.fail("an arena of cell %d of %s holds another state of step %d than there can be", i, r.job, r.memory)
-		}
+		w.check.adopts(a, r, i, value)
 		if a.inUse() {
 			a = &arena{job: r.job, cell: i}
 			w.memory[w.host] = append(w.memory[w.host], a)
@@ -130,47 +130,5 @@ func (s *sim) spoil(w *worker) {
 			s.logf("what host %d holds of cell %d of %s is damaged", w.host, a.cell, a.job)
 			return
 		}
-	}
-}
-
-// checkMemory looks at a generation that goes on from memory: no step that all cells had finished is lost, and a
-// generation that could not is not followed by another try.
-func (c *checker) checkMemory(j *commandpb.JobRecord, a sched.Assign) {
-	if !a.FromMemory {
-		return
-	}
-	c.remembered++
-	if done := c.done[a.Job]; a.Memory < done {
-		c.s.fail("generation %d of %s goes on from step %d in memory, all cells had finished %d", a.Generation, a.Job,
-			a.Memory, done)
-	}
-	if c.could[a.Job] == j.Generation && j.Generation > 0 {
-		c.s.fail("generation %d of %s goes on from memory, which %d could not", a.Generation, a.Job, j.Generation)
-	}
-	if j.State != fsm.Recovering {
-		c.s.fail("job %s, which is %s, goes on from memory", a.Job, j.State)
-	}
-}
-
-// finished notes how far all cells of a generation are: steps behind that are never done again but from a checkpoint.
-func (c *checker) finished(r *run) {
-	least := ^uint64(0)
-	for i := range len(r.on) {
-		at, ok := r.group.at[i]
-		if !ok {
-			return
-		}
-		least = min(least, at)
-	}
-	if c.newest[r.job] == r.generation {
-		c.done[r.job] = least
-	}
-}
-
-// applies wants a step to be applied to a cell by one generation alone, unless the job has gone back behind it.
-func (c *checker) applies(r *run, i int, step uint64) {
-	if r.fromMemory && step <= r.memory {
-		c.s.fail("generation %d of %s, from step %d in memory, applies step %d to cell %d again", r.generation, r.job,
-			r.memory, step, i)
 	}
 }

@@ -2,12 +2,12 @@ package simtest
 
 import (
 	"bytes"
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/sched"
@@ -17,24 +17,31 @@ import (
 // epoch is when simulations begin.
 var epoch = time.Unix(1_000_000, 0)
 
+// mostEvents is many more than any life has: one that has more goes round in circles.
+const mostEvents = 1_000_000
+
 // sim is one simulated cluster. Everything happens in run's loop, in the order of time and then of scheduling.
 type sim struct {
 	r      *rand.Rand
 	now    time.Time
 	events queue
 	count  int
+	done   bool // all jobs are
 	traced bool
 	trace  []string
 	failed error
 
 	// The coordinator: what its log says, and what its leader knows.
 	state    *fsm.State
+	view     fsm.View // of state
 	index    uint64
 	up       bool
 	since    time.Time
 	sessions map[string]*session
 	broken   map[string]time.Time
+	handled  map[string]handled // by worker: the last report that is written down
 	kicked   bool
+	in       sched.Input // its maps are made once
 
 	workers []*worker
 	memory  map[int][]*arena // by host
@@ -58,7 +65,9 @@ func (j jobSpec) cells() int { return int(j.replicas * j.columns) }
 func newSim(seed uint64) *sim {
 	s := &sim{r: rand.New(rand.NewPCG(seed, 0xc0)), now: epoch, state: fsm.New(), sessions: map[string]*session{},
 		broken: map[string]time.Time{}, groups: map[groupKey]*group{}, faults: true,
-		memory: map[int][]*arena{}}
+		memory: map[int][]*arena{}, handled: map[string]handled{}, in: sched.Input{Rules: rules(),
+			Sessions: map[string]sched.Liveness{}, Holdings: map[string]map[string]sched.Holding{}}}
+	s.view = s.state.View()
 	s.check = newChecker(s)
 	for i := range 1 + s.r.IntN(4) {
 		s.workers = append(s.workers, &worker{sim: s, id: fmt.Sprintf("w%d", i), disk: map[fileKey]file{},
@@ -73,12 +82,19 @@ func newSim(seed uint64) *sim {
 	return s
 }
 
+// rules are the usual ones, with less patience before cells spread out: these jobs are short.
+func rules() sched.Rules {
+	r := sched.DefaultRules
+	r.Spread = 2 * time.Second
+	return r
+}
+
 // after has something happen later.
 func (s *sim) after(d time.Duration, f func()) { s.at(s.now.Add(d), f) }
 
 func (s *sim) at(t time.Time, f func()) {
 	s.count++
-	heap.Push(&s.events, event{t, s.count, f})
+	s.events.push(event{t.UnixNano(), s.count, f})
 }
 
 func (s *sim) logf(format string, args ...any) {
@@ -109,24 +125,40 @@ const (
 	patience = 120 * time.Second
 )
 
-// run simulates until every job is done, or something is wrong.
-func (s *sim) run() error {
+// run simulates until every job is done, or something is wrong. A panic of the code under test is that too.
+func (s *sim) run() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.fail("panic: %v\n%s", r, debug.Stack())
+			err = s.failed
+		}
+	}()
 	s.begin()
-	for s.failed == nil && s.events.Len() > 0 {
-		e := heap.Pop(&s.events).(event)
-		s.now = e.at
+	for s.failed == nil && len(s.events) > 0 && !s.done {
+		e := s.events.pop()
+		s.now = time.Unix(0, e.at)
 		e.do()
 		if s.now.Sub(epoch) > troubled && s.faults {
 			s.heal()
 		}
-		if s.allDone() {
-			return s.failed
-		}
-		if s.now.Sub(epoch) > patience {
-			s.fail("not all jobs are done %v after the last fault", patience-troubled)
+		switch {
+		case s.now.Sub(epoch) > patience:
+			s.fail("no progress: not all jobs are done %v after the last fault: %s", patience-troubled, s.states())
+		case s.count > mostEvents:
+			s.fail("no progress: %d events in %v", s.count, s.now.Sub(epoch))
 		}
 	}
 	return s.failed
+}
+
+// states is where every job is, in words.
+func (s *sim) states() string {
+	var out []string
+	for _, name := range s.view.JobNames() {
+		j := s.view.Jobs[name]
+		out = append(out, fmt.Sprintf("%s is %s: %s", name, j.State, j.Reason))
+	}
+	return strings.Join(out, "; ")
 }
 
 func (s *sim) begin() {
@@ -142,9 +174,8 @@ func (s *sim) begin() {
 }
 
 func (s *sim) allDone() bool {
-	jobs := s.state.View().Jobs
 	for _, j := range s.jobs {
-		if r := jobs[j.name]; r == nil || r.State != fsm.Done {
+		if r := s.view.Jobs[j.name]; r == nil || r.State != fsm.Done {
 			return false
 		}
 	}
@@ -158,6 +189,7 @@ func (s *sim) lead() {
 	s.up, s.since = true, s.now
 	clear(s.sessions)
 	clear(s.broken)
+	clear(s.handled)
 	s.logf("a leader begins")
 	s.kick()
 }
@@ -171,7 +203,7 @@ func (s *sim) crash() {
 			w.session.close()
 		}
 	}
-	b, err := s.state.View().Encode()
+	b, err := s.view.Encode()
 	if err != nil {
 		s.fail("encode: %v", err)
 		return
@@ -180,24 +212,29 @@ func (s *sim) crash() {
 		s.fail("decode: %v", err)
 		return
 	}
+	s.view = s.state.View()
 	s.after(s.between(100*time.Millisecond, 4*time.Second), s.lead)
 }
 
-// apply writes a command into the log.
+// apply writes a command into the log. The state keeps parts of commands, and changes none.
 func (s *sim) apply(c *commandpb.Command) error {
 	s.index++
 	c.Version, c.DecidedUnixNs = fsm.Version, s.now.UnixNano()
-	before := s.state.View()
-	r, err := s.state.Apply(s.index, proto.CloneOf(c))
+	before := s.view
+	r, err := s.state.Apply(s.index, c)
 	if err != nil {
 		s.fail("entry %d stops the node: %v", s.index, err)
 		return err
 	}
-	s.logf("entry %d: %v", s.index, c)
-	if r.Refused != nil {
-		s.logf("  refused: %v", r.Refused)
+	s.view = s.state.View()
+	if s.traced {
+		s.logf("entry %d: %v", s.index, c)
+		if r.Refused != nil {
+			s.logf("  refused: %v", r.Refused)
+		}
 	}
-	s.check.applied(before, s.state.View(), c, r.Refused)
+	s.check.applied(before, s.view, c, r.Refused)
+	s.done = s.allDone()
 	s.kick()
 	return r.Refused
 }
@@ -215,8 +252,10 @@ func (s *sim) decide() {
 	if !s.up {
 		return
 	}
-	in := sched.Input{View: s.state.View(), Leader: s.since, Rules: sched.DefaultRules,
-		Sessions: map[string]sched.Liveness{}, Holdings: map[string]map[string]sched.Holding{}}
+	in := s.in
+	in.View, in.Leader = s.view, s.since
+	clear(in.Sessions)
+	clear(in.Holdings)
 	for id, t := range s.broken {
 		in.Sessions[id] = sched.Liveness{Broken: t}
 	}
@@ -247,88 +286,107 @@ func command(a sched.Action) *commandpb.Command {
 		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
 			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
 			FromMemory: a.FromMemory, MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}}
+	case sched.Move:
+		return &commandpb.Command{Kind: &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job,
+			Generation: a.Generation, Reason: a.Reason}}}
 	}
 	panic("unknown action")
 }
 
 // reconcile tells every worker what has changed for it.
 func (s *sim) reconcile() {
-	v := s.state.View()
+	names := s.view.JobNames()
 	for _, w := range s.workers {
-		x := s.sessions[w.id]
-		if x == nil {
-			continue
-		}
-		for _, name := range v.JobNames() {
-			x.align(v.Jobs[name])
+		if x := s.sessions[w.id]; x != nil {
+			for _, name := range names {
+				x.align(s.view.Jobs[name])
+			}
 		}
 	}
 }
 
 func (x *session) align(j *commandpb.JobRecord) {
 	name := j.Submitted.Job
-	a := assignment{job: name, generation: j.Generation}
+	active := (j.State == fsm.Running || j.State == fsm.Stopping) &&
+		slices.ContainsFunc(j.Placement, func(p *commandpb.Placement) bool { return p.Worker == x.w.id })
+	if told, ok := x.told[name]; ok && (!active || told != j.Generation) {
+		x.toWorker(func() { x.w.revoke(name, told) })
+		delete(x.told, name)
+	}
+	if _, ok := x.told[name]; active && !ok {
+		a := x.w.assignmentOf(j)
+		x.toWorker(func() { x.w.assign(a) })
+		x.told[name] = j.Generation
+	}
+	if active && j.State == fsm.Stopping && x.stopped[name] != j.Generation {
+		generation := j.Generation
+		x.toWorker(func() { x.w.stop(name, generation) })
+		x.stopped[name] = j.Generation
+	}
+}
+
+// assignmentOf is what a worker is told of a job's generation.
+func (s *sim) assignmentOf(j *commandpb.JobRecord) assignment {
+	a := assignment{job: j.Submitted.Job, generation: j.Generation, fromMemory: j.FromMemory, memory: j.MemoryStep,
+		since: fsm.MemorySince(j)}
 	for _, p := range j.Placement {
 		a.on = append(a.on, p.Worker)
 	}
-	a.fromMemory, a.memory = j.FromMemory, j.MemoryStep
 	if j.HasRestore {
 		for _, r := range j.Checkpoints {
 			if r.Step == j.RestoreStep && r.Committed {
 				a.restore = r
 			}
 		}
-		if a.restore == nil && (j.State == fsm.Running || j.State == fsm.Stopping) && x.told[name] != j.Generation {
-			x.w.sim.logf("the checkpoint of step %d is gone when worker %s is told of it", j.RestoreStep, x.w.id)
+		if a.restore == nil {
+			s.logf("the checkpoint of step %d is gone when it is told of", j.RestoreStep)
 		}
 	}
-	active := (j.State == fsm.Running || j.State == fsm.Stopping) && contains(a.on, x.w.id)
-	if told, ok := x.told[name]; ok && (!active || told != j.Generation) {
-		x.toWorker(func() { x.w.revoke(name, told) })
-		delete(x.told, name)
-	}
-	if _, ok := x.told[name]; active && !ok {
-		x.toWorker(func() { x.w.assign(a) })
-		x.told[name] = j.Generation
-	}
-	if active && j.State == fsm.Stopping && x.stopped[name] != j.Generation {
-		x.toWorker(func() { x.w.stop(name, a.generation) })
-		x.stopped[name] = j.Generation
-	}
+	return a
 }
 
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
+// handled is the last report of a worker's process that is written down.
+type handled struct {
+	incarnation int
+	sequence    uint64
 }
 
-// report writes down what a worker reports, keeps the job's checkpoints few, and acknowledges.
+// report writes down what a worker reports, keeps the job's checkpoints few, and acknowledges. What comes again after
+// that is acknowledged only.
 func (s *sim) report(x *session, r report) {
+	if h := s.handled[x.w.id]; h.incarnation == x.incarnation && r.sequence <= h.sequence {
+		x.toWorker(func() { x.w.acknowledge(r.sequence) })
+		return
+	}
 	s.apply(r.command)
-	j := s.state.View().Jobs[r.job]
-	if good := fsm.Usable(j); len(good) > fsm.Keep(j) {
-		oldest := good[len(good)-fsm.Keep(j)].Step
-		var steps []uint64
-		for _, c := range j.Checkpoints {
-			if c.Step < oldest {
-				steps = append(steps, c.Step)
-			}
-		}
-		drop := &commandpb.DropCheckpoints{Job: r.job, Steps: steps}
-		err := s.apply(&commandpb.Command{Kind: &commandpb.Command_DropCheckpoints{DropCheckpoints: drop}})
-		if err == nil {
-			for _, w := range s.workers {
-				if other := s.sessions[w.id]; other != nil {
-					other.toWorker(func() { w.dropped(r.job, steps) })
-				}
-			}
+	s.retain(r.job)
+	s.handled[x.w.id] = handled{x.incarnation, r.sequence}
+	x.toWorker(func() { x.w.acknowledge(r.sequence) })
+}
+
+// retain drops the checkpoints of a job beyond those it keeps.
+func (s *sim) retain(job string) {
+	j := s.view.Jobs[job]
+	good := fsm.Usable(j)
+	if len(good) <= fsm.Keep(j) {
+		return
+	}
+	oldest := good[len(good)-fsm.Keep(j)].Step
+	var steps []uint64
+	for _, c := range j.Checkpoints {
+		if c.Step < oldest {
+			steps = append(steps, c.Step)
 		}
 	}
-	x.toWorker(func() { x.w.acknowledge(r.sequence) })
+	drop := &commandpb.DropCheckpoints{Job: job, Steps: steps}
+	if s.apply(&commandpb.Command{Kind: &commandpb.Command_DropCheckpoints{DropCheckpoints: drop}}) != nil {
+		return
+	}
+	for _, w := range s.workers {
+		if other := s.sessions[w.id]; other != nil {
+			other.toWorker(func() { w.dropped(job, steps) })
+		}
+	}
 }
 
 // ---- the operator, and what goes wrong
@@ -349,8 +407,9 @@ func (s *sim) operate() {
 	if !s.up {
 		return
 	}
+	s.drain()
 	spec := s.jobs[s.r.IntN(len(s.jobs))]
-	j := s.state.View().Jobs[spec.name]
+	j := s.view.Jobs[spec.name]
 	if j == nil {
 		return
 	}
@@ -367,6 +426,18 @@ func (s *sim) operate() {
 	case s.chance(3):
 		s.apply(&commandpb.Command{Kind: &commandpb.Command_RequestStop{RequestStop: &commandpb.RequestStop{Job: spec.name,
 			Now: s.r.IntN(3) == 0}}})
+	}
+}
+
+// drain drains a worker at random, or undoes it; all of it when there are no more faults.
+func (s *sim) drain() {
+	for _, w := range s.workers {
+		record := s.view.Workers[w.id]
+		if record == nil || s.faults && !s.chance(6) || !s.faults && !record.Draining {
+			continue
+		}
+		s.apply(&commandpb.Command{Kind: &commandpb.Command_DrainWorker{DrainWorker: &commandpb.DrainWorker{Worker: w.id,
+			Undo: record.Draining}}})
 	}
 }
 
@@ -412,22 +483,50 @@ func (s *sim) heal() {
 // ---- time
 
 type event struct {
-	at    time.Time
+	at    int64 // Unix nanoseconds
 	count int
 	do    func()
 }
 
+// queue is a heap of events, the next one first.
 type queue []event
 
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	return q[i].at.Before(q[j].at) || (q[i].at.Equal(q[j].at) && q[i].count < q[j].count)
+func (e event) before(o event) bool { return e.at < o.at || (e.at == o.at && e.count < o.count) }
+
+func (q *queue) push(e event) {
+	h := append(*q, e)
+	i := len(h) - 1
+	for i > 0 {
+		up := (i - 1) / 4
+		if !e.before(h[up]) {
+			break
+		}
+		h[i] = h[up]
+		i = up
+	}
+	h[i] = e
+	*q = h
 }
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(e any)   { *q = append(*q, e.(event)) }
-func (q *queue) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	*q = old[:len(old)-1]
-	return e
+
+func (q *queue) pop() event {
+	h := *q
+	top, e := h[0], h[len(h)-1]
+	h[len(h)-1] = event{}
+	h = h[:len(h)-1]
+	*q = h
+	for i := 0; len(h) > 0; {
+		least := i
+		for c := 4*i + 1; c <= 4*i+4 && c < len(h); c++ {
+			if h[c].before(e) && (least == i || h[c].before(h[least])) {
+				least = c
+			}
+		}
+		if least == i {
+			h[i] = e
+			break
+		}
+		h[i] = h[least]
+		i = least
+	}
+	return top
 }

@@ -2,18 +2,99 @@ package simtest
 
 import (
 	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
 
 var (
-	seed   = flag.Uint64("sim.seed", 0, "simulate this seed alone, and print all that happens")
-	budget = flag.Duration("sim.budget", 8*time.Second, "simulate new seeds for so long")
+	seed      = flag.Uint64("sim.seed", 0, "simulate this seed alone, and print all that happens")
+	schedules = flag.Uint64("schedules", 0, "simulate so many seeds (0: 2,000)")
+	first     = flag.Uint64("sim.first", 1, "the first of them")
 )
 
-// TestSimulations runs one cluster after another until the budget is spent, always the same ones in the same order. A
-// failure prints its seed; -sim.seed prints that one's whole life.
+// suite is how many lives are simulated when nobody asks for more.
+const suite = 2_000
+
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(800) // lives are short and small
+	os.Exit(m.Run())
+}
+
+// totals is what has happened in many lives.
+type totals struct{ runs, generations, committed, lost, remembered, moved, events int }
+
+func (t *totals) add(s *sim) {
+	t.runs++
+	t.generations += len(s.check.placed)
+	t.committed += s.check.committed
+	t.lost += s.check.lost
+	t.remembered += s.check.remembered
+	t.moved += s.check.moved
+	t.events += s.count
+}
+
+// violation is a life in which something was wrong.
+type violation struct {
+	seed uint64
+	err  error
+}
+
+// simulate lives through seeds on all processors, each life in one goroutine, until one is found in which something is
+// wrong: it returns the first of those by seed.
+func simulate(from, n uint64) (all totals, found *violation) {
+	var next, stop atomic.Uint64
+	next.Store(from)
+	stop.Store(from + n)
+	var mu sync.Mutex
+	var tasks sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		tasks.Go(func() {
+			var mine totals
+			for {
+				at := next.Add(1) - 1
+				if at >= stop.Load() {
+					break
+				}
+				s := newSim(at)
+				err := s.run()
+				mine.add(s)
+				if err != nil {
+					mu.Lock()
+					if found == nil || at < found.seed {
+						found = &violation{at, err}
+						stop.Store(at) // those before it are under way
+					}
+					mu.Unlock()
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all.runs += mine.runs
+			all.generations += mine.generations
+			all.committed += mine.committed
+			all.lost += mine.lost
+			all.remembered += mine.remembered
+			all.moved += mine.moved
+			all.events += mine.events
+		})
+	}
+	tasks.Wait()
+	return all, found
+}
+
+// TestSimulations simulates one cluster after another, always the same ones:
+//
+//	go test ./coordinator/simtest -run Simulations -schedules 100000 -v
+//
+// A failure prints its seed and the command that prints that one's whole life.
 func TestSimulations(t *testing.T) {
 	if *seed != 0 {
 		trace, err := traced(*seed)
@@ -23,28 +104,40 @@ func TestSimulations(t *testing.T) {
 		}
 		return
 	}
-	began, runs, total := time.Now(), 0, struct{ generations, committed, lost, remembered int }{}
-	for n := uint64(1); n <= 50 || time.Since(began) < *budget; n++ {
-		s := newSim(n)
-		if err := s.run(); err != nil {
-			trace, _ := traced(n)
-			t.Fatalf("seed %d: %v\nlast of what happened (all of it: go test ./coordinator/simtest -sim.seed %d -v):\n%s", n,
-				err, n,
-				strings.Join(trace[max(0, len(trace)-25):], "\n"))
-		}
-		runs++
-		total.generations += len(s.check.placed)
-		total.committed += s.check.committed
-		total.lost += s.check.lost
-		total.remembered += s.check.remembered
+	n := *schedules
+	if n == 0 {
+		n = suite
 	}
-	t.Logf("%d clusters, %d generations, %d files of committed checkpoints, %d workers given up, in %v", runs,
-		total.generations,
-		total.committed, total.lost, time.Since(began).Round(time.Millisecond))
-	t.Logf("%d generations went on from memory", total.remembered)
-	if total.lost == 0 || total.remembered < runs/10 || total.generations < 3*runs {
+	began, used := time.Now(), processTime(t)
+	all, found := simulate(*first, n)
+	took, used := time.Since(began), processTime(t)-used
+	if found != nil {
+		trace, _ := traced(found.seed)
+		t.Fatalf("seed %d: %v\nlast of what happened (all of it: %s):\n%s", found.seed, found.err, again(found.seed),
+			strings.Join(trace[max(0, len(trace)-25):], "\n"))
+	}
+	t.Logf("%d clusters in %v, %.0f a second, %.0f a second of one processor: %d events, %d generations, of which %d went "+
+		"on from memory, %d checkpoints committed, %d workers given up, %d moves", all.runs, took.Round(time.Millisecond),
+		float64(all.runs)/took.Seconds(), float64(all.runs)/used.Seconds(), all.events, all.generations,
+		all.remembered, all.committed, all.lost, all.moved)
+	if all.lost < all.runs/2 || all.remembered < all.runs/10 || all.moved < all.runs/10 || all.generations < 3*all.runs {
 		t.Error("too little happens: nobody is lost, or jobs run through")
 	}
+}
+
+// processTime is what this process has had of processors.
+func processTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// again is the command that lives a seed's life again.
+func again(seed uint64) string {
+	return fmt.Sprintf("go test ./coordinator/simtest -run 'Simulations$' -sim.seed %d -v", seed)
 }
 
 // traced simulates a seed and writes down what happens.
@@ -55,17 +148,14 @@ func traced(seed uint64) ([]string, error) {
 	return s.trace, err
 }
 
-// A seed is all there is to a simulation: the same one gives the same life, entry by entry.
+// A seed is all there is to a simulation: the same one gives the same life, event by event.
 func TestSimulationsRepeat(t *testing.T) {
-	for n := uint64(1); n <= 10; n++ {
+	for n := uint64(1); n <= 50; n++ {
 		a, b := newSim(n), newSim(n)
-		a.run()
-		b.run()
-		x, y := a.state.View(), b.state.View()
-		p, errA := x.Encode()
-		q, errB := y.Encode()
-		if errA != nil || errB != nil || string(p) != string(q) {
-			t.Fatalf("seed %d: two lives (%v, %v)", n, errA, errB)
+		a.traced, b.traced = true, true
+		errA, errB := a.run(), b.run()
+		if x, y := strings.Join(a.trace, "\n"), strings.Join(b.trace, "\n"); x != y || (errA == nil) != (errB == nil) {
+			t.Fatalf("seed %d: two lives (%v, %v):\n%s\n\n%s", n, errA, errB, x, y)
 		}
 	}
 }

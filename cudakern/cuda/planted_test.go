@@ -110,8 +110,8 @@ var bugs = []bug{
 		ops: "pool"},
 }
 
-// plantedVariable, if it is set, has every mistake of the lists planted, which takes many minutes (scripts/test --long);
-// without it, a few of each list are.
+// plantedVariable, if it is set, has every mistake of the lists planted, which takes many minutes; without it, a few of
+// each list are.
 const plantedVariable = "COLONNADE_PLANTED"
 
 // sample is every nth mistake of a list, or all of them where they are asked for.

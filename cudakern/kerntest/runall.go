@@ -7,7 +7,8 @@ import (
 )
 
 // RunAll holds a device against the whole suite: Check, finite-difference gradients, several streams at once,
-// ownership, memory of the caller's, values that are no numbers, and refusals. open must return a fresh device; RunAll closes it.
+// ownership, memory of the caller's, values that are no numbers, and refusals. open must return a fresh device; RunAll
+// closes it.
 func RunAll(t *testing.T, open func(testing.TB) cudakern.Device) {
 	dev := open(t)
 	for _, r := range Check(dev, Options{}) {

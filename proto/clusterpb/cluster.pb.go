@@ -317,6 +317,7 @@ type Register struct {
 	Checkpoints   string                 `protobuf:"bytes,9,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`  // absolute path of its checkpoint directory
 	Incarnation   string                 `protobuf:"bytes,10,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // differs at every start of the process
 	Memory        bool                   `protobuf:"varint,11,opt,name=memory,proto3" json:"memory,omitempty"`          // it answers Ask: cells may go on from memory of its host
+	Machine       string                 `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`         // what is lost together: boot id of the kernel; empty: it keeps no copies for others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -426,6 +427,13 @@ func (x *Register) GetMemory() bool {
 		return x.Memory
 	}
 	return false
+}
+
+func (x *Register) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
 }
 
 type Running struct {
@@ -604,6 +612,7 @@ type Held struct {
 	Steps         []uint64               `protobuf:"varint,4,rep,packed,name=steps,proto3" json:"steps,omitempty"`    // finished steps, newest first: the last one, and mostly the one before
 	Numerics      string                 `protobuf:"bytes,5,opt,name=numerics,proto3" json:"numerics,omitempty"`
 	Memory        string                 `protobuf:"bytes,6,opt,name=memory,proto3" json:"memory,omitempty"` // where it lies, in words
+	Copy          bool                   `protobuf:"varint,7,opt,name=copy,proto3" json:"copy,omitempty"`    // a copy, which the worker hands to others too; else its host's cells alone go on from it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -680,6 +689,13 @@ func (x *Held) GetMemory() string {
 	return ""
 }
 
+func (x *Held) GetCopy() bool {
+	if x != nil {
+		return x.Copy
+	}
+	return false
+}
+
 type CellStatus struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Job             string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -692,6 +708,11 @@ type CellStatus struct {
 	PhaseSeconds    map[string]float64     `protobuf:"bytes,8,rep,name=phase_seconds,json=phaseSeconds,proto3" json:"phase_seconds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // mean of the last steps
 	Carrier         string                 `protobuf:"bytes,9,opt,name=carrier,proto3" json:"carrier,omitempty"`                                                                                                           // of what it sends to its peers: local, shm, grpc, or how many links of each
 	Memory          string                 `protobuf:"bytes,10,opt,name=memory,proto3" json:"memory,omitempty"`                                                                                                            // where its state lies, in words; empty: not known yet
+	InPhaseSeconds  float64                `protobuf:"fixed64,11,opt,name=in_phase_seconds,json=inPhaseSeconds,proto3" json:"in_phase_seconds,omitempty"`                                                                  // how long it has been in the phase
+	UsualSeconds    float64                `protobuf:"fixed64,12,opt,name=usual_seconds,json=usualSeconds,proto3" json:"usual_seconds,omitempty"`                                                                          // how long the phase usually takes, the median of before; 0: not known
+	WaitsFor        []*Cell                `protobuf:"bytes,13,rep,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`                                                                                        // cells that it waits for now
+	BusySeconds     float64                `protobuf:"fixed64,14,opt,name=busy_seconds,json=busySeconds,proto3" json:"busy_seconds,omitempty"`                                                                             // of a step without what it waits for others, smoothed; 0: not known
+	Kind            string                 `protobuf:"bytes,15,opt,name=kind,proto3" json:"kind,omitempty"`                                                                                                                // of the phase: forward, data, weights, wait, other; empty: no part of a step
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -792,6 +813,41 @@ func (x *CellStatus) GetCarrier() string {
 func (x *CellStatus) GetMemory() string {
 	if x != nil {
 		return x.Memory
+	}
+	return ""
+}
+
+func (x *CellStatus) GetInPhaseSeconds() float64 {
+	if x != nil {
+		return x.InPhaseSeconds
+	}
+	return 0
+}
+
+func (x *CellStatus) GetUsualSeconds() float64 {
+	if x != nil {
+		return x.UsualSeconds
+	}
+	return 0
+}
+
+func (x *CellStatus) GetWaitsFor() []*Cell {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return nil
+}
+
+func (x *CellStatus) GetBusySeconds() float64 {
+	if x != nil {
+		return x.BusySeconds
+	}
+	return 0
+}
+
+func (x *CellStatus) GetKind() string {
+	if x != nil {
+		return x.Kind
 	}
 	return ""
 }
@@ -1602,6 +1658,9 @@ type CoordinatorMessage struct {
 	//	*CoordinatorMessage_Goodbye
 	//	*CoordinatorMessage_Ask
 	//	*CoordinatorMessage_Forget
+	//	*CoordinatorMessage_Drain
+	//	*CoordinatorMessage_Warm
+	//	*CoordinatorMessage_Buddies
 	Kind          isCoordinatorMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1716,6 +1775,33 @@ func (x *CoordinatorMessage) GetForget() *Forget {
 	return nil
 }
 
+func (x *CoordinatorMessage) GetDrain() *Drain {
+	if x != nil {
+		if x, ok := x.Kind.(*CoordinatorMessage_Drain); ok {
+			return x.Drain
+		}
+	}
+	return nil
+}
+
+func (x *CoordinatorMessage) GetWarm() *Warm {
+	if x != nil {
+		if x, ok := x.Kind.(*CoordinatorMessage_Warm); ok {
+			return x.Warm
+		}
+	}
+	return nil
+}
+
+func (x *CoordinatorMessage) GetBuddies() *Buddies {
+	if x != nil {
+		if x, ok := x.Kind.(*CoordinatorMessage_Buddies); ok {
+			return x.Buddies
+		}
+	}
+	return nil
+}
+
 type isCoordinatorMessage_Kind interface {
 	isCoordinatorMessage_Kind()
 }
@@ -1752,6 +1838,18 @@ type CoordinatorMessage_Forget struct {
 	Forget *Forget `protobuf:"bytes,8,opt,name=forget,proto3,oneof"`
 }
 
+type CoordinatorMessage_Drain struct {
+	Drain *Drain `protobuf:"bytes,9,opt,name=drain,proto3,oneof"`
+}
+
+type CoordinatorMessage_Warm struct {
+	Warm *Warm `protobuf:"bytes,10,opt,name=warm,proto3,oneof"`
+}
+
+type CoordinatorMessage_Buddies struct {
+	Buddies *Buddies `protobuf:"bytes,11,opt,name=buddies,proto3,oneof"`
+}
+
 func (*CoordinatorMessage_Welcome) isCoordinatorMessage_Kind() {}
 
 func (*CoordinatorMessage_Assign) isCoordinatorMessage_Kind() {}
@@ -1768,6 +1866,118 @@ func (*CoordinatorMessage_Ask) isCoordinatorMessage_Kind() {}
 
 func (*CoordinatorMessage_Forget) isCoordinatorMessage_Kind() {}
 
+func (*CoordinatorMessage_Drain) isCoordinatorMessage_Kind() {}
+
+func (*CoordinatorMessage_Warm) isCoordinatorMessage_Kind() {}
+
+func (*CoordinatorMessage_Buddies) isCoordinatorMessage_Kind() {}
+
+// Drain tells a worker that no cell is placed on it any more, or that this is over.
+type Drain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Draining      bool                   `protobuf:"varint,1,opt,name=draining,proto3" json:"draining,omitempty"`
+	Drained       bool                   `protobuf:"varint,2,opt,name=drained,proto3" json:"drained,omitempty"` // its cells are elsewhere, and have what they need of it: it may end
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drain) Reset() {
+	*x = Drain{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drain) ProtoMessage() {}
+
+func (x *Drain) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drain.ProtoReflect.Descriptor instead.
+func (*Drain) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Drain) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Drain) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+// Warm tells a worker without cells which job it may be given cells of: it gets ready for them.
+type Warm struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Spec          []byte                 `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"` // as Assign's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Warm) Reset() {
+	*x = Warm{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Warm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Warm) ProtoMessage() {}
+
+func (x *Warm) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Warm.ProtoReflect.Descriptor instead.
+func (*Warm) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Warm) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Warm) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
 // Ask has a worker end what it runs of a job, up to a generation, and say what its host holds of it.
 type Ask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1779,7 +1989,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +2001,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +2014,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Ask) GetJob() string {
@@ -1833,7 +2043,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2055,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2068,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Forget) GetJob() string {
@@ -1875,6 +2085,120 @@ func (x *Forget) GetBelow() uint64 {
 	return 0
 }
 
+// Buddies says who keeps copies of the states of a worker's cells of a job: workers on other machines, the first that
+// takes them. It comes behind Assign and again whenever it changes; empty: there is only one machine.
+type Buddies struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Workers       []*Buddy               `protobuf:"bytes,3,rep,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Buddies) Reset() {
+	*x = Buddies{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Buddies) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Buddies) ProtoMessage() {}
+
+func (x *Buddies) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Buddies.ProtoReflect.Descriptor instead.
+func (*Buddies) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Buddies) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Buddies) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Buddies) GetWorkers() []*Buddy {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+type Buddy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Buddy) Reset() {
+	*x = Buddy{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Buddy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Buddy) ProtoMessage() {}
+
+func (x *Buddy) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Buddy.ProtoReflect.Descriptor instead.
+func (*Buddy) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Buddy) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Buddy) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -1887,7 +2211,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2223,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2236,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Welcome) GetCluster() string {
@@ -1956,13 +2280,14 @@ type Assign struct {
 	MemoryStep     uint64                 `protobuf:"varint,8,opt,name=memory_step,json=memoryStep,proto3" json:"memory_step,omitempty"`
 	OwesEvaluation bool                   `protobuf:"varint,9,opt,name=owes_evaluation,json=owesEvaluation,proto3" json:"owes_evaluation,omitempty"`  // memory_step's, should one be due, is not written down
 	OwesCheckpoint bool                   `protobuf:"varint,10,opt,name=owes_checkpoint,json=owesCheckpoint,proto3" json:"owes_checkpoint,omitempty"` // likewise
+	MemorySince    uint64                 `protobuf:"varint,11,opt,name=memory_since,json=memorySince,proto3" json:"memory_since,omitempty"`          // older generations' memory is of a history that was given up
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2299,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2312,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Assign) GetJob() string {
@@ -2060,19 +2385,28 @@ func (x *Assign) GetOwesCheckpoint() bool {
 	return false
 }
 
+func (x *Assign) GetMemorySince() uint64 {
+	if x != nil {
+		return x.MemorySince
+	}
+	return 0
+}
+
 type Placement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cell          *Cell                  `protobuf:"bytes,1,opt,name=cell,proto3" json:"cell,omitempty"`
 	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
 	WorkerName    string                 `protobuf:"bytes,3,opt,name=worker_name,json=workerName,proto3" json:"worker_name,omitempty"`
 	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Source        string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"` // from_memory: worker that hands over a copy of the cell's state; empty: it is on the host
+	SourceAddress string                 `protobuf:"bytes,6,opt,name=source_address,json=sourceAddress,proto3" json:"source_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2418,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2431,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Placement) GetCell() *Cell {
@@ -2128,6 +2462,20 @@ func (x *Placement) GetAddress() string {
 	return ""
 }
 
+func (x *Placement) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Placement) GetSourceAddress() string {
+	if x != nil {
+		return x.SourceAddress
+	}
+	return ""
+}
+
 // Manifest is a committed checkpoint of all cells of a job at one step.
 type Manifest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2146,7 +2494,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2506,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2519,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Manifest) GetJob() string {
@@ -2249,7 +2597,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2609,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2622,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Revoke) GetJob() string {
@@ -2309,7 +2657,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2669,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2682,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Stop) GetJob() string {
@@ -2361,7 +2709,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2721,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2734,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Ack) GetSequence() uint64 {
@@ -2413,7 +2761,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2773,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2786,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2457,7 +2805,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2469,7 +2817,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2482,7 +2830,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -2511,7 +2859,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +2871,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +2884,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -2631,7 +2979,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2643,7 +2991,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2656,7 +3004,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Member) GetId() string {
@@ -2714,7 +3062,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +3074,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +3087,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Lineage) GetCluster() string {
@@ -2778,7 +3126,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +3138,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +3151,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 type ListMembersReply struct {
@@ -2816,7 +3164,7 @@ type ListMembersReply struct {
 
 func (x *ListMembersReply) Reset() {
 	*x = ListMembersReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +3176,7 @@ func (x *ListMembersReply) String() string {
 func (*ListMembersReply) ProtoMessage() {}
 
 func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3189,7 @@ func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersReply.ProtoReflect.Descriptor instead.
 func (*ListMembersReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListMembersReply) GetCluster() string {
@@ -2869,7 +3217,7 @@ type AddMemberRequest struct {
 
 func (x *AddMemberRequest) Reset() {
 	*x = AddMemberRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +3229,7 @@ func (x *AddMemberRequest) String() string {
 func (*AddMemberRequest) ProtoMessage() {}
 
 func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +3242,7 @@ func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
 func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AddMemberRequest) GetId() string {
@@ -2927,7 +3275,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2939,7 +3287,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2952,7 +3300,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -2970,7 +3318,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3330,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3343,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
 }
 
 type BackupChunk struct {
@@ -3007,7 +3355,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3019,7 +3367,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3032,7 +3380,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -3053,13 +3401,17 @@ type Worker struct {
 	LeaseLeftMs   uint64                 `protobuf:"varint,7,opt,name=lease_left_ms,json=leaseLeftMs,proto3" json:"lease_left_ms,omitempty"`
 	Cells         []*JobCell             `protobuf:"bytes,8,rep,name=cells,proto3" json:"cells,omitempty"`
 	Checkpoints   string                 `protobuf:"bytes,9,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	Note          string                 `protobuf:"bytes,10,opt,name=note,proto3" json:"note,omitempty"`          // what is the matter with it, in words; empty: nothing
+	Draining      bool                   `protobuf:"varint,11,opt,name=draining,proto3" json:"draining,omitempty"` // no cell is placed on it
+	Drained       bool                   `protobuf:"varint,12,opt,name=drained,proto3" json:"drained,omitempty"`   // and none needs it any more: it may end
+	Machine       string                 `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3071,7 +3423,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3084,7 +3436,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Worker) GetId() string {
@@ -3150,6 +3502,166 @@ func (x *Worker) GetCheckpoints() string {
 	return ""
 }
 
+func (x *Worker) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *Worker) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Worker) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+func (x *Worker) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+type ListWorkersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWorkersRequest) Reset() {
+	*x = ListWorkersRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWorkersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWorkersRequest) ProtoMessage() {}
+
+func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
+func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
+}
+
+type ListWorkersReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Workers       []*Worker              `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"` // by id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWorkersReply) Reset() {
+	*x = ListWorkersReply{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWorkersReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWorkersReply) ProtoMessage() {}
+
+func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWorkersReply.ProtoReflect.Descriptor instead.
+func (*ListWorkersReply) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ListWorkersReply) GetWorkers() []*Worker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+type DrainWorkerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"` // id
+	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`    // place cells on it again
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainWorkerRequest) Reset() {
+	*x = DrainWorkerRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainWorkerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainWorkerRequest) ProtoMessage() {}
+
+func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
+func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *DrainWorkerRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *DrainWorkerRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
 type JobCell struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -3160,7 +3672,7 @@ type JobCell struct {
 
 func (x *JobCell) Reset() {
 	*x = JobCell{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3172,7 +3684,7 @@ func (x *JobCell) String() string {
 func (*JobCell) ProtoMessage() {}
 
 func (x *JobCell) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3185,7 +3697,7 @@ func (x *JobCell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobCell.ProtoReflect.Descriptor instead.
 func (*JobCell) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *JobCell) GetJob() string {
@@ -3230,7 +3742,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3754,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3767,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Job) GetName() string {
@@ -3409,7 +3921,7 @@ type SubmitJobRequest struct {
 
 func (x *SubmitJobRequest) Reset() {
 	*x = SubmitJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3421,7 +3933,7 @@ func (x *SubmitJobRequest) String() string {
 func (*SubmitJobRequest) ProtoMessage() {}
 
 func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3434,7 +3946,7 @@ func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobRequest.ProtoReflect.Descriptor instead.
 func (*SubmitJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SubmitJobRequest) GetSpec() []byte {
@@ -3466,7 +3978,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +3990,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +4003,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
 }
 
 type ListJobsReply struct {
@@ -3503,7 +4015,7 @@ type ListJobsReply struct {
 
 func (x *ListJobsReply) Reset() {
 	*x = ListJobsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3515,7 +4027,7 @@ func (x *ListJobsReply) String() string {
 func (*ListJobsReply) ProtoMessage() {}
 
 func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3528,7 +4040,7 @@ func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsReply.ProtoReflect.Descriptor instead.
 func (*ListJobsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListJobsReply) GetJobs() []*Job {
@@ -3547,7 +4059,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +4071,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +4084,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetJobRequest) GetName() string {
@@ -3592,7 +4104,7 @@ type JobUpdate struct {
 
 func (x *JobUpdate) Reset() {
 	*x = JobUpdate{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3604,7 +4116,7 @@ func (x *JobUpdate) String() string {
 func (*JobUpdate) ProtoMessage() {}
 
 func (x *JobUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3617,7 +4129,7 @@ func (x *JobUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobUpdate.ProtoReflect.Descriptor instead.
 func (*JobUpdate) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *JobUpdate) GetJob() *Job {
@@ -3645,7 +4157,7 @@ type StopJobRequest struct {
 
 func (x *StopJobRequest) Reset() {
 	*x = StopJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3657,7 +4169,7 @@ func (x *StopJobRequest) String() string {
 func (*StopJobRequest) ProtoMessage() {}
 
 func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3670,7 +4182,7 @@ func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopJobRequest.ProtoReflect.Descriptor instead.
 func (*StopJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *StopJobRequest) GetName() string {
@@ -3706,7 +4218,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3718,7 +4230,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3731,7 +4243,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ResumeJobRequest) GetName() string {
@@ -3772,7 +4284,7 @@ type ListCheckpointsReply struct {
 
 func (x *ListCheckpointsReply) Reset() {
 	*x = ListCheckpointsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +4296,7 @@ func (x *ListCheckpointsReply) String() string {
 func (*ListCheckpointsReply) ProtoMessage() {}
 
 func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +4309,7 @@ func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCheckpointsReply.ProtoReflect.Descriptor instead.
 func (*ListCheckpointsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListCheckpointsReply) GetCheckpoints() []*Manifest {
@@ -3828,7 +4340,7 @@ type LogEvent struct {
 
 func (x *LogEvent) Reset() {
 	*x = LogEvent{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3840,7 +4352,7 @@ func (x *LogEvent) String() string {
 func (*LogEvent) ProtoMessage() {}
 
 func (x *LogEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3853,7 +4365,7 @@ func (x *LogEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEvent.ProtoReflect.Descriptor instead.
 func (*LogEvent) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *LogEvent) GetIndex() uint64 {
@@ -3919,7 +4431,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\bregister\x18\x01 \x01(\v2\x1e.colonnade.cluster.v1.RegisterH\x00R\bregister\x12?\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1f.colonnade.cluster.v1.HeartbeatH\x00R\theartbeat\x126\n" +
 	"\x06report\x18\x03 \x01(\v2\x1c.colonnade.cluster.v1.ReportH\x00R\x06reportB\x06\n" +
-	"\x04kind\"\xe5\x02\n" +
+	"\x04kind\"\xff\x02\n" +
 	"\bRegister\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -3932,7 +4444,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\vcheckpoints\x18\t \x01(\tR\vcheckpoints\x12 \n" +
 	"\vincarnation\x18\n" +
 	" \x01(\tR\vincarnation\x12\x16\n" +
-	"\x06memory\x18\v \x01(\bR\x06memory\";\n" +
+	"\x06memory\x18\v \x01(\bR\x06memory\x12\x18\n" +
+	"\amachine\x18\r \x01(\tR\amachine\";\n" +
 	"\aRunning\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -3946,7 +4459,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12.\n" +
-	"\x04held\x18\x03 \x03(\v2\x1a.colonnade.cluster.v1.HeldR\x04held\"\xb2\x01\n" +
+	"\x04held\x18\x03 \x03(\v2\x1a.colonnade.cluster.v1.HeldR\x04held\"\xc6\x01\n" +
 	"\x04Held\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12.\n" +
 	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x1e\n" +
@@ -3955,7 +4468,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"generation\x12\x14\n" +
 	"\x05steps\x18\x04 \x03(\x04R\x05steps\x12\x1a\n" +
 	"\bnumerics\x18\x05 \x01(\tR\bnumerics\x12\x16\n" +
-	"\x06memory\x18\x06 \x01(\tR\x06memory\"\xa4\x03\n" +
+	"\x06memory\x18\x06 \x01(\tR\x06memory\x12\x12\n" +
+	"\x04copy\x18\a \x01(\bR\x04copy\"\xe3\x04\n" +
 	"\n" +
 	"CellStatus\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
@@ -3970,7 +4484,12 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\rphase_seconds\x18\b \x03(\v22.colonnade.cluster.v1.CellStatus.PhaseSecondsEntryR\fphaseSeconds\x12\x18\n" +
 	"\acarrier\x18\t \x01(\tR\acarrier\x12\x16\n" +
 	"\x06memory\x18\n" +
-	" \x01(\tR\x06memory\x1a?\n" +
+	" \x01(\tR\x06memory\x12(\n" +
+	"\x10in_phase_seconds\x18\v \x01(\x01R\x0einPhaseSeconds\x12#\n" +
+	"\rusual_seconds\x18\f \x01(\x01R\fusualSeconds\x127\n" +
+	"\twaits_for\x18\r \x03(\v2\x1a.colonnade.cluster.v1.CellR\bwaitsFor\x12!\n" +
+	"\fbusy_seconds\x18\x0e \x01(\x01R\vbusySeconds\x12\x12\n" +
+	"\x04kind\x18\x0f \x01(\tR\x04kind\x1a?\n" +
 	"\x11PhaseSecondsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xba\x04\n" +
@@ -4045,7 +4564,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x10CheckpointFailed\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xca\x03\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xec\x04\n" +
 	"\x12CoordinatorMessage\x129\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1d.colonnade.cluster.v1.WelcomeH\x00R\awelcome\x126\n" +
 	"\x06assign\x18\x02 \x01(\v2\x1c.colonnade.cluster.v1.AssignH\x00R\x06assign\x126\n" +
@@ -4054,8 +4573,18 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x03ack\x18\x05 \x01(\v2\x19.colonnade.cluster.v1.AckH\x00R\x03ack\x129\n" +
 	"\agoodbye\x18\x06 \x01(\v2\x1d.colonnade.cluster.v1.GoodbyeH\x00R\agoodbye\x12-\n" +
 	"\x03ask\x18\a \x01(\v2\x19.colonnade.cluster.v1.AskH\x00R\x03ask\x126\n" +
-	"\x06forget\x18\b \x01(\v2\x1c.colonnade.cluster.v1.ForgetH\x00R\x06forgetB\x06\n" +
-	"\x04kind\"7\n" +
+	"\x06forget\x18\b \x01(\v2\x1c.colonnade.cluster.v1.ForgetH\x00R\x06forget\x123\n" +
+	"\x05drain\x18\t \x01(\v2\x1b.colonnade.cluster.v1.DrainH\x00R\x05drain\x120\n" +
+	"\x04warm\x18\n" +
+	" \x01(\v2\x1a.colonnade.cluster.v1.WarmH\x00R\x04warm\x129\n" +
+	"\abuddies\x18\v \x01(\v2\x1d.colonnade.cluster.v1.BuddiesH\x00R\abuddiesB\x06\n" +
+	"\x04kind\"=\n" +
+	"\x05Drain\x12\x1a\n" +
+	"\bdraining\x18\x01 \x01(\bR\bdraining\x12\x18\n" +
+	"\adrained\x18\x02 \x01(\bR\adrained\",\n" +
+	"\x04Warm\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
+	"\x04spec\x18\x02 \x01(\fR\x04spec\"7\n" +
 	"\x03Ask\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -4063,12 +4592,21 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"generation\"0\n" +
 	"\x06Forget\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
-	"\x05below\x18\x02 \x01(\x04R\x05below\"\x85\x01\n" +
+	"\x05below\x18\x02 \x01(\x04R\x05below\"r\n" +
+	"\aBuddies\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x125\n" +
+	"\aworkers\x18\x03 \x03(\v2\x1b.colonnade.cluster.v1.BuddyR\aworkers\"9\n" +
+	"\x05Buddy\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x85\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\x04R\aleaseMs\x12!\n" +
 	"\fheartbeat_ms\x18\x03 \x01(\x04R\vheartbeatMs\x12\"\n" +
-	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\x8d\x03\n" +
+	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\xb0\x03\n" +
 	"\x06Assign\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -4084,13 +4622,16 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"memoryStep\x12'\n" +
 	"\x0fowes_evaluation\x18\t \x01(\bR\x0eowesEvaluation\x12'\n" +
 	"\x0fowes_checkpoint\x18\n" +
-	" \x01(\bR\x0eowesCheckpoint\"\x8e\x01\n" +
+	" \x01(\bR\x0eowesCheckpoint\x12!\n" +
+	"\fmemory_since\x18\v \x01(\x04R\vmemorySince\"\xcd\x01\n" +
 	"\tPlacement\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1f\n" +
 	"\vworker_name\x18\x03 \x01(\tR\n" +
 	"workerName\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\"\xad\x02\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\x12%\n" +
+	"\x0esource_address\x18\x06 \x01(\tR\rsourceAddress\"\xad\x02\n" +
 	"\bManifest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x1e\n" +
@@ -4159,7 +4700,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x0f\n" +
 	"\rBackupRequest\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\xa1\x02\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x85\x03\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4169,7 +4710,18 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x05state\x18\x06 \x01(\tR\x05state\x12\"\n" +
 	"\rlease_left_ms\x18\a \x01(\x04R\vleaseLeftMs\x123\n" +
 	"\x05cells\x18\b \x03(\v2\x1d.colonnade.cluster.v1.JobCellR\x05cells\x12 \n" +
-	"\vcheckpoints\x18\t \x01(\tR\vcheckpoints\"K\n" +
+	"\vcheckpoints\x18\t \x01(\tR\vcheckpoints\x12\x12\n" +
+	"\x04note\x18\n" +
+	" \x01(\tR\x04note\x12\x1a\n" +
+	"\bdraining\x18\v \x01(\bR\bdraining\x12\x18\n" +
+	"\adrained\x18\f \x01(\bR\adrained\x12\x18\n" +
+	"\amachine\x18\r \x01(\tR\amachine\"\x14\n" +
+	"\x12ListWorkersRequest\"J\n" +
+	"\x10ListWorkersReply\x126\n" +
+	"\aworkers\x18\x01 \x03(\v2\x1c.colonnade.cluster.v1.WorkerR\aworkers\"@\n" +
+	"\x12DrainWorkerRequest\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"K\n" +
 	"\aJobCell\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12.\n" +
 	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\"\xbd\x05\n" +
@@ -4229,7 +4781,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x06worker\x18\x05 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04text\x18\x06 \x01(\tR\x04text2f\n" +
 	"\aSession\x12[\n" +
-	"\x06Attach\x12#.colonnade.cluster.v1.WorkerMessage\x1a(.colonnade.cluster.v1.CoordinatorMessage(\x010\x012\x97\b\n" +
+	"\x06Attach\x12#.colonnade.cluster.v1.WorkerMessage\x1a(.colonnade.cluster.v1.CoordinatorMessage(\x010\x012\xcf\t\n" +
 	"\bOperator\x12P\n" +
 	"\x06Status\x12#.colonnade.cluster.v1.StatusRequest\x1a!.colonnade.cluster.v1.StatusReply\x12N\n" +
 	"\tSubmitJob\x12&.colonnade.cluster.v1.SubmitJobRequest\x1a\x19.colonnade.cluster.v1.Job\x12V\n" +
@@ -4239,6 +4791,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\aStopJob\x12$.colonnade.cluster.v1.StopJobRequest\x1a\x19.colonnade.cluster.v1.Job\x12N\n" +
 	"\tResumeJob\x12&.colonnade.cluster.v1.ResumeJobRequest\x1a\x19.colonnade.cluster.v1.Job\x12b\n" +
 	"\x0fListCheckpoints\x12#.colonnade.cluster.v1.GetJobRequest\x1a*.colonnade.cluster.v1.ListCheckpointsReply\x12_\n" +
+	"\vListWorkers\x12(.colonnade.cluster.v1.ListWorkersRequest\x1a&.colonnade.cluster.v1.ListWorkersReply\x12U\n" +
+	"\vDrainWorker\x12(.colonnade.cluster.v1.DrainWorkerRequest\x1a\x1c.colonnade.cluster.v1.Worker\x12_\n" +
 	"\vListMembers\x12(.colonnade.cluster.v1.ListMembersRequest\x1a&.colonnade.cluster.v1.ListMembersReply\x12[\n" +
 	"\tAddMember\x12&.colonnade.cluster.v1.AddMemberRequest\x1a&.colonnade.cluster.v1.ListMembersReply\x12a\n" +
 	"\fRemoveMember\x12).colonnade.cluster.v1.RemoveMemberRequest\x1a&.colonnade.cluster.v1.ListMembersReply\x12R\n" +
@@ -4256,7 +4810,7 @@ func file_proto_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_proto_clusterpb_cluster_proto_rawDescData
 }
 
-var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_proto_clusterpb_cluster_proto_goTypes = []any{
 	(*Redirect)(nil),              // 0: colonnade.cluster.v1.Redirect
 	(*Cell)(nil),                  // 1: colonnade.cluster.v1.Cell
@@ -4278,40 +4832,47 @@ var file_proto_clusterpb_cluster_proto_goTypes = []any{
 	(*CheckpointBad)(nil),         // 17: colonnade.cluster.v1.CheckpointBad
 	(*CheckpointFailed)(nil),      // 18: colonnade.cluster.v1.CheckpointFailed
 	(*CoordinatorMessage)(nil),    // 19: colonnade.cluster.v1.CoordinatorMessage
-	(*Ask)(nil),                   // 20: colonnade.cluster.v1.Ask
-	(*Forget)(nil),                // 21: colonnade.cluster.v1.Forget
-	(*Welcome)(nil),               // 22: colonnade.cluster.v1.Welcome
-	(*Assign)(nil),                // 23: colonnade.cluster.v1.Assign
-	(*Placement)(nil),             // 24: colonnade.cluster.v1.Placement
-	(*Manifest)(nil),              // 25: colonnade.cluster.v1.Manifest
-	(*Revoke)(nil),                // 26: colonnade.cluster.v1.Revoke
-	(*Stop)(nil),                  // 27: colonnade.cluster.v1.Stop
-	(*Ack)(nil),                   // 28: colonnade.cluster.v1.Ack
-	(*Goodbye)(nil),               // 29: colonnade.cluster.v1.Goodbye
-	(*StatusRequest)(nil),         // 30: colonnade.cluster.v1.StatusRequest
-	(*StatusReply)(nil),           // 31: colonnade.cluster.v1.StatusReply
-	(*Member)(nil),                // 32: colonnade.cluster.v1.Member
-	(*Lineage)(nil),               // 33: colonnade.cluster.v1.Lineage
-	(*ListMembersRequest)(nil),    // 34: colonnade.cluster.v1.ListMembersRequest
-	(*ListMembersReply)(nil),      // 35: colonnade.cluster.v1.ListMembersReply
-	(*AddMemberRequest)(nil),      // 36: colonnade.cluster.v1.AddMemberRequest
-	(*RemoveMemberRequest)(nil),   // 37: colonnade.cluster.v1.RemoveMemberRequest
-	(*BackupRequest)(nil),         // 38: colonnade.cluster.v1.BackupRequest
-	(*BackupChunk)(nil),           // 39: colonnade.cluster.v1.BackupChunk
-	(*Worker)(nil),                // 40: colonnade.cluster.v1.Worker
-	(*JobCell)(nil),               // 41: colonnade.cluster.v1.JobCell
-	(*Job)(nil),                   // 42: colonnade.cluster.v1.Job
-	(*SubmitJobRequest)(nil),      // 43: colonnade.cluster.v1.SubmitJobRequest
-	(*ListJobsRequest)(nil),       // 44: colonnade.cluster.v1.ListJobsRequest
-	(*ListJobsReply)(nil),         // 45: colonnade.cluster.v1.ListJobsReply
-	(*GetJobRequest)(nil),         // 46: colonnade.cluster.v1.GetJobRequest
-	(*JobUpdate)(nil),             // 47: colonnade.cluster.v1.JobUpdate
-	(*StopJobRequest)(nil),        // 48: colonnade.cluster.v1.StopJobRequest
-	(*ResumeJobRequest)(nil),      // 49: colonnade.cluster.v1.ResumeJobRequest
-	(*ListCheckpointsReply)(nil),  // 50: colonnade.cluster.v1.ListCheckpointsReply
-	(*LogEvent)(nil),              // 51: colonnade.cluster.v1.LogEvent
-	nil,                           // 52: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*Drain)(nil),                 // 20: colonnade.cluster.v1.Drain
+	(*Warm)(nil),                  // 21: colonnade.cluster.v1.Warm
+	(*Ask)(nil),                   // 22: colonnade.cluster.v1.Ask
+	(*Forget)(nil),                // 23: colonnade.cluster.v1.Forget
+	(*Buddies)(nil),               // 24: colonnade.cluster.v1.Buddies
+	(*Buddy)(nil),                 // 25: colonnade.cluster.v1.Buddy
+	(*Welcome)(nil),               // 26: colonnade.cluster.v1.Welcome
+	(*Assign)(nil),                // 27: colonnade.cluster.v1.Assign
+	(*Placement)(nil),             // 28: colonnade.cluster.v1.Placement
+	(*Manifest)(nil),              // 29: colonnade.cluster.v1.Manifest
+	(*Revoke)(nil),                // 30: colonnade.cluster.v1.Revoke
+	(*Stop)(nil),                  // 31: colonnade.cluster.v1.Stop
+	(*Ack)(nil),                   // 32: colonnade.cluster.v1.Ack
+	(*Goodbye)(nil),               // 33: colonnade.cluster.v1.Goodbye
+	(*StatusRequest)(nil),         // 34: colonnade.cluster.v1.StatusRequest
+	(*StatusReply)(nil),           // 35: colonnade.cluster.v1.StatusReply
+	(*Member)(nil),                // 36: colonnade.cluster.v1.Member
+	(*Lineage)(nil),               // 37: colonnade.cluster.v1.Lineage
+	(*ListMembersRequest)(nil),    // 38: colonnade.cluster.v1.ListMembersRequest
+	(*ListMembersReply)(nil),      // 39: colonnade.cluster.v1.ListMembersReply
+	(*AddMemberRequest)(nil),      // 40: colonnade.cluster.v1.AddMemberRequest
+	(*RemoveMemberRequest)(nil),   // 41: colonnade.cluster.v1.RemoveMemberRequest
+	(*BackupRequest)(nil),         // 42: colonnade.cluster.v1.BackupRequest
+	(*BackupChunk)(nil),           // 43: colonnade.cluster.v1.BackupChunk
+	(*Worker)(nil),                // 44: colonnade.cluster.v1.Worker
+	(*ListWorkersRequest)(nil),    // 45: colonnade.cluster.v1.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 46: colonnade.cluster.v1.ListWorkersReply
+	(*DrainWorkerRequest)(nil),    // 47: colonnade.cluster.v1.DrainWorkerRequest
+	(*JobCell)(nil),               // 48: colonnade.cluster.v1.JobCell
+	(*Job)(nil),                   // 49: colonnade.cluster.v1.Job
+	(*SubmitJobRequest)(nil),      // 50: colonnade.cluster.v1.SubmitJobRequest
+	(*ListJobsRequest)(nil),       // 51: colonnade.cluster.v1.ListJobsRequest
+	(*ListJobsReply)(nil),         // 52: colonnade.cluster.v1.ListJobsReply
+	(*GetJobRequest)(nil),         // 53: colonnade.cluster.v1.GetJobRequest
+	(*JobUpdate)(nil),             // 54: colonnade.cluster.v1.JobUpdate
+	(*StopJobRequest)(nil),        // 55: colonnade.cluster.v1.StopJobRequest
+	(*ResumeJobRequest)(nil),      // 56: colonnade.cluster.v1.ResumeJobRequest
+	(*ListCheckpointsReply)(nil),  // 57: colonnade.cluster.v1.ListCheckpointsReply
+	(*LogEvent)(nil),              // 58: colonnade.cluster.v1.LogEvent
+	nil,                           // 59: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
 }
 var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	4,  // 0: colonnade.cluster.v1.WorkerMessage.register:type_name -> colonnade.cluster.v1.Register
@@ -4324,89 +4885,99 @@ var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	8,  // 7: colonnade.cluster.v1.Holdings.held:type_name -> colonnade.cluster.v1.Held
 	1,  // 8: colonnade.cluster.v1.Held.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 9: colonnade.cluster.v1.CellStatus.cell:type_name -> colonnade.cluster.v1.Cell
-	52, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
-	11, // 11: colonnade.cluster.v1.Report.checkpoint:type_name -> colonnade.cluster.v1.CheckpointWritten
-	13, // 12: colonnade.cluster.v1.Report.evaluation:type_name -> colonnade.cluster.v1.Evaluation
-	14, // 13: colonnade.cluster.v1.Report.finished:type_name -> colonnade.cluster.v1.CellFinished
-	15, // 14: colonnade.cluster.v1.Report.stopped:type_name -> colonnade.cluster.v1.CellStopped
-	16, // 15: colonnade.cluster.v1.Report.failed:type_name -> colonnade.cluster.v1.CellFailed
-	17, // 16: colonnade.cluster.v1.Report.bad:type_name -> colonnade.cluster.v1.CheckpointBad
-	18, // 17: colonnade.cluster.v1.Report.checkpoint_failed:type_name -> colonnade.cluster.v1.CheckpointFailed
-	1,  // 18: colonnade.cluster.v1.CheckpointWritten.cell:type_name -> colonnade.cluster.v1.Cell
-	12, // 19: colonnade.cluster.v1.CheckpointWritten.file:type_name -> colonnade.cluster.v1.CheckpointFile
-	1,  // 20: colonnade.cluster.v1.CheckpointFile.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 21: colonnade.cluster.v1.CellFinished.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 22: colonnade.cluster.v1.CellStopped.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 23: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 24: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 25: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	22, // 26: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
-	23, // 27: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
-	26, // 28: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
-	27, // 29: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
-	28, // 30: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
-	29, // 31: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
-	20, // 32: colonnade.cluster.v1.CoordinatorMessage.ask:type_name -> colonnade.cluster.v1.Ask
-	21, // 33: colonnade.cluster.v1.CoordinatorMessage.forget:type_name -> colonnade.cluster.v1.Forget
-	1,  // 34: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
-	24, // 35: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
-	25, // 36: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
-	1,  // 37: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
-	12, // 38: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
-	53, // 39: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
-	25, // 40: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
-	40, // 41: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
-	42, // 42: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
-	51, // 43: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
-	32, // 44: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
-	33, // 45: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
-	53, // 46: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
-	53, // 47: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
-	32, // 48: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
-	2,  // 49: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
-	41, // 50: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
-	1,  // 51: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
-	24, // 52: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
-	9,  // 53: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
-	13, // 54: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
-	53, // 55: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
-	53, // 56: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	42, // 57: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
-	42, // 58: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
-	51, // 59: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
-	25, // 60: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
-	53, // 61: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 62: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
-	30, // 63: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
-	43, // 64: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
-	44, // 65: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
-	46, // 66: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	46, // 67: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	48, // 68: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
-	49, // 69: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
-	46, // 70: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
-	34, // 71: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
-	36, // 72: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
-	37, // 73: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
-	38, // 74: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
-	19, // 75: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
-	31, // 76: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
-	42, // 77: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
-	45, // 78: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
-	42, // 79: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
-	47, // 80: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
-	42, // 81: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
-	42, // 82: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
-	50, // 83: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
-	35, // 84: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
-	35, // 85: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	35, // 86: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	39, // 87: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
-	75, // [75:88] is the sub-list for method output_type
-	62, // [62:75] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	59, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	1,  // 11: colonnade.cluster.v1.CellStatus.waits_for:type_name -> colonnade.cluster.v1.Cell
+	11, // 12: colonnade.cluster.v1.Report.checkpoint:type_name -> colonnade.cluster.v1.CheckpointWritten
+	13, // 13: colonnade.cluster.v1.Report.evaluation:type_name -> colonnade.cluster.v1.Evaluation
+	14, // 14: colonnade.cluster.v1.Report.finished:type_name -> colonnade.cluster.v1.CellFinished
+	15, // 15: colonnade.cluster.v1.Report.stopped:type_name -> colonnade.cluster.v1.CellStopped
+	16, // 16: colonnade.cluster.v1.Report.failed:type_name -> colonnade.cluster.v1.CellFailed
+	17, // 17: colonnade.cluster.v1.Report.bad:type_name -> colonnade.cluster.v1.CheckpointBad
+	18, // 18: colonnade.cluster.v1.Report.checkpoint_failed:type_name -> colonnade.cluster.v1.CheckpointFailed
+	1,  // 19: colonnade.cluster.v1.CheckpointWritten.cell:type_name -> colonnade.cluster.v1.Cell
+	12, // 20: colonnade.cluster.v1.CheckpointWritten.file:type_name -> colonnade.cluster.v1.CheckpointFile
+	1,  // 21: colonnade.cluster.v1.CheckpointFile.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 22: colonnade.cluster.v1.CellFinished.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 23: colonnade.cluster.v1.CellStopped.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 24: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 25: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 26: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
+	26, // 27: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
+	27, // 28: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
+	30, // 29: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
+	31, // 30: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
+	32, // 31: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
+	33, // 32: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
+	22, // 33: colonnade.cluster.v1.CoordinatorMessage.ask:type_name -> colonnade.cluster.v1.Ask
+	23, // 34: colonnade.cluster.v1.CoordinatorMessage.forget:type_name -> colonnade.cluster.v1.Forget
+	20, // 35: colonnade.cluster.v1.CoordinatorMessage.drain:type_name -> colonnade.cluster.v1.Drain
+	21, // 36: colonnade.cluster.v1.CoordinatorMessage.warm:type_name -> colonnade.cluster.v1.Warm
+	24, // 37: colonnade.cluster.v1.CoordinatorMessage.buddies:type_name -> colonnade.cluster.v1.Buddies
+	25, // 38: colonnade.cluster.v1.Buddies.workers:type_name -> colonnade.cluster.v1.Buddy
+	1,  // 39: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
+	28, // 40: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
+	29, // 41: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
+	1,  // 42: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
+	12, // 43: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
+	60, // 44: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
+	29, // 45: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
+	44, // 46: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
+	49, // 47: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
+	58, // 48: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
+	36, // 49: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
+	37, // 50: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
+	60, // 51: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
+	60, // 52: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
+	36, // 53: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
+	2,  // 54: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
+	48, // 55: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
+	44, // 56: colonnade.cluster.v1.ListWorkersReply.workers:type_name -> colonnade.cluster.v1.Worker
+	1,  // 57: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
+	28, // 58: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
+	9,  // 59: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
+	13, // 60: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
+	60, // 61: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
+	60, // 62: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	49, // 63: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
+	49, // 64: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
+	58, // 65: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
+	29, // 66: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
+	60, // 67: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 68: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
+	34, // 69: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
+	50, // 70: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
+	51, // 71: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
+	53, // 72: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	53, // 73: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	55, // 74: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
+	56, // 75: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
+	53, // 76: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
+	45, // 77: colonnade.cluster.v1.Operator.ListWorkers:input_type -> colonnade.cluster.v1.ListWorkersRequest
+	47, // 78: colonnade.cluster.v1.Operator.DrainWorker:input_type -> colonnade.cluster.v1.DrainWorkerRequest
+	38, // 79: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
+	40, // 80: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
+	41, // 81: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
+	42, // 82: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
+	19, // 83: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
+	35, // 84: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
+	49, // 85: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
+	52, // 86: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
+	49, // 87: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
+	54, // 88: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
+	49, // 89: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
+	49, // 90: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
+	57, // 91: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
+	46, // 92: colonnade.cluster.v1.Operator.ListWorkers:output_type -> colonnade.cluster.v1.ListWorkersReply
+	44, // 93: colonnade.cluster.v1.Operator.DrainWorker:output_type -> colonnade.cluster.v1.Worker
+	39, // 94: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
+	39, // 95: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	39, // 96: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	43, // 97: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
+	83, // [83:98] is the sub-list for method output_type
+	68, // [68:83] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_proto_clusterpb_cluster_proto_init() }
@@ -4437,6 +5008,9 @@ func file_proto_clusterpb_cluster_proto_init() {
 		(*CoordinatorMessage_Goodbye)(nil),
 		(*CoordinatorMessage_Ask)(nil),
 		(*CoordinatorMessage_Forget)(nil),
+		(*CoordinatorMessage_Drain)(nil),
+		(*CoordinatorMessage_Warm)(nil),
+		(*CoordinatorMessage_Buddies)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4444,7 +5018,7 @@ func file_proto_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_clusterpb_cluster_proto_rawDesc), len(file_proto_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

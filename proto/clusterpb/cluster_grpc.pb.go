@@ -135,6 +135,8 @@ const (
 	Operator_StopJob_FullMethodName         = "/colonnade.cluster.v1.Operator/StopJob"
 	Operator_ResumeJob_FullMethodName       = "/colonnade.cluster.v1.Operator/ResumeJob"
 	Operator_ListCheckpoints_FullMethodName = "/colonnade.cluster.v1.Operator/ListCheckpoints"
+	Operator_ListWorkers_FullMethodName     = "/colonnade.cluster.v1.Operator/ListWorkers"
+	Operator_DrainWorker_FullMethodName     = "/colonnade.cluster.v1.Operator/DrainWorker"
 	Operator_ListMembers_FullMethodName     = "/colonnade.cluster.v1.Operator/ListMembers"
 	Operator_AddMember_FullMethodName       = "/colonnade.cluster.v1.Operator/AddMember"
 	Operator_RemoveMember_FullMethodName    = "/colonnade.cluster.v1.Operator/RemoveMember"
@@ -156,6 +158,10 @@ type OperatorClient interface {
 	StopJob(ctx context.Context, in *StopJobRequest, opts ...grpc.CallOption) (*Job, error)
 	ResumeJob(ctx context.Context, in *ResumeJobRequest, opts ...grpc.CallOption) (*Job, error)
 	ListCheckpoints(ctx context.Context, in *GetJobRequest, opts ...grpc.CallOption) (*ListCheckpointsReply, error)
+	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersReply, error)
+	// DrainWorker has the cells of a worker go elsewhere, at a step boundary, and none come to it. Asking again does no
+	// harm.
+	DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*Worker, error)
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersReply, error)
 	// AddMember adds a coordinator that waits to be added, or writes down that one is reached at another address now. It
 	// answers when the new one votes. Asking again does no harm.
@@ -263,6 +269,26 @@ func (c *operatorClient) ListCheckpoints(ctx context.Context, in *GetJobRequest,
 	return out, nil
 }
 
+func (c *operatorClient) ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListWorkersReply)
+	err := c.cc.Invoke(ctx, Operator_ListWorkers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*Worker, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Worker)
+	err := c.cc.Invoke(ctx, Operator_DrainWorker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorClient) ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListMembersReply)
@@ -327,6 +353,10 @@ type OperatorServer interface {
 	StopJob(context.Context, *StopJobRequest) (*Job, error)
 	ResumeJob(context.Context, *ResumeJobRequest) (*Job, error)
 	ListCheckpoints(context.Context, *GetJobRequest) (*ListCheckpointsReply, error)
+	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersReply, error)
+	// DrainWorker has the cells of a worker go elsewhere, at a step boundary, and none come to it. Asking again does no
+	// harm.
+	DrainWorker(context.Context, *DrainWorkerRequest) (*Worker, error)
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersReply, error)
 	// AddMember adds a coordinator that waits to be added, or writes down that one is reached at another address now. It
 	// answers when the new one votes. Asking again does no harm.
@@ -368,6 +398,12 @@ func (UnimplementedOperatorServer) ResumeJob(context.Context, *ResumeJobRequest)
 }
 func (UnimplementedOperatorServer) ListCheckpoints(context.Context, *GetJobRequest) (*ListCheckpointsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListCheckpoints not implemented")
+}
+func (UnimplementedOperatorServer) ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListWorkers not implemented")
+}
+func (UnimplementedOperatorServer) DrainWorker(context.Context, *DrainWorkerRequest) (*Worker, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainWorker not implemented")
 }
 func (UnimplementedOperatorServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
@@ -539,6 +575,42 @@ func _Operator_ListCheckpoints_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Operator_ListWorkers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListWorkersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).ListWorkers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_ListWorkers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).ListWorkers(ctx, req.(*ListWorkersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_DrainWorker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainWorkerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).DrainWorker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_DrainWorker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).DrainWorker(ctx, req.(*DrainWorkerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Operator_ListMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListMembersRequest)
 	if err := dec(in); err != nil {
@@ -638,6 +710,14 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListCheckpoints",
 			Handler:    _Operator_ListCheckpoints_Handler,
+		},
+		{
+			MethodName: "ListWorkers",
+			Handler:    _Operator_ListWorkers_Handler,
+		},
+		{
+			MethodName: "DrainWorker",
+			Handler:    _Operator_DrainWorker_Handler,
 		},
 		{
 			MethodName: "ListMembers",

@@ -49,6 +49,8 @@ type Command struct {
 	//	*Command_CellStopped
 	//	*Command_FailJob
 	//	*Command_RecordEvent
+	//	*Command_DrainWorker
+	//	*Command_MoveJob
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -256,6 +258,24 @@ func (x *Command) GetRecordEvent() *RecordEvent {
 	return nil
 }
 
+func (x *Command) GetDrainWorker() *DrainWorker {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_DrainWorker); ok {
+			return x.DrainWorker
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetMoveJob() *MoveJob {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_MoveJob); ok {
+			return x.MoveJob
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -324,6 +344,14 @@ type Command_RecordEvent struct {
 	RecordEvent *RecordEvent `protobuf:"bytes,25,opt,name=record_event,json=recordEvent,proto3,oneof"`
 }
 
+type Command_DrainWorker struct {
+	DrainWorker *DrainWorker `protobuf:"bytes,26,opt,name=drain_worker,json=drainWorker,proto3,oneof"`
+}
+
+type Command_MoveJob struct {
+	MoveJob *MoveJob `protobuf:"bytes,27,opt,name=move_job,json=moveJob,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_RegisterWorker) isCommand_Kind() {}
@@ -355,6 +383,10 @@ func (*Command_CellStopped) isCommand_Kind() {}
 func (*Command_FailJob) isCommand_Kind() {}
 
 func (*Command_RecordEvent) isCommand_Kind() {}
+
+func (*Command_DrainWorker) isCommand_Kind() {}
+
+func (*Command_MoveJob) isCommand_Kind() {}
 
 type Cell struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -547,6 +579,8 @@ type RegisterWorker struct {
 	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	Checkpoints   string                 `protobuf:"bytes,7,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`
 	Incarnation   string                 `protobuf:"bytes,8,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Working       bool                   `protobuf:"varint,9,opt,name=working,proto3" json:"working,omitempty"` // it still runs cells, of this generation or of an older one
+	Machine       string                 `protobuf:"bytes,10,opt,name=machine,proto3" json:"machine,omitempty"` // what is lost together; empty: it keeps no copies for others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -637,11 +671,26 @@ func (x *RegisterWorker) GetIncarnation() string {
 	return ""
 }
 
+func (x *RegisterWorker) GetWorking() bool {
+	if x != nil {
+		return x.Working
+	}
+	return false
+}
+
+func (x *RegisterWorker) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
 // LoseWorker takes a worker out: its lease ran out or its session broke. Jobs with cells on it go to recovering.
 type LoseWorker struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Hung          bool                   `protobuf:"varint,3,opt,name=hung,proto3" json:"hung,omitempty"` // it is there, but a cell of it does not get on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -690,6 +739,127 @@ func (x *LoseWorker) GetReason() string {
 	return ""
 }
 
+func (x *LoseWorker) GetHung() bool {
+	if x != nil {
+		return x.Hung
+	}
+	return false
+}
+
+// DrainWorker has no cell placed on a worker any more, or again.
+type DrainWorker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainWorker) Reset() {
+	*x = DrainWorker{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainWorker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainWorker) ProtoMessage() {}
+
+func (x *DrainWorker) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainWorker.ProtoReflect.Descriptor instead.
+func (*DrainWorker) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DrainWorker) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *DrainWorker) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+// MoveJob has a generation's cells stop together at a step boundary, after a checkpoint, to go on on other workers.
+type MoveJob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveJob) Reset() {
+	*x = MoveJob{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveJob) ProtoMessage() {}
+
+func (x *MoveJob) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveJob.ProtoReflect.Descriptor instead.
+func (*MoveJob) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *MoveJob) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *MoveJob) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *MoveJob) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type SubmitJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -706,7 +876,7 @@ type SubmitJob struct {
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[6]
+	mi := &file_proto_commandpb_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +888,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[6]
+	mi := &file_proto_commandpb_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +901,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{6}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SubmitJob) GetJob() string {
@@ -808,7 +978,7 @@ type AssignJob struct {
 
 func (x *AssignJob) Reset() {
 	*x = AssignJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[7]
+	mi := &file_proto_commandpb_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +990,7 @@ func (x *AssignJob) String() string {
 func (*AssignJob) ProtoMessage() {}
 
 func (x *AssignJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[7]
+	mi := &file_proto_commandpb_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +1003,7 @@ func (x *AssignJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignJob.ProtoReflect.Descriptor instead.
 func (*AssignJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{7}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AssignJob) GetJob() string {
@@ -903,13 +1073,14 @@ type Placement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cell          *Cell                  `protobuf:"bytes,1,opt,name=cell,proto3" json:"cell,omitempty"`
 	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // if from_memory: the worker that has a copy of the cell's state; empty: it is on worker's host
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[8]
+	mi := &file_proto_commandpb_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +1092,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[8]
+	mi := &file_proto_commandpb_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1105,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{8}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Placement) GetCell() *Cell {
@@ -947,6 +1118,13 @@ func (x *Placement) GetCell() *Cell {
 func (x *Placement) GetWorker() string {
 	if x != nil {
 		return x.Worker
+	}
+	return ""
+}
+
+func (x *Placement) GetSource() string {
+	if x != nil {
+		return x.Source
 	}
 	return ""
 }
@@ -964,7 +1142,7 @@ type ReleaseJob struct {
 
 func (x *ReleaseJob) Reset() {
 	*x = ReleaseJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[9]
+	mi := &file_proto_commandpb_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1154,7 @@ func (x *ReleaseJob) String() string {
 func (*ReleaseJob) ProtoMessage() {}
 
 func (x *ReleaseJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[9]
+	mi := &file_proto_commandpb_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1167,7 @@ func (x *ReleaseJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseJob.ProtoReflect.Descriptor instead.
 func (*ReleaseJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{9}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReleaseJob) GetJob() string {
@@ -1031,7 +1209,7 @@ type RequestStop struct {
 
 func (x *RequestStop) Reset() {
 	*x = RequestStop{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[10]
+	mi := &file_proto_commandpb_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1221,7 @@ func (x *RequestStop) String() string {
 func (*RequestStop) ProtoMessage() {}
 
 func (x *RequestStop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[10]
+	mi := &file_proto_commandpb_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1234,7 @@ func (x *RequestStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestStop.ProtoReflect.Descriptor instead.
 func (*RequestStop) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{10}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RequestStop) GetJob() string {
@@ -1092,7 +1270,7 @@ type ResumeJob struct {
 
 func (x *ResumeJob) Reset() {
 	*x = ResumeJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[11]
+	mi := &file_proto_commandpb_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1282,7 @@ func (x *ResumeJob) String() string {
 func (*ResumeJob) ProtoMessage() {}
 
 func (x *ResumeJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[11]
+	mi := &file_proto_commandpb_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1295,7 @@ func (x *ResumeJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJob.ProtoReflect.Descriptor instead.
 func (*ResumeJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{11}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResumeJob) GetJob() string {
@@ -1163,7 +1341,7 @@ type CheckpointWritten struct {
 
 func (x *CheckpointWritten) Reset() {
 	*x = CheckpointWritten{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[12]
+	mi := &file_proto_commandpb_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1353,7 @@ func (x *CheckpointWritten) String() string {
 func (*CheckpointWritten) ProtoMessage() {}
 
 func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[12]
+	mi := &file_proto_commandpb_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1366,7 @@ func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointWritten.ProtoReflect.Descriptor instead.
 func (*CheckpointWritten) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{12}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CheckpointWritten) GetJob() string {
@@ -1248,7 +1426,7 @@ type CheckpointFile struct {
 
 func (x *CheckpointFile) Reset() {
 	*x = CheckpointFile{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[13]
+	mi := &file_proto_commandpb_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1438,7 @@ func (x *CheckpointFile) String() string {
 func (*CheckpointFile) ProtoMessage() {}
 
 func (x *CheckpointFile) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[13]
+	mi := &file_proto_commandpb_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1451,7 @@ func (x *CheckpointFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointFile.ProtoReflect.Descriptor instead.
 func (*CheckpointFile) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{13}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CheckpointFile) GetCell() *Cell {
@@ -1337,7 +1515,7 @@ type MarkCheckpointBad struct {
 
 func (x *MarkCheckpointBad) Reset() {
 	*x = MarkCheckpointBad{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[14]
+	mi := &file_proto_commandpb_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1527,7 @@ func (x *MarkCheckpointBad) String() string {
 func (*MarkCheckpointBad) ProtoMessage() {}
 
 func (x *MarkCheckpointBad) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[14]
+	mi := &file_proto_commandpb_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1540,7 @@ func (x *MarkCheckpointBad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkCheckpointBad.ProtoReflect.Descriptor instead.
 func (*MarkCheckpointBad) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{14}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MarkCheckpointBad) GetJob() string {
@@ -1404,7 +1582,7 @@ type DropCheckpoints struct {
 
 func (x *DropCheckpoints) Reset() {
 	*x = DropCheckpoints{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[15]
+	mi := &file_proto_commandpb_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1594,7 @@ func (x *DropCheckpoints) String() string {
 func (*DropCheckpoints) ProtoMessage() {}
 
 func (x *DropCheckpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[15]
+	mi := &file_proto_commandpb_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1607,7 @@ func (x *DropCheckpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropCheckpoints.ProtoReflect.Descriptor instead.
 func (*DropCheckpoints) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{15}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DropCheckpoints) GetJob() string {
@@ -1463,7 +1641,7 @@ type RecordEvaluation struct {
 
 func (x *RecordEvaluation) Reset() {
 	*x = RecordEvaluation{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[16]
+	mi := &file_proto_commandpb_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1653,7 @@ func (x *RecordEvaluation) String() string {
 func (*RecordEvaluation) ProtoMessage() {}
 
 func (x *RecordEvaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[16]
+	mi := &file_proto_commandpb_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1666,7 @@ func (x *RecordEvaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEvaluation.ProtoReflect.Descriptor instead.
 func (*RecordEvaluation) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{16}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordEvaluation) GetJob() string {
@@ -1567,7 +1745,7 @@ type CellFinished struct {
 
 func (x *CellFinished) Reset() {
 	*x = CellFinished{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[17]
+	mi := &file_proto_commandpb_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1757,7 @@ func (x *CellFinished) String() string {
 func (*CellFinished) ProtoMessage() {}
 
 func (x *CellFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[17]
+	mi := &file_proto_commandpb_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1770,7 @@ func (x *CellFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellFinished.ProtoReflect.Descriptor instead.
 func (*CellFinished) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{17}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CellFinished) GetJob() string {
@@ -1642,7 +1820,7 @@ type CellStopped struct {
 
 func (x *CellStopped) Reset() {
 	*x = CellStopped{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[18]
+	mi := &file_proto_commandpb_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1832,7 @@ func (x *CellStopped) String() string {
 func (*CellStopped) ProtoMessage() {}
 
 func (x *CellStopped) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[18]
+	mi := &file_proto_commandpb_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1845,7 @@ func (x *CellStopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellStopped.ProtoReflect.Descriptor instead.
 func (*CellStopped) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{18}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CellStopped) GetJob() string {
@@ -1709,7 +1887,7 @@ type FailJob struct {
 
 func (x *FailJob) Reset() {
 	*x = FailJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[19]
+	mi := &file_proto_commandpb_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1899,7 @@ func (x *FailJob) String() string {
 func (*FailJob) ProtoMessage() {}
 
 func (x *FailJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[19]
+	mi := &file_proto_commandpb_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1912,7 @@ func (x *FailJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailJob.ProtoReflect.Descriptor instead.
 func (*FailJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{19}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FailJob) GetJob() string {
@@ -1771,7 +1949,7 @@ type RecordEvent struct {
 
 func (x *RecordEvent) Reset() {
 	*x = RecordEvent{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +1961,7 @@ func (x *RecordEvent) String() string {
 func (*RecordEvent) ProtoMessage() {}
 
 func (x *RecordEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +1974,7 @@ func (x *RecordEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEvent.ProtoReflect.Descriptor instead.
 func (*RecordEvent) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{20}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RecordEvent) GetKind() string {
@@ -1842,7 +2020,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[21]
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2032,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[21]
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2045,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{21}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1932,7 +2110,7 @@ type LineageRecord struct {
 
 func (x *LineageRecord) Reset() {
 	*x = LineageRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2122,7 @@ func (x *LineageRecord) String() string {
 func (*LineageRecord) ProtoMessage() {}
 
 func (x *LineageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2135,7 @@ func (x *LineageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageRecord.ProtoReflect.Descriptor instead.
 func (*LineageRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LineageRecord) GetCluster() string {
@@ -2002,7 +2180,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2014,7 +2192,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2027,7 +2205,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Backup) GetVersion() uint32 {
@@ -2072,13 +2250,15 @@ type WorkerRecord struct {
 	Lost             bool                   `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`
 	LostReason       string                 `protobuf:"bytes,4,opt,name=lost_reason,json=lostReason,proto3" json:"lost_reason,omitempty"`
 	LostUnixNs       int64                  `protobuf:"varint,5,opt,name=lost_unix_ns,json=lostUnixNs,proto3" json:"lost_unix_ns,omitempty"`
+	Hung             bool                   `protobuf:"varint,6,opt,name=hung,proto3" json:"hung,omitempty"`         // a cell of it did not get on, and it has neither ended it nor started again since
+	Draining         bool                   `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"` // no cell is placed on it
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +2270,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +2283,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WorkerRecord) GetRegistered() *RegisterWorker {
@@ -2141,6 +2321,20 @@ func (x *WorkerRecord) GetLostUnixNs() int64 {
 	return 0
 }
 
+func (x *WorkerRecord) GetHung() bool {
+	if x != nil {
+		return x.Hung
+	}
+	return false
+}
+
+func (x *WorkerRecord) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 type JobRecord struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Submitted       *SubmitJob             `protobuf:"bytes,1,opt,name=submitted,proto3" json:"submitted,omitempty"`
@@ -2169,13 +2363,14 @@ type JobRecord struct {
 	AvoidMemory     bool                   `protobuf:"varint,24,opt,name=avoid_memory,json=avoidMemory,proto3" json:"avoid_memory,omitempty"` // the next generation goes on from a checkpoint
 	MemoryTries     uint64                 `protobuf:"varint,25,opt,name=memory_tries,json=memoryTries,proto3" json:"memory_tries,omitempty"` // generations in a row from the same memory_step
 	MemorySince     uint64                 `protobuf:"varint,26,opt,name=memory_since,json=memorySince,proto3" json:"memory_since,omitempty"` // if from_memory: older generations' memory is not gone on from
+	Moving          bool                   `protobuf:"varint,27,opt,name=moving,proto3" json:"moving,omitempty"`                              // if stopping: to go on on other workers
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *JobRecord) Reset() {
 	*x = JobRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[25]
+	mi := &file_proto_commandpb_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +2382,7 @@ func (x *JobRecord) String() string {
 func (*JobRecord) ProtoMessage() {}
 
 func (x *JobRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[25]
+	mi := &file_proto_commandpb_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +2395,7 @@ func (x *JobRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRecord.ProtoReflect.Descriptor instead.
 func (*JobRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *JobRecord) GetSubmitted() *SubmitJob {
@@ -2385,6 +2580,13 @@ func (x *JobRecord) GetMemorySince() uint64 {
 	return 0
 }
 
+func (x *JobRecord) GetMoving() bool {
+	if x != nil {
+		return x.Moving
+	}
+	return false
+}
+
 type CheckpointRecord struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Step            uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -2401,7 +2603,7 @@ type CheckpointRecord struct {
 
 func (x *CheckpointRecord) Reset() {
 	*x = CheckpointRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[26]
+	mi := &file_proto_commandpb_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2615,7 @@ func (x *CheckpointRecord) String() string {
 func (*CheckpointRecord) ProtoMessage() {}
 
 func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[26]
+	mi := &file_proto_commandpb_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2628,7 @@ func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRecord.ProtoReflect.Descriptor instead.
 func (*CheckpointRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{26}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CheckpointRecord) GetStep() uint64 {
@@ -2499,7 +2701,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[27]
+	mi := &file_proto_commandpb_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2511,7 +2713,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[27]
+	mi := &file_proto_commandpb_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2524,7 +2726,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{27}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EventRecord) GetIndex() uint64 {
@@ -2573,8 +2775,7 @@ var File_proto_commandpb_command_proto protoreflect.FileDescriptor
 
 const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dproto/commandpb/command.proto\x12\x14colonnade.command.v1\"\x99\n" +
-	"\n" +
+	"\x1dproto/commandpb/command.proto\x12\x14colonnade.command.v1\"\x9d\v\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12&\n" +
 	"\x0fdecided_unix_ns\x18\x02 \x01(\x03R\rdecidedUnixNs\x12\x1c\n" +
@@ -2600,7 +2801,9 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\rcell_finished\x18\x16 \x01(\v2\".colonnade.command.v1.CellFinishedH\x00R\fcellFinished\x12F\n" +
 	"\fcell_stopped\x18\x17 \x01(\v2!.colonnade.command.v1.CellStoppedH\x00R\vcellStopped\x12:\n" +
 	"\bfail_job\x18\x18 \x01(\v2\x1d.colonnade.command.v1.FailJobH\x00R\afailJob\x12F\n" +
-	"\frecord_event\x18\x19 \x01(\v2!.colonnade.command.v1.RecordEventH\x00R\vrecordEventB\x06\n" +
+	"\frecord_event\x18\x19 \x01(\v2!.colonnade.command.v1.RecordEventH\x00R\vrecordEvent\x12F\n" +
+	"\fdrain_worker\x18\x1a \x01(\v2!.colonnade.command.v1.DrainWorkerH\x00R\vdrainWorker\x12:\n" +
+	"\bmove_job\x18\x1b \x01(\v2\x1d.colonnade.command.v1.MoveJobH\x00R\amoveJobB\x06\n" +
 	"\x04kind\"8\n" +
 	"\x04Cell\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x05R\areplica\x12\x16\n" +
@@ -2613,7 +2816,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\bnumerics\x18\x03 \x01(\tR\bnumerics\x12!\n" +
 	"\fmemory_bytes\x18\x04 \x01(\x03R\vmemoryBytes\x12'\n" +
 	"\x0fdirect_numerics\x18\x05 \x01(\tR\x0edirectNumerics\x12\x18\n" +
-	"\athreads\x18\x06 \x01(\x05R\athreads\"\xfe\x01\n" +
+	"\athreads\x18\x06 \x01(\x05R\athreads\"\xb2\x02\n" +
 	"\x0eRegisterWorker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -2622,11 +2825,24 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\x06device\x18\x05 \x01(\v2\x1c.colonnade.command.v1.DeviceR\x06device\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12 \n" +
 	"\vcheckpoints\x18\a \x01(\tR\vcheckpoints\x12 \n" +
-	"\vincarnation\x18\b \x01(\tR\vincarnation\"<\n" +
+	"\vincarnation\x18\b \x01(\tR\vincarnation\x12\x18\n" +
+	"\aworking\x18\t \x01(\bR\aworking\x12\x18\n" +
+	"\amachine\x18\n" +
+	" \x01(\tR\amachine\"P\n" +
 	"\n" +
 	"LoseWorker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc3\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04hung\x18\x03 \x01(\bR\x04hung\"9\n" +
+	"\vDrainWorker\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"S\n" +
+	"\aMoveJob\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc3\x01\n" +
 	"\tSubmitJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x12\x14\n" +
@@ -2650,10 +2866,11 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\vfrom_memory\x18\b \x01(\bR\n" +
 	"fromMemory\x12\x1f\n" +
 	"\vmemory_step\x18\t \x01(\x04R\n" +
-	"memoryStep\"S\n" +
+	"memoryStep\"k\n" +
 	"\tPlacement\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.command.v1.CellR\x04cell\x12\x16\n" +
-	"\x06worker\x18\x02 \x01(\tR\x06worker\"n\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\"n\n" +
 	"\n" +
 	"ReleaseJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
@@ -2758,7 +2975,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12 \n" +
 	"\fmade_unix_ns\x18\x04 \x01(\x03R\n" +
 	"madeUnixNs\x12\x1a\n" +
-	"\bsnapshot\x18\x05 \x01(\fR\bsnapshot\"\xd9\x01\n" +
+	"\bsnapshot\x18\x05 \x01(\fR\bsnapshot\"\x89\x02\n" +
 	"\fWorkerRecord\x12D\n" +
 	"\n" +
 	"registered\x18\x01 \x01(\v2$.colonnade.command.v1.RegisterWorkerR\n" +
@@ -2768,7 +2985,9 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\vlost_reason\x18\x04 \x01(\tR\n" +
 	"lostReason\x12 \n" +
 	"\flost_unix_ns\x18\x05 \x01(\x03R\n" +
-	"lostUnixNs\"\x9b\b\n" +
+	"lostUnixNs\x12\x12\n" +
+	"\x04hung\x18\x06 \x01(\bR\x04hung\x12\x1a\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\"\xb3\b\n" +
 	"\tJobRecord\x12=\n" +
 	"\tsubmitted\x18\x01 \x01(\v2\x1f.colonnade.command.v1.SubmitJobR\tsubmitted\x12*\n" +
 	"\x11submitted_unix_ns\x18\x02 \x01(\x03R\x0fsubmittedUnixNs\x12\x14\n" +
@@ -2802,7 +3021,8 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"memoryStep\x12!\n" +
 	"\favoid_memory\x18\x18 \x01(\bR\vavoidMemory\x12!\n" +
 	"\fmemory_tries\x18\x19 \x01(\x04R\vmemoryTries\x12!\n" +
-	"\fmemory_since\x18\x1a \x01(\x04R\vmemorySince\"\x9b\x02\n" +
+	"\fmemory_since\x18\x1a \x01(\x04R\vmemorySince\x12\x16\n" +
+	"\x06moving\x18\x1b \x01(\bR\x06moving\"\x9b\x02\n" +
 	"\x10CheckpointRecord\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x1e\n" +
 	"\n" +
@@ -2836,7 +3056,7 @@ func file_proto_commandpb_command_proto_rawDescGZIP() []byte {
 	return file_proto_commandpb_command_proto_rawDescData
 }
 
-var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_proto_commandpb_command_proto_goTypes = []any{
 	(*Command)(nil),           // 0: colonnade.command.v1.Command
 	(*Cell)(nil),              // 1: colonnade.command.v1.Cell
@@ -2844,71 +3064,75 @@ var file_proto_commandpb_command_proto_goTypes = []any{
 	(*Device)(nil),            // 3: colonnade.command.v1.Device
 	(*RegisterWorker)(nil),    // 4: colonnade.command.v1.RegisterWorker
 	(*LoseWorker)(nil),        // 5: colonnade.command.v1.LoseWorker
-	(*SubmitJob)(nil),         // 6: colonnade.command.v1.SubmitJob
-	(*AssignJob)(nil),         // 7: colonnade.command.v1.AssignJob
-	(*Placement)(nil),         // 8: colonnade.command.v1.Placement
-	(*ReleaseJob)(nil),        // 9: colonnade.command.v1.ReleaseJob
-	(*RequestStop)(nil),       // 10: colonnade.command.v1.RequestStop
-	(*ResumeJob)(nil),         // 11: colonnade.command.v1.ResumeJob
-	(*CheckpointWritten)(nil), // 12: colonnade.command.v1.CheckpointWritten
-	(*CheckpointFile)(nil),    // 13: colonnade.command.v1.CheckpointFile
-	(*MarkCheckpointBad)(nil), // 14: colonnade.command.v1.MarkCheckpointBad
-	(*DropCheckpoints)(nil),   // 15: colonnade.command.v1.DropCheckpoints
-	(*RecordEvaluation)(nil),  // 16: colonnade.command.v1.RecordEvaluation
-	(*CellFinished)(nil),      // 17: colonnade.command.v1.CellFinished
-	(*CellStopped)(nil),       // 18: colonnade.command.v1.CellStopped
-	(*FailJob)(nil),           // 19: colonnade.command.v1.FailJob
-	(*RecordEvent)(nil),       // 20: colonnade.command.v1.RecordEvent
-	(*Snapshot)(nil),          // 21: colonnade.command.v1.Snapshot
-	(*LineageRecord)(nil),     // 22: colonnade.command.v1.LineageRecord
-	(*Backup)(nil),            // 23: colonnade.command.v1.Backup
-	(*WorkerRecord)(nil),      // 24: colonnade.command.v1.WorkerRecord
-	(*JobRecord)(nil),         // 25: colonnade.command.v1.JobRecord
-	(*CheckpointRecord)(nil),  // 26: colonnade.command.v1.CheckpointRecord
-	(*EventRecord)(nil),       // 27: colonnade.command.v1.EventRecord
+	(*DrainWorker)(nil),       // 6: colonnade.command.v1.DrainWorker
+	(*MoveJob)(nil),           // 7: colonnade.command.v1.MoveJob
+	(*SubmitJob)(nil),         // 8: colonnade.command.v1.SubmitJob
+	(*AssignJob)(nil),         // 9: colonnade.command.v1.AssignJob
+	(*Placement)(nil),         // 10: colonnade.command.v1.Placement
+	(*ReleaseJob)(nil),        // 11: colonnade.command.v1.ReleaseJob
+	(*RequestStop)(nil),       // 12: colonnade.command.v1.RequestStop
+	(*ResumeJob)(nil),         // 13: colonnade.command.v1.ResumeJob
+	(*CheckpointWritten)(nil), // 14: colonnade.command.v1.CheckpointWritten
+	(*CheckpointFile)(nil),    // 15: colonnade.command.v1.CheckpointFile
+	(*MarkCheckpointBad)(nil), // 16: colonnade.command.v1.MarkCheckpointBad
+	(*DropCheckpoints)(nil),   // 17: colonnade.command.v1.DropCheckpoints
+	(*RecordEvaluation)(nil),  // 18: colonnade.command.v1.RecordEvaluation
+	(*CellFinished)(nil),      // 19: colonnade.command.v1.CellFinished
+	(*CellStopped)(nil),       // 20: colonnade.command.v1.CellStopped
+	(*FailJob)(nil),           // 21: colonnade.command.v1.FailJob
+	(*RecordEvent)(nil),       // 22: colonnade.command.v1.RecordEvent
+	(*Snapshot)(nil),          // 23: colonnade.command.v1.Snapshot
+	(*LineageRecord)(nil),     // 24: colonnade.command.v1.LineageRecord
+	(*Backup)(nil),            // 25: colonnade.command.v1.Backup
+	(*WorkerRecord)(nil),      // 26: colonnade.command.v1.WorkerRecord
+	(*JobRecord)(nil),         // 27: colonnade.command.v1.JobRecord
+	(*CheckpointRecord)(nil),  // 28: colonnade.command.v1.CheckpointRecord
+	(*EventRecord)(nil),       // 29: colonnade.command.v1.EventRecord
 }
 var file_proto_commandpb_command_proto_depIdxs = []int32{
 	2,  // 0: colonnade.command.v1.Command.init_cluster:type_name -> colonnade.command.v1.InitCluster
 	4,  // 1: colonnade.command.v1.Command.register_worker:type_name -> colonnade.command.v1.RegisterWorker
 	5,  // 2: colonnade.command.v1.Command.lose_worker:type_name -> colonnade.command.v1.LoseWorker
-	6,  // 3: colonnade.command.v1.Command.submit_job:type_name -> colonnade.command.v1.SubmitJob
-	7,  // 4: colonnade.command.v1.Command.assign_job:type_name -> colonnade.command.v1.AssignJob
-	9,  // 5: colonnade.command.v1.Command.release_job:type_name -> colonnade.command.v1.ReleaseJob
-	10, // 6: colonnade.command.v1.Command.request_stop:type_name -> colonnade.command.v1.RequestStop
-	11, // 7: colonnade.command.v1.Command.resume_job:type_name -> colonnade.command.v1.ResumeJob
-	12, // 8: colonnade.command.v1.Command.checkpoint_written:type_name -> colonnade.command.v1.CheckpointWritten
-	14, // 9: colonnade.command.v1.Command.mark_checkpoint_bad:type_name -> colonnade.command.v1.MarkCheckpointBad
-	15, // 10: colonnade.command.v1.Command.drop_checkpoints:type_name -> colonnade.command.v1.DropCheckpoints
-	16, // 11: colonnade.command.v1.Command.record_evaluation:type_name -> colonnade.command.v1.RecordEvaluation
-	17, // 12: colonnade.command.v1.Command.cell_finished:type_name -> colonnade.command.v1.CellFinished
-	18, // 13: colonnade.command.v1.Command.cell_stopped:type_name -> colonnade.command.v1.CellStopped
-	19, // 14: colonnade.command.v1.Command.fail_job:type_name -> colonnade.command.v1.FailJob
-	20, // 15: colonnade.command.v1.Command.record_event:type_name -> colonnade.command.v1.RecordEvent
-	3,  // 16: colonnade.command.v1.RegisterWorker.device:type_name -> colonnade.command.v1.Device
-	8,  // 17: colonnade.command.v1.AssignJob.placement:type_name -> colonnade.command.v1.Placement
-	1,  // 18: colonnade.command.v1.Placement.cell:type_name -> colonnade.command.v1.Cell
-	13, // 19: colonnade.command.v1.CheckpointWritten.file:type_name -> colonnade.command.v1.CheckpointFile
-	1,  // 20: colonnade.command.v1.CheckpointFile.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 21: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 22: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 23: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
-	24, // 24: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
-	25, // 25: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
-	27, // 26: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
-	22, // 27: colonnade.command.v1.Snapshot.lineage:type_name -> colonnade.command.v1.LineageRecord
-	4,  // 28: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
-	6,  // 29: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
-	8,  // 30: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
-	26, // 31: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
-	16, // 32: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
-	17, // 33: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
-	18, // 34: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
-	13, // 35: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	8,  // 3: colonnade.command.v1.Command.submit_job:type_name -> colonnade.command.v1.SubmitJob
+	9,  // 4: colonnade.command.v1.Command.assign_job:type_name -> colonnade.command.v1.AssignJob
+	11, // 5: colonnade.command.v1.Command.release_job:type_name -> colonnade.command.v1.ReleaseJob
+	12, // 6: colonnade.command.v1.Command.request_stop:type_name -> colonnade.command.v1.RequestStop
+	13, // 7: colonnade.command.v1.Command.resume_job:type_name -> colonnade.command.v1.ResumeJob
+	14, // 8: colonnade.command.v1.Command.checkpoint_written:type_name -> colonnade.command.v1.CheckpointWritten
+	16, // 9: colonnade.command.v1.Command.mark_checkpoint_bad:type_name -> colonnade.command.v1.MarkCheckpointBad
+	17, // 10: colonnade.command.v1.Command.drop_checkpoints:type_name -> colonnade.command.v1.DropCheckpoints
+	18, // 11: colonnade.command.v1.Command.record_evaluation:type_name -> colonnade.command.v1.RecordEvaluation
+	19, // 12: colonnade.command.v1.Command.cell_finished:type_name -> colonnade.command.v1.CellFinished
+	20, // 13: colonnade.command.v1.Command.cell_stopped:type_name -> colonnade.command.v1.CellStopped
+	21, // 14: colonnade.command.v1.Command.fail_job:type_name -> colonnade.command.v1.FailJob
+	22, // 15: colonnade.command.v1.Command.record_event:type_name -> colonnade.command.v1.RecordEvent
+	6,  // 16: colonnade.command.v1.Command.drain_worker:type_name -> colonnade.command.v1.DrainWorker
+	7,  // 17: colonnade.command.v1.Command.move_job:type_name -> colonnade.command.v1.MoveJob
+	3,  // 18: colonnade.command.v1.RegisterWorker.device:type_name -> colonnade.command.v1.Device
+	10, // 19: colonnade.command.v1.AssignJob.placement:type_name -> colonnade.command.v1.Placement
+	1,  // 20: colonnade.command.v1.Placement.cell:type_name -> colonnade.command.v1.Cell
+	15, // 21: colonnade.command.v1.CheckpointWritten.file:type_name -> colonnade.command.v1.CheckpointFile
+	1,  // 22: colonnade.command.v1.CheckpointFile.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 23: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 24: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 25: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
+	26, // 26: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
+	27, // 27: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
+	29, // 28: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
+	24, // 29: colonnade.command.v1.Snapshot.lineage:type_name -> colonnade.command.v1.LineageRecord
+	4,  // 30: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
+	8,  // 31: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
+	10, // 32: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
+	28, // 33: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
+	18, // 34: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
+	19, // 35: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
+	20, // 36: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
+	15, // 37: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_proto_commandpb_command_proto_init() }
@@ -2933,6 +3157,8 @@ func file_proto_commandpb_command_proto_init() {
 		(*Command_CellStopped)(nil),
 		(*Command_FailJob)(nil),
 		(*Command_RecordEvent)(nil),
+		(*Command_DrainWorker)(nil),
+		(*Command_MoveJob)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2940,7 +3166,7 @@ func file_proto_commandpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_commandpb_command_proto_rawDesc), len(file_proto_commandpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -28,6 +28,10 @@ func samples() map[string]proto.Message {
 	submit := &SubmitJob{Job: "job", Spec: []byte("name: job\n"), Steps: 4690, Replicas: 2, Columns: 4, Keep: 3}
 	register2 := proto.CloneOf(register)
 	register2.Device.DirectNumerics, register2.Device.Threads = "cpu/1/direct", 48
+	registerBuddy := proto.CloneOf(register2)
+	registerBuddy.Machine = "boot-1"
+	register3 := proto.CloneOf(register2)
+	register3.Working = true
 	submit2 := proto.CloneOf(submit)
 	submit2.Direct = true
 	submit3 := proto.CloneOf(submit2)
@@ -67,6 +71,10 @@ func samples() map[string]proto.Message {
 		"backup":         &Backup{Version: 1, Cluster: "c-1", Index: 77, MadeUnixNs: 21, Snapshot: []byte{1, 2, 3}},
 		"assign_job_2": command(&Command_AssignJob{&AssignJob{Job: "job", Generation: 3, Placement: placement,
 			RestoreStep: 400, HasRestore: true, Numerics: "cpu/1", Reason: "two workers", FromMemory: true, MemoryStep: 407}}),
+		"register_worker_buddy": command(&Command_RegisterWorker{registerBuddy}),
+		"assign_job_buddy": command(&Command_AssignJob{&AssignJob{Job: "job", Generation: 3,
+			Placement: []*Placement{{Cell: cell, Worker: "w-3", Source: "w-2"}}, Numerics: "cpu/1", Reason: "a copy",
+			FromMemory: true, MemoryStep: 400}}),
 		"release_job_2": command(&Command_ReleaseJob{&ReleaseJob{Job: "job", Generation: 3, Reason: "damaged",
 			Memory: true}}),
 		"checkpoint_written": command(&Command_CheckpointWritten{&CheckpointWritten{Job: "job", Generation: 2, Step: 400,
@@ -96,6 +104,13 @@ func samples() map[string]proto.Message {
 		"snapshot_3": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 78,
 			Jobs: []*JobRecord{{Submitted: submit, State: "recovering", Generation: 3, FromMemory: true, MemoryStep: 407,
 				AvoidMemory: true, MemoryTries: 2, MemorySince: 3}}},
+		"register_worker_3": command(&Command_RegisterWorker{register3}),
+		"lose_worker_2":     command(&Command_LoseWorker{&LoseWorker{Worker: "w-1", Reason: "stuck", Hung: true}}),
+		"drain_worker":      command(&Command_DrainWorker{&DrainWorker{Worker: "w-1", Undo: true}}),
+		"move_job":          command(&Command_MoveJob{&MoveJob{Job: "job", Generation: 3, Reason: "w-1 is drained"}}),
+		"snapshot_4": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 79,
+			Workers: []*WorkerRecord{{Registered: register3, RegisteredUnixNs: 11, Hung: true, Draining: true}},
+			Jobs:    []*JobRecord{{Submitted: submit, State: "stopping", Generation: 3, Moving: true}}},
 	}
 }
 

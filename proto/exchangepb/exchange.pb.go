@@ -95,8 +95,8 @@ type Hello struct {
 	Ring    *Ring  `protobuf:"bytes,13,opt,name=ring,proto3" json:"ring,omitempty"`                   // in the answer
 	NoRing  string `protobuf:"bytes,14,opt,name=no_ring,json=noRing,proto3" json:"no_ring,omitempty"` // in the answer: why no ring is offered
 	// Memory of the receiver's device, which the sender's device copies into; a ring says what has landed there. The
-	// sender asks; the answer offers a landing beside the ring or says why not. To such an answer the Ring frame's payload
-	// is a RingReply.
+	// sender asks; the answer offers a landing beside the ring or says why not. To such an answer the Ring frame's
+	// payload is a RingReply.
 	Device        bool     `protobuf:"varint,15,opt,name=device,proto3" json:"device,omitempty"`                       // the sender's device copies into memory of others
 	Landing       *Landing `protobuf:"bytes,16,opt,name=landing,proto3" json:"landing,omitempty"`                      // in the answer
 	NoLanding     string   `protobuf:"bytes,17,opt,name=no_landing,json=noLanding,proto3" json:"no_landing,omitempty"` // in the answer: why none is offered
@@ -508,6 +508,329 @@ func (x *FetchChunk) GetData() []byte {
 	return nil
 }
 
+// CopyHeader says what a copy is of. Only a cell of the very same job, plan, numerics and layout can use it.
+type CopyHeader struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Cluster    string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Job        string                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	Generation uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // that computed it; in Drop, that asks
+	Replica    int32                  `protobuf:"varint,4,opt,name=replica,proto3" json:"replica,omitempty"`
+	Column     int32                  `protobuf:"varint,5,opt,name=column,proto3" json:"column,omitempty"`
+	Step       uint64                 `protobuf:"varint,6,opt,name=step,proto3" json:"step,omitempty"`        // finished steps
+	Identity   []byte                 `protobuf:"bytes,7,opt,name=identity,proto3" json:"identity,omitempty"` // of the job
+	Plan       []byte                 `protobuf:"bytes,8,opt,name=plan,proto3" json:"plan,omitempty"`
+	Numerics   string                 `protobuf:"bytes,9,opt,name=numerics,proto3" json:"numerics,omitempty"`
+	Layout     []byte                 `protobuf:"bytes,10,opt,name=layout,proto3" json:"layout,omitempty"` // digest of what lies where
+	Bytes      uint64                 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`  // of the whole state
+	Xxh3       uint64                 `protobuf:"varint,12,opt,name=xxh3,proto3" json:"xxh3,omitempty"`    // of the whole state; in Get
+	// The newest step of which every cell of the job has a whole copy. Others of the cell, but for this copy's step, may
+	// go. 0: none of this generation yet, keep what there is.
+	Keep          uint64 `protobuf:"varint,13,opt,name=keep,proto3" json:"keep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyHeader) Reset() {
+	*x = CopyHeader{}
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyHeader) ProtoMessage() {}
+
+func (x *CopyHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyHeader.ProtoReflect.Descriptor instead.
+func (*CopyHeader) Descriptor() ([]byte, []int) {
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CopyHeader) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *CopyHeader) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *CopyHeader) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CopyHeader) GetReplica() int32 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *CopyHeader) GetColumn() int32 {
+	if x != nil {
+		return x.Column
+	}
+	return 0
+}
+
+func (x *CopyHeader) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *CopyHeader) GetIdentity() []byte {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *CopyHeader) GetPlan() []byte {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *CopyHeader) GetNumerics() string {
+	if x != nil {
+		return x.Numerics
+	}
+	return ""
+}
+
+func (x *CopyHeader) GetLayout() []byte {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *CopyHeader) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CopyHeader) GetXxh3() uint64 {
+	if x != nil {
+		return x.Xxh3
+	}
+	return 0
+}
+
+func (x *CopyHeader) GetKeep() uint64 {
+	if x != nil {
+		return x.Keep
+	}
+	return 0
+}
+
+type CopyPiece struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *CopyHeader            `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"` // in the first message, alone
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	Xxh3          uint64                 `protobuf:"varint,4,opt,name=xxh3,proto3" json:"xxh3,omitempty"` // of data, seeded with offset
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyPiece) Reset() {
+	*x = CopyPiece{}
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyPiece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyPiece) ProtoMessage() {}
+
+func (x *CopyPiece) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyPiece.ProtoReflect.Descriptor instead.
+func (*CopyPiece) Descriptor() ([]byte, []int) {
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CopyPiece) GetHeader() *CopyHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *CopyPiece) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *CopyPiece) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *CopyPiece) GetXxh3() uint64 {
+	if x != nil {
+		return x.Xxh3
+	}
+	return 0
+}
+
+type CopyKept struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyKept) Reset() {
+	*x = CopyKept{}
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyKept) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyKept) ProtoMessage() {}
+
+func (x *CopyKept) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyKept.ProtoReflect.Descriptor instead.
+func (*CopyKept) Descriptor() ([]byte, []int) {
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{9}
+}
+
+type CopyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Job           string                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	Replica       int32                  `protobuf:"varint,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	Column        int32                  `protobuf:"varint,4,opt,name=column,proto3" json:"column,omitempty"`
+	Step          uint64                 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyRequest) Reset() {
+	*x = CopyRequest{}
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyRequest) ProtoMessage() {}
+
+func (x *CopyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
+func (*CopyRequest) Descriptor() ([]byte, []int) {
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CopyRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *CopyRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *CopyRequest) GetReplica() int32 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *CopyRequest) GetColumn() int32 {
+	if x != nil {
+		return x.Column
+	}
+	return 0
+}
+
+func (x *CopyRequest) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
 var File_proto_exchangepb_exchange_proto protoreflect.FileDescriptor
 
 const file_proto_exchangepb_exchange_proto_rawDesc = "" +
@@ -558,11 +881,46 @@ const file_proto_exchangepb_exchange_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\" \n" +
 	"\n" +
 	"FetchChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2R\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xc0\x02\n" +
+	"\n" +
+	"CopyHeader\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x10\n" +
+	"\x03job\x18\x02 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\areplica\x18\x04 \x01(\x05R\areplica\x12\x16\n" +
+	"\x06column\x18\x05 \x01(\x05R\x06column\x12\x12\n" +
+	"\x04step\x18\x06 \x01(\x04R\x04step\x12\x1a\n" +
+	"\bidentity\x18\a \x01(\fR\bidentity\x12\x12\n" +
+	"\x04plan\x18\b \x01(\fR\x04plan\x12\x1a\n" +
+	"\bnumerics\x18\t \x01(\tR\bnumerics\x12\x16\n" +
+	"\x06layout\x18\n" +
+	" \x01(\fR\x06layout\x12\x14\n" +
+	"\x05bytes\x18\v \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04xxh3\x18\f \x01(\x04R\x04xxh3\x12\x12\n" +
+	"\x04keep\x18\r \x01(\x04R\x04keep\"\x86\x01\n" +
+	"\tCopyPiece\x129\n" +
+	"\x06header\x18\x01 \x01(\v2!.colonnade.exchange.v1.CopyHeaderR\x06header\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12\x12\n" +
+	"\x04xxh3\x18\x04 \x01(\x04R\x04xxh3\"\n" +
+	"\n" +
+	"\bCopyKept\"\x7f\n" +
+	"\vCopyRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x10\n" +
+	"\x03job\x18\x02 \x01(\tR\x03job\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\x05R\areplica\x12\x16\n" +
+	"\x06column\x18\x04 \x01(\x05R\x06column\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\x04R\x04step2R\n" +
 	"\bExchange\x12F\n" +
 	"\x04Open\x12\x1c.colonnade.exchange.v1.Frame\x1a\x1c.colonnade.exchange.v1.Frame(\x010\x012Z\n" +
 	"\x05Files\x12Q\n" +
-	"\x05Fetch\x12#.colonnade.exchange.v1.FetchRequest\x1a!.colonnade.exchange.v1.FetchChunk0\x01B\x1cZ\x1acolonnade/proto/exchangepbb\x06proto3"
+	"\x05Fetch\x12#.colonnade.exchange.v1.FetchRequest\x1a!.colonnade.exchange.v1.FetchChunk0\x012\xef\x01\n" +
+	"\x06Copies\x12J\n" +
+	"\x03Put\x12 .colonnade.exchange.v1.CopyPiece\x1a\x1f.colonnade.exchange.v1.CopyKept(\x01\x12M\n" +
+	"\x03Get\x12\".colonnade.exchange.v1.CopyRequest\x1a .colonnade.exchange.v1.CopyPiece0\x01\x12J\n" +
+	"\x04Drop\x12!.colonnade.exchange.v1.CopyHeader\x1a\x1f.colonnade.exchange.v1.CopyKeptB\x1cZ\x1acolonnade/proto/exchangepbb\x06proto3"
 
 var (
 	file_proto_exchangepb_exchange_proto_rawDescOnce sync.Once
@@ -576,7 +934,7 @@ func file_proto_exchangepb_exchange_proto_rawDescGZIP() []byte {
 	return file_proto_exchangepb_exchange_proto_rawDescData
 }
 
-var file_proto_exchangepb_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_proto_exchangepb_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_proto_exchangepb_exchange_proto_goTypes = []any{
 	(*Frame)(nil),        // 0: colonnade.exchange.v1.Frame
 	(*Hello)(nil),        // 1: colonnade.exchange.v1.Hello
@@ -585,19 +943,30 @@ var file_proto_exchangepb_exchange_proto_goTypes = []any{
 	(*Ring)(nil),         // 4: colonnade.exchange.v1.Ring
 	(*FetchRequest)(nil), // 5: colonnade.exchange.v1.FetchRequest
 	(*FetchChunk)(nil),   // 6: colonnade.exchange.v1.FetchChunk
+	(*CopyHeader)(nil),   // 7: colonnade.exchange.v1.CopyHeader
+	(*CopyPiece)(nil),    // 8: colonnade.exchange.v1.CopyPiece
+	(*CopyKept)(nil),     // 9: colonnade.exchange.v1.CopyKept
+	(*CopyRequest)(nil),  // 10: colonnade.exchange.v1.CopyRequest
 }
 var file_proto_exchangepb_exchange_proto_depIdxs = []int32{
-	4, // 0: colonnade.exchange.v1.Hello.ring:type_name -> colonnade.exchange.v1.Ring
-	2, // 1: colonnade.exchange.v1.Hello.landing:type_name -> colonnade.exchange.v1.Landing
-	0, // 2: colonnade.exchange.v1.Exchange.Open:input_type -> colonnade.exchange.v1.Frame
-	5, // 3: colonnade.exchange.v1.Files.Fetch:input_type -> colonnade.exchange.v1.FetchRequest
-	0, // 4: colonnade.exchange.v1.Exchange.Open:output_type -> colonnade.exchange.v1.Frame
-	6, // 5: colonnade.exchange.v1.Files.Fetch:output_type -> colonnade.exchange.v1.FetchChunk
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4,  // 0: colonnade.exchange.v1.Hello.ring:type_name -> colonnade.exchange.v1.Ring
+	2,  // 1: colonnade.exchange.v1.Hello.landing:type_name -> colonnade.exchange.v1.Landing
+	7,  // 2: colonnade.exchange.v1.CopyPiece.header:type_name -> colonnade.exchange.v1.CopyHeader
+	0,  // 3: colonnade.exchange.v1.Exchange.Open:input_type -> colonnade.exchange.v1.Frame
+	5,  // 4: colonnade.exchange.v1.Files.Fetch:input_type -> colonnade.exchange.v1.FetchRequest
+	8,  // 5: colonnade.exchange.v1.Copies.Put:input_type -> colonnade.exchange.v1.CopyPiece
+	10, // 6: colonnade.exchange.v1.Copies.Get:input_type -> colonnade.exchange.v1.CopyRequest
+	7,  // 7: colonnade.exchange.v1.Copies.Drop:input_type -> colonnade.exchange.v1.CopyHeader
+	0,  // 8: colonnade.exchange.v1.Exchange.Open:output_type -> colonnade.exchange.v1.Frame
+	6,  // 9: colonnade.exchange.v1.Files.Fetch:output_type -> colonnade.exchange.v1.FetchChunk
+	9,  // 10: colonnade.exchange.v1.Copies.Put:output_type -> colonnade.exchange.v1.CopyKept
+	8,  // 11: colonnade.exchange.v1.Copies.Get:output_type -> colonnade.exchange.v1.CopyPiece
+	9,  // 12: colonnade.exchange.v1.Copies.Drop:output_type -> colonnade.exchange.v1.CopyKept
+	8,  // [8:13] is the sub-list for method output_type
+	3,  // [3:8] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_proto_exchangepb_exchange_proto_init() }
@@ -611,9 +980,9 @@ func file_proto_exchangepb_exchange_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_exchangepb_exchange_proto_rawDesc), len(file_proto_exchangepb_exchange_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   11,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_proto_exchangepb_exchange_proto_goTypes,
 		DependencyIndexes: file_proto_exchangepb_exchange_proto_depIdxs,

@@ -233,3 +233,190 @@ var Files_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "proto/exchangepb/exchange.proto",
 }
+
+const (
+	Copies_Put_FullMethodName  = "/colonnade.exchange.v1.Copies/Put"
+	Copies_Get_FullMethodName  = "/colonnade.exchange.v1.Copies/Get"
+	Copies_Drop_FullMethodName = "/colonnade.exchange.v1.Copies/Drop"
+)
+
+// CopiesClient is the client API for Copies service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Copies keeps copies of cells' states for other hosts, in memory, against the loss of a host.
+type CopiesClient interface {
+	// Put hands over one cell's state after a step. The first message has the header, the others pieces, in order. The
+	// answer comes when the copy is whole and kept; FAILED_PRECONDITION refuses one of an older generation than is known.
+	Put(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[CopyPiece, CopyKept], error)
+	// Get returns a copy: the header, then pieces. NOT_FOUND: there is none of that step.
+	Get(ctx context.Context, in *CopyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CopyPiece], error)
+	// Drop gives up copies that the cell does not need any more, as `keep` in a header does.
+	Drop(ctx context.Context, in *CopyHeader, opts ...grpc.CallOption) (*CopyKept, error)
+}
+
+type copiesClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewCopiesClient(cc grpc.ClientConnInterface) CopiesClient {
+	return &copiesClient{cc}
+}
+
+func (c *copiesClient) Put(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[CopyPiece, CopyKept], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Copies_ServiceDesc.Streams[0], Copies_Put_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CopyPiece, CopyKept]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Copies_PutClient = grpc.ClientStreamingClient[CopyPiece, CopyKept]
+
+func (c *copiesClient) Get(ctx context.Context, in *CopyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CopyPiece], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Copies_ServiceDesc.Streams[1], Copies_Get_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CopyRequest, CopyPiece]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Copies_GetClient = grpc.ServerStreamingClient[CopyPiece]
+
+func (c *copiesClient) Drop(ctx context.Context, in *CopyHeader, opts ...grpc.CallOption) (*CopyKept, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CopyKept)
+	err := c.cc.Invoke(ctx, Copies_Drop_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CopiesServer is the server API for Copies service.
+// All implementations must embed UnimplementedCopiesServer
+// for forward compatibility.
+//
+// Copies keeps copies of cells' states for other hosts, in memory, against the loss of a host.
+type CopiesServer interface {
+	// Put hands over one cell's state after a step. The first message has the header, the others pieces, in order. The
+	// answer comes when the copy is whole and kept; FAILED_PRECONDITION refuses one of an older generation than is known.
+	Put(grpc.ClientStreamingServer[CopyPiece, CopyKept]) error
+	// Get returns a copy: the header, then pieces. NOT_FOUND: there is none of that step.
+	Get(*CopyRequest, grpc.ServerStreamingServer[CopyPiece]) error
+	// Drop gives up copies that the cell does not need any more, as `keep` in a header does.
+	Drop(context.Context, *CopyHeader) (*CopyKept, error)
+	mustEmbedUnimplementedCopiesServer()
+}
+
+// UnimplementedCopiesServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedCopiesServer struct{}
+
+func (UnimplementedCopiesServer) Put(grpc.ClientStreamingServer[CopyPiece, CopyKept]) error {
+	return status.Error(codes.Unimplemented, "method Put not implemented")
+}
+func (UnimplementedCopiesServer) Get(*CopyRequest, grpc.ServerStreamingServer[CopyPiece]) error {
+	return status.Error(codes.Unimplemented, "method Get not implemented")
+}
+func (UnimplementedCopiesServer) Drop(context.Context, *CopyHeader) (*CopyKept, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drop not implemented")
+}
+func (UnimplementedCopiesServer) mustEmbedUnimplementedCopiesServer() {}
+func (UnimplementedCopiesServer) testEmbeddedByValue()                {}
+
+// UnsafeCopiesServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to CopiesServer will
+// result in compilation errors.
+type UnsafeCopiesServer interface {
+	mustEmbedUnimplementedCopiesServer()
+}
+
+func RegisterCopiesServer(s grpc.ServiceRegistrar, srv CopiesServer) {
+	// If the following call panics, it indicates UnimplementedCopiesServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Copies_ServiceDesc, srv)
+}
+
+func _Copies_Put_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(CopiesServer).Put(&grpc.GenericServerStream[CopyPiece, CopyKept]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Copies_PutServer = grpc.ClientStreamingServer[CopyPiece, CopyKept]
+
+func _Copies_Get_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CopyRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CopiesServer).Get(m, &grpc.GenericServerStream[CopyRequest, CopyPiece]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Copies_GetServer = grpc.ServerStreamingServer[CopyPiece]
+
+func _Copies_Drop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CopyHeader)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CopiesServer).Drop(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Copies_Drop_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CopiesServer).Drop(ctx, req.(*CopyHeader))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Copies_ServiceDesc is the grpc.ServiceDesc for Copies service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Copies_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "colonnade.exchange.v1.Copies",
+	HandlerType: (*CopiesServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Drop",
+			Handler:    _Copies_Drop_Handler,
+		},
+	},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Put",
+			Handler:       _Copies_Put_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Get",
+			Handler:       _Copies_Get_Handler,
+			ServerStreams: true,
+		},
+	},
+	Metadata: "proto/exchangepb/exchange.proto",
+}

@@ -129,9 +129,12 @@ type cluster struct {
 	threads     int      // of each worker; 0: as it likes
 	devices     []string // worker 1's and so on; more workers begin anew; none: as they like
 	arenas      string   // directory of cells' states
+	machines    []string // worker 1's and so on, each with memory of its own; none: all are on one
 	coordinator *process
-	workers     map[int]*process
-	client      clusterpb.OperatorClient
+	// coordinatorFlags are given to the coordinator besides.
+	coordinatorFlags []string
+	workers          map[int]*process
+	client           clusterpb.OperatorClient
 }
 
 // newCluster starts a coordinator and waits until it leads.
@@ -162,8 +165,9 @@ func newCluster(t testing.TB) *cluster {
 
 func (c *cluster) startCoordinator() {
 	c.t.Helper()
-	c.coordinator = launch(c.t, filepath.Join(c.dir, "coordinator.log"), coordinatorProgram, "start",
-		"--data", filepath.Join(c.dir, "coordinator"), "--listen", c.address, "--http", "none")
+	args := append([]string{"start", "--data", filepath.Join(c.dir, "coordinator"), "--listen", c.address, "--http",
+		"none"}, c.coordinatorFlags...)
+	c.coordinator = launch(c.t, filepath.Join(c.dir, "coordinator.log"), coordinatorProgram, args...)
 	c.until("the coordinator leads", func(ctx context.Context) bool {
 		s, err := c.client.Status(ctx, &clusterpb.StatusRequest{}, grpc.WaitForReady(true))
 		return err == nil && s.Leader != "" && s.Cluster != ""
@@ -174,7 +178,10 @@ func (c *cluster) startCoordinator() {
 func (c *cluster) startWorker(i int) {
 	c.t.Helper()
 	args := []string{"run", "--coordinator", c.address, "--data", filepath.Join(c.dir, fmt.Sprintf("worker-%d", i)),
-		"--name", fmt.Sprintf("worker-%d", i), "--carrier", c.carrier, "--arenas", c.arenas}
+		"--name", fmt.Sprintf("worker-%d", i), "--carrier", c.carrier, "--arenas", c.memoryOf(i)}
+	if len(c.machines) > 0 {
+		args = append(args, "--host-id", c.machines[i-1])
+	}
 	if n := len(c.devices); n > 0 {
 		args = append(args, "--device", c.devices[(i-1)%n])
 	} else {

@@ -101,6 +101,8 @@ var importTable = []importRule{
 		why: "keeps the lease and carries messages; what they mean is the program's matter"},
 	{path: "worker/arena", third: []string{xxh3, unix},
 		why: "memory that outlives a process: it knows neither what lies in it nor who asks"},
+	{path: "worker/buddy", ours: []string{"proto/exchangepb", "worker/arena"}, third: []string{grpc, xxh3},
+		why: "keeps copies of states for other hosts and hands them over, fenced; when, and to whom, is not its matter"},
 	{path: "worker/train", ours: []string{"cudakern", "cudakern/philox", "shard/...", "checkpoint", "worker/data",
 		"worker/exchange"},
 		tests: []string{"cudakern/cpu", "cudakern/cuda", "cudakern/cudaemu/...", "cudakern/ref", "worker/arena"},
@@ -113,9 +115,9 @@ var importTable = []importRule{
 	{path: "worker/data/libjpeg", why: "a JPEG decoder is called with bytes and gives pixels"},
 
 	// Scripts: tools and tests from outside.
-	{path: "scripts/...", ours: []string{"checkpoint", "coordinator/...", "cudakern/...", "proto/...", "shard/...",
-		"worker/..."},
-		third: []string{grpc, protobuf, bbolt, xxh3},
+	{path: "scripts/...", ours: []string{"checkpoint", "coordinator/...", "cudakern/...", "proto/...", "scripts/cluster",
+		"shard/...", "worker/..."},
+		third: []string{grpc, protobuf, bbolt, xxh3, unix},
 		why:   "tests of the whole system and tools see both sides; nothing imports them"},
 	{path: "scripts/tidy", why: "judges the tree from outside: it reads files and links none of them"},
 }

@@ -17,6 +17,7 @@ type Job struct {
 	Augment    Augment    `yaml:"augment"`
 	Evaluate   Evaluate   `yaml:"evaluate"`
 	Checkpoint Checkpoint `yaml:"checkpoint"`
+	Buddy      *Buddy     `yaml:"buddy,omitempty"` // nil: the default
 
 	NetworkText string `yaml:"network_text,omitempty"` // resolved: the network file
 	Train       *Pack  `yaml:"train_pack,omitempty"`   // resolved
@@ -76,4 +77,9 @@ type Evaluate struct {
 type Checkpoint struct {
 	Every int `yaml:"every"` // steps; 0: at the end of every epoch
 	Keep  int `yaml:"keep"`  // newest checkpoints kept, at least 1
+}
+
+// Buddy says how often each cell's state goes to a worker on another machine, in the background.
+type Buddy struct {
+	Every int `yaml:"every"` // steps; 0: never
 }

@@ -83,6 +83,7 @@ func TestRefusals(t *testing.T) {
 		{"flip: true", "flip: true, scale: 0", "augment.scale: 0"},
 		{"every: 2}", "every: -2}", "evaluate.every: -2"},
 		{"every: 25", "every: -25", "checkpoint.every: -25"},
+		{"seed: 3", "seed: 3\nbuddy: {every: -1}", "buddy.every: -1; give steps, or 0"},
 		{"keep: 2", "keep: 0", "checkpoint.keep: 0; keep at least 1"},
 		{"seed: 3", "seed: 3\nwinograd: sometimes",
 			`job.yaml:5: winograd: "sometimes" is neither on nor off; use one of them; see scripts/jobs`},
@@ -188,6 +189,7 @@ func TestIdentity(t *testing.T) {
 	for name, change := range map[string]func(*Job){
 		"name": func(j *Job) { j.Name = "other" }, "path": func(j *Job) { j.Train.Path, j.Data.Train = "/x", "x" },
 		"checkpoints":    func(j *Job) { j.Checkpoint = Checkpoint{7, 7} },
+		"copies":         func(j *Job) { j.Buddy = &Buddy{3} },
 		"network's path": func(j *Job) { j.Network = "x.yaml" },
 	} {
 		j := made(t, sample)

@@ -153,6 +153,8 @@ func (j *Job) check() error {
 		return errorf("evaluate.every: %d; give epochs, or 0 for the end only", j.Evaluate.Every)
 	case j.Checkpoint.Every < 0:
 		return errorf("checkpoint.every: %d; give steps, or 0 for the end of every epoch", j.Checkpoint.Every)
+	case j.Buddy != nil && j.Buddy.Every < 0:
+		return errorf("buddy.every: %d; give steps, or 0 for no copies on other machines", j.Buddy.Every)
 	case j.Checkpoint.Keep < 1:
 		return errorf("checkpoint.keep: %d; keep at least 1", j.Checkpoint.Keep)
 	}

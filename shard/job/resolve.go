@@ -114,7 +114,7 @@ func (j *Job) Identity() [32]byte {
 		test.Path = ""
 		c.Test = &test
 	}
-	c.Checkpoint = Checkpoint{}
+	c.Checkpoint, c.Buddy = Checkpoint{}, nil
 	return sha256.Sum256(c.Encode())
 }
 
@@ -170,4 +170,15 @@ func (j *Job) EvaluateAfter(step uint64) bool {
 	}
 	every := uint64(j.Evaluate.Every) * uint64(j.StepsPerEpoch())
 	return step == j.Steps() || every > 0 && step%every == 0
+}
+
+// defaultCopies is how often cells' states are copied to other machines, in steps, if the job does not say.
+const defaultCopies = 10
+
+// CopyEvery is after how many steps each cell's state goes to another machine; 0: it never does.
+func (j *Job) CopyEvery() uint64 {
+	if j.Buddy == nil {
+		return defaultCopies
+	}
+	return uint64(j.Buddy.Every)
 }

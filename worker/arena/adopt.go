@@ -60,13 +60,14 @@ func busy(path string) bool {
 }
 
 // Adopt returns an arena of the key that holds a step, and from now on that one alone: one whose owner is gone as it
-// is, else a copy of what an owner that lives, stopped perhaps, has. An owner that goes on meanwhile is noticed.
-func (s *Store) Adopt(key Key, generation, step uint64) (*Arena, error) {
+// is, else a copy of what an owner that lives, stopped perhaps, has. An owner that goes on meanwhile is noticed. What
+// generations before since have left is of a history that was given up, and passed over.
+func (s *Store) Adopt(key Key, generation, step, since uint64) (*Arena, error) {
 	var adopted *Arena
 	var why []error
 	fits := func(k *Key, o owner) bool { return key.differs(k) == "" && o.generation < generation }
 	for _, a := range s.takeAll(fits, math.MaxInt) {
-		if adopted != nil || !a.Holds(step) {
+		if o, err := readOwner(a.mem[:headerBytes]); adopted != nil || !a.Holds(step) || err != nil || o.generation < since {
 			a.Close()
 			continue
 		}
@@ -89,6 +90,9 @@ func (s *Store) Adopt(key Key, generation, step uint64) (*Arena, error) {
 			why = append(why, fmt.Errorf("%s: %w: it holds %v", f.path, ErrStep, f.held))
 		case f.owner.generation >= generation:
 			why = append(why, fmt.Errorf("%s: %w: of generation %d", f.path, ErrBusy, f.owner.generation))
+		case f.owner.generation < since:
+			why = append(why, fmt.Errorf("%s: %w: of generation %d, and the job went back behind it in %d", f.path, ErrStep,
+				f.owner.generation, since))
 		default:
 			a, err := s.copyOf(f, key, generation, step)
 			if err == nil {

@@ -47,6 +47,25 @@ const (
 	Private Kind = "private memory" // ends with the process
 )
 
+// Key is what it is of.
+func (a *Arena) Key() Key { return a.key }
+
+// Snapshot copies the half that holds a step to dst, while its user may go on: an error if that has begun to write the
+// half before the copy was whole.
+func (a *Arena) Snapshot(step uint64, dst []byte) error {
+	half := int(step % 2)
+	begun := a.word(offBegun + half*lineBytes)
+	before := begun.Load()
+	if !a.Holds(step) {
+		return fmt.Errorf("copy step %d: %w: it holds %v", step, ErrStep, a.Held())
+	}
+	copy(dst, a.Half(half))
+	if begun.Load() != before || !a.Holds(step) {
+		return fmt.Errorf("copy step %d: %w: the cell has gone on", step, ErrStep)
+	}
+	return nil
+}
+
 // Kind says where it lies.
 func (a *Arena) Kind() Kind { return a.kind }
 

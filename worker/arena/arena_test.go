@@ -82,7 +82,7 @@ func TestStepsAreHeldOverAClose(t *testing.T) {
 		held[0].Replica != 1 || held[0].Column != 3 || held[0].Numerics != "cpu/1" {
 		t.Errorf("held: %+v", held)
 	}
-	b, err := other.Adopt(testKey(), 2, 6)
+	b, err := other.Adopt(testKey(), 2, 6, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,19 +114,22 @@ func TestWhatIsNotTheCellsIsRefused(t *testing.T) {
 	} {
 		k := testKey()
 		change(&k)
-		if _, err := s.Adopt(k, 2, 4); err == nil {
+		if _, err := s.Adopt(k, 2, 4, 0); err == nil {
 			t.Errorf("an arena of another %s is taken over", name)
 		} else if strings.Contains(err.Error(), "\n\n") {
 			t.Errorf("%s: %q", name, err)
 		}
 	}
-	if _, err := s.Adopt(testKey(), 2, 3); !errors.Is(err, ErrStep) {
+	if _, err := s.Adopt(testKey(), 2, 3, 0); !errors.Is(err, ErrStep) {
 		t.Errorf("a step it does not hold: %v", err)
 	}
-	if _, err := s.Adopt(testKey(), 1, 4); err == nil {
+	if _, err := s.Adopt(testKey(), 1, 4, 0); err == nil {
 		t.Error("a generation takes over its own arena")
 	}
-	if b, err := s.Adopt(testKey(), 2, 4); err != nil {
+	if _, err := s.Adopt(testKey(), 3, 4, 2); !errors.Is(err, ErrStep) {
+		t.Errorf("of a history that was given up in generation 2: %v", err)
+	}
+	if b, err := s.Adopt(testKey(), 2, 4, 1); err != nil {
 		t.Error(err)
 	} else {
 		b.Close()
@@ -159,7 +162,7 @@ func TestDamage(t *testing.T) {
 				}
 			}
 		}
-		b2, err := s.Adopt(testKey(), 2, 5)
+		b2, err := s.Adopt(testKey(), 2, 5, 0)
 		if err != nil {
 			refused++
 			return
@@ -205,7 +208,7 @@ func TestWithoutADirectoryMemoryIsPrivate(t *testing.T) {
 	if h := s.Held("c", "j/ü"); len(h) != 1 || !slices.Equal(h[0].Steps, []uint64{2, 1}) {
 		t.Errorf("held: %v", h)
 	}
-	b, err := s.Adopt(testKey(), 2, 1)
+	b, err := s.Adopt(testKey(), 2, 1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +335,7 @@ func TestKilledOwner(t *testing.T) {
 		if len(h) != 1 || h[0].Busy || len(h[0].Steps) == 0 {
 			t.Fatalf("of a process that was killed: %+v", h)
 		}
-		a, err := s.Adopt(k, 2, h[0].Steps[len(h[0].Steps)-1])
+		a, err := s.Adopt(k, 2, h[0].Steps[len(h[0].Steps)-1], 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -352,7 +355,7 @@ func TestStoppedOwner(t *testing.T) {
 	refused := 0
 	for range 20 {
 		at := s.Held("c", "j/ü")[0].Steps[0]
-		a, err := s.Adopt(k, 2, at)
+		a, err := s.Adopt(k, 2, at, 0)
 		if err != nil {
 			refused++
 			continue
@@ -378,7 +381,7 @@ func TestStoppedOwner(t *testing.T) {
 	}
 	held := s.Held("c", "j/ü")[0].Steps
 	at := held[len(held)-1]
-	a, err := s.Adopt(k, 2, at)
+	a, err := s.Adopt(k, 2, at, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

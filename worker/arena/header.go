@@ -117,6 +117,9 @@ func decode(page []byte, boot string) (k Key, err error) {
 	return k, nil
 }
 
+// Differs says how another key is not this one, in words, or nothing.
+func (k *Key) Differs(o *Key) string { return k.differs(o) }
+
 // differs says how another key is not this one, in words, or nothing.
 func (k *Key) differs(o *Key) string {
 	switch {

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -222,6 +223,9 @@ func (c *cells) Dropped(m []*clusterpb.Manifest) { c.note("dropped " + m[0].Job)
 func (c *cells) Welcomed(string)                 {}
 func (c *cells) Ask(a *clusterpb.Ask)            { c.note("ask " + a.Job) }
 func (c *cells) Forget(f *clusterpb.Forget)      { c.note("forget " + f.Job) }
+func (c *cells) Buddies(b *clusterpb.Buddies)    { c.note("buddies of " + b.Job) }
+func (c *cells) Drain(d *clusterpb.Drain)        { c.note(fmt.Sprint("drain ", d.Draining, d.Drained)) }
+func (c *cells) Warm(w *clusterpb.Warm)          { c.note("warm " + w.Job) }
 func (c *cells) Running() []*clusterpb.Running {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -123,6 +123,12 @@ func (s *Session) receiveLoop(stream attachStream, watch *time.Timer, lease time
 			s.cfg.Handler.Ask(k.Ask)
 		case *clusterpb.CoordinatorMessage_Forget:
 			s.cfg.Handler.Forget(k.Forget)
+		case *clusterpb.CoordinatorMessage_Buddies:
+			s.cfg.Handler.Buddies(k.Buddies)
+		case *clusterpb.CoordinatorMessage_Drain:
+			s.cfg.Handler.Drain(k.Drain)
+		case *clusterpb.CoordinatorMessage_Warm:
+			s.cfg.Handler.Warm(k.Warm)
 		case *clusterpb.CoordinatorMessage_Goodbye:
 			return fmt.Errorf("%w: %s", ErrGoodbye, k.Goodbye.Reason)
 		default:

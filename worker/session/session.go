@@ -47,6 +47,12 @@ type Handler interface {
 	// Ask ends what runs of a job and answers with Session.Answer when it has ended.
 	Ask(*clusterpb.Ask)
 	Forget(*clusterpb.Forget)
+	// Buddies says who keeps copies of the states of a job's cells.
+	Buddies(*clusterpb.Buddies)
+	// Drain says whether cells are placed on this worker, and whether it may end.
+	Drain(*clusterpb.Drain)
+	// Warm names a job to get ready for.
+	Warm(*clusterpb.Warm)
 }
 
 // Config is what a session is made of.

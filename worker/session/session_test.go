@@ -38,12 +38,13 @@ func TestWhatTheCoordinatorSaysReachesTheCells(t *testing.T) {
 			{Kind: &clusterpb.CoordinatorMessage_Revoke{Revoke: &clusterpb.Revoke{Job: "c"}}},
 			{Kind: &clusterpb.CoordinatorMessage_Ask{Ask: &clusterpb.Ask{Job: "e"}}},
 			{Kind: &clusterpb.CoordinatorMessage_Forget{Forget: &clusterpb.Forget{Job: "f"}}},
+			{Kind: &clusterpb.CoordinatorMessage_Buddies{Buddies: &clusterpb.Buddies{Job: "g"}}},
 		} {
 			a.say(m)
 		}
 		a.ack(0, &clusterpb.Manifest{Job: "d"})
 		time.Sleep(10*heartbeat + heartbeat/2)
-		want := []string{"assign a", "stop b", "revoke c", "ask e", "forget f", "dropped d"}
+		want := []string{"assign a", "stop b", "revoke c", "ask e", "forget f", "buddies of g", "dropped d"}
 		if diff := cmp.Diff(want, w.cells.notes()); diff != "" {
 			t.Errorf("what the cells were told (-want +got):\n%s", diff)
 		}

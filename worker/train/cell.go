@@ -35,6 +35,12 @@ type Config struct {
 	// must stay until the cell is closed. An error of it is New's.
 	Memory func(MemoryLayout) (Memory, error)
 
+	// Copy, if set, brings a copy of the cell's memory after a step to safety on another host, and returns when it is
+	// there, or why it is not; without an error if there is no other host. It is called every CopyEvery steps of the job, by all cells or none, on a goroutine of the run's. The half
+	// that holds the step stays as it is for at least the next step; Copy must see whether it did. Of the copies before,
+	// only that of step keep is needed, unless keep is 0.
+	Copy func(ctx context.Context, step, keep uint64) (whole bool, err error)
+
 	// For tests; the bits depend on none of them.
 	staged                bool // exchange through host buffers even where the host can address device memory
 	partBytes, smallBytes int  // 0: as said in replicas.go
@@ -60,12 +66,14 @@ type Cell struct {
 	params   []*param // in canonical order
 	backward []phase
 	saver    *saver
+	copies   *copier
 	mem      Memory // of the state
 	step     uint64 // finished steps
 	owed     Owed   // before the next step
 	stop     atomic.Bool
 	status   tracker
 	timing   *timing
+	usual    usual
 	reported bool                        // times have been reported
 	timed    func(*phase, time.Duration) // told of every phase of a step, if set
 
@@ -80,8 +88,9 @@ func New(cfg Config) (*Cell, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
 	}
-	c := &Cell{id: cfg.Cell, job: cfg.Job, plan: cfg.Plan, dev: cfg.Device, st: st, ex: cfg.Exchanger,
-		source: cfg.Source, report: cfg.Report, now: cfg.Now, log: cfg.Log, timing: newTiming()}
+	c := &Cell{id: cfg.Cell, job: cfg.Job, plan: cfg.Plan, dev: cfg.Device, st: st,
+		source: cfg.Source, report: cfg.Report, now: cfg.Now, log: cfg.Log, timing: newTiming(), usual: usual{}}
+	c.ex = &observed{cfg.Exchanger, &c.status, cfg.Cell}
 	for _, other := range cfg.Cells {
 		if other.Column == cfg.Cell.Column {
 			c.replicas = append(c.replicas, other)
@@ -93,7 +102,7 @@ func New(cfg Config) (*Cell, error) {
 	slices.SortFunc(c.replicas, func(a, b exchange.Cell) int { return a.Replica - b.Replica })
 	slices.SortFunc(c.columns, func(a, b exchange.Cell) int { return a.Column - b.Column })
 	c.b = &builder{dev: cfg.Device, st: st, plan: cfg.Plan, column: cfg.Cell.Column, batch: cfg.Job.Slice(),
-		first: cfg.Cell.Replica * cfg.Job.Slice(), whole: cfg.Job.Recipe.Batch, cell: cfg.Cell, ex: cfg.Exchanger,
+		first: cfg.Cell.Replica * cfg.Job.Slice(), whole: cfg.Job.Recipe.Batch, cell: cfg.Cell, ex: c.ex,
 		seed: cfg.Job.Seed, params: map[int]*param{}, staged: cfg.staged,
 		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale)}}
 	if err = c.b.openStreams(); err != nil {
@@ -119,6 +128,7 @@ func New(cfg Config) (*Cell, error) {
 	}
 	c.backward = c.b.backwardPhases()
 	c.saver = newSaver(c, cfg)
+	c.copies = newCopier(c, cfg)
 	return c, nil
 }
 
@@ -137,8 +147,11 @@ func (c *Cell) Initialise() error {
 // RequestStop asks for a stop at a step boundary. The other cells learn of it in the same step and stop with this one.
 func (c *Cell) RequestStop() { c.stop.Store(true) }
 
+// enter says that something begins that is no phase of a step.
+func (c *Cell) enter(what string) { c.status.enter(what, "", c.now(), 0) }
+
 // Status says how far the cell is.
-func (c *Cell) Status() Status { return c.status.read() }
+func (c *Cell) Status() Status { return c.status.read(c.now()) }
 
 // CellError says which cell's run failed, and how far it had come.
 type CellError struct {
@@ -189,6 +202,7 @@ func (c *Cell) inRun(ctx context.Context, f func(context.Context) error) error {
 	defer cancel(nil)
 	var tasks sync.WaitGroup
 	tasks.Go(func() { c.saver.run(ctx) })
+	tasks.Go(func() { c.copies.run(ctx) })
 	if r := c.b.reducer; r != nil {
 		r.start()
 		tasks.Go(func() { r.run(ctx) })

@@ -18,9 +18,10 @@ type verdict struct {
 	finite bool    // the loss is a number
 	stop   bool    // this cell was asked to stop after this step
 	loss   float64 // sum over the images of the step, in cells that hold the softmax
+	copies progress
 }
 
-const verdictBytes = 16
+const verdictBytes = 32
 
 func (v verdict) encode(dst []byte) {
 	var bits uint64
@@ -32,6 +33,8 @@ func (v verdict) encode(dst []byte) {
 	}
 	binary.LittleEndian.PutUint64(dst, bits)
 	binary.LittleEndian.PutUint64(dst[8:], math.Float64bits(v.loss))
+	binary.LittleEndian.PutUint64(dst[16:], v.copies.tried)
+	binary.LittleEndian.PutUint64(dst[24:], v.copies.whole)
 }
 
 func decodeVerdict(src []byte) (verdict, error) {
@@ -40,7 +43,8 @@ func decodeVerdict(src []byte) (verdict, error) {
 		return verdict{}, fmt.Errorf("verdict with unknown bits %#x", bits)
 	}
 	return verdict{finite: bits&1 != 0, stop: bits&2 != 0,
-		loss: math.Float64frombits(binary.LittleEndian.Uint64(src[8:]))}, nil
+		loss:   math.Float64frombits(binary.LittleEndian.Uint64(src[8:])),
+		copies: progress{binary.LittleEndian.Uint64(src[16:]), binary.LittleEndian.Uint64(src[24:])}}, nil
 }
 
 // guard tells every other cell this cell's verdict and returns all of them combined, with the loss over the whole
@@ -51,20 +55,23 @@ func (c *Cell) guard(p *pass, id uint32, own verdict) (verdict, error) {
 	if err != nil {
 		return verdict{}, err
 	}
-	column := verdict{finite: true}
+	column := verdict{finite: true, copies: replicas[0].copies}
 	for _, v := range replicas {
 		column.finite = column.finite && v.finite
 		column.stop = column.stop || v.stop
 		column.loss += v.loss
+		column.copies.behind(v.copies)
 	}
 	columns, err := c.tell(p, c.columns, id+1, column)
 	if err != nil {
 		return verdict{}, err
 	}
-	all := verdict{finite: true, loss: columns[0].loss} // every column that has it has the same
+	// Every column that has the loss has the same.
+	all := verdict{finite: true, loss: columns[0].loss, copies: columns[0].copies}
 	for _, v := range columns {
 		all.finite = all.finite && v.finite
 		all.stop = all.stop || v.stop
+		all.copies.behind(v.copies)
 	}
 	return all, nil
 }

@@ -115,5 +115,6 @@ func (c *Cell) Resume(step uint64, owed Owed) error {
 		return fmt.Errorf("cell %s: its memory does not hold step %d", c.id, step)
 	}
 	c.step, c.owed = step, owed
+	c.copies.soon = true // no checkpoint has the step
 	return nil
 }

@@ -36,7 +36,7 @@ func TestMemoryIsTheState(t *testing.T) {
 		var a *arena.Arena
 		var err error
 		if step > 0 {
-			a, err = store.Adopt(key, generation, step)
+			a, err = store.Adopt(key, generation, step, 0)
 		} else {
 			a, err = store.Make(key, generation)
 		}

@@ -72,6 +72,25 @@ func (t *timing) add(name string, d time.Duration) {
 	t.seconds[i] += d.Seconds()
 }
 
+// usual keeps how long each phase usually takes: an estimate of the median that one number carries. It goes a tenth
+// up or down with every time that is above or below it, so that one that stands out hardly moves it.
+type usual map[string]float64
+
+const usualStep = 1.1
+
+// add takes one more time into account.
+func (u usual) add(name string, d time.Duration) {
+	now, ok := u[name]
+	switch s := d.Seconds(); {
+	case !ok:
+		u[name] = max(s, 1e-9) // a phase may be too short for the clock
+	case s > now:
+		u[name] = now * usualStep
+	default:
+		u[name] = max(now/usualStep, 1e-9)
+	}
+}
+
 // mean returns the mean seconds of every phase over the steps counted, and starts again.
 func (t *timing) mean() map[string]float64 {
 	out := make(map[string]float64, len(t.names))
@@ -87,6 +106,7 @@ func (t *timing) mean() map[string]float64 {
 // ends, so that no time between two is lost.
 func (c *Cell) runPhases(p *pass, phases []phase) error {
 	start := c.now()
+	busy := 0.0
 	for i := range phases {
 		ph := &phases[i]
 		if err := p.ctx.Err(); err != nil {
@@ -96,11 +116,15 @@ func (c *Cell) runPhases(p *pass, phases []phase) error {
 		if !p.train {
 			name = "evaluate: " + name
 		}
-		c.status.enter(name)
+		c.status.enter(name, ph.kind, start, c.usual[name])
 		if err := ph.run(p); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		end := c.now()
+		c.usual.add(name, end.Sub(start))
+		if ph.kind != Wait {
+			busy += end.Sub(start).Seconds()
+		}
 		if p.train { // the means are those of a step
 			c.timing.add(name, end.Sub(start))
 			if c.timed != nil {
@@ -108,6 +132,9 @@ func (c *Cell) runPhases(p *pass, phases []phase) error {
 			}
 		}
 		start = end
+	}
+	if p.train {
+		c.status.worked(busy)
 	}
 	return nil
 }

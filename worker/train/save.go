@@ -39,7 +39,7 @@ func newSaver(c *Cell, cfg Config) *saver {
 
 // save copies the state after `step` finished steps and hands it to the writing goroutine.
 func (s *saver) save(ctx context.Context, step uint64) error {
-	s.c.status.enter("snapshot")
+	s.c.enter("snapshot")
 	began := s.c.now()
 	if err := s.wait(ctx); err != nil {
 		return err
@@ -115,7 +115,7 @@ const (
 // drain waits for the last save: a job may not end, or stop, on a state that is not on disk. One that failed is tried
 // again until it succeeds or the run is ended from outside: the work is done, only the disk is in the way.
 func (s *saver) drain(ctx context.Context) error {
-	s.c.status.enter("save")
+	s.c.enter("save")
 	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
 		if err := s.wait(ctx); err != nil {
 			return err
@@ -124,7 +124,7 @@ func (s *saver) drain(ctx context.Context) error {
 			s.free <- struct{}{}
 			return nil
 		}
-		s.c.status.enter("wait to save again")
+		s.c.enter("wait to save again")
 		again := time.NewTimer(pause)
 		select {
 		case <-again.C:
@@ -132,7 +132,7 @@ func (s *saver) drain(ctx context.Context) error {
 			again.Stop()
 			return context.Cause(ctx)
 		}
-		s.c.status.enter("save")
+		s.c.enter("save")
 		select {
 		case s.todo <- saveJob{started: s.c.now()}:
 		case <-ctx.Done():

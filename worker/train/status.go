@@ -1,9 +1,12 @@
 package train
 
 import (
+	"context"
 	"maps"
 	"sync"
 	"time"
+
+	"colonnade/worker/exchange"
 )
 
 // Status is how far a cell is, for people: it reaches no weight.
@@ -13,6 +16,12 @@ type Status struct {
 	Loss            float64 // mean over the whole batch of the last finished step
 	ImagesPerSecond float64 // of the last steps, whole batch
 	PhaseSeconds    map[string]float64
+
+	Kind        Kind            // of the phase; empty: it is no part of a step
+	InPhase     time.Duration   // how long it has been in the phase
+	Usual       time.Duration   // how long the phase usually takes; 0: not known
+	WaitsFor    []exchange.Cell // the cell that it waits for now, if any
+	BusySeconds float64         // of a step, smoothed, without what it waits for others
 }
 
 // tracker keeps a cell's status where other goroutines may read it.
@@ -21,12 +30,63 @@ type tracker struct {
 	s    Status
 	last time.Time // end of the last step
 	rate float64   // seconds a step, smoothed
+	// What the cell's goroutine waits for among the other columns, and what it or the reducer waits for among the other
+	// replicas: never both at once.
+	columns, replicas *exchange.Cell
+	entered           time.Time // the phase
 }
 
-func (t *tracker) enter(phase string) {
+// enter says that a phase begins. usual is in seconds, 0 if that is not known.
+func (t *tracker) enter(phase string, kind Kind, now time.Time, usual float64) {
 	t.mu.Lock()
-	t.s.Phase = phase
+	t.s.Phase, t.s.Kind, t.entered = phase, kind, now
+	t.s.Usual = time.Duration(usual * float64(time.Second))
 	t.mu.Unlock()
+}
+
+// worked says how many seconds of a step were not spent waiting.
+func (t *tracker) worked(seconds float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.s.BusySeconds == 0 {
+		t.s.BusySeconds = seconds
+	}
+	t.s.BusySeconds += smoothing * (seconds - t.s.BusySeconds)
+}
+
+// observed is an exchanger that tells a tracker whom its cell waits for.
+type observed struct {
+	exchange.Exchanger
+	t   *tracker
+	own exchange.Cell
+}
+
+// Send implements exchange.Exchanger: it waits while the peer is far behind.
+func (o *observed) Send(ctx context.Context, to exchange.Cell, tag exchange.Tag, data []byte) error {
+	defer o.wait(to)()
+	return o.Exchanger.Send(ctx, to, tag, data)
+}
+
+// Recv implements exchange.Exchanger.
+func (o *observed) Recv(ctx context.Context, from exchange.Cell, tag exchange.Tag, into []byte) error {
+	defer o.wait(from)()
+	return o.Exchanger.Recv(ctx, from, tag, into)
+}
+
+// wait notes a peer until what it returns is called.
+func (o *observed) wait(peer exchange.Cell) func() {
+	slot := &o.t.columns
+	if peer.Column == o.own.Column {
+		slot = &o.t.replicas
+	}
+	o.t.mu.Lock()
+	*slot = &peer
+	o.t.mu.Unlock()
+	return func() {
+		o.t.mu.Lock()
+		*slot = nil
+		o.t.mu.Unlock()
+	}
 }
 
 // smoothing is the weight of the newest step in the smoothed time of a step.
@@ -61,10 +121,19 @@ func (t *tracker) phases(seconds map[string]float64) {
 	t.mu.Unlock()
 }
 
-func (t *tracker) read() Status {
+func (t *tracker) read(now time.Time) Status {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.s
+	if !t.entered.IsZero() {
+		s.InPhase = max(now.Sub(t.entered), 0)
+	}
+	switch {
+	case t.columns != nil:
+		s.WaitsFor = []exchange.Cell{*t.columns}
+	case t.replicas != nil && s.Kind == Wait: // else it is the reducer's, and the cell computes meanwhile
+		s.WaitsFor = []exchange.Cell{*t.replicas}
+	}
 	s.PhaseSeconds = maps.Clone(s.PhaseSeconds)
 	return s
 }

@@ -26,7 +26,8 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	// costs nothing, and at the end of a step it would be one more place where the faster one waits.
 	whole = append(whole, c.lossPhase(&score),
 		phase{label: same("guard"), kind: Wait, run: func(p *pass) (err error) {
-			all, err = c.guard(p, guardTag, verdict{finite: finite(score.Loss), stop: c.stop.Load(), loss: score.Loss})
+			all, err = c.guard(p, guardTag, verdict{finite: finite(score.Loss), stop: c.stop.Load(), loss: score.Loss,
+				copies: c.copies.progress()})
 			if err == nil && !all.finite {
 				// Whoever leaves breaks links: nobody does before all know why, however far this gets.
 				_, _ = c.guard(p, knownTag, all)
@@ -44,6 +45,7 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 		return false, err
 	}
 	c.step++
+	c.copies.due(c.step, all.copies)
 	loss := all.loss / float64(c.b.whole)
 	c.epochLoss += loss
 	c.epochSteps++

@@ -1,0 +1,123 @@
+package control
+
+import (
+	"context"
+	"slices"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/proto/clusterpb"
+	"colonnade/proto/commandpb"
+)
+
+// Drain has the cells of a worker go elsewhere and none come to it, or, with undo, lets it have cells again.
+func (c *Control) Drain(ctx context.Context, worker string, undo bool) error {
+	if err := c.mustLead(); err != nil {
+		return err
+	}
+	_, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_DrainWorker{
+		DrainWorker: &commandpb.DrainWorker{Worker: worker, Undo: undo}}})
+	c.kick()
+	return err
+}
+
+// Worker returns a worker as operators see it, by what this node knows.
+func (c *Control) Worker(id string) *clusterpb.Worker {
+	view, _ := c.cfg.Node.View()
+	if view.Workers[id] == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.workerPB(view, id)
+}
+
+// Workers returns all workers, by id.
+func (c *Control) Workers(ctx context.Context) ([]*clusterpb.Worker, error) {
+	s := &clusterpb.StatusReply{}
+	err := c.Status(ctx, s, false)
+	return s.Workers, err
+}
+
+// drained says whether a worker that is drained may end: no job has a cell on it, and no cell elsewhere may still have
+// to fetch a checkpoint's file from it. c.mu is held.
+func (c *Control) drained(view fsm.View, id string) bool {
+	if !view.Workers[id].GetDraining() {
+		return false
+	}
+	for name, j := range view.Jobs {
+		switch j.State {
+		case fsm.Running, fsm.Stopping:
+		case fsm.Recovering:
+			if len(cellsOn(j, id)) > 0 || wrote(j, id) {
+				return false
+			}
+			continue
+		default:
+			continue
+		}
+		if len(cellsOn(j, id)) > 0 || wrote(j, id) && !j.FromMemory && !c.begun(name, j) {
+			return false
+		}
+	}
+	return true
+}
+
+// wrote says whether a file of the newest checkpoint of a job is a worker's.
+func wrote(j *commandpb.JobRecord, id string) bool {
+	good := fsm.Usable(j)
+	return len(good) > 0 && slices.ContainsFunc(good[len(good)-1].Files, func(f *commandpb.CheckpointFile) bool {
+		return f.Worker == id
+	})
+}
+
+// begun says whether all cells of the newest generation have their state. c.mu is held.
+func (c *Control) begun(name string, j *commandpb.JobRecord) bool {
+	n := 0
+	for _, note := range c.cells[name] {
+		if note.status.Generation == j.Generation && note.status.Memory != "" {
+			n++
+		}
+	}
+	return n == len(j.Placement)
+}
+
+// tellDrain tells a worker what has become of its being drained. c.mu is held.
+func (s *Session) tellDrain(view fsm.View, id string, c *Control) {
+	now := clusterpb.Drain{Draining: view.Workers[id].GetDraining()}
+	now.Drained = c.drained(view, id)
+	if now.Draining == s.draining && now.Drained == s.drained {
+		return
+	}
+	s.draining, s.drained = now.Draining, now.Drained
+	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Drain{
+		Drain: &clusterpb.Drain{Draining: now.Draining, Drained: now.Drained}}})
+}
+
+// warm has a worker without cells get ready for the first job under way that could run there. c.mu is held.
+func (s *Session) warm(view fsm.View, id string) {
+	w := view.Workers[id]
+	if w.Draining || w.Hung || !s.memory || len(s.told) > 0 {
+		return
+	}
+	var first *commandpb.JobRecord
+	for _, name := range view.JobNames() {
+		j := view.Jobs[name]
+		if j.State != fsm.Running && j.State != fsm.Stopping {
+			continue
+		}
+		numerics := w.Registered.Device.GetNumerics()
+		if j.Submitted.Direct {
+			numerics = w.Registered.Device.GetDirectNumerics()
+		}
+		if numerics == j.Numerics {
+			first = j
+			break
+		}
+	}
+	if first == nil || s.warmed == first.Submitted.Job {
+		return
+	}
+	s.warmed = first.Submitted.Job
+	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Warm{
+		Warm: &clusterpb.Warm{Job: first.Submitted.Job, Spec: first.Submitted.Spec}}})
+}

@@ -1,0 +1,348 @@
+package sched
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/proto/commandpb"
+)
+
+// Patience is the times by which workers that do not get on are told apart.
+type Patience struct {
+	Silence time.Duration // a worker not heard of for so long has stopped, or is cut off
+	// A cell is stuck that has been in a phase for Factor times as long as the phase usually takes, and at least for
+	// Floor; where it is not known what is usual, for Unknown.
+	Floor   time.Duration
+	Factor  int
+	Unknown time.Duration
+	// A cell is slow that works on a step for Slow times as long as the others do, or as it has done before, and Least
+	// longer; no longer when that falls below half of Slow.
+	Slow  float64
+	Least time.Duration
+	Grace time.Duration // how long a stuck cell may stay stuck before its worker is replaced as a dead one is
+}
+
+// DefaultPatience suits heartbeats twice a second: what stops or gets stuck is named within two seconds.
+var DefaultPatience = Patience{Silence: 1200 * time.Millisecond, Floor: time.Second, Factor: 4,
+	Unknown: 30 * time.Second, Slow: 3, Least: 50 * time.Millisecond, Grace: 10 * time.Second}
+
+// Place is a cell of a job.
+type Place struct{ Replica, Column int32 }
+
+// String gives the cell's short name, "r0c1".
+func (p Place) String() string { return fmt.Sprintf("r%dc%d", p.Replica, p.Column) }
+
+// Progress is what a worker last said of a cell of the newest generation.
+type Progress struct {
+	Cell     Place
+	Worker   string
+	Step     uint64 // finished steps
+	Phase    string
+	Train    bool // the cell runs; else it is being prepared, and has only a name for what it does
+	InPhase  time.Duration
+	Usual    time.Duration // of the phase; 0: not known
+	WaitsFor []Place
+	Busy     time.Duration // of a step, smoothed, without waiting; 0: not known
+	Best     time.Duration // the least that Busy has been in this generation
+	Heard    time.Time     // when this was said
+}
+
+// Watched is all that judging depends on.
+type Watched struct {
+	View     fsm.View
+	Sessions map[string]Liveness
+	Cells    map[string][]Progress // by job
+	Named    map[string]bool       // keys of the troubles that were found the last time
+	Patience Patience
+}
+
+// The kinds of trouble.
+const (
+	Halted = "stopped" // the process is stopped, or cut off: nothing is heard of it
+	Stuck  = "stuck"   // it is there, but a cell does not get out of a phase
+	Locked = "locked"  // cells wait for each other
+	Slow   = "slow"    // it gets on, more slowly than others or than before
+)
+
+// Trouble is a worker that holds a job up.
+type Trouble struct {
+	Key        string // the same as long as it is the same trouble
+	Kind       string
+	Worker     string // empty: nobody's
+	Job        string // empty: it has no cell
+	Generation uint64
+	Text       string // one line
+	Replace    bool   // the grace is over
+}
+
+// Judge says who does not get on, in the order of workers, and when time alone will change that. It is pure.
+func Judge(now time.Time, in Watched) (found []Trouble, next time.Time) {
+	j := &watcher{now: now, in: in}
+	on := map[string]string{}
+	for _, name := range in.View.JobNames() {
+		job := in.View.Jobs[name]
+		if !underWay(job) {
+			continue
+		}
+		for _, p := range job.Placement {
+			on[p.Worker] = name
+		}
+		j.stuck(job)
+		j.slow(job)
+	}
+	for _, id := range slices.Sorted(maps.Keys(in.Sessions)) {
+		j.halted(id, on[id])
+	}
+	slices.SortStableFunc(j.found, func(a, b Trouble) int {
+		return cmp.Or(cmp.Compare(a.Worker, b.Worker), cmp.Compare(a.Key, b.Key))
+	})
+	return j.found, j.next
+}
+
+// underWay says whether a job has cells that somebody may wait for. One whose generation has just ended is among them:
+// who has ended it is told by others than the one who is to blame.
+func underWay(j *commandpb.JobRecord) bool {
+	return j.State == fsm.Running || j.State == fsm.Stopping || j.State == fsm.Recovering
+}
+
+type watcher struct {
+	now   time.Time
+	in    Watched
+	found []Trouble
+	next  time.Time
+}
+
+func (j *watcher) wakeAt(t time.Time) {
+	if j.next.IsZero() || t.Before(j.next) {
+		j.next = t
+	}
+}
+
+// who names a worker and its device.
+func (j *watcher) who(id string) string {
+	w := j.in.View.Workers[id]
+	if w == nil {
+		return "worker " + id
+	}
+	return fmt.Sprintf("worker %s (%s)", w.Registered.GetName(), cmp.Or(w.Registered.GetDevice().GetName(), "device"))
+}
+
+// silent says whether nothing has been heard of a worker for too long, though it is connected.
+func (j *watcher) silent(id string) bool {
+	s, ok := j.in.Sessions[id]
+	return ok && s.Connected && j.now.Sub(s.Heard) >= j.in.Patience.Silence
+}
+
+// halted looks at how long a worker has been silent.
+func (j *watcher) halted(id, job string) {
+	s, w := j.in.Sessions[id], j.in.View.Workers[id]
+	if w == nil || w.Lost || !s.Connected {
+		return
+	}
+	if !j.silent(id) {
+		j.wakeAt(s.Heard.Add(j.in.Patience.Silence))
+		return
+	}
+	t := Trouble{Key: fmt.Sprintf("%s %s %d", Halted, id, s.Heard.UnixNano()), Kind: Halted, Worker: id, Job: job}
+	t.Text = fmt.Sprintf("%s has stopped: not heard of for %s", j.who(id), seconds(j.now.Sub(s.Heard)))
+	if r := j.in.View.Jobs[job]; r != nil {
+		t.Generation = r.Generation
+		if c, ok := j.culprit(j.in.Cells[job], id); ok {
+			t.Text = fmt.Sprintf("%s has stopped: %s", j.who(id), j.where(c, j.in.Cells[job]))
+		}
+	}
+	j.found = append(j.found, t)
+}
+
+// culprit is the cell of a worker that others wait for, else its first that waits for nobody.
+func (j *watcher) culprit(cells []Progress, worker string) (Progress, bool) {
+	best, rank := Progress{}, -1
+	for _, c := range cells {
+		if c.Worker != worker {
+			continue
+		}
+		r := 0
+		switch {
+		case len(waiters(cells, c.Cell)) > 0 && len(c.WaitsFor) == 0:
+			r = 3
+		case len(waiters(cells, c.Cell)) > 0:
+			r = 2
+		case len(c.WaitsFor) == 0:
+			r = 1
+		}
+		if r > rank {
+			best, rank = c, r
+		}
+	}
+	return best, rank >= 0
+}
+
+// waiters are the cells of other workers that wait for a cell, or of its own if there is no other.
+func waiters(cells []Progress, cell Place) (out []Progress) {
+	for _, c := range cells {
+		if c.Cell != cell && slices.Contains(c.WaitsFor, cell) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// where says in words where a cell is, for how long, and who waits for it. A cell that others have seen get further than
+// it could still say itself is where they wait for it.
+func (j *watcher) where(c Progress, cells []Progress) string {
+	waiting := waiters(cells, c.Cell)
+	at := fmt.Sprintf("%s in %s of step %d for %s", c.Cell, c.Phase, c.Step+1,
+		seconds(c.InPhase+j.now.Sub(c.Heard)))
+	if !c.Train {
+		at = fmt.Sprintf("%s in %s for %s", c.Cell, c.Phase, seconds(c.InPhase+j.now.Sub(c.Heard)))
+	}
+	ahead := c
+	for _, w := range waiting {
+		if w.Train && w.Step > ahead.Step {
+			ahead = w
+		}
+	}
+	if ahead.Step > c.Step {
+		at = fmt.Sprintf("%s before \"%s\" of step %d for %s (it was last heard of in %s of step %d)", c.Cell, ahead.Phase,
+			ahead.Step+1, seconds(ahead.InPhase+j.now.Sub(ahead.Heard)), c.Phase, c.Step+1)
+	}
+	switch {
+	case len(waiting) == 1:
+		at += fmt.Sprintf("; %s waits for it", waiting[0].Cell)
+	case len(waiting) > 1:
+		var names []string
+		for _, w := range waiting {
+			names = append(names, w.Cell.String())
+		}
+		at += fmt.Sprintf("; %s wait for it", strings.Join(names, ", "))
+	}
+	return at
+}
+
+// limit is how long a cell may be in its phase.
+func (j *watcher) limit(c Progress) time.Duration {
+	if c.Usual == 0 {
+		return j.in.Patience.Unknown
+	}
+	return max(j.in.Patience.Floor, time.Duration(j.in.Patience.Factor)*c.Usual)
+}
+
+// stuck looks for cells that others wait for and that are in one phase for far too long by what they said themselves,
+// and, if there is none, for cells that all wait for each other.
+func (j *watcher) stuck(job *commandpb.JobRecord) {
+	if job.State == fsm.Recovering {
+		return
+	}
+	cells := j.in.Cells[job.Submitted.GetJob()]
+	total := int(job.Submitted.GetReplicas() * job.Submitted.GetColumns())
+	waiting, since := 0, time.Duration(0)
+	for _, c := range cells {
+		if j.silent(c.Worker) || !j.in.Sessions[c.Worker].Connected {
+			continue
+		}
+		long := c.InPhase >= j.limit(c)
+		if len(c.WaitsFor) > 0 {
+			if c.Train && c.InPhase >= max(j.in.Patience.Floor, time.Duration(j.in.Patience.Factor)*c.Usual) {
+				waiting++
+				since = max(since, c.InPhase+j.now.Sub(c.Heard))
+			}
+			continue
+		}
+		if !long || total > 1 && len(waiters(cells, c.Cell)) == 0 {
+			continue
+		}
+		in := c.InPhase + j.now.Sub(c.Heard)
+		t := Trouble{Key: fmt.Sprintf("%s %s %s %d %s %d %s", Stuck, c.Worker, job.Submitted.Job, job.Generation, c.Cell,
+			c.Step, c.Phase), Kind: Stuck, Worker: c.Worker, Job: job.Submitted.Job, Generation: job.Generation,
+			Text: fmt.Sprintf("%s is stuck: %s", j.who(c.Worker), j.where(c, cells))}
+		if c.Usual > 0 {
+			t.Text += fmt.Sprintf("; usually it takes %s", seconds(c.Usual))
+			t.Replace = j.overdue(in - j.limit(c))
+		}
+		j.found = append(j.found, t)
+	}
+	if total > 1 && waiting == total {
+		var who []string
+		for _, c := range cells {
+			who = append(who, fmt.Sprintf("%s for %s in %s of step %d", c.Cell, c.WaitsFor[0], c.Phase, c.Step+1))
+		}
+		j.found = append(j.found, Trouble{Key: fmt.Sprintf("%s %s %d", Locked, job.Submitted.Job, job.Generation),
+			Kind: Locked, Job: job.Submitted.Job, Generation: job.Generation,
+			Text: fmt.Sprintf("job %s does not get on: its cells wait for each other for %s: %s", job.Submitted.Job,
+				seconds(since), strings.Join(who, ", ")),
+			Replace: j.overdue(since)})
+	}
+}
+
+// overdue says whether a cell has been stuck for longer than the grace.
+func (j *watcher) overdue(stuck time.Duration) bool {
+	left := j.in.Patience.Grace - stuck
+	if left > 0 {
+		j.wakeAt(j.now.Add(left))
+	}
+	return left <= 0
+}
+
+// slow looks for cells that get on, but take much longer for a step than the others do, or than they did.
+func (j *watcher) slow(job *commandpb.JobRecord) {
+	if job.State != fsm.Running {
+		return
+	}
+	cells := j.in.Cells[job.Submitted.GetJob()]
+	for _, c := range cells {
+		if c.Busy == 0 || !c.Train || j.silent(c.Worker) {
+			continue
+		}
+		t := Trouble{Key: fmt.Sprintf("%s %s %s %d %s", Slow, c.Worker, job.Submitted.Job, job.Generation, c.Cell),
+			Kind: Slow, Worker: c.Worker, Job: job.Submitted.Job, Generation: job.Generation}
+		times := j.in.Patience.Slow
+		if j.in.Named[t.Key] {
+			times /= 2
+		}
+		for _, against := range []struct {
+			busy  time.Duration
+			words string
+		}{{othersBusy(cells, c), "as the others do"}, {c.Best, "as before"}} {
+			if against.busy == 0 || c.Busy.Seconds() < times*against.busy.Seconds() ||
+				c.Busy-against.busy < j.in.Patience.Least {
+				continue
+			}
+			t.Text = fmt.Sprintf("%s is slow: %s works on a step for %s, %.1f times as long %s", j.who(c.Worker), c.Cell,
+				seconds(c.Busy), c.Busy.Seconds()/against.busy.Seconds(), against.words)
+			j.found = append(j.found, t)
+			break
+		}
+	}
+}
+
+// othersBusy is the median of what the other cells of a job work on a step.
+func othersBusy(cells []Progress, c Progress) time.Duration {
+	var all []time.Duration
+	for _, other := range cells {
+		if other.Cell != c.Cell && other.Busy > 0 {
+			all = append(all, other.Busy)
+		}
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// seconds is a time span in words, to a tenth of a second, finer if it is shorter.
+func seconds(d time.Duration) string {
+	switch s := max(d, 0).Seconds(); {
+	case s >= 1:
+		return fmt.Sprintf("%.1f s", s)
+	case s >= 0.01:
+		return fmt.Sprintf("%.2f s", s)
+	default:
+		return fmt.Sprintf("%.4f s", s)
+	}
+}

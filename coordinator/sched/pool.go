@@ -1,0 +1,297 @@
+package sched
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"colonnade/coordinator/fsm"
+	"colonnade/proto/commandpb"
+)
+
+// pool is whom a decision can place cells on. It is made once for all jobs: there may be ten thousand workers.
+type pool struct {
+	now       time.Time
+	in        Input
+	wanted    bool
+	connected int
+	drained   int             // of those connected
+	hung      string          // the name of one of those connected that hangs, if any does
+	draining  map[string]bool // workers that are drained, there or not
+	all       []candidate     // those of them that no job had when the pool was made, in order of id
+	names     []string        // of numerics, by their place in a candidate's
+	free      [2][]int        // how many are not taken, by kind of job and numerics
+	idle      int             // how many are not taken
+	change    time.Time       // when who is there last changed; zero: not looked at yet
+	scratch   []*candidate    // what candidates returned last
+}
+
+// Kinds of jobs, as far as numerics go.
+const (
+	asItLikes = iota
+	direct    // without Winograd's algorithm
+)
+
+func kindOf(j *commandpb.JobRecord) int {
+	if j.Submitted.Direct {
+		return direct
+	}
+	return asItLikes
+}
+
+// candidate is a worker as far as placing needs it.
+type candidate struct {
+	id         string
+	registered int64
+	runs       [2]int // under which numerics, by kind of job, as places in pool.names; -1: not at all
+	taken      bool
+}
+
+// placeable says whether cells may be placed on a worker at all.
+func placeable(w *commandpb.WorkerRecord, s Liveness) bool {
+	return !w.Lost && s.Connected && !w.Hung && !w.Draining
+}
+
+// newPool looks at every worker, once: those that are to be given up become actions, in order of id. The pool is empty
+// unless it is wanted.
+func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
+	p := &pool{now: now, in: in, wanted: wanted}
+	var busy map[string]struct{}
+	var found []candidate
+	if wanted {
+		busy = busyWorkers(in.View)
+		found = make([]candidate, 0, max(len(in.View.Workers)-len(busy), 0))
+	}
+	var gone []string
+	for id, w := range in.View.Workers {
+		s, known := in.Sessions[id]
+		if !w.Lost {
+			if deadline, _ := judge(&in, s, known); now.Before(deadline) {
+				d.wakeAt(deadline)
+			} else {
+				gone = append(gone, id)
+			}
+		}
+		if w.Draining {
+			if p.draining == nil {
+				p.draining = map[string]bool{}
+			}
+			p.draining[id] = true
+		}
+		if !wanted || w.Lost || !s.Connected {
+			continue
+		}
+		p.connected++
+		if !placeable(w, s) {
+			if w.Draining {
+				p.drained++
+			} else {
+				p.hung = max(p.hung, w.Registered.Name)
+			}
+			continue
+		}
+		if _, has := busy[id]; has {
+			continue
+		}
+		device := w.Registered.Device
+		found = append(found, candidate{id: id, registered: w.RegisteredUnixNs,
+			runs: [2]int{p.placeOf(device.GetNumerics()), p.placeOf(device.GetDirectNumerics())}})
+	}
+	slices.Sort(gone)
+	for _, id := range gone {
+		s, known := in.Sessions[id]
+		_, why := judge(&in, s, known)
+		d.Actions = append(d.Actions, Lose{Worker: id, Reason: why.String()})
+	}
+	p.sort(found)
+	return p
+}
+
+// placeOf is where a pool keeps numerics.
+func (p *pool) placeOf(numerics string) int {
+	if numerics == "" {
+		return -1
+	}
+	at := slices.Index(p.names, numerics) // there are few
+	if at < 0 {
+		at = len(p.names)
+		p.names = append(p.names, numerics)
+		for kind := range p.free {
+			p.free[kind] = append(p.free[kind], 0)
+		}
+	}
+	return at
+}
+
+// sort puts candidates in order of id, and counts them. Most ids differ in their first eight bytes, which are quick to
+// compare and to move.
+func (p *pool) sort(found []candidate) {
+	type key struct {
+		first uint64
+		at    int
+	}
+	keys := make([]key, len(found))
+	for i := range found {
+		var first [8]byte
+		copy(first[:], found[i].id)
+		keys[i] = key{binary.BigEndian.Uint64(first[:]), i}
+	}
+	slices.SortFunc(keys, func(a, b key) int {
+		if a.first != b.first {
+			return cmp.Compare(a.first, b.first)
+		}
+		return cmp.Compare(found[a.at].id, found[b.at].id)
+	})
+	p.all, p.idle = make([]candidate, len(found)), len(found)
+	for i, k := range keys {
+		p.all[i] = found[k.at]
+		for kind, at := range p.all[i].runs {
+			if at >= 0 {
+				p.free[kind][at]++
+			}
+		}
+	}
+}
+
+// busyWorkers are those that run a job.
+func busyWorkers(v fsm.View) map[string]struct{} {
+	cells := 0
+	running := func(j *commandpb.JobRecord) bool { return j.State == fsm.Running || j.State == fsm.Stopping }
+	for _, j := range v.Jobs {
+		if running(j) {
+			cells += len(j.Placement)
+		}
+	}
+	busy := make(map[string]struct{}, cells)
+	for _, j := range v.Jobs {
+		if !running(j) {
+			continue
+		}
+		for _, p := range j.Placement {
+			busy[p.Worker] = struct{}{}
+		}
+	}
+	return busy
+}
+
+// take has workers belong to a job for the rest of this decision.
+func (p *pool) take(workers []*candidate) {
+	for _, w := range workers {
+		w.taken = true
+		p.idle--
+		for kind, at := range w.runs {
+			if at >= 0 {
+				p.free[kind][at]--
+			}
+		}
+	}
+}
+
+// candidates are the workers that could take the job's cells, in order of id, all of one numerics: the job's, or, for a
+// job that has none yet, the one most workers would run it under. They are good until the next call. Of a job that goes
+// on from no memory, and for which there are more than enough, those that it cannot be placed on anyway are left out.
+func (p *pool) candidates(j *commandpb.JobRecord) (workers []*candidate, numerics, why string) {
+	kind := kindOf(j)
+	numerics = j.Numerics
+	if numerics == "" {
+		numerics = p.commonest(kind)
+	}
+	at := slices.Index(p.names, numerics)
+	if at < 0 || p.free[kind][at] == 0 {
+		return nil, numerics, p.why(numerics)
+	}
+	enough := len(p.all)
+	workers = p.scratch[:0]
+	if cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns); forgetful(j) && p.free[kind][at] >= cells {
+		// Each gets one cell: where it was, or else the first free workers by id.
+		enough = cells
+		for _, was := range j.Placement {
+			if i, there := p.find(was.Worker); there && !p.all[i].taken && p.all[i].runs[kind] == at {
+				workers = append(workers, &p.all[i])
+			}
+		}
+	}
+	old := len(workers)
+	for i := range p.all {
+		if w := &p.all[i]; !w.taken && w.runs[kind] == at {
+			if workers = append(workers, w); len(workers)-old == enough {
+				break
+			}
+		}
+	}
+	if old > 0 {
+		slices.SortFunc(workers, func(a, b *candidate) int { return cmp.Compare(a.id, b.id) })
+		workers = slices.Compact(workers)
+	}
+	p.scratch = workers
+	return workers, numerics, ""
+}
+
+// find is where a worker is among all, if it is there.
+func (p *pool) find(id string) (int, bool) {
+	return slices.BinarySearchFunc(p.all, id, func(w candidate, id string) int { return cmp.Compare(w.id, id) })
+}
+
+// why says why there is nobody to run a job under some numerics.
+func (p *pool) why(numerics string) string {
+	switch {
+	case p.connected == 0:
+		return "waits for a worker; start one with: worker run --coordinator ADDR --data DIR"
+	case p.drained == p.connected:
+		return fmt.Sprintf("waits for a worker: all there are (%d) are drained; start another one, or undo it with: "+
+			"coordinator worker drain WORKER --undo", p.connected)
+	case p.idle == 0 && p.hung != "":
+		return fmt.Sprintf("waits for a worker: %s hangs in what it was given before; start it again, or another one", p.hung)
+	case p.idle == 0 && p.drained > 0:
+		return fmt.Sprintf("waits for workers: other jobs have all there are (%d), but for those drained (%d)",
+			p.connected-p.drained, p.drained)
+	case p.idle == 0:
+		return fmt.Sprintf("waits for workers: other jobs have all there are (%d)", p.connected)
+	case numerics == "":
+		return fmt.Sprintf("waits for a worker that can do without Winograd's algorithm (winograd: off): %s cannot; start "+
+			"one of this version", count(p.idle, "free worker"))
+	}
+	return fmt.Sprintf("waits for a worker with numerics %s, under which the job began", numerics)
+}
+
+// commonest are the numerics most free workers would run a job under, the first by name; empty if none can.
+func (p *pool) commonest(kind int) string {
+	best := -1
+	for at, n := range p.free[kind] {
+		if n > 0 && (best < 0 || n > p.free[kind][best] || (n == p.free[kind][best] && p.names[at] < p.names[best])) {
+			best = at
+		}
+	}
+	if best < 0 {
+		return ""
+	}
+	return p.names[best]
+}
+
+// past is the later of a time and a stamp, if that is not from the future.
+func (p *pool) past(t time.Time, ns int64) time.Time {
+	if s := time.Unix(0, ns); !s.After(p.now) {
+		return later(t, s)
+	}
+	return t
+}
+
+// changed is when who is there last changed.
+func (p *pool) changed() time.Time {
+	if !p.change.IsZero() {
+		return p.change
+	}
+	last, now := int64(math.MinInt64), p.now.UnixNano()
+	for _, w := range p.in.View.Workers {
+		for _, ns := range [...]int64{w.RegisteredUnixNs, w.LostUnixNs} {
+			if ns <= now {
+				last = max(last, ns)
+			}
+		}
+	}
+	p.change = time.Unix(0, last)
+	return p.change
+}

@@ -1,0 +1,224 @@
+package simtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// An edit is a place in a file, which is there once, and what it becomes. PLANTED is true while the bug is hunted.
+type edit struct{ file, is, bad string }
+
+// bug is a mistake planted in the code under test or in the model: such as are made, or were.
+type bug struct {
+	what  string
+	edits []edit
+}
+
+var bugs = []bug{
+	{"a fence lost: reports of an old generation count", []edit{{"fsm/state.go",
+		"	if generation != j.Generation {",
+		"	if generation != j.Generation && !PLANTED {"}}},
+	{"a checkpoint is committed with a cell missing", []edit{{"fsm/checkpoints.go",
+		"	if len(r.Files) == cells(j) && !r.Committed {",
+		"	if (len(r.Files) == cells(j) || PLANTED && len(r.Files)+1 == cells(j)) && !r.Committed {"}}},
+	{"retention counts checkpoints that are bad", []edit{
+		{"fsm/checkpoints.go", "	good := Usable(j)\n", "	good := Usable(j)\n	if PLANTED {\n		good = j.Checkpoints\n	}\n"},
+		{"simtest/sim_test.go", "	good := fsm.Usable(j)\n	if len(good) <=",
+			"	good := fsm.Usable(j)\n	if PLANTED {\n		good = j.Checkpoints\n	}\n	if len(good) <="}}},
+	{"a worker that started again keeps its cells", []edit{{"fsm/workers.go",
+		"		a.abandon(c.Worker, fmt.Sprintf(\"worker %s started again\", c.Name))",
+		"		if !PLANTED {\n			a.abandon(c.Worker, \"again\")\n		}"}}},
+	{"a drained worker is given cells", []edit{{"sched/pool.go",
+		"!w.Hung && !w.Draining", "!w.Hung && (!w.Draining || PLANTED)"}}},
+	{"a job that moves goes on before it has stopped", []edit{{"fsm/jobs.go",
+		"	case len(j.Stopped) < cells(j):\n", "	case len(j.Stopped) < cells(j) && !PLANTED:\n"}}},
+	{"a move goes on without an end", []edit{{"fsm/jobs.go",
+		"	case j.Moving: // its placement stays", "	case j.Moving && PLANTED:\n	case j.Moving: // its placement stays"}}},
+	{"a job is done when one cell is not", []edit{{"fsm/jobs.go",
+		"	if len(j.Finished) == cells(j) {",
+		"	if len(j.Finished) == cells(j) || PLANTED && len(j.Finished)+1 == cells(j) {"}}},
+	{"a report that comes again counts twice", []edit{{"fsm/jobs.go",
+		"	if found {\n		list[i] = c\n", "	if found && !PLANTED {\n		list[i] = c\n"}}},
+	{"a stop is forgotten when a worker is lost", []edit{{"fsm/workers.go",
+		"	if j.State == Stopping && !j.Moving {", "	if j.State == Stopping && !j.Moving && !PLANTED {"}}},
+	{"memory is tried again that could not be gone on from", []edit{{"fsm/jobs.go",
+		"	j.AvoidMemory = c.Memory\n", "	j.AvoidMemory = c.Memory && !PLANTED\n"}}},
+	{"memory of a history that was given up is believed", []edit{{"fsm/jobs.go",
+		"func MemorySince(j *commandpb.JobRecord) uint64 {\n",
+		"func MemorySince(j *commandpb.JobRecord) uint64 {\n	if PLANTED {\n		return 0\n	}\n"}}},
+	{"answers about an old generation are believed", []edit{{"sched/memory.go",
+		"	return h, ok && h.Generation == j.Generation", "	return h, ok && (h.Generation == j.Generation || PLANTED)"}}},
+	{"cells are placed where their memory is not", []edit{{"sched/memory.go",
+		"		}); i >= 0 {\n			missing = i", "		}); i >= 0 && !PLANTED {\n			missing = i"}}},
+	{"a new leader judges before a lease is over", []edit{{"sched/sched.go",
+		"	return later(deadline, in.Leader.Add(in.Rules.Lease)), why",
+		"	if PLANTED {\n		return deadline, why\n	}\n	return later(deadline, in.Leader.Add(in.Rules.Lease)), why"}}},
+	{"a lease is as short as the grace of a broken session, and half", []edit{{"sched/sched.go",
+		"		deadline, why = s.Heard.Add(in.Rules.Lease), verdict{\"silent for %v\", in.Rules.Lease}",
+		"		deadline, why = s.Heard.Add(in.Rules.Lease), verdict{\"silent for %v\", in.Rules.Lease}\n" +
+			"		if PLANTED {\n			deadline = s.Heard.Add(in.Rules.Grace / 2)\n		}"}}},
+	{"workers of a job that stops are free", []edit{{"sched/pool.go",
+		"return j.State == fsm.Running || j.State == fsm.Stopping }",
+		"return j.State == fsm.Running || j.State == fsm.Stopping && !PLANTED }"}}},
+	{"nobody wakes the leader when a wait is over", []edit{{"simtest/sim_test.go",
+		"	if !d.Next.IsZero() {", "	if !d.Next.IsZero() && !PLANTED {"}}},
+	{"the oldest checkpoint is restored", []edit{{"sched/sched.go",
+		"	return good[len(good)-1].Step, true",
+		"	if PLANTED {\n		return good[0].Step, true\n	}\n	return good[len(good)-1].Step, true"}}},
+	{"a new process's reports are taken for the old one's", []edit{{"simtest/sim_test.go",
+		"h.incarnation == x.incarnation && r.sequence", "(h.incarnation == x.incarnation || PLANTED) && r.sequence"}}},
+	{"a report is acknowledged before it is written, and the leader dies", []edit{{"simtest/sim_test.go",
+		"	s.apply(r.command)\n	s.retain(r.job)\n",
+		"	if !(PLANTED && s.chance(10)) {\n		s.apply(r.command)\n	}\n	s.retain(r.job)\n"}}},
+	{"a worker is not told of the next generation", []edit{{"simtest/sim_test.go",
+		"(!active || told != j.Generation) {", "(!active || told != j.Generation && !PLANTED) {"}}},
+	{"a generation that has ended on a worker begins again", []edit{{"simtest/worker_test.go",
+		"|| w.ended[a.job] >= a.generation {", "|| w.ended[a.job] >= a.generation && !PLANTED {"}}},
+	{"frames of an old generation are taken", []edit{{"simtest/worker_test.go",
+		"	key := groupKey{a.job, a.generation}\n	if",
+		"	key := groupKey{a.job, a.generation}\n	if PLANTED {\n		key.generation = 0\n		if g := w.groups[key]; g != nil {\n" +
+			"			g.aborted = false\n		}\n	}\n	if"}}},
+	{"an arena is adopted in place from an owner that lives", []edit{{"simtest/memory_test.go",
+		"		if a.inUse() {\n			a = &arena", "		if a.inUse() && !PLANTED {\n			a = &arena"}}},
+	{"the half that was being written is offered", []edit{{"simtest/memory_test.go",
+		"{ delete(a.held, step-1) }",
+		"{\n	if PLANTED {\n		a.held[step-1]++\n		return\n	}\n	delete(a.held, step-1)\n}"}}},
+	{"cells stop after different steps", []edit{{"simtest/worker_test.go",
+		"		r.group.stopAt = max(r.group.stopAt, step+1)\n	}\n",
+		"		r.group.stopAt = max(r.group.stopAt, step+1)\n	}\n	if PLANTED {\n		r.group.stopAt--\n	}\n"}}},
+	{"a worker deletes the files of another job's step", []edit{{"simtest/worker_test.go",
+		"k.job == job && slices.Contains(steps, k.step)", "(k.job == job || PLANTED) && slices.Contains(steps, k.step)"}}},
+	{"a file is restored that was not verified", []edit{{"simtest/worker_test.go",
+		"	if !ok || !bytes.Equal(f.sha256(), want.Sha256) {\n		return nil",
+		"	if !ok || !bytes.Equal(f.sha256(), want.Sha256) && !PLANTED {\n		return nil"}}},
+	{"a file that could not be written is reported", []edit{{"simtest/worker_test.go",
+		"	w.disk[fileKey{r.job, c.step, i}] = f\n",
+		"	if !(PLANTED && w.chance(10)) {\n		w.disk[fileKey{r.job, c.step, i}] = f\n	}\n"}}},
+	{"a cell goes on without the others", []edit{{"simtest/worker_test.go",
+		"at < c.step {\n			return false", "at < c.step && !PLANTED {\n			return false"}}},
+}
+
+// hunted is how many lives a bug may take to be found.
+const hunted = 20_000
+
+// hunter is the test that the patched program has besides: it hunts one bug after another, and nothing first.
+const hunter = `package simtest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"colonnade/coordinator/fsm"
+)
+
+func planted(n int) bool { return fsm.Planted == n }
+
+func TestHunt(t *testing.T) {
+	for n := range %d {
+		fsm.Planted = n
+		lives := uint64(%d)
+		if n == 0 {
+			lives = 200
+		}
+		_, found := simulate(1, lives)
+		if found == nil {
+			fmt.Printf("HUNT %%d 0 -\n", n)
+			continue
+		}
+		line, _, _ := strings.Cut(found.err.Error(), "\n")
+		fmt.Printf("HUNT %%d %%d %%s\n", n, found.seed, line)
+	}
+}
+`
+
+// TestPlantedBugs plants every bug and wants the simulations to find it. What is planted is in a program of its own,
+// built of patched files: the product has no place for it.
+func TestPlantedBugs(t *testing.T) {
+	out := hunt(t)
+	found := map[int][2]string{}
+	for _, m := range regexp.MustCompile(`(?m)^HUNT (\d+) (\d+) (.*)$`).FindAllStringSubmatch(out, -1) {
+		var n int
+		fmt.Sscan(m[1], &n)
+		found[n] = [2]string{m[2], m[3]}
+	}
+	if len(found) != len(bugs)+1 {
+		t.Fatalf("hunted %d of %d bugs:\n%s", len(found), len(bugs), out)
+	}
+	if found[0][0] != "0" {
+		t.Errorf("without a bug, seed %s: %s", found[0][0], found[0][1])
+	}
+	var table strings.Builder
+	for i, b := range bugs {
+		f := found[i+1]
+		if f[0] == "0" {
+			t.Errorf("not found in %d lives: %s", hunted, b.what)
+		}
+		fmt.Fprintf(&table, "%7s  %-66s %s\n", f[0], b.what, f[1])
+	}
+	t.Logf("lives until a planted bug is found:\n%s", &table)
+}
+
+// hunt builds the program with all bugs in it and runs it.
+func hunt(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	coordinator, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := map[string]string{
+		filepath.Join(coordinator, "fsm", "planted.go"): "package fsm\n\n// Planted is the bug that is hunted.\n" +
+			"var Planted int\n\nfunc planted(n int) bool { return Planted == n }\n",
+		filepath.Join(coordinator, "sched", "planted.go"): "package sched\n\nimport \"colonnade/coordinator/fsm\"\n\n" +
+			"func planted(n int) bool { return fsm.Planted == n }\n",
+		filepath.Join(coordinator, "simtest", "hunter_test.go"): fmt.Sprintf(hunter, len(bugs)+1, hunted),
+	}
+	for i, b := range bugs {
+		for _, e := range b.edits {
+			path := filepath.Join(coordinator, e.file)
+			if texts[path] == "" {
+				text, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				texts[path] = string(text)
+			}
+			if n := strings.Count(texts[path], e.is); n != 1 {
+				t.Fatalf("%s: %q is %d times in %s, want it there once", b.what, e.is, n, e.file)
+			}
+			bad := strings.ReplaceAll(e.bad, "PLANTED", fmt.Sprintf("planted(%d)", i+1))
+			texts[path] = strings.Replace(texts[path], e.is, bad, 1)
+		}
+	}
+	replace := map[string]string{}
+	for path, text := range texts {
+		replace[path] = filepath.Join(dir, fmt.Sprintf("%d-%s", len(replace), filepath.Base(path)))
+		if err := os.WriteFile(replace[path], []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, program := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "hunter")
+	if err := os.WriteFile(overlay, list, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", program, ".")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build with bugs: %v\n%s", err, out)
+	}
+	out, err := exec.CommandContext(t.Context(), program, "-test.run=^TestHunt$").CombinedOutput()
+	if err != nil {
+		t.Fatalf("hunt: %v\n%s", err, out)
+	}
+	return string(out)
+}

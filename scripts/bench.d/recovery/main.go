@@ -1,0 +1,93 @@
+// Command recovery kills processes of a running cluster and takes the time until training, or the control plane, goes
+// on: our side of scripts/bench recovery. It prints JSON.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// result is what one way to lose something came to.
+type result struct {
+	Kills   []kill  `json:"kills"`
+	Digest  string  `json:"digest,omitempty"`
+	Step    float64 `json:"step_seconds"` // median of a step when nothing happens
+	Failed  string  `json:"failed,omitempty"`
+	Memory  string  `json:"memory,omitempty"` // where states lay
+	Skipped string  `json:"skipped,omitempty"`
+}
+
+// kill is one SIGKILL.
+type kill struct {
+	Seconds float64 `json:"seconds"` // to the next step that was not finished before, or to the next acknowledged write
+	Lost    uint64  `json:"lost"`    // steps that all cells had finished and that are done again
+	Gap     float64 `json:"gap"`     // the longest time between two steps meanwhile; of a leader's death
+}
+
+type options struct {
+	programs, dir, network string
+	kills, batch, every    int
+	only                   []string
+}
+
+func main() {
+	var o options
+	only := ""
+	flag.StringVar(&o.programs, "programs", "bin", "directory of coordinator and worker")
+	flag.StringVar(&o.dir, "dir", "", "an empty directory")
+	flag.StringVar(&o.network, "network", "alexnet-32", "an embedded network")
+	flag.IntVar(&o.kills, "kills", 50, "of each kind")
+	flag.IntVar(&o.batch, "batch", 32, "images a step")
+	flag.IntVar(&o.every, "every", 40, "steps between kills")
+	flag.StringVar(&only, "only", "undisturbed,spare,restart,fewer,machine,leader", "which kinds")
+	flag.Parse()
+	o.only = strings.Split(only, ",")
+	if err := command(o); err != nil {
+		fmt.Fprintln(os.Stderr, "recovery:", err)
+		os.Exit(1)
+	}
+}
+
+func command(o options) error {
+	if o.dir == "" || o.kills < 1 || flag.NArg() > 0 {
+		return errors.New("usage: recovery --dir DIR [flags]; see --help")
+	}
+	dir, err := filepath.Abs(o.dir)
+	if err != nil {
+		return err
+	}
+	o.dir = dir
+	if o.programs, err = filepath.Abs(o.programs); err != nil {
+		return err
+	}
+	pack, err := o.pack()
+	if err != nil {
+		return err
+	}
+	out := map[string]*result{}
+	for _, w := range ways {
+		if !slices.Contains(o.only, w.name) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(o.kills)*20*time.Second+2*time.Minute)
+		fmt.Fprintf(os.Stderr, "  ours: %s\n", w.name)
+		r := &result{}
+		if err := o.measure(ctx, w, pack, r); err != nil {
+			r.Failed = err.Error()
+			fmt.Fprintf(os.Stderr, "  ours: %s FAILED: %v\n", w.name, err)
+		}
+		cancel()
+		out[w.name] = r
+	}
+	e := json.NewEncoder(os.Stdout)
+	e.SetIndent("", " ")
+	return e.Encode(out)
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"math/rand/v2"
+	"reflect"
+	"testing"
+)
+
+func everything(need) bool { return true }
+
+// TestPlan wants a plan to depend on its seed, and every kind of fault to come up.
+func TestPlan(t *testing.T) {
+	seen := map[string]bool{}
+	for seed := range uint64(200) {
+		p := newPlan(seed, 8, everything)
+		if again := newPlan(seed, 8, everything); !reflect.DeepEqual(p, again) {
+			t.Fatalf("seed %d gives two plans", seed)
+		}
+		for i := range p.faults {
+			f := &p.faults[i]
+			seen[f.kind.name] = true
+			if cut := f.kind.needs == cuts && f.kind.name != "unplugged" || f.kind.needs == slows; cut != (len(f.links) > 0) {
+				t.Errorf("seed %d: %v", seed, f)
+			}
+		}
+	}
+	for _, k := range kinds {
+		if !seen[k.name] {
+			t.Errorf("%s never comes up", k.name)
+		}
+	}
+	for _, f := range newPlan(1, 500, func(need) bool { return false }).faults {
+		if f.kind.needs != nothing && f.kind.needs != apart {
+			t.Fatalf("a machine that can do nothing special is to do: %s", f.kind.name)
+		}
+	}
+}
+
+// TestLinks wants one-way partitions to be one-way and others not.
+func TestLinks(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 50 {
+		for name, both := range map[string]bool{"partition": true, "one-way partition": false, "cut off": false,
+			"link cut": true, "workers without coordinators": true, "coordinators apart": true} {
+			has := map[[2]int]bool{}
+			for _, l := range links(name, r) {
+				has[[2]int{l.From, l.To}] = true
+			}
+			for l := range has {
+				if back := has[[2]int{l[1], l[0]}]; back != both {
+					t.Fatalf("%s: %v, and back: %v", name, l, back)
+				}
+			}
+		}
+	}
+}

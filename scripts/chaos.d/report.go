@@ -1,0 +1,204 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// sum works out what the run came to.
+func (r *run) sum(o *outcome) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	end := time.Now()
+	o.Seconds = end.Sub(r.began).Seconds()
+	if r.job != nil {
+		o.Digest = fmt.Sprintf("%x", r.job.Digest)
+	}
+	o.Faults = r.done
+	for _, i := range r.done {
+		if i.end.IsZero() {
+			i.end = end
+		}
+		i.Held = i.end.Sub(i.at).Seconds()
+		i.Stood, i.AfterEnd = r.stood(i)
+	}
+	for _, index := range slices.Sorted(maps.Keys(r.events)) {
+		e := r.events[index]
+		if e.Kind == "generation" {
+			o.Began = append(o.Began, fmt.Sprintf("%.3f %s", e.At.AsTime().Sub(r.began).Seconds(), e.Text))
+		}
+		m := fromStep.FindStringSubmatch(e.Text)
+		if e.Kind != "generation" || m == nil {
+			continue
+		}
+		o.Generations++
+		from, _ := strconv.ParseUint(m[1], 10, 64) // "" is the start
+		had := uint64(0)
+		for _, p := range r.points {
+			if p.at.Before(e.At.AsTime()) {
+				had = p.step
+			}
+		}
+		if had > from {
+			o.Lost += had - from
+		}
+		o.StepsLost = append(o.StepsLost, max(had, from)-from)
+	}
+	if n := len(r.points); n > 1 && r.job.GetSteps() > 0 {
+		if usual := r.usual(); usual > 0 {
+			o.Goodput = min(1, float64(r.points[n-1].step-r.points[0].step)*usual/r.points[n-1].at.Sub(r.points[0].at).Seconds())
+		}
+	}
+}
+
+var fromStep = regexp.MustCompile(`: generation \d+ from (?:step (\d+)|the start)`)
+
+// stood is the longest time without a new step from a fault until the first step after it was mended, and how much of
+// it came after the mending.
+func (r *run) stood(i *injected) (longest, after float64) {
+	last := i.at
+	for _, p := range r.points {
+		if p.at.Before(i.at) {
+			continue
+		}
+		longest = max(longest, p.at.Sub(last).Seconds())
+		last = p.at
+		if p.at.After(i.end) {
+			after = p.at.Sub(i.end).Seconds()
+			break
+		}
+	}
+	return longest, after
+}
+
+// usual is the seconds that a step takes when nothing is wrong: the median over the stretches, of a fifth of a second,
+// in which nothing was done.
+func (r *run) usual() float64 {
+	var all []float64
+	var began point
+	for _, p := range r.points {
+		if slices.ContainsFunc(r.done, func(i *injected) bool {
+			return p.at.After(i.at.Add(-200*time.Millisecond)) && began.at.Before(i.end.Add(3*time.Second))
+		}) {
+			began = point{}
+			continue
+		}
+		if began.step == 0 {
+			began = p
+		}
+		if took := p.at.Sub(began.at); took >= 200*time.Millisecond {
+			all = append(all, took.Seconds()/float64(p.step-began.step))
+			began = p
+		}
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// row is what all faults of a kind came to.
+type row struct {
+	Kind   string  `json:"kind"`
+	Count  int     `json:"count"`
+	Median float64 `json:"stood_median"` // seconds
+	P95    float64 `json:"stood_p95"`
+	Most   float64 `json:"stood_most"`
+	After  float64 `json:"after_mending_median"`
+}
+
+// summary is all runs'.
+type summary struct {
+	Want        string     `json:"want"`
+	Undisturbed float64    `json:"undisturbed_seconds"`
+	Runs        int        `json:"runs"`
+	Same        int        `json:"same_digest"`
+	Faults      []row      `json:"faults"`
+	All         row        `json:"all"`
+	Generations int        `json:"generations"`
+	Lost        uint64     `json:"steps_lost"`
+	LostMost    uint64     `json:"steps_lost_most"`
+	Goodput     float64    `json:"goodput_median"`
+	GoodputLow  float64    `json:"goodput_least"`
+	Left        []string   `json:"left_out"` // what this machine cannot do
+	Outcomes    []*outcome `json:"outcomes"`
+}
+
+func summarise(want string, all []*outcome) *summary {
+	s := &summary{Want: want, Runs: len(all), Outcomes: all}
+	by := map[string][]*injected{}
+	var every []*injected
+	var goodput []float64
+	for _, o := range all {
+		if o.Digest == want && o.Trouble == "" {
+			s.Same++
+		}
+		s.Generations += o.Generations
+		s.Lost += o.Lost
+		for _, n := range o.StepsLost {
+			s.LostMost = max(s.LostMost, n)
+		}
+		if o.Goodput > 0 {
+			goodput = append(goodput, o.Goodput)
+		}
+		for _, i := range o.Faults {
+			by[i.Kind] = append(by[i.Kind], i)
+			every = append(every, i)
+		}
+	}
+	for _, k := range kinds {
+		if len(by[k.name]) > 0 {
+			s.Faults = append(s.Faults, rowOf(k.name, by[k.name]))
+		}
+	}
+	s.All = rowOf("all", every)
+	if len(goodput) > 0 {
+		s.Goodput, s.GoodputLow = quantile(goodput, 0.5), quantile(goodput, 0)
+	}
+	return s
+}
+
+func rowOf(kind string, all []*injected) row {
+	var stood, after []float64
+	for _, i := range all {
+		stood, after = append(stood, i.Stood), append(after, i.AfterEnd)
+	}
+	return row{kind, len(all), quantile(stood, 0.5), quantile(stood, 0.95), quantile(stood, 1), quantile(after, 0.5)}
+}
+
+// quantile of values, which it sorts; 0 of none.
+func quantile(values []float64, q float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	slices.Sort(values)
+	return values[max(0, int(math.Ceil(q*float64(len(values))))-1)]
+}
+
+// table prints what a person wants to know.
+func (s *summary) table(w io.Writer) {
+	fmt.Fprintf(w, "%-30s %6s   training stood still, s: %6s %7s %7s\n", "fault", "times", "median", "p95", "most")
+	for _, f := range append(s.Faults, s.All) {
+		fmt.Fprintf(w, "%-30s %6d %33.2f %7.2f %7.2f\n", f.Kind, f.Count, f.Median, f.P95, f.Most)
+	}
+	fmt.Fprintf(w, "%d generations, %d finished steps done again (%d at most at once), goodput %.0f %% (least %.0f %%)\n",
+		s.Generations, s.Lost, s.LostMost, 100*s.Goodput, 100*s.GoodputLow)
+	for _, l := range s.Left {
+		fmt.Fprintln(w, "left out:", l)
+	}
+	fmt.Fprintf(w, "%d of %d runs ended in the undisturbed digest %s\n", s.Same, s.Runs, s.Want)
+	for _, o := range s.Outcomes {
+		if o.Trouble != "" {
+			fmt.Fprintf(w, "seed %d: %s\n  logs: %s\n  again: scripts/chaos --runs 1 --seed %d\n", o.Seed,
+				strings.ReplaceAll(o.Trouble, "\n", "; "), o.Kept, o.Seed)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package e2e
+
+import (
+	"debug/elf"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// holdComputing stops one thread of a worker in the middle of its device's computing, as a kernel that never returns
+// would: the process lives on, its session and its links too. The thread is stopped as a debugger stops it (ptrace), so
+// nothing in the program is made for this. What it returns lets the thread go on.
+func holdComputing(t testing.TB, p *process) (release func()) {
+	t.Helper()
+	lo, hi := textOfGo(t)
+	done, held := make(chan struct{}), make(chan error, 1)
+	go func() { // whoever stops a thread must be one himself
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		tid, err := stopOutside(p.cmd.Process.Pid, lo, hi)
+		held <- err
+		if err != nil {
+			return
+		}
+		<-done
+		_ = unix.PtraceDetach(tid) // a process that was killed meanwhile has nobody to let go
+	}()
+	if err := <-held; err != nil {
+		t.Skipf("a thread cannot be stopped here: %v", err)
+	}
+	over := false
+	release = func() {
+		if !over {
+			over = true
+			close(done)
+		}
+	}
+	t.Cleanup(release)
+	return release
+}
+
+// textOfGo is where the worker program's code in Go lies. All else that a thread of it runs is the engine's.
+func textOfGo(t testing.TB) (lo, hi uint64) {
+	t.Helper()
+	f, err := elf.Open(workerProgram)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	symbols, err := f.Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range symbols {
+		switch s.Name {
+		case "runtime.text":
+			lo = s.Value
+		case "runtime.etext":
+			hi = s.Value
+		}
+	}
+	if f.Type != elf.ET_EXEC || lo == 0 || hi <= lo {
+		t.Skip("the worker program is not where its symbols say: its code cannot be told from the engine's")
+	}
+	return lo, hi
+}
+
+// stopOutside stops a process's busiest thread at a moment when it is outside of the code from lo to hi and computes.
+func stopOutside(pid int, lo, hi uint64) (tid int, err error) {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
+		if tid, err = busiest(pid); err != nil {
+			return 0, err
+		}
+		if err := unix.PtraceSeize(tid); err != nil {
+			return 0, fmt.Errorf("seize thread %d: %w", tid, err)
+		}
+		if err := unix.PtraceInterrupt(tid); err != nil {
+			return 0, fmt.Errorf("interrupt thread %d: %w", tid, err)
+		}
+		var ws syscall.WaitStatus
+		if _, err := syscall.Wait4(tid, &ws, unix.WALL, nil); err != nil {
+			return 0, fmt.Errorf("wait for thread %d: %w", tid, err)
+		}
+		var regs syscall.PtraceRegs
+		if err := syscall.PtraceGetRegs(tid, &regs); err != nil {
+			return 0, fmt.Errorf("registers of thread %d: %w", tid, err)
+		}
+		if pc := regs.PC(); (pc < lo || pc >= hi) && !inSystemCall(pid, tid) {
+			return tid, nil
+		}
+		if err := unix.PtraceDetach(tid); err != nil {
+			return 0, fmt.Errorf("let thread %d go: %w", tid, err)
+		}
+		time.Sleep(time.Millisecond) // the next moment
+	}
+	return 0, fmt.Errorf("no thread of process %d computes", pid)
+}
+
+// inSystemCall says whether a stopped thread is in a system call: it waits rather than computes.
+func inSystemCall(pid, tid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/syscall", pid, tid))
+	return err == nil && !strings.HasPrefix(string(b), "-1") && !strings.HasPrefix(string(b), "running")
+}
+
+// busiest is the thread that has had most of the processor.
+func busiest(pid int) (tid int, err error) {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	most := -1
+	for _, path := range stats {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		if len(fields) < 13 {
+			continue
+		}
+		ticks, _ := strconv.Atoi(fields[11]) // user time
+		if n, _ := strconv.Atoi(filepath.Base(filepath.Dir(path))); ticks > most {
+			most, tid = ticks, n
+		}
+	}
+	if tid == 0 {
+		return 0, fmt.Errorf("process %d has no threads", pid)
+	}
+	return tid, nil
+}
