@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "loader.h"
+#include "runs.h"
 
 namespace emu {
 
@@ -221,6 +222,8 @@ void Loader::summarize() {
     if (end - i > 1) {
       code[i].fn = ops->fmaRun;
       code[i].run = (uint16_t)(end - i);
+      program->runs.push_back(planOf(&code[i], (uint32_t)(end - i)));
+      code[i].more = program->runs.back().data();
     }
     i = std::max(end, i + 1);
   }
