@@ -143,6 +143,13 @@ template <Space space> u8 *place(Warp &w, const Inst &i, int l, u64 at, u32 size
   return resolve(w, i, l, at, size, space == Space::Shared ? Space::Shared : i.space, write);
 }
 
+// ahead tells the processor that the memory behind what lanes read will be read next: rows of a matrix are more streams
+// than it follows by itself. `last` is where the lane before read.
+inline const u8 *ahead(const u8 *from, const u8 *last) {
+  if (((uintptr_t)from ^ (uintptr_t)last) >> 6) __builtin_prefetch(from + 64);
+  return from;
+}
+
 } // namespace
 } // namespace EMU_BUILD
 } // namespace emu

@@ -155,9 +155,11 @@ void storeAny(Warp &w, const Inst &i, u32 m) {
 template <Space space, int count> void loadLanes(Warp &w, const Inst &i, u32 m) {
   if (w.block->watched) return loadAny(w, i, m);
   const u64 *at = w.reg<u64>(i.a);
+  const u8 *last = nullptr;
   for (; m; m &= m - 1) {
     const int l = __builtin_ctz(m);
     const u8 *from = place<space>(w, i, l, at[l] + (u64)i.imm, 4 * count, false);
+    if (space == Space::Global) last = ahead(from, last);
     for (int k = 0; k < count; k++) memcpy(w.reg<u32>(i.vec[k]) + l, from + 4 * k, 4);
   }
 }
@@ -196,8 +198,11 @@ template <Space space, int count> void loadWords(Warp &w, const Inst &i, u32 m) 
   } else if (count == 1 && r.step == size) {
     memcpy(d[0], from + r.low, lanes * size);
   } else {
-    for (int l = 0; l < lanes; l++)
+    const u8 *last = nullptr;
+    for (int l = 0; l < lanes; l++) {
+      if (space == Space::Global) last = ahead(from + at[l], last);
       for (int k = 0; k < count; k++) memcpy(d[k] + l, from + at[l] + 4 * k, 4);
+    }
   }
 }
 template <Space space, int count> void storeWords(Warp &w, const Inst &i, u32 m) {

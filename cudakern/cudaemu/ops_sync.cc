@@ -47,8 +47,11 @@ template <u32 size> bool copyWarp(Warp &w, const Inst &i, PendingCopy &c) {
   }
   if (bad) return false;
   const uintptr_t base = (uintptr_t)span.bytes + (uintptr_t)i.imm2 - (uintptr_t)span.low;
-  for (int l = 0; l < lanes; l++)
-    memcpy(c.data + (u32)l * size, reads[l] ? (const u8 *)(base + (uintptr_t)from[l]) : zeros, size);
+  const u8 *last = zeros;
+  for (int l = 0; l < lanes; l++) {
+    if (reads[l]) last = ahead((const u8 *)(base + (uintptr_t)from[l]), last);
+    memcpy(c.data + (u32)l * size, reads[l] ? last : zeros, size);
+  }
   return true;
 }
 
