@@ -168,6 +168,7 @@ func (w *worker) fetch(r *run, i int) (c *cell, final bool) {
 	}
 	h, ok := b.copyOf(copyKey{r.job, i}, r.memory, r.since)
 	if !ok {
+		w.check.promised(r, i, b)
 		return nil, true
 	}
 	return w.recalled(r, i, h), true
@@ -202,6 +203,7 @@ func (w *worker) recall(r *run, i int) *cell {
 	if h, ok := w.copyOf(copyKey{r.job, i}, r.memory, r.since); ok {
 		return w.recalled(r, i, h)
 	}
+	w.check.promised(r, i, w)
 	w.failsMemory(r, i)
 	return nil
 }
@@ -301,7 +303,21 @@ func (c *checker) loses(int) {
 	c.machines++
 }
 
-// could says whether a placement could have gone on from a step: each cell's worker, which has answered, reaches it, or
+// promised wants a copy not to go that a process has said it has, until the generation that was decided by that has it.
+func (c *checker) promised(r *run, i int, b *worker) {
+	x := c.s.sessions[b.id]
+	if x == nil || x.incarnation != b.incarnation || c.newest[r.job] != r.generation {
+		return
+	}
+	if h := x.answers[r.job]; h.Generation+1 == r.generation && slices.ContainsFunc(h.Held, func(held sched.Held) bool {
+		return held.Copy && held.Replica*r.spec.columns+held.Column == int32(i) && held.Steps[0] == r.memory
+	}) {
+		c.s.fail("worker %s has given up the copy of step %d of cell %d of %s, which generation %d goes on from", b.id,
+			r.memory, i, r.job, r.generation)
+	}
+}
+
+// reaches says whether a placement could have gone on from a step: each cell's worker, which has answered, reaches it, or
 // somebody who has hands a copy over.
 func (c *checker) reaches(in sched.Input, a sched.Assign, step uint64) bool {
 	since := c.history[a.Job]
