@@ -303,7 +303,8 @@ func (c *checker) loses(int) {
 	c.machines++
 }
 
-// promised wants a copy not to go that a process has said it has, until the generation that was decided by that has it.
+// promised wants a copy not to go that a process has said it has, before the generation that was decided by that has
+// fetched it.
 func (c *checker) promised(r *run, i int, b *worker) {
 	x := c.s.sessions[b.id]
 	if x == nil || x.incarnation != b.incarnation || c.newest[r.job] != r.generation {
