@@ -318,8 +318,8 @@ func (c *checker) promised(r *run, i int, b *worker) {
 	}
 }
 
-// reaches says whether a placement could have gone on from a step: each cell's worker, which has answered, reaches it, or
-// somebody who has hands a copy over.
+// reaches says whether a placement could have gone on from a step: each cell's worker, which has answered, reaches it,
+// or somebody who has hands a copy over.
 func (c *checker) reaches(in sched.Input, a sched.Assign, step uint64) bool {
 	since := c.history[a.Job]
 	answered := func(id string) bool {
