@@ -33,6 +33,11 @@ type checker struct {
 	digests    map[string][][][]byte // of them, as far as they were asked for
 	moved      int                   // generations that were to move
 	remembered int
+
+	safe     map[string]safety // by job: the newest step that copies make safe
+	deaths   int               // of processes
+	copied   int               // cells that have gone on from copies
+	machines int               // that were lost
 }
 
 // cellKey is a cell of one generation.
@@ -42,7 +47,7 @@ type cellKey struct {
 }
 
 func newChecker(s *sim) *checker {
-	return &checker{s: s, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
+	return &checker{s: s, safe: map[string]safety{}, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
 		seen: map[string]*commandpb.JobRecord{}, processes: map[groupKey]int{}, at: map[cellKey]uint64{},
 		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{},
 		asked: map[string]bool{}, stopped: map[cellKey]bool{},
@@ -371,14 +376,18 @@ func (c *checker) checkMemory(in sched.Input, a sched.Assign) {
 	c.remembered++
 	for _, p := range a.Placement {
 		h := in.Holdings[p.Worker][a.Job]
+		if p.Source != "" {
+			h = in.Holdings[p.Source][a.Job]
+		}
 		if !slices.ContainsFunc(h.Held, func(held sched.Held) bool {
-			return held.Replica == p.Cell.Replica && held.Column == p.Cell.Column && slices.Contains(held.Steps, a.Memory)
+			return held.Replica == p.Cell.Replica && held.Column == p.Cell.Column && slices.Contains(held.Steps, a.Memory) &&
+				(held.Copy || p.Source == "")
 		}) {
 			c.s.fail("generation %d of %s goes on from step %d in memory, which worker %s does not hold", a.Generation, a.Job,
 				a.Memory, p.Worker)
 		}
 	}
-	if done := c.done[a.Job]; a.Memory < done {
+	if done := c.done[a.Job]; a.Memory < done && c.reaches(in, a, done) {
 		c.s.fail("generation %d of %s goes on from step %d in memory, all cells had finished %d", a.Generation, a.Job,
 			a.Memory, done)
 	}
