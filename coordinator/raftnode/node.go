@@ -260,7 +260,8 @@ func (n *Node) wait(ctx context.Context, ask func() raft.Future) error {
 	select {
 	case err := <-done:
 		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) ||
-			errors.Is(err, raft.ErrRaftShutdown) || errors.Is(err, ErrDisk) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			errors.Is(err, raft.ErrRaftShutdown) || errors.Is(err, ErrDisk) ||
+			errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 			return fmt.Errorf("%w: %w", ErrNotLeader, err)
 		}
 		return err

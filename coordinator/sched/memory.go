@@ -132,7 +132,8 @@ func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics s
 	return forget(fmt.Sprintf(", from %s: memory holds nothing newer", from))
 }
 
-// holders are, by cell, the workers of the first n that reach a step, ascending, and one of all that hands it to others;
+// holders are, by cell, the workers of the first n that reach a step, ascending, and one of all that hands it to
+// others;
 // -1: there is none.
 func holders(reached [][]reach, step uint64, n int) (fits [][]int, sources []int) {
 	fits, sources = make([][]int, len(reached)), make([]int, len(reached))
@@ -196,7 +197,8 @@ func reachable(in Input, j *commandpb.JobRecord, numerics string, workers []*can
 		}
 		for _, held := range h.Held {
 			if held.Column < 0 || held.Replica < 0 || held.Column >= j.Submitted.Columns ||
-				held.Replica >= j.Submitted.Replicas || held.Numerics != numerics || held.Generation < fsm.MemorySince(j) || (!takes && !held.Copy) {
+				held.Replica >= j.Submitted.Replicas || held.Numerics != numerics ||
+				held.Generation < fsm.MemorySince(j) || (!takes && !held.Copy) {
 				continue
 			}
 			cell := held.Replica*j.Submitted.Columns + held.Column

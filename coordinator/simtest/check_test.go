@@ -47,7 +47,8 @@ type cellKey struct {
 }
 
 func newChecker(s *sim) *checker {
-	return &checker{s: s, safe: map[string]safety{}, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
+	return &checker{s: s, safe: map[string]safety{},
+		good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
 		seen: map[string]*commandpb.JobRecord{}, processes: map[groupKey]int{}, at: map[cellKey]uint64{},
 		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{},
 		asked: map[string]bool{}, stopped: map[cellKey]bool{},
@@ -292,21 +293,26 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 			c.s.fail("cells of generation %d of %s stop after steps %d and %d", x.Generation, x.Job, at, x.Step)
 		}
 		c.stops[key] = x.Step
-		c.stopped[cellKey{key, int(x.Cell.Replica)<<8 + int(x.Cell.Column)}] = true
-		n := 0
-		for k := range c.stopped {
-			if k.groupKey == key {
-				n++
-			}
-		}
-		if j := after.Jobs[x.Job]; j.State != fsm.Stopping && n < c.s.spec(x.Job).cells() {
-			c.s.fail("job %s is %s, and %d of its cells have stopped", x.Job, j.State, n)
-		}
+		c.checkStopped(key, x.Cell, after.Jobs[x.Job])
 	case *commandpb.Command_CellFinished:
 		if c.newest[k.CellFinished.Job] != k.CellFinished.Generation {
 			c.s.fail("an end of generation %d was accepted in generation %d", k.CellFinished.Generation,
 				c.newest[k.CellFinished.Job])
 		}
+	}
+}
+
+// checkStopped wants a job to have stopped when all of its cells have, and not before.
+func (c *checker) checkStopped(key groupKey, cell *commandpb.Cell, j *commandpb.JobRecord) {
+	c.stopped[cellKey{key, int(cell.Replica)<<8 + int(cell.Column)}] = true
+	n := 0
+	for k := range c.stopped {
+		if k.groupKey == key {
+			n++
+		}
+	}
+	if j.State != fsm.Stopping && n < c.s.spec(key.job).cells() {
+		c.s.fail("job %s is %s, and %d of its cells have stopped", key.job, j.State, n)
 	}
 }
 

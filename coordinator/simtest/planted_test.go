@@ -105,7 +105,8 @@ var bugs = []bug{
 	{"a worker keeps the newest copy alone", []edit{{"simtest/buddy_test.go",
 		"bool { return c.step != keep })", "bool { return c.step != keep || PLANTED })"}}},
 	{"a cell begins a copy while others are at the one before", []edit{{"simtest/buddy_test.go",
-		"	if all.tried < c.begun ||", "	if PLANTED {\n		all.tried, all.whole = r.group.copies[i].tried, r.group.copies[i].whole\n	}\n" +
+		"	if all.tried < c.begun ||", "	if PLANTED {\n" +
+			"		all.tried, all.whole = r.group.copies[i].tried, r.group.copies[i].whole\n	}\n" +
 			"	if all.tried < c.begun ||"}}},
 	{"copies of a generation that is over are taken", []edit{{"simtest/buddy_test.go",
 		"	if generation < w.fences[job] {", "	if generation < w.fences[job] && !PLANTED {"}}},

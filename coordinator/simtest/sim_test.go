@@ -67,7 +67,8 @@ func newSim(seed uint64) *sim {
 	s := &sim{r: rand.New(rand.NewPCG(seed, 0xc0)), now: epoch, state: fsm.New(), sessions: map[string]*session{},
 		broken: map[string]time.Time{}, groups: map[groupKey]*group{}, faults: true,
 		memory: map[int][]*arena{}, handled: map[string]handled{}, in: sched.Input{Rules: rules(),
-			Sessions: map[string]sched.Liveness{}, Keepers: map[string][]string{}, Holdings: map[string]map[string]sched.Holding{}}}
+			Sessions: map[string]sched.Liveness{}, Keepers: map[string][]string{},
+			Holdings: map[string]map[string]sched.Holding{}}}
 	s.view = s.state.View()
 	s.check = newChecker(s)
 	for i := range 1 + s.r.IntN(4) {
