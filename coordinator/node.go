@@ -105,6 +105,14 @@ func (n *node) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return n.keepMembership(ctx) })
+	g.Go(func() error {
+		select {
+		case <-n.raft.Broken():
+			return n.raft.Failure()
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	web := &http.Server{Handler: n.handler(), ReadHeaderTimeout: 5 * time.Second}
 	if n.cfg.http != nil {
 		g.Go(func() error {

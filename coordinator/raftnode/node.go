@@ -168,6 +168,7 @@ func New(cfg Config) (n *Node, err error) {
 			return n, fmt.Errorf("make cluster: %w", err)
 		}
 	}
+	n.store.raft.Store(true)
 	return n, nil
 }
 
@@ -259,7 +260,8 @@ func (n *Node) wait(ctx context.Context, ask func() raft.Future) error {
 	select {
 	case err := <-done:
 		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) ||
-			errors.Is(err, raft.ErrRaftShutdown) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			errors.Is(err, raft.ErrRaftShutdown) || errors.Is(err, ErrDisk) ||
+			errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 			return fmt.Errorf("%w: %w", ErrNotLeader, err)
 		}
 		return err
@@ -286,6 +288,12 @@ func (n *Node) Snapshot(ctx context.Context) error {
 	return err
 }
 
+// Broken is closed when the node could not write to its disk: it does nothing any more, and must be closed.
+func (n *Node) Broken() <-chan struct{} { return n.store.broken }
+
+// Failure is what went wrong then, ErrDisk.
+func (n *Node) Failure() error { return n.store.failure() }
+
 // Close stops the node and gives its directory back.
 func (n *Node) Close() error { return n.closed() }
 
@@ -297,7 +305,7 @@ func (n *Node) shutdown() error {
 		close(n.quit)
 	}
 	// Raft answers everything while it runs, if only because it has lost the lead, but not all that it is shut down under.
-	n.waits.Wait()
+	n.await()
 	var errs []error
 	if n.watch != nil {
 		n.watch.stop()
@@ -317,6 +325,28 @@ func (n *Node) shutdown() error {
 	}
 	return errors.Join(errs...)
 }
+
+// await waits for what raft was asked, for a moment only if its disk has failed: it may not answer then.
+func (n *Node) await() {
+	if n.store == nil || n.Failure() == nil {
+		n.waits.Wait()
+		return
+	}
+	answered := make(chan struct{})
+	go func() { // ends with raft's answers, or with the process
+		n.waits.Wait()
+		close(answered)
+	}()
+	limit := time.NewTimer(brokenLimit)
+	defer limit.Stop()
+	select {
+	case <-answered:
+	case <-limit.C:
+	}
+}
+
+// brokenLimit is how long a node whose disk has failed waits for raft's answers.
+const brokenLimit = time.Second
 
 // logger passes raft's own log on. Its everyday messages are for debugging.
 func (n *Node) logger() hclog.Logger {

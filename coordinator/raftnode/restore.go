@@ -83,7 +83,7 @@ func (n *Node) writeRestored(v fsm.View, cluster string) (err error) {
 	if err := (snapshot{v}).Persist(sink); err != nil {
 		return err
 	}
-	if err := n.store.SetUint64([]byte("CurrentTerm"), term); err != nil {
+	if err := n.store.Set(keyTerm, indexKey(term)); err != nil {
 		return err
 	}
 	return n.store.Set(keyCluster, []byte(cluster))

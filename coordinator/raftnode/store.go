@@ -1,11 +1,15 @@
 package raftnode
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -31,7 +35,50 @@ var errNotFound = errors.New("not found")
 // is damaged the last transaction is undone.
 //
 // Indices need not follow each other: a node that was sent a snapshot goes on behind it, and keeps what it had before.
-type store struct{ db *bolt.DB }
+//
+// A write that fails, because the disk is full or broken, is the last: what is on the disk is not known then. All that
+// come after it fail alike.
+type store struct {
+	db     *bolt.DB
+	path   string
+	update func(func(*bolt.Tx) error) error // db.Update
+	broken chan struct{}                    // closed when a write has failed
+	raft   atomic.Bool                      // it is raft that sets terms, on a goroutine of its own
+
+	mu    sync.Mutex
+	cause error // of the failed write
+}
+
+func newStore(db *bolt.DB, path string) *store {
+	return &store{db: db, path: path, update: db.Update, broken: make(chan struct{})}
+}
+
+// ErrDisk means that a write to the log has failed. The node must stop; what it has acknowledged is not lost.
+var ErrDisk = errors.New("cannot write")
+
+// write makes a transaction that is on the disk when it returns without an error.
+func (s *store) write(change func(*bolt.Tx) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cause != nil {
+		return s.cause
+	}
+	err := s.update(change)
+	if err == nil {
+		return nil
+	}
+	s.cause = fmt.Errorf("raft log %s: %w: %w; the other coordinators go on without this one; make room or replace the "+
+		"disk, then start it again", s.path, ErrDisk, err)
+	close(s.broken)
+	return s.cause
+}
+
+// failure is why a write has failed; nil: none has.
+func (s *store) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cause
+}
 
 var (
 	bucketLogs   = []byte("logs")
@@ -47,7 +94,8 @@ func openStore(path string) (_ *store, err error) {
 		if err != nil {
 			next := "choose another --data"
 			if errors.Is(err, ErrCorruptLog) {
-				next = "put the data directory back from a backup, or " + next
+				next = "if there are other coordinators, take this one out with coordinator member remove and start it with " +
+					"--join in a new directory; else put the directory back from a backup, or restore one with --restore"
 			}
 			err = fmt.Errorf("raft log %s: %w; %s", path, err, next)
 		}
@@ -61,7 +109,7 @@ func openStore(path string) (_ *store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &store{db}
+	s := newStore(db, path)
 	if made {
 		return s, nil
 	}
@@ -265,7 +313,7 @@ func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l})
 
 // StoreLogs implements raft.LogStore: one transaction, one sync.
 func (s *store) StoreLogs(logs []*raft.Log) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return s.write(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketLogs)
 		b.FillPercent = 1 // entries only ever follow each other
 		for _, l := range logs {
@@ -279,7 +327,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 
 // DeleteRange implements raft.LogStore.
 func (s *store) DeleteRange(lo, hi uint64) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return s.write(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketLogs).Cursor()
 		for k, _ := c.Seek(indexKey(lo)); k != nil && binary.BigEndian.Uint64(k) <= hi; k, _ = c.Next() {
 			if err := c.Delete(); err != nil {
@@ -293,7 +341,7 @@ func (s *store) DeleteRange(lo, hi uint64) error {
 // Set implements raft.StableStore.
 func (s *store) Set(k, v []byte) error {
 	b := append(binary.LittleEndian.AppendUint64(nil, stableSum(k, v)), v...)
-	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketStable).Put(k, b) })
+	return s.write(func(tx *bolt.Tx) error { return tx.Bucket(bucketStable).Put(k, b) })
 }
 
 func stableSum(k, v []byte) uint64 { return xxh3.HashSeed(v, xxh3.Hash(k)) }
@@ -318,8 +366,18 @@ func (s *store) Get(k []byte) (v []byte, err error) {
 	return v, err
 }
 
-// SetUint64 implements raft.StableStore.
-func (s *store) SetUint64(k []byte, v uint64) error { return s.Set(k, indexKey(v)) }
+// keyTerm is where raft keeps its term.
+var keyTerm = []byte("CurrentTerm")
+
+// SetUint64 implements raft.StableStore. Raft panics if it cannot write its term down; its goroutine ends instead,
+// before it has done anything in that term, and the node with it.
+func (s *store) SetUint64(k []byte, v uint64) error {
+	err := s.Set(k, indexKey(v))
+	if errors.Is(err, ErrDisk) && s.raft.Load() && bytes.Equal(k, keyTerm) {
+		runtime.Goexit()
+	}
+	return err
+}
 
 // GetUint64 implements raft.StableStore.
 func (s *store) GetUint64(k []byte) (uint64, error) {

@@ -250,7 +250,8 @@ func TestOpenRefusesDamage(t *testing.T) {
 			s, err := openStore(path)
 			if !errors.Is(err, ErrCorruptLog) || !strings.Contains(err.Error(), tt.text) || strings.Contains(err.Error(),
 				"\n") ||
-				!strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "from a backup") {
+				!strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "from a backup") ||
+				!strings.Contains(err.Error(), "coordinator member remove") {
 				t.Errorf("opened as %v with %v, want %q", s, err, tt.text)
 			}
 		})

@@ -28,6 +28,7 @@ type checker struct {
 	history    map[string]uint64     // oldest generation whose memory is of the job's present history, by job
 	asked      map[string]bool       // jobs that an operator has stopped and not resumed
 	stops      map[groupKey]uint64   // after which step a generation's cells stop
+	stopped    map[cellKey]bool      // cells that have stopped, by replica and column
 	states     map[string][][]uint64 // by job, column and step: the only state there can be
 	digests    map[string][][][]byte // of them, as far as they were asked for
 	moved      int                   // generations that were to move
@@ -50,7 +51,7 @@ func newChecker(s *sim) *checker {
 		placed: map[groupKey]string{}, newest: map[string]uint64{},
 		seen: map[string]*commandpb.JobRecord{}, processes: map[groupKey]int{}, at: map[cellKey]uint64{},
 		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{},
-		asked:  map[string]bool{},
+		asked: map[string]bool{}, stopped: map[cellKey]bool{},
 		states: map[string][][]uint64{}, digests: map[string][][][]byte{}}
 }
 
@@ -292,11 +293,26 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 			c.s.fail("cells of generation %d of %s stop after steps %d and %d", x.Generation, x.Job, at, x.Step)
 		}
 		c.stops[key] = x.Step
+		c.checkStopped(key, x.Cell, after.Jobs[x.Job])
 	case *commandpb.Command_CellFinished:
 		if c.newest[k.CellFinished.Job] != k.CellFinished.Generation {
 			c.s.fail("an end of generation %d was accepted in generation %d", k.CellFinished.Generation,
 				c.newest[k.CellFinished.Job])
 		}
+	}
+}
+
+// checkStopped wants a job to have stopped when all of its cells have, and not before.
+func (c *checker) checkStopped(key groupKey, cell *commandpb.Cell, j *commandpb.JobRecord) {
+	c.stopped[cellKey{key, int(cell.Replica)<<8 + int(cell.Column)}] = true
+	n := 0
+	for k := range c.stopped {
+		if k.groupKey == key {
+			n++
+		}
+	}
+	if j.State != fsm.Stopping && n < c.s.spec(key.job).cells() {
+		c.s.fail("job %s is %s, and %d of its cells have stopped", key.job, j.State, n)
 	}
 }
 

@@ -16,12 +16,12 @@ import (
 
 var (
 	seed      = flag.Uint64("sim.seed", 0, "simulate this seed alone, and print all that happens")
-	schedules = flag.Uint64("schedules", 0, "simulate so many seeds (0: 2,000)")
+	schedules = flag.Uint64("schedules", 0, "simulate so many seeds (0: 1,000)")
 	first     = flag.Uint64("sim.first", 1, "the first of them")
 )
 
 // suite is how many lives are simulated when nobody asks for more.
-const suite = 2_000
+const suite = 1_000
 
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(800) // lives are short and small
