@@ -73,7 +73,7 @@ type setup struct {
 	source    func(exchange.Cell, Source) Source
 	report    func(Event)
 	started   func(map[exchange.Cell]*Cell)
-	ended     func(map[exchange.Cell]*Cell) // before they are closed
+	ended     func(map[exchange.Cell]*Cell)      // before they are closed
 	steps     func(context.Context, *Cell) error // instead of Run
 	context   context.Context
 }
