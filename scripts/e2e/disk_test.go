@@ -43,8 +43,8 @@ func (c *cluster) said(kind string, words ...string) {
 	})
 }
 
-// TestTroubleOfTheDisk takes the room from a worker's checkpoint directory, and then the right to write into it: training
-// goes on, each is an event, and when the disk is well again checkpoints are committed, to the undisturbed end.
+// TestTroubleOfTheDisk takes the room from a worker's checkpoint directory, and then the right to write into it:
+// training goes on, each is an event, and when the disk is well again checkpoints are committed, to the usual end.
 func TestTroubleOfTheDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a small tmpfs needs root")
