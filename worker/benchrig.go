@@ -102,7 +102,10 @@ func (r *benchRig) join(ctx context.Context, carrier exchange.Carrier, local []e
 	mesh := exchange.New(exchange.Config{Worker: "bench", Log: slog.New(slog.DiscardHandler)})
 	r.closers = append(r.closers, mesh.Close)
 	g := exchange.Group{Job: r.job.Name, Generation: 1, PlanDigest: r.plan.Digest(), Numerics: r.info.Numerics,
-		Carrier: carrier, Local: local, Largest: largest(r.job, r.plan)}
+		Carrier: carrier, Local: local, Largest: largest(r.job, r.plan), Devices: map[exchange.Cell]cudakern.Device{}}
+	for _, c := range r.cells {
+		g.Devices[c.id] = c.device
+	}
 	if carrier != exchange.CarrierAuto {
 		if g.Address, err = r.serve(mesh); err != nil {
 			return err

@@ -36,9 +36,9 @@ type Config struct {
 	Memory func(MemoryLayout) (Memory, error)
 
 	// Copy, if set, brings a copy of the cell's memory after a step to safety on another host, and returns when it is
-	// there, or why it is not; without an error if there is no other host. It is called every CopyEvery steps of the job, by all cells or none, on a goroutine of the run's. The half
-	// that holds the step stays as it is for at least the next step; Copy must see whether it did. Of the copies before,
-	// only that of step keep is needed, unless keep is 0.
+	// there, or why it is not; without an error if there is no other host. It is called every CopyEvery steps of the job,
+	// by all cells or none, on a goroutine of the run's. The half that holds the step stays as it is for at least the
+	// next step; Copy must see whether it did. Of the copies before, only that of step keep is needed, unless keep is 0.
 	Copy func(ctx context.Context, step, keep uint64) (whole bool, err error)
 
 	// For tests; the bits depend on none of them.

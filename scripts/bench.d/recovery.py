@@ -1,0 +1,144 @@
+"""How long training stands still when a worker is killed, beside PyTorch's trainers that survive it, and what the loss
+of the leader of the coordinators does. Prints and keeps a report."""
+import argparse
+import datetime
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import torch
+
+import others
+import peers
+import sides
+from main import IDLE, busy, say
+
+OURS = {
+    "spare": ("ours, a warm spare", "median <= 0.2, p95 <= 0.4"),
+    "restart": ("ours, the process is started again", "median <= 0.2, p95 <= 0.4"),
+    "fewer": ("ours, no spare: the other worker takes over", "<= 1"),
+    "machine": ("ours, the machine is lost: from copies on another", "<= 1"),
+}
+PEERS = {
+    "torchrun": "torchrun, default",
+    "forked": "torchrun's agent, workers forked from a warm process",
+    "torchft": "torchft, min_replicas 2 of 2, tuned",
+}
+
+
+def quantile(values, q):
+    values = sorted(values)
+    return values[max(0, math.ceil(q * len(values)) - 1)]
+
+
+def figures(kills, key="seconds"):
+    v = [k[key] for k in kills]
+    return f"{statistics.median(v):.2f} | {quantile(v, 0.95):.2f} | {max(v):.2f} | {len(v)}"
+
+
+def row(name, kills, failed, same, goal=""):
+    if not kills:
+        return f"| {name} | - | - | - | 0{failed} | | | {goal} |"
+    lost = [k["lost"] for k in kills]
+    again = f"{statistics.median(lost):.0f} ({max(lost)})"
+    return f"| {name} | {figures(kills)}{failed} | {again} | {same} | {goal} |"
+
+
+def ours(a, directory):
+    command = [os.path.join(sides.ROOT, "bin/recovery"), "--dir", directory, "--kills", str(a.kills), "--programs",
+               os.path.join(sides.ROOT, "bin"), "--only", a.ours]
+    p = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if p.returncode:
+        sys.exit("scripts/bench: our side of the recovery could not be measured; see above")
+    return json.loads(p.stdout)
+
+
+def table(mine, theirs):
+    lines = ["## SIGKILL of a worker", "",
+             "| | median, s | p95 | most | n | finished steps done again, median (most) | same bits | goal, s |",
+             "|---|---|---|---|---|---|---|---|"]
+    want = mine.get("undisturbed", {}).get("digest")
+    for key, (name, goal) in OURS.items():
+        if r := mine.get(key):
+            same = {True: "yes", False: "**no**"}[r.get("digest") == want] if r.get("digest") and want else "?"
+            failed = f", then failed: {r['failed']}" if r.get("failed") else ""
+            lines.append(row(name, r["kills"] or [], failed, same, goal))
+    for key, name in PEERS.items():
+        if r := theirs.get(key):
+            if "why" in r:
+                lines.append(f"| {name} | not measured: {r['why']} | | | | | | |")
+                continue
+            same = {True: "yes", False: "**no**", None: "?"}[r.get("same")]
+            failed = f"; {len(r['failed'])} not recovered" if r["failed"] else ""
+            lines.append(row(name, r["kills"], failed, same))
+    if (r := mine.get("leader")) and r["kills"]:
+        gaps = [1000 * k["gap"] for k in r["kills"]]
+        step = 1000 * r["step_seconds"]
+        lines += ["", "## SIGKILL of the coordinator that leads three", "", "| | median | p95 | most | n | goal |",
+                  "|---|---|---|---|---|---|",
+                  f"| to the next acknowledged write, s | {figures(r['kills'])} | p99 <= 0.5 |",
+                  f"| longest time between two steps meanwhile, ms (a step: {step:.0f}) | {statistics.median(gaps):.0f} | "
+                  f"{quantile(gaps, 0.95):.0f} | {max(gaps):.0f} | {len(gaps)} | <= 1.5 steps |"]
+        lines += ["", f"The job's digest: {'the same' if r.get('digest') == want else 'ANOTHER: ' + str(r.get('digest'))}"]
+    best = min((statistics.median(k["seconds"] for k in r["kills"]) for r in theirs.values() if r.get("kills")),
+               default=None)
+    fast = [statistics.median(k["seconds"] for k in mine[k]["kills"]) for k in ("spare", "restart")
+            if mine.get(k, {}).get("kills")]
+    if best and fast:
+        lines += ["", f"The fastest peer takes {best / max(fast):.1f} times as long as the slower of ours with a spare or "
+                  "a restart."]
+    return lines
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--kills", type=int, default=50, help="of each kind of ours")
+    p.add_argument("--peer-kills", type=int, default=10, help="of each peer")
+    p.add_argument("--ours", default="undisturbed,spare,restart,fewer,machine,leader")
+    p.add_argument("--peers", default="torchrun,forked,torchft")
+    a = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    os.makedirs(sides.DATA, exist_ok=True)
+    now = datetime.datetime.now().astimezone()
+    load = busy()
+    if load > IDLE:
+        say(f"WARNING: {100 * load:.0f} % of the cores are busy; the figures are not to be relied on")
+    directory = tempfile.mkdtemp(prefix="recovery-", dir=sides.DATA)
+    mine = ours(a, directory) if a.ours else {}
+    theirs = {}
+    for key in [k for k in a.peers.split(",") if k]:
+        if key not in PEERS:
+            p.error(f"--peers {key}: there is {', '.join(PEERS)}")
+        say(f"  {PEERS[key]}")
+        if key == "torchft" and subprocess.run([sys.executable, "-c", "import torchft"], capture_output=True).returncode:
+            theirs[key] = {"why": "torchft is not installed"}
+            continue
+        try:
+            theirs[key] = peers.measure(key, directory, a.peer_kills, say)
+        except sides.Failed as err:
+            theirs[key] = {"why": str(err)}
+    head = {"date": now.isoformat(timespec="minutes"), **others.versions(torch, "-"), "busy before": f"{100 * load:.0f} %"}
+    lines = [f"# scripts/bench recovery, {head['date']}", ""] + [f"- {k}: {v}" for k, v in head.items() if k != "date"]
+    lines += ["- alexnet-32, batch 32, two workers with a thread each; ours splits layers in two columns, the others the "
+              "batch, since none of them splits layers; all save every ten steps",
+              "- seconds from the SIGKILL to the next step that was not finished before"]
+    if load > IDLE:
+        lines.append("- **This machine was not idle: the figures are not to be relied on.**")
+    text = "\n".join(lines + [""] + table(mine, theirs)) + "\n"
+    base = os.path.join(sides.DATA, "recovery-" + now.strftime("%Y%m%d-%H%M%S"))
+    with open(base + ".md", "w") as f:
+        f.write(text)
+    with open(base + ".json", "w") as f:
+        json.dump({"head": head, "ours": mine, "peers": theirs}, f, indent=1)
+    print(text)
+    say(f"kept in {base}.md and .json; logs in {directory}")
+    sys.exit(any(r.get("failed") for r in mine.values()))
+
+
+if __name__ == "__main__":
+    main()
