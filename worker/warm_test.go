@@ -23,8 +23,8 @@ func (h *testHost) ready() *warming {
 
 func (h *testHost) warmFor(j *job.Job) { h.Warm(&clusterpb.Warm{Job: j.Name, Spec: j.Encode()}) }
 
-// A spare maps the packs of the job that it is told of, builds a cell of each column once and frees it: nothing of it is
-// alive. Then it trains the job to the end that one ends with that was never warm.
+// A spare maps the packs of the job that it is told of, builds a cell of each column once and frees it: nothing of it
+// is alive. Then it trains the job to the end that one ends with that was never warm.
 func TestWarmSpare(t *testing.T) {
 	j := makeJob(t, makePack(t, 16), nil)
 	digest := func(warm bool) string {

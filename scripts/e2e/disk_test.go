@@ -43,8 +43,8 @@ func (c *cluster) said(kind string, words ...string) {
 	})
 }
 
-// TestTroubleOfTheDisk takes the room from a worker's data directory, and then the right to write into it: training
-// goes on, each is an event, and when the disk is well again checkpoints are committed, to the undisturbed end.
+// TestTroubleOfTheDisk takes the room from a worker's checkpoint directory, and then the right to write into it:
+// training goes on, each is an event, and when the disk is well again checkpoints are committed, to the usual end.
 func TestTroubleOfTheDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a small tmpfs needs root")
@@ -52,8 +52,8 @@ func TestTroubleOfTheDisk(t *testing.T) {
 	job := diskJob(t, tinySteps(), 20)
 	want := undisturbed(t, job)
 	c := newCluster(t)
-	data := filepath.Join(c.dir, "worker-1")
-	if err := os.Mkdir(data, 0o755); err != nil {
+	data := filepath.Join(c.dir, "worker-1", "checkpoints")
+	if err := os.MkdirAll(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Mount("tmpfs", data, "tmpfs", 0, "size=64k"); err != nil {
@@ -68,9 +68,9 @@ func TestTroubleOfTheDisk(t *testing.T) {
 	c.startWorkers(2)
 	must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
 	c.said("checkpoint-failed", "no space left on device", "training goes on")
-	if err := syscall.Mount("tmpfs", data, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, "size=64m"); err != nil {
-		t.Fatal(err)
-	}
+	c.until("nobody writes there, and nobody may any more", func(context.Context) bool {
+		return syscall.Mount("tmpfs", data, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, "size=64m") == nil
+	})
 	c.said("checkpoint-failed", "read-only file system", "training goes on")
 	if j := c.watch("blobs", past(1)); j.CommittedStep > 0 || j.State != "running" || j.Generation != 1 {
 		t.Errorf("the job is %s, generation %d, its checkpoint of step %d", j.State, j.Generation, j.CommittedStep)

@@ -73,6 +73,7 @@ type setup struct {
 	source    func(exchange.Cell, Source) Source
 	report    func(Event)
 	started   func(map[exchange.Cell]*Cell)
+	ended     func(map[exchange.Cell]*Cell)      // before they are closed
 	steps     func(context.Context, *Cell) error // instead of Run
 	context   context.Context
 }
@@ -247,6 +248,9 @@ func (s setup) run(t testing.TB) *outcome {
 		})
 	}
 	wait.Wait()
+	if s.ended != nil {
+		s.ended(built)
+	}
 	for _, c := range built {
 		if err := c.Close(); err != nil {
 			t.Error(err)

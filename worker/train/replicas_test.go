@@ -42,7 +42,7 @@ func states(t *testing.T, cells map[exchange.Cell]*Cell) map[string][]float32 {
 			if before, ok := out[name]; ok && !slices.Equal(before, tensor.Data) {
 				t.Errorf("%s differs between replicas", name)
 			}
-			out[name] = tensor.Data
+			out[name] = slices.Clone(tensor.Data)
 		}
 	}
 	return out
@@ -57,9 +57,9 @@ func TestReplicasComputeWhatOneDoes(t *testing.T) {
 		var wantLoss float64
 		for _, replicas := range []int{1, 2, 4, 8} {
 			dev := ref.New()
-			var cells map[exchange.Cell]*Cell
+			var state map[string][]float32
 			got := setup{dev: dev, job: replicated(t, columns, replicas, nil), root: t.TempDir(),
-				started: func(c map[exchange.Cell]*Cell) { cells = c }}.mustRun(t)
+				ended: func(c map[exchange.Cell]*Cell) { state = states(t, c) }}.mustRun(t)
 			if len(got.digest) != columns*replicas || len(got.evals) != 3 {
 				t.Fatalf("%d replicas: %d digests, %d evaluations", replicas, len(got.digest), len(got.evals))
 			}
@@ -72,7 +72,6 @@ func TestReplicasComputeWhatOneDoes(t *testing.T) {
 					t.Errorf("cell %s shows a loss of %g, cell r0c0 of %g", id, s.Loss, loss)
 				}
 			}
-			state := states(t, cells)
 			if replicas == 1 {
 				want, wantEvals, wantLoss = state, got.evals, loss
 				continue
