@@ -94,7 +94,8 @@ class Run:
         had = max(e["step"] for e in self.events.steps() if e["at"] <= began)
 
         def new():
-            return next((e for e in self.events.steps() if e["at"] > began and e["step"] > had and e["rank"] == 0), None)
+            return next((e for e in self.events.steps()
+                         if e["at"] > began and e["step"] > had and e["rank"] == 0), None)
 
         def both():  # a step of which both have got the sum may come yet: what counts is one with the new worker in it
             return [e for e in self.events.steps() if e["at"] > began and e["rank"] == 1 and e["pid"] != last["pid"]]

@@ -82,16 +82,17 @@ def table(mine, theirs):
         lines += ["", "## SIGKILL of the coordinator that leads three", "", "| | median | p95 | most | n | goal |",
                   "|---|---|---|---|---|---|",
                   f"| to the next acknowledged write, s | {figures(r['kills'])} | p99 <= 0.5 |",
-                  f"| longest time between two steps meanwhile, ms (a step: {step:.0f}) | {statistics.median(gaps):.0f} | "
-                  f"{quantile(gaps, 0.95):.0f} | {max(gaps):.0f} | {len(gaps)} | <= 1.5 steps |"]
-        lines += ["", f"The job's digest: {'the same' if r.get('digest') == want else 'ANOTHER: ' + str(r.get('digest'))}"]
+                  f"| longest time between two steps meanwhile, ms (a step: {step:.0f}) | "
+                  f"{statistics.median(gaps):.0f} | {quantile(gaps, 0.95):.0f} | {max(gaps):.0f} | {len(gaps)} | "
+                  "<= 1.5 steps |", "",
+                  f"The job's digest: {'the same' if r.get('digest') == want else 'ANOTHER: ' + str(r.get('digest'))}"]
     best = min((statistics.median(k["seconds"] for k in r["kills"]) for r in theirs.values() if r.get("kills")),
                default=None)
     fast = [statistics.median(k["seconds"] for k in mine[k]["kills"]) for k in ("spare", "restart")
             if mine.get(k, {}).get("kills")]
     if best and fast:
-        lines += ["", f"The fastest peer takes {best / max(fast):.1f} times as long as the slower of ours with a spare or "
-                  "a restart."]
+        lines += ["", f"The fastest peer takes {best / max(fast):.1f} times as long as the slower of ours with a spare "
+                  "or a restart."]
     return lines
 
 
@@ -115,17 +116,20 @@ def main():
         if key not in PEERS:
             p.error(f"--peers {key}: there is {', '.join(PEERS)}")
         say(f"  {PEERS[key]}")
-        if key == "torchft" and subprocess.run([sys.executable, "-c", "import torchft"], capture_output=True).returncode:
+        probe = [sys.executable, "-c", "import torchft"]
+        if key == "torchft" and subprocess.run(probe, capture_output=True).returncode:
             theirs[key] = {"why": "torchft is not installed"}
             continue
         try:
             theirs[key] = peers.measure(key, directory, a.peer_kills, say)
         except sides.Failed as err:
             theirs[key] = {"why": str(err)}
-    head = {"date": now.isoformat(timespec="minutes"), **others.versions(torch, "-"), "busy before": f"{100 * load:.0f} %"}
-    lines = [f"# scripts/bench recovery, {head['date']}", ""] + [f"- {k}: {v}" for k, v in head.items() if k != "date"]
-    lines += ["- alexnet-32, batch 32, two workers with a thread each; ours splits layers in two columns, the others the "
-              "batch, since none of them splits layers; all save every ten steps",
+    head = {"date": now.isoformat(timespec="minutes"), **others.versions(torch, "-"),
+            "busy before": f"{100 * load:.0f} %"}
+    lines = [f"# scripts/bench recovery, {head['date']}", ""]
+    lines += [f"- {k}: {v}" for k, v in head.items() if k != "date"]
+    lines += ["- alexnet-32, batch 32, two workers with a thread each; ours splits layers in two columns, the others "
+              "the batch, since none of them splits layers; all save every ten steps",
               "- seconds from the SIGKILL to the next step that was not finished before"]
     if load > IDLE:
         lines.append("- **This machine was not idle: the figures are not to be relied on.**")
