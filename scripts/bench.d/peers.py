@@ -81,7 +81,7 @@ class Run:
 
     def kill(self, n):
         """Kills a worker; seconds to the next step that was not finished before, and how many were done again."""
-        self.wait("first steps", lambda: any(e["step"] >= n * APART + 25 for e in self.events.steps()))
+        self.wait("first steps", lambda: any(e["step"] >= n * APART + APART // 2 + 5 for e in self.events.steps()))
         time.sleep(random.random() / 5)
         last = [e for e in self.events.steps() if e["rank"] == 1][-1]
         began = time.time()

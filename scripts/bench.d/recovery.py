@@ -50,8 +50,8 @@ def row(name, kills, failed, same, goal=""):
 
 
 def ours(a, directory):
-    command = [os.path.join(sides.ROOT, "bin/recovery"), "--dir", directory, "--kills", str(a.kills), "--programs",
-               os.path.join(sides.ROOT, "bin"), "--only", a.ours]
+    command = [os.path.join(sides.ROOT, "bin/recovery"), "--dir", directory, "--kills", str(a.kills), "--every",
+               str(a.apart), "--programs", os.path.join(sides.ROOT, "bin"), "--only", a.ours]
     p = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if p.returncode:
         sys.exit("scripts/bench: our side of the recovery could not be measured; see above")
@@ -100,6 +100,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--kills", type=int, default=50, help="of each kind of ours")
     p.add_argument("--peer-kills", type=int, default=10, help="of each peer")
+    p.add_argument("--apart", type=int, default=40, help="steps between kills")
     p.add_argument("--ours", default="undisturbed,spare,restart,fewer,machine,leader")
     p.add_argument("--peers", default="torchrun,forked,torchft")
     a = p.parse_args()
@@ -109,6 +110,7 @@ def main():
     load = busy()
     if load > IDLE:
         say(f"WARNING: {100 * load:.0f} % of the cores are busy; the figures are not to be relied on")
+    peers.APART = a.apart
     directory = tempfile.mkdtemp(prefix="recovery-", dir=sides.DATA)
     mine = ours(a, directory) if a.ours else {}
     theirs = {}
