@@ -111,8 +111,8 @@ func (c *workerDrainCmd) Run(con console) error {
 		case c.Undo:
 			_, err = fmt.Fprintf(con.out, "worker %s may be given cells again\n", k.Name)
 		case len(k.Cells) > 0:
-			_, err = fmt.Fprintf(con.out, "worker %s is drained: %s goes elsewhere at the next step boundary; it may be stopped "+
-				"when it is said to be drained: coordinator worker list\n", k.Name, cellsOf(k))
+			_, err = fmt.Fprintf(con.out, "worker %s is drained: %s goes elsewhere at the next step boundary; it may be "+
+				"stopped when it is said to be drained: coordinator worker list\n", k.Name, cellsOf(k))
 		default:
 			_, err = fmt.Fprintf(con.out, "worker %s is drained: no cells are placed on it; it may be stopped when it is said "+
 				"to be drained: coordinator worker list\n", k.Name)
@@ -121,7 +121,7 @@ func (c *workerDrainCmd) Run(con console) error {
 	})
 }
 
-// workerNamed finds the one worker that an operator can mean. Of several of one name, those that are gone are not meant.
+// workerNamed finds the one worker that an operator can mean. Those that are gone are meant last.
 func workerNamed(workers []*clusterpb.Worker, name string) (string, error) {
 	for _, k := range workers {
 		if k.Id == name {

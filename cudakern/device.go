@@ -134,3 +134,30 @@ type Placer interface {
 
 // PlaceAlign is what memory for Placer must be aligned to, in bytes.
 const PlaceAlign = 64
+
+// Lander is implemented by devices whose data moves straight from one to another, without a host buffer: between two of
+// one process, and between two processes of one host. The receiver makes a landing, the sender puts data into it, the
+// receiver takes it from there; that one is done before the other begins is up to them.
+type Lander interface {
+	// NewLanding reserves n bytes of the device's memory for others to put data into. It outlives the device: it may be
+	// closed before Close or after, does not show in Live, and is no part of what Sizer counts.
+	NewLanding(n int) (Landing, error)
+	// Attach reaches a landing of another process by its handle. ErrUnsupported where there is no such way.
+	Attach(handle []byte) (Landing, error)
+	// Reach says whether Put works for a landing that another device of this process has made. ErrUnsupported if not.
+	Reach(Landing) error
+	// Put enqueues a copy of src to byte `at` of a landing, Take one of as many bytes as dst has from there, which is
+	// of a landing that a device like this one has made. st is a stream of this device.
+	Put(st Stream, to Landing, at int, src Buffer) error
+	Take(st Stream, dst Buffer, from Landing, at int) error
+}
+
+// Landing is memory of a device that others put data into. Its methods may be called from any goroutine.
+type Landing interface {
+	Bytes() int
+	// Handle is how other processes of this host reach it. ErrUnsupported where the driver has none.
+	Handle() ([]byte, error)
+	// Close gives it back, behind every copy that is enqueued; whoever made it calls that when all that were attached
+	// have closed theirs. Later copies are ErrClosed; to close twice does nothing.
+	Close() error
+}

@@ -73,7 +73,7 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 		return nil, err
 	}
 	run.enter(phaseJoin)
-	group, cells := h.group(j, plan, a, devices.numerics())
+	group, cells := h.group(j, plan, a, devices)
 	members, err := h.mesh.Join(ctx, group)
 	if err != nil {
 		err = fmt.Errorf("join generation %d: %w", a.Generation, err)
@@ -95,10 +95,10 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 }
 
 // group is the exchange of one generation: our cells, everyone else's, and all of them.
-func (h *host) group(j *job.Job, plan *shard.Plan, a *clusterpb.Assign, numerics string) (exchange.Group,
+func (h *host) group(j *job.Job, plan *shard.Plan, a *clusterpb.Assign, devices cellDevices) (exchange.Group,
 	[]exchange.Cell) {
-	g := exchange.Group{Job: a.Job, Generation: a.Generation, PlanDigest: plan.Digest(), Numerics: numerics,
-		Carrier: h.carrier, Address: h.address, Largest: largest(j, plan)}
+	g := exchange.Group{Job: a.Job, Generation: a.Generation, PlanDigest: plan.Digest(),
+		Numerics: devices.numerics(), Devices: devices, Carrier: h.carrier, Address: h.address, Largest: largest(j, plan)}
 	for _, c := range a.Cells {
 		g.Local = append(g.Local, cellOf(c))
 	}
@@ -128,7 +128,7 @@ func largest(j *job.Job, plan *shard.Plan) uint64 {
 			most = max(most, m.Shape.Len())
 		}
 	}
-	return uint64(most) * uint64(j.Recipe.Batch) * 4
+	return uint64(most) * uint64(j.Slice()) * 4
 }
 
 // runCells builds the cells, gives them their state and runs them until all have ended; the first error ends all.

@@ -21,7 +21,7 @@ type benchCmd struct {
 	Warmup   int    `default:"2" help:"Steps before those, which are not timed."`
 	Alone    bool   `help:"Run column 0 by itself, with all threads; what it would wait for is there at once."`
 	Winograd string `default:"on" enum:"on,off" help:"on: convolutions by Winograd's algorithm where that is faster; off: all by the definition."`
-	Carrier  string `default:"auto" enum:"auto,shm,grpc" help:"Carrier of the exchange between the cells: auto takes the fastest; shm and grpc are used even within this process."`
+	Carrier  string `default:"auto" enum:"auto,peer,shm,grpc" help:"Carrier of the exchange between the cells: auto takes the fastest; peer copies from GPU to GPU; shm and grpc are used even within this process."`
 	Device   string `default:"cpu" help:"Device to drive: see worker devices."`
 	TF32     bool   `name:"tf32" help:"Compute products on tensor cores, less exactly."`
 	JSON     bool   `help:"Print as JSON, with the phases of every cell."`

@@ -102,7 +102,10 @@ func (r *benchRig) join(ctx context.Context, carrier exchange.Carrier, local []e
 	mesh := exchange.New(exchange.Config{Worker: "bench", Log: slog.New(slog.DiscardHandler)})
 	r.closers = append(r.closers, mesh.Close)
 	g := exchange.Group{Job: r.job.Name, Generation: 1, PlanDigest: r.plan.Digest(), Numerics: r.info.Numerics,
-		Carrier: carrier, Local: local, Largest: largest(r.job, r.plan)}
+		Carrier: carrier, Local: local, Largest: largest(r.job, r.plan), Devices: map[exchange.Cell]cudakern.Device{}}
+	for _, c := range r.cells {
+		g.Devices[c.id] = c.device
+	}
 	if carrier != exchange.CarrierAuto {
 		if g.Address, err = r.serve(mesh); err != nil {
 			return err
@@ -178,7 +181,7 @@ func (r *benchRig) measure(ctx context.Context, clock func() func() time.Time, s
 		running.Go(func() error {
 			err := built[i].Measure(ctx, steps, func(s train.StepTimes) error {
 				c.steps = append(c.steps, s)
-				c.losses = append(c.losses, built[i].Status().Loss)
+				c.losses = append(c.losses, built[i].Loss())
 				return r.pace.step(s.Ended.Sub(s.Began), len(c.steps) == steps)
 			})
 			if err == nil && r.digests {

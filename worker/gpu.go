@@ -18,6 +18,7 @@ import (
 	"colonnade/proto/clusterpb"
 	"colonnade/shard"
 	"colonnade/shard/job"
+	"colonnade/worker/exchange"
 	"colonnade/worker/session"
 	"colonnade/worker/train"
 )
@@ -111,6 +112,9 @@ func (h *host) fits(j *job.Job, plan *shard.Plan, a *clusterpb.Assign, packs *pa
 		})
 		if err != nil {
 			return fmt.Errorf("cell %s: %w", id, err)
+		}
+		if _, ok := devices[id].(cudakern.Lander); ok { // what other columns put straight into the device's memory
+			need += int64(plan.Columns-1) * exchange.LandingBytes(largest(j, plan))
 		}
 		whole += need
 		if err := sizer.Fits(whole); err != nil {

@@ -28,8 +28,8 @@ type cellMemory map[exchange.Cell]*arena.Arena
 
 // memoryOf is how a cell finds memory for its state: what an earlier generation has left, if the assignment goes on
 // from that, else memory that is empty.
-func (h *host) memoryOf(ctx context.Context, run *assignment, a *clusterpb.Assign, j *job.Job, plan *shard.Plan, id exchange.Cell,
-	numerics string, all cellMemory) func(train.MemoryLayout) (train.Memory, error) {
+func (h *host) memoryOf(ctx context.Context, run *assignment, a *clusterpb.Assign, j *job.Job, plan *shard.Plan,
+	id exchange.Cell, numerics string, all cellMemory) func(train.MemoryLayout) (train.Memory, error) {
 	if h.arenas == nil {
 		return nil
 	}

@@ -38,7 +38,7 @@ type runCmd struct {
 	Insecure    bool          `help:"Allow --listen on an address other than loopback, without encryption."`
 	Name        string        `help:"Name for people. Default: host name and process id."`
 	Wait        time.Duration `default:"10s" help:"How long to look for a coordinator at the start; 0 for ever. Once one has answered, a worker never gives up."`
-	Carrier     string        `default:"auto" enum:"auto,shm,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells; shm (shared memory of one host) and grpc are used even within one worker, or not at all."`
+	Carrier     string        `default:"auto" enum:"auto,peer,shm,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells; peer copies from GPU to GPU of one host, or not at all; shm (shared memory of one host) and grpc are used even within one worker, or not at all."`
 	Shm         string        `placeholder:"DIR" help:"Directory for memory shared with workers of this host, when /dev/shm is missing or too small."`
 	LogLevel    slog.Level    `default:"info" help:"debug, info, warn or error."`
 	Arenas      string        `default:"auto" placeholder:"DIR" help:"Where cells' states lie while they train, to outlive this process: a directory of memory, which workers of one host share; auto: /dev/shm, else --shm, else below --data; none: in this process."`
@@ -188,8 +188,8 @@ func (c *runCmd) registration(id string, device *clusterpb.Device) *clusterpb.Re
 	if machine == "" {
 		machine = machineID()
 	}
-	return &clusterpb.Register{Machine: machine, Worker: id, Name: name, Host: host, Address: c.Advertise, Version: version(),
-		Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device, Memory: true}
+	return &clusterpb.Register{Machine: machine, Worker: id, Name: name, Host: host, Address: c.Advertise,
+		Version: version(), Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device, Memory: true}
 }
 
 // openArenas opens the store of cells' states.

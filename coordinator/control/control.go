@@ -215,13 +215,16 @@ func (c *Control) input(view fsm.View) sched.Input {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	in := sched.Input{View: view, Sessions: map[string]sched.Liveness{}, Leader: c.since, Rules: c.cfg.Rules,
-		Holdings: map[string]map[string]sched.Holding{}}
+		Holdings: map[string]map[string]sched.Holding{}, Keepers: map[string][]string{}}
 	for id, t := range c.broken {
 		in.Sessions[id] = sched.Liveness{Broken: t}
 	}
 	for id, s := range c.sessions {
 		in.Sessions[id] = sched.Liveness{Connected: true, Heard: s.heard, Memory: s.memory}
 		in.Holdings[id] = maps.Clone(s.answers)
+		for name := range s.holds {
+			in.Keepers[name] = append(in.Keepers[name], id)
+		}
 	}
 	return in
 }

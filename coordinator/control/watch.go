@@ -124,7 +124,8 @@ func (c *Control) over(ctx context.Context, view fsm.View, t sched.Trouble) {
 	if w == nil || w.Lost || w.Hung {
 		return
 	}
-	if j := view.Jobs[t.Job]; t.Kind != sched.Halted && (j == nil || j.Generation != t.Generation || j.State != fsm.Running) {
+	j := view.Jobs[t.Job]
+	if t.Kind != sched.Halted && (j == nil || j.Generation != t.Generation || j.State != fsm.Running) {
 		return
 	}
 	words := map[string]string{sched.Halted: "is heard of again", sched.Stuck: "gets on again",

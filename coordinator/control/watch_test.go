@@ -40,8 +40,8 @@ func (r *rig) hangs() (out []string) {
 	return out
 }
 
-// A worker that is silent is named once, in the log, in its note and in the job's reason; when it is heard of again that
-// is written down too, and nothing else has happened.
+// A worker that is silent is named once, in the log, in its note and in the job's reason; when it is heard of again
+// that is written down too, and nothing else has happened.
 func TestStoppedWorkerIsNamed(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		a, b := r.running()
@@ -49,7 +49,7 @@ func TestStoppedWorkerIsNamed(t *testing.T) {
 		stopped := time.Now()
 		named := time.Duration(0)
 		for n := 0; n < 20 && named == 0; n++ {
-			time.Sleep(100 * time.Millisecond)
+			r.beat(100 * time.Millisecond)
 			if n%5 == 0 {
 				a.says(0, waiting(time.Since(stopped).Seconds()))
 			}
@@ -61,8 +61,8 @@ func TestStoppedWorkerIsNamed(t *testing.T) {
 		if all := r.hangs(); named == 0 || named > 2*time.Second || len(all) != 1 || all[0] != want {
 			t.Fatalf("after %v: %q", named, all)
 		}
-		if reason := r.job().Reason; !strings.Contains(reason, "; worker name-b (device) has stopped: r0c1 in forward conv3") {
-			t.Errorf("the job's reason is %s", reason)
+		if why := r.job().Reason; !strings.Contains(why, "; worker name-b (device) has stopped: r0c1 in forward conv3") {
+			t.Errorf("the job's reason is %s", why)
 		}
 		if w := r.Worker("b"); !strings.Contains(w.Note, "has stopped") || w.State != "connected" {
 			t.Errorf("the worker is %v", w)
@@ -89,7 +89,7 @@ func TestStuckWorkerIsReplaced(t *testing.T) {
 			a.says(0, waiting(time.Since(began).Seconds()))
 			b.says(1, func(s *clusterpb.CellStatus) { s.InPhaseSeconds = time.Since(began).Seconds() })
 			c.Heartbeat(&clusterpb.Heartbeat{})
-			time.Sleep(500 * time.Millisecond)
+			r.beat(500 * time.Millisecond)
 		}
 		all := r.hangs()
 		if len(all) == 0 || !strings.HasPrefix(all[0],
@@ -140,7 +140,7 @@ func TestLockedCellsBeginAnew(t *testing.T) {
 				waiting(time.Since(began).Seconds())(s)
 				s.WaitsFor = []*clusterpb.Cell{{}}
 			})
-			time.Sleep(500 * time.Millisecond)
+			r.beat(500 * time.Millisecond)
 		}
 		if all := r.hangs(); len(all) == 0 || !strings.Contains(all[0], "its cells wait for each other") {
 			t.Errorf("named: %q", all)
@@ -155,8 +155,8 @@ func TestLockedCellsBeginAnew(t *testing.T) {
 	})
 }
 
-// A worker that is drained is told so, its cells stop at a step boundary and go on on the spare, and then it is told that
-// it may end. Its undoing is told too.
+// A worker that is drained is told so, its cells stop at a step boundary and go on on the spare, and then it is told
+// that it may end. Its undoing is told too.
 func TestDrain(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		a, b := r.running()

@@ -73,13 +73,15 @@ func TestMove(t *testing.T) {
 		state  string
 		reason string
 	}{
-		"asked for":                {nil, Stopping, "w1 is drained"},
-		"one cell has stopped":     {stopAll[:1], Stopping, "w1 is drained"},
-		"all cells have stopped":   {stopAll, Recovering, "stopped after step 4 to go on elsewhere: w1 is drained"},
-		"a worker is lost":         {[]*commandpb.Command{lose("w1", "silent")}, Recovering, "worker name-of-w1 is lost: silent"},
-		"a cell has failed":        {[]*commandpb.Command{release("j", 1, "broken")}, Recovering, "broken"},
-		"an operator wants a stop": {after([]*commandpb.Command{stop("j", false)}, stopAll...), Stopped, "stopped after step 4"},
-		"an operator stops it":     {[]*commandpb.Command{stop("j", true)}, Stopped, "stopped by an operator"},
+		"asked for":              {nil, Stopping, "w1 is drained"},
+		"one cell has stopped":   {stopAll[:1], Stopping, "w1 is drained"},
+		"all cells have stopped": {stopAll, Recovering, "stopped after step 4 to go on elsewhere: w1 is drained"},
+		"a worker is lost": {[]*commandpb.Command{lose("w1", "silent")}, Recovering,
+			"worker name-of-w1 is lost: silent"},
+		"a cell has failed": {[]*commandpb.Command{release("j", 1, "broken")}, Recovering, "broken"},
+		"an operator wants a stop": {after([]*commandpb.Command{stop("j", false)}, stopAll...), Stopped,
+			"stopped after step 4"},
+		"an operator stops it": {[]*commandpb.Command{stop("j", true)}, Stopped, "stopped by an operator"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLog(t, after(after(running(), moves("j", 1)), tt.more...)...)

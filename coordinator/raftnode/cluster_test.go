@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,7 @@ type network struct {
 	mu     sync.Mutex
 	layers map[raft.ServerAddress]*layer
 	off    map[raft.ServerAddress]bool
+	wall   [2]raft.ServerAddress // between these two a firewall refuses connections
 	conns  map[net.Conn][2]raft.ServerAddress
 }
 
@@ -53,6 +55,19 @@ func (w *network) cut(address raft.ServerAddress, off bool) {
 	}
 }
 
+// firewall breaks all connections between two nodes and has new ones refused.
+func (w *network) firewall(a, b raft.ServerAddress) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wall = [2]raft.ServerAddress{a, b}
+	for c, ends := range w.conns {
+		if slices.Contains(ends[:], a) && slices.Contains(ends[:], b) {
+			c.Close()
+			delete(w.conns, c)
+		}
+	}
+}
+
 type layer struct {
 	*network
 	address raft.ServerAddress
@@ -61,7 +76,10 @@ type layer struct {
 	once    sync.Once
 }
 
-var errUnreachable = errors.New("unreachable")
+var (
+	errUnreachable = errors.New("unreachable")
+	errRefused     = fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
+)
 
 func (l *layer) Accept() (net.Conn, error) {
 	select {
@@ -83,15 +101,19 @@ func (a address) String() string { return string(a) }
 func (l *layer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	l.mu.Lock()
 	target, off := l.layers[to], l.off[to] || l.off[l.address]
+	wall := l.address != to && slices.Contains(l.wall[:], to) && slices.Contains(l.wall[:], l.address)
 	l.mu.Unlock()
-	if target == nil || off {
+	switch {
+	case target == nil || off:
 		return nil, errUnreachable
+	case wall:
+		return nil, errRefused
 	}
 	here, there := net.Pipe()
 	select {
 	case target.accept <- there:
 	case <-target.done:
-		return nil, errUnreachable
+		return nil, errRefused
 	case <-time.After(timeout):
 		return nil, errUnreachable
 	}

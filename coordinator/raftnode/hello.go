@@ -24,6 +24,7 @@ const (
 	forRaft   = 1 // what follows is raft's
 	forInvite = 2 // a node that waits to join a cluster now knows which; nothing follows
 	forProbe  = 3 // who is there, and how far is it? Nothing follows
+	forGone   = 4 // does your leader answer? Refused if none does; index is the log's last. Nothing follows
 )
 
 const (

@@ -91,6 +91,10 @@ func (n *Node) judge(h hello) answer {
 	if a.cluster != h.cluster {
 		return a.refused("coordinator %s is of %s, not of %s", n.id, a.cluster, h.cluster)
 	}
+	if h.kind == forGone && !n.IsLeader() && n.gone(n.LeaderAddress()) {
+		a.index = n.raft.LastIndex()
+		return a.refused(noLeader)
+	}
 	return a
 }
 

@@ -110,18 +110,22 @@ type Node struct {
 	watch *contacts
 
 	changing chan struct{} // holds a token while members change
+	quit     chan struct{} // closed when closing is set
 
 	mu      sync.Mutex
 	cluster string // id; empty while the node waits to be added to one
 	closing bool
-	waits   sync.WaitGroup // for raft's answers; none begins once closing is set
-	closed  func() error
+	looking bool // whether the leader is gone
+	// lookAgain: another of its connections has ended meanwhile.
+	lookAgain bool
+	waits     sync.WaitGroup // for raft's answers; none begins once closing is set
+	closed    func() error
 }
 
 // New opens or makes a node in its directory and starts it. A new directory becomes a cluster of this one node, or
 // waits to be added to one.
 func New(cfg Config) (n *Node, err error) {
-	n = &Node{cfg: cfg, fsm: newAdapter(), changing: make(chan struct{}, 1)}
+	n = &Node{cfg: cfg, fsm: newAdapter(), changing: make(chan struct{}, 1), quit: make(chan struct{})}
 	n.closed = sync.OnceValue(n.shutdown)
 	defer func() {
 		if err != nil {
@@ -149,7 +153,7 @@ func New(cfg Config) (n *Node, err error) {
 		return n, err
 	}
 	own := func() hello { return hello{kind: forRaft, cluster: n.Cluster(), from: n.id} }
-	n.peers = newStreams(cfg.Streams, cfg.Address, own, n.judge)
+	n.peers = newStreams(cfg.Streams, cfg.Address, own, n.judge, n.ended)
 	n.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: n.peers, MaxPool: 2,
 		Timeout: time.Second, Logger: n.logger()})
 	rc := n.raftConfig()
@@ -289,6 +293,9 @@ func (n *Node) shutdown() error {
 	n.mu.Lock()
 	n.closing = true
 	n.mu.Unlock()
+	if n.quit != nil {
+		close(n.quit)
+	}
 	// Raft answers everything while it runs, if only because it has lost the lead, but not all that it is shut down under.
 	n.waits.Wait()
 	var errs []error

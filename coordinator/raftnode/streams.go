@@ -17,6 +17,7 @@ type streams struct {
 	address raft.ServerAddress // that others know this node by
 	hello   func() hello       // of this node, for raft
 	judge   func(hello) answer
+	ended   func(node string) // a connection that raft took from a node has ended; does not block
 
 	ready chan net.Conn
 	done  chan struct{}
@@ -30,8 +31,8 @@ type streams struct {
 var _ raft.StreamLayer = (*streams)(nil)
 
 func newStreams(base raft.StreamLayer, address raft.ServerAddress, own func() hello,
-	judge func(hello) answer) *streams {
-	return &streams{base: base, address: address, hello: own, judge: judge, ready: make(chan net.Conn),
+	judge func(hello) answer, ended func(string)) *streams {
+	return &streams{base: base, address: address, hello: own, judge: judge, ended: ended, ready: make(chan net.Conn),
 		done: make(chan struct{}), open: map[net.Conn]struct{}{}}
 }
 
@@ -90,6 +91,7 @@ func (s *streams) receive(c *stream) {
 		c.Close()
 		return
 	}
+	c.from = h.from
 	select {
 	case s.ready <- c:
 	case <-s.done:
@@ -158,15 +160,21 @@ func (s *streams) greet(address raft.ServerAddress, h hello, timeout time.Durati
 // stream is an accepted connection.
 type stream struct {
 	net.Conn
-	of *streams
+	of   *streams
+	from string // the node it is from, once it is raft's
 }
 
 // Close implements net.Conn.
 func (c *stream) Close() error {
 	c.of.mu.Lock()
+	_, open := c.of.open[c]
 	delete(c.of.open, c)
 	c.of.mu.Unlock()
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	if open && c.from != "" {
+		c.of.ended(c.from)
+	}
+	return err
 }
 
 // transport is raft's own, told which node each call is meant for: raft's stream layer hears of addresses only.

@@ -26,7 +26,7 @@ const (
 	// connectLimit is how long one of several coordinators may take to be connected before the next is asked.
 	connectLimit = time.Second
 	// leaderPoll is how often coordinators that have no leader yet are asked again.
-	leaderPoll = 50 * time.Millisecond
+	leaderPoll = 20 * time.Millisecond
 )
 
 // Client calls whichever of several coordinators leads. It asks one after another, goes where one that does not lead

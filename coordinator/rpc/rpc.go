@@ -195,7 +195,8 @@ func (s *Server) ListCheckpoints(ctx context.Context, r *clusterpb.GetJobRequest
 }
 
 // ListWorkers implements the Operator service.
-func (s *Server) ListWorkers(ctx context.Context, _ *clusterpb.ListWorkersRequest) (*clusterpb.ListWorkersReply, error) {
+func (s *Server) ListWorkers(ctx context.Context, _ *clusterpb.ListWorkersRequest) (*clusterpb.ListWorkersReply,
+	error) {
 	workers, err := s.Control.Workers(ctx)
 	return &clusterpb.ListWorkersReply{Workers: workers}, s.status(err)
 }

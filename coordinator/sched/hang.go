@@ -192,8 +192,8 @@ func waiters(cells []Progress, cell Place) (out []Progress) {
 	return out
 }
 
-// where says in words where a cell is, for how long, and who waits for it. A cell that others have seen get further than
-// it could still say itself is where they wait for it.
+// where says in words where a cell is, for how long, and who waits for it. A cell that others have seen get further
+// than it could still say itself is where they wait for it.
 func (j *watcher) where(c Progress, cells []Progress) string {
 	waiting := waiters(cells, c.Cell)
 	at := fmt.Sprintf("%s in %s of step %d for %s", c.Cell, c.Phase, c.Step+1,

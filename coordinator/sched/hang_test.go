@@ -66,7 +66,8 @@ func TestJudge(t *testing.T) {
 	}{
 		"all get on": {newWatch(), 10.5, "", 11.2},
 		"a stopped one": {newWatch().waits(0, "conv4 wait for column 1", 1.0).heard(11.2, "w0", "w2"), 11.4,
-			"stopped w1 false worker w1 (cpu) has stopped: r0c1 in forward conv3 of step 812 for 1.4 s; r0c0 waits for it", 12.4},
+			"stopped w1 false worker w1 (cpu) has stopped: r0c1 in forward conv3 of step 812 for 1.4 s; r0c0 waits for it",
+			12.4},
 		"others have seen it further than it could say": {newWatch().waits(0, "fc6 wait for column 1", 1.0).
 			cell(0, func(p *Progress) { p.Step = 814 }).heard(11.2, "w0", "w2"), 11.4,
 			"stopped w1 false worker w1 (cpu) has stopped: r0c1 before \"fc6 wait for column 1\" of step 815 for 1.2 s " +
@@ -115,7 +116,8 @@ func TestJudge(t *testing.T) {
 			w := newWatch().waits(0, "guard", 1)
 			w.View.Jobs["j"].State = fsm.Recovering
 			return w.heard(11.9, "w0", "w2")
-		}(), 12, "stopped w1 false worker w1 (cpu) has stopped: r0c1 in forward conv3 of step 812 for 2.0 s; r0c0 waits for it",
+		}(), 12,
+			"stopped w1 false worker w1 (cpu) has stopped: r0c1 in forward conv3 of step 812 for 2.0 s; r0c0 waits for it",
 			13.1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +160,11 @@ func TestStoppedIsNamedInTime(t *testing.T) {
 		named := 0.0
 		for now := 10.0; now < stop+3 && named == 0; now += 0.01 {
 			for _, id := range []string{"w0", "w2", "w1"} {
-				last := 10 + offset + 0.5*float64(int((min(now, map[bool]float64{true: stop, false: now}[id == "w1"])-10-offset)/0.5))
+				until := now
+				if id == "w1" {
+					until = min(now, stop)
+				}
+				last := 10 + offset + 0.5*float64(int((until-10-offset)/0.5))
 				if last+late <= now {
 					w.heard(max(last+late, 10), id)
 				}

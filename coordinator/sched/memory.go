@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -51,6 +52,12 @@ func ask(now time.Time, in Input, j *commandpb.JobRecord, workers []*candidate, 
 			waits++
 		}
 	}
+	for _, id := range keepers(in, j, workers) {
+		if _, ok := answer(in, j, id); !ok {
+			d.Asks = append(d.Asks, Ask{id, j.Submitted.Job, j.Generation})
+			waits++
+		}
+	}
 	since := in.Leader
 	if s := time.Unix(0, j.StateUnixNs); !s.After(now) {
 		since = later(since, s)
@@ -61,6 +68,20 @@ func ask(now time.Time, in Input, j *commandpb.JobRecord, workers []*candidate, 
 	}
 	d.wakeAt(deadline)
 	return fmt.Sprintf("asks %s which steps they hold in memory", count(waits, "worker"))
+}
+
+// keepers are, in order of id, the workers that may hand over copies of a job's cells, but could not take one: they run
+// another job, or are to be drained.
+func keepers(in Input, j *commandpb.JobRecord, workers []*candidate) (ids []string) {
+	for _, id := range in.Keepers[j.Submitted.Job] {
+		w, s := in.View.Workers[id], in.Sessions[id]
+		_, takes := slices.BinarySearchFunc(workers, id, func(w *candidate, id string) int { return cmp.Compare(w.id, id) })
+		if w != nil && !w.Lost && s.Connected && s.Memory && !takes {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // answer is what a worker says of a job's present generation.
@@ -81,7 +102,8 @@ func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics s
 	if forgetful(j) {
 		return forget("")
 	}
-	reached, asked := reachable(in, j, numerics, workers)
+	others := keepers(in, j, workers)
+	reached, asked := reachable(in, j, numerics, workers, others)
 	if !asked {
 		return forget("")
 	}
@@ -90,9 +112,9 @@ func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics s
 		if step == 0 || step < a.Restore {
 			break
 		}
-		fits, sources := holders(reached, step)
+		fits, sources := holders(reached, step, len(workers))
 		placed, on := spread(j, workers, fits)
-		if i := fetched(placed, workers, fits, sources); i >= 0 {
+		if i := fetched(placed, workers, others, fits, sources); i >= 0 {
 			missing = i
 			continue
 		}
@@ -110,8 +132,9 @@ func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics s
 	return forget(fmt.Sprintf(", from %s: memory holds nothing newer", from))
 }
 
-// holders are, by cell, the workers that reach a step, ascending, and one that hands it to others; -1: there is none.
-func holders(reached [][]reach, step uint64) (fits [][]int, sources []int) {
+// holders are, by cell, the workers of the first n that reach a step, ascending, and one of all that hands it to others;
+// -1: there is none.
+func holders(reached [][]reach, step uint64, n int) (fits [][]int, sources []int) {
 	fits, sources = make([][]int, len(reached)), make([]int, len(reached))
 	for i, all := range reached {
 		sources[i] = -1
@@ -119,7 +142,7 @@ func holders(reached [][]reach, step uint64) (fits [][]int, sources []int) {
 			if !slices.Contains(r.steps, step) {
 				continue
 			}
-			if len(fits[i]) == 0 || fits[i][len(fits[i])-1] != r.worker {
+			if r.worker < n && (len(fits[i]) == 0 || fits[i][len(fits[i])-1] != r.worker) {
 				fits[i] = append(fits[i], r.worker)
 			}
 			if r.copy && sources[i] < 0 {
@@ -132,10 +155,12 @@ func holders(reached [][]reach, step uint64) (fits [][]int, sources []int) {
 
 // fetched notes where cells that have been placed where their states are not get them from. It returns the first that
 // can get it nowhere, or -1.
-func fetched(placed []*commandpb.Placement, workers []*candidate, fits [][]int, sources []int) int {
+func fetched(placed []*commandpb.Placement, workers []*candidate, others []string, fits [][]int, sources []int) int {
 	for i, p := range placed { // in the order of the cells
 		switch {
 		case slices.ContainsFunc(fits[i], func(at int) bool { return workers[at].id == p.Worker }):
+		case sources[i] >= len(workers):
+			p.Source = others[sources[i]-len(workers)]
 		case sources[i] >= 0:
 			p.Source = workers[sources[i]].id
 		default:
@@ -147,24 +172,31 @@ func fetched(placed []*commandpb.Placement, workers []*candidate, fits [][]int, 
 
 // reach is what one worker can reach of a cell.
 type reach struct {
-	worker int // its place among the candidates
+	worker int // its place among the candidates, or behind them among those that only hand over copies
 	steps  []uint64
 	copy   bool // and hands to others
 }
 
 // reachable is, by cell, what the workers' hosts hold of a job that it may go on from, in the order of the workers. It
 // also says whether any worker has answered.
-func reachable(in Input, j *commandpb.JobRecord, numerics string, workers []*candidate) (by [][]reach, asked bool) {
+func reachable(in Input, j *commandpb.JobRecord, numerics string, workers []*candidate, others []string) (
+	by [][]reach, asked bool) {
 	by = make([][]reach, int(j.Submitted.Replicas)*int(j.Submitted.Columns))
-	for at, w := range workers {
-		h, ok := answer(in, j, w.id)
+	for at := range len(workers) + len(others) {
+		id, takes := "", at < len(workers)
+		if takes {
+			id = workers[at].id
+		} else {
+			id = others[at-len(workers)]
+		}
+		h, ok := answer(in, j, id)
 		asked = asked || ok
 		if !ok {
 			continue
 		}
 		for _, held := range h.Held {
 			if held.Column < 0 || held.Replica < 0 || held.Column >= j.Submitted.Columns ||
-				held.Replica >= j.Submitted.Replicas || held.Numerics != numerics || held.Generation < fsm.MemorySince(j) {
+				held.Replica >= j.Submitted.Replicas || held.Numerics != numerics || held.Generation < fsm.MemorySince(j) || (!takes && !held.Copy) {
 				continue
 			}
 			cell := held.Replica*j.Submitted.Columns + held.Column

@@ -45,6 +45,7 @@ type Input struct {
 	View     fsm.View
 	Sessions map[string]Liveness           // by worker; a worker without one has not been heard of by this leader
 	Holdings map[string]map[string]Holding // by worker and job: the newest answers to asks
+	Keepers  map[string][]string           // by job: workers that may have copies of its cells, cells of theirs or not
 	Leader   time.Time                     // since when this node leads: it judges nobody before one lease has passed
 	Rules    Rules
 }

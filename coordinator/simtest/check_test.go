@@ -32,6 +32,11 @@ type checker struct {
 	digests    map[string][][][]byte // of them, as far as they were asked for
 	moved      int                   // generations that were to move
 	remembered int
+
+	safe     map[string]safety // by job: the newest step that copies make safe
+	deaths   int               // of processes
+	copied   int               // cells that have gone on from copies
+	machines int               // that were lost
 }
 
 // cellKey is a cell of one generation.
@@ -41,7 +46,7 @@ type cellKey struct {
 }
 
 func newChecker(s *sim) *checker {
-	return &checker{s: s, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
+	return &checker{s: s, safe: map[string]safety{}, good: map[string]map[uint64]bool{}, placed: map[groupKey]string{}, newest: map[string]uint64{},
 		seen: map[string]*commandpb.JobRecord{}, processes: map[groupKey]int{}, at: map[cellKey]uint64{},
 		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{},
 		asked:  map[string]bool{},
@@ -89,7 +94,7 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 	for _, a := range d.Actions {
 		switch a := a.(type) {
 		case sched.Assign:
-			c.checkRestore(a)
+			c.checkRestore(in, a)
 			c.checkMemory(in, a)
 			for _, p := range a.Placement {
 				if in.View.Workers[p.Worker].Draining {
@@ -128,15 +133,39 @@ func (c *checker) checkLose(in sched.Input, l sched.Lose) {
 	}
 }
 
-// checkRestore wants the newest good checkpoint, so that nothing is done again that need not be.
-func (c *checker) checkRestore(a sched.Assign) {
-	newest := uint64(0)
-	for step := range c.good[a.Job] {
-		newest = max(newest, step)
+// checkRestore wants the newest good checkpoint, so that nothing is done again that need not be, or one that is newer
+// than all whose files are within reach.
+func (c *checker) checkRestore(in sched.Input, a sched.Assign) {
+	if a.HasRestore != (a.Restore > 0) || a.HasRestore && !c.good[a.Job][a.Restore] {
+		c.s.fail("generation %d of %s begins at step %d (%v), which is no good checkpoint", a.Generation, a.Job, a.Restore,
+			a.HasRestore)
 	}
-	if a.Restore != newest || a.HasRestore != (newest > 0) {
-		c.s.fail("generation %d of %s begins at step %d (%v), the newest good checkpoint is of step %d", a.Generation, a.Job,
-			a.Restore, a.HasRestore, newest)
+	for _, r := range in.View.Jobs[a.Job].Checkpoints {
+		if r.Step <= a.Restore || !c.good[a.Job][r.Step] {
+			continue
+		}
+		if !slices.ContainsFunc(r.Files, func(f *commandpb.CheckpointFile) bool { return !in.Sessions[f.Worker].Connected }) {
+			c.s.fail("generation %d of %s begins at step %d, and there is a good checkpoint of step %d", a.Generation, a.Job,
+				a.Restore, r.Step)
+		}
+	}
+}
+
+// checkBad wants a checkpoint to be called bad only if it is: one of its files is not what was written, on the disk of
+// whoever wrote it.
+func (c *checker) checkBad(job string, step uint64, j *commandpb.JobRecord) {
+	for _, r := range j.Checkpoints {
+		if r.Step != step {
+			continue
+		}
+		for i, f := range r.Files {
+			for _, w := range c.s.workers {
+				if own, ok := w.disk[fileKey{job, step, i}]; w.id == f.Worker && (!ok || !bytes.Equal(own.sha256(), f.Sha256)) {
+					return
+				}
+			}
+		}
+		c.s.fail("the checkpoint of step %d of %s is called bad, and all of its files are good", step, job)
 	}
 }
 
@@ -223,6 +252,7 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 			}
 		}
 	case *commandpb.Command_MarkCheckpointBad:
+		c.checkBad(k.MarkCheckpointBad.Job, k.MarkCheckpointBad.Step, after.Jobs[k.MarkCheckpointBad.Job])
 		delete(c.good[k.MarkCheckpointBad.Job], k.MarkCheckpointBad.Step)
 	case *commandpb.Command_DropCheckpoints:
 		d := k.DropCheckpoints
@@ -335,14 +365,18 @@ func (c *checker) checkMemory(in sched.Input, a sched.Assign) {
 	c.remembered++
 	for _, p := range a.Placement {
 		h := in.Holdings[p.Worker][a.Job]
+		if p.Source != "" {
+			h = in.Holdings[p.Source][a.Job]
+		}
 		if !slices.ContainsFunc(h.Held, func(held sched.Held) bool {
-			return held.Replica == p.Cell.Replica && held.Column == p.Cell.Column && slices.Contains(held.Steps, a.Memory)
+			return held.Replica == p.Cell.Replica && held.Column == p.Cell.Column && slices.Contains(held.Steps, a.Memory) &&
+				(held.Copy || p.Source == "")
 		}) {
 			c.s.fail("generation %d of %s goes on from step %d in memory, which worker %s does not hold", a.Generation, a.Job,
 				a.Memory, p.Worker)
 		}
 	}
-	if done := c.done[a.Job]; a.Memory < done {
+	if done := c.done[a.Job]; a.Memory < done && c.reaches(in, a, done) {
 		c.s.fail("generation %d of %s goes on from step %d in memory, all cells had finished %d", a.Generation, a.Job,
 			a.Memory, done)
 	}

@@ -86,7 +86,8 @@ func (w *worker) ask(x *session, job string, generation uint64) {
 		}
 		w.over(job)
 	}
-	answer := sched.Holding{Generation: generation}
+	w.fences[job] = max(w.fences[job], generation+1)
+	answer := sched.Holding{Generation: generation, Held: w.copiesHeld(w.spec(job))}
 	for _, a := range w.arenasOf(job, -1) {
 		spec := w.spec(job)
 		answer.Held = append(answer.Held, sched.Held{Replica: int32(a.cell) / spec.columns,

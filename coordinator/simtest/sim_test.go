@@ -58,6 +58,7 @@ type jobSpec struct {
 	steps, every      uint64
 	keep              uint64
 	seed              uint64
+	copies            uint64 // steps between copies on other hosts
 }
 
 func (j jobSpec) cells() int { return int(j.replicas * j.columns) }
@@ -66,18 +67,19 @@ func newSim(seed uint64) *sim {
 	s := &sim{r: rand.New(rand.NewPCG(seed, 0xc0)), now: epoch, state: fsm.New(), sessions: map[string]*session{},
 		broken: map[string]time.Time{}, groups: map[groupKey]*group{}, faults: true,
 		memory: map[int][]*arena{}, handled: map[string]handled{}, in: sched.Input{Rules: rules(),
-			Sessions: map[string]sched.Liveness{}, Holdings: map[string]map[string]sched.Holding{}}}
+			Sessions: map[string]sched.Liveness{}, Keepers: map[string][]string{}, Holdings: map[string]map[string]sched.Holding{}}}
 	s.view = s.state.View()
 	s.check = newChecker(s)
 	for i := range 1 + s.r.IntN(4) {
 		s.workers = append(s.workers, &worker{sim: s, id: fmt.Sprintf("w%d", i), disk: map[fileKey]file{},
-			ended: map[string]uint64{}, host: s.r.IntN(2)})
+			ended: map[string]uint64{}, host: s.r.IntN(3)})
 	}
 	shapes := [][2]int32{{1, 1}, {1, 2}, {1, 2}, {2, 2}}
 	for i := range 1 + s.r.IntN(2) {
 		shape := shapes[s.r.IntN(len(shapes))]
 		s.jobs = append(s.jobs, jobSpec{name: fmt.Sprintf("job-%d", i), replicas: shape[0], columns: shape[1],
-			steps: 15 + s.r.Uint64N(40), every: 2 + s.r.Uint64N(8), keep: s.r.Uint64N(4), seed: s.r.Uint64()})
+			steps: 15 + s.r.Uint64N(40), every: 2 + s.r.Uint64N(8), keep: s.r.Uint64N(4), seed: s.r.Uint64(),
+			copies: 1 + s.r.Uint64N(6)})
 	}
 	return s
 }
@@ -256,6 +258,9 @@ func (s *sim) decide() {
 	in.View, in.Leader = s.view, s.since
 	clear(in.Sessions)
 	clear(in.Holdings)
+	for _, j := range s.jobs {
+		in.Keepers[j.name] = s.keepers(j.name)
+	}
 	for id, t := range s.broken {
 		in.Sessions[id] = sched.Liveness{Broken: t}
 	}
@@ -296,16 +301,17 @@ func command(a sched.Action) *commandpb.Command {
 // reconcile tells every worker what has changed for it.
 func (s *sim) reconcile() {
 	names := s.view.JobNames()
+	ring := sched.NewRing(s.view, func(id string) bool { return s.sessions[id] != nil })
 	for _, w := range s.workers {
 		if x := s.sessions[w.id]; x != nil {
 			for _, name := range names {
-				x.align(s.view.Jobs[name])
+				x.align(s.view.Jobs[name], ring)
 			}
 		}
 	}
 }
 
-func (x *session) align(j *commandpb.JobRecord) {
+func (x *session) align(j *commandpb.JobRecord, ring *sched.Ring) {
 	name := j.Submitted.Job
 	active := (j.State == fsm.Running || j.State == fsm.Stopping) &&
 		slices.ContainsFunc(j.Placement, func(p *commandpb.Placement) bool { return p.Worker == x.w.id })
@@ -317,6 +323,9 @@ func (x *session) align(j *commandpb.JobRecord) {
 		a := x.w.assignmentOf(j)
 		x.toWorker(func() { x.w.assign(a) })
 		x.told[name] = j.Generation
+	}
+	if active {
+		x.tellBuddies(j, ring)
 	}
 	if active && j.State == fsm.Stopping && x.stopped[name] != j.Generation {
 		generation := j.Generation
@@ -331,6 +340,7 @@ func (s *sim) assignmentOf(j *commandpb.JobRecord) assignment {
 		since: fsm.MemorySince(j)}
 	for _, p := range j.Placement {
 		a.on = append(a.on, p.Worker)
+		a.from = append(a.from, p.Source)
 	}
 	if j.HasRestore {
 		for _, r := range j.Checkpoints {
@@ -448,7 +458,9 @@ func (s *sim) trouble() {
 	}
 	defer s.after(s.between(50*time.Millisecond, 4*time.Second), s.trouble)
 	w := s.workers[s.r.IntN(len(s.workers))]
-	switch s.r.IntN(6) {
+	switch s.r.IntN(7) {
+	case 6:
+		s.loseHost(w.host)
 	case 0:
 		w.kill()
 		s.after(s.between(10*time.Millisecond, 6*time.Second), w.start)

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 // totals is what has happened in many lives.
-type totals struct{ runs, generations, committed, lost, remembered, moved, events int }
+type totals struct{ runs, generations, committed, lost, remembered, moved, copied, machines, events int }
 
 func (t *totals) add(s *sim) {
 	t.runs++
@@ -38,6 +38,8 @@ func (t *totals) add(s *sim) {
 	t.lost += s.check.lost
 	t.remembered += s.check.remembered
 	t.moved += s.check.moved
+	t.copied += s.check.copied
+	t.machines += s.check.machines
 	t.events += s.count
 }
 
@@ -83,6 +85,8 @@ func simulate(from, n uint64) (all totals, found *violation) {
 			all.lost += mine.lost
 			all.remembered += mine.remembered
 			all.moved += mine.moved
+			all.copied += mine.copied
+			all.machines += mine.machines
 			all.events += mine.events
 		})
 	}
@@ -116,11 +120,13 @@ func TestSimulations(t *testing.T) {
 		t.Fatalf("seed %d: %v\nlast of what happened (all of it: %s):\n%s", found.seed, found.err, again(found.seed),
 			strings.Join(trace[max(0, len(trace)-25):], "\n"))
 	}
-	t.Logf("%d clusters in %v, %.0f a second, %.0f a second of one processor: %d events, %d generations, of which %d went "+
-		"on from memory, %d checkpoints committed, %d workers given up, %d moves", all.runs, took.Round(time.Millisecond),
+	t.Logf("%d clusters in %v, %.0f a second, %.0f a second of one processor: %d events, %d generations, of which %d "+
+		"went on from memory, %d checkpoints committed, %d workers given up, %d moves, %d machines lost, "+
+		"%d cells gone on from copies", all.runs, took.Round(time.Millisecond),
 		float64(all.runs)/took.Seconds(), float64(all.runs)/used.Seconds(), all.events, all.generations,
-		all.remembered, all.committed, all.lost, all.moved)
-	if all.lost < all.runs/2 || all.remembered < all.runs/10 || all.moved < all.runs/10 || all.generations < 3*all.runs {
+		all.remembered, all.committed, all.lost, all.moved, all.machines, all.copied)
+	if all.lost < all.runs/2 || all.remembered < all.runs/10 || all.moved < all.runs/10 || all.generations < 3*all.runs ||
+		all.machines < all.runs/10 || all.copied < all.runs/20 {
 		t.Error("too little happens: nobody is lost, or jobs run through")
 	}
 }

@@ -29,6 +29,9 @@ type worker struct {
 	ended   map[string]uint64 // newest generation that has ended, by job
 	pending []report
 	next    uint64
+	copies  map[copyKey][]heldCopy
+	fences  map[string]uint64 // by job: copies of older generations are refused
+	buddies map[string]told   // by job
 }
 
 type fileKey struct {
@@ -88,8 +91,9 @@ type assignment struct {
 	on         []string // by cell
 	restore    *commandpb.CheckpointRecord
 	fromMemory bool
-	memory     uint64 // step
-	since      uint64 // generation
+	memory     uint64   // step
+	from       []string // by cell: who hands over a copy
+	since      uint64   // generation
 }
 
 // run is a generation at work on one worker.
@@ -105,6 +109,7 @@ type cell struct {
 	step, value uint64
 	over        bool
 	arena       *arena
+	begun       uint64 // step of the newest copy
 }
 
 type groupKey struct {
@@ -117,6 +122,10 @@ type group struct {
 	at      map[int]uint64
 	aborted bool
 	stopAt  uint64
+
+	copies   map[int]progress    // by cell
+	verdicts map[uint64]progress // by step: what all cells have been told in it
+	deaths   map[uint64]int      // by step that is copied: processes that had died before
 }
 
 // ---- the process
@@ -128,6 +137,7 @@ func (w *worker) start() {
 	w.alive = true
 	w.incarnation++
 	w.runs, w.ended, w.pending, w.next = map[string]*run{}, map[string]uint64{}, nil, 0
+	w.copies, w.fences, w.buddies = map[copyKey][]heldCopy{}, map[string]uint64{}, map[string]told{}
 	w.logf("worker %s starts, incarnation %d", w.id, w.incarnation)
 	w.connect()
 	w.beat(w.incarnation)
@@ -139,6 +149,8 @@ func (w *worker) kill() {
 	}
 	w.logf("worker %s is killed", w.id)
 	w.alive = false
+	w.copies = map[copyKey][]heldCopy{}
+	w.check.deaths++
 	for _, j := range w.jobs {
 		r := w.runs[j.name]
 		if r == nil {
@@ -221,6 +233,8 @@ type session struct {
 	answers        map[string]sched.Holding
 	lastUp, lastDn time.Time
 	sent           uint64
+	holds          map[string]bool // jobs of which the worker may have copies
+	buddies        map[string]told
 }
 
 func (w *worker) connect() {
@@ -243,19 +257,29 @@ func (w *worker) connect() {
 
 func (w *worker) attach() {
 	err := w.apply(&commandpb.Command{Kind: &commandpb.Command_RegisterWorker{RegisterWorker: &commandpb.RegisterWorker{
-		Worker: w.id, Name: w.id, Incarnation: fmt.Sprint(w.incarnation), Device: &commandpb.Device{Numerics: "n"}}}})
+		Worker: w.id, Name: w.id, Machine: fmt.Sprint("m", w.host), Checkpoints: w.id,
+		Incarnation: fmt.Sprint(w.incarnation), Device: &commandpb.Device{Numerics: "n"}}}})
 	if err != nil {
 		w.fail("worker %s cannot register: %v", w.id, err)
 		return
 	}
 	x := &session{w: w, incarnation: w.incarnation, open: true, heard: w.now, told: map[string]uint64{},
-		stopped: map[string]uint64{}, asked: map[string]uint64{}, answers: map[string]sched.Holding{}}
+		stopped: map[string]uint64{}, asked: map[string]uint64{}, answers: map[string]sched.Holding{},
+		holds: map[string]bool{}, buddies: map[string]told{}}
 	for name, r := range w.runs {
 		x.told[name] = r.generation
 	}
 	w.session, w.sessions[w.id] = x, x
 	delete(w.broken, w.id)
 	w.logf("worker %s is attached, running %v", w.id, x.told)
+	x.toLeader(func() { // what there is of all jobs
+		for _, j := range w.jobs {
+			if len(w.copiesHeld(j)) > 0 {
+				x.holds[j.name] = true
+			}
+		}
+		w.kick()
+	})
 	w.send()
 }
 
@@ -337,10 +361,11 @@ func (w *worker) assign(a assignment) {
 		return
 	}
 	w.over(a.job)
+	w.passes(a.job, a.generation)
 	w.check.began(a, w)
 	key := groupKey{a.job, a.generation}
 	if w.groups[key] == nil {
-		w.groups[key] = &group{at: map[int]uint64{}}
+		w.groups[key] = &group{at: map[int]uint64{}, copies: map[int]progress{}, verdicts: map[uint64]progress{}}
 	}
 	r := &run{assignment: a, w: w, group: w.groups[key], cells: map[int]*cell{}, spec: w.spec(a.job)}
 	w.runs[a.job] = r
@@ -349,9 +374,8 @@ func (w *worker) assign(a assignment) {
 			continue
 		}
 		if a.fromMemory {
-			c, ok := w.adopt(r, i)
-			if !ok {
-				w.failsMemory(r, i)
+			c := w.recall(r, i)
+			if c == nil {
 				return
 			}
 			w.check.begins(r, i, c)
@@ -359,7 +383,11 @@ func (w *worker) assign(a assignment) {
 			r.group.at[i] = c.step
 			continue
 		}
-		c, why := w.restore(r, i)
+		c, away, why := w.restore(r, i)
+		if away {
+			w.fails(r, why)
+			return
+		}
 		if why != "" {
 			w.logf("worker %s, generation %d of %s: %s", w.id, a.generation, a.job, why)
 			w.queue(a.job,
@@ -382,17 +410,18 @@ func (r *run) cell(i int) *commandpb.Cell {
 }
 
 // restore gives a cell its state: its own file if it is the one of the manifest, else that of the worker that wrote it.
-func (w *worker) restore(r *run, i int) (*cell, string) {
+// If that one is away, nothing is known of the file.
+func (w *worker) restore(r *run, i int) (c *cell, away bool, why string) {
 	m := r.restore
 	if m == nil {
-		return &cell{value: r.spec.initial(i)}, ""
+		return &cell{value: r.spec.initial(i)}, false, ""
 	}
 	want := m.Files[i]
 	key := fileKey{r.job, m.Step, i}
 	f, ok := w.disk[key]
-	if !ok || !bytes.Equal(f.sha256(), want.Sha256) {
+	if ok = ok && bytes.Equal(f.sha256(), want.Sha256); !ok && w.reaches(want.Worker) {
 		for _, other := range w.workers {
-			if other.id == want.Worker && other.alive && !other.off && !w.off {
+			if other.id == want.Worker {
 				f, ok = other.disk[key]
 			}
 		}
@@ -400,10 +429,23 @@ func (w *worker) restore(r *run, i int) (*cell, string) {
 			w.disk[key] = f
 		}
 	}
-	if !ok || !bytes.Equal(f.sha256(), want.Sha256) {
-		return nil, fmt.Sprintf("file of step %d, cell %d is missing or damaged", m.Step, i)
+	if !ok && !w.reaches(want.Worker) {
+		return nil, true, fmt.Sprintf("worker %s, which has the file of step %d, cell %d, is away", want.Worker, m.Step, i)
 	}
-	return &cell{step: m.Step, value: f.value}, ""
+	if !ok || !bytes.Equal(f.sha256(), want.Sha256) {
+		return nil, false, fmt.Sprintf("file of step %d, cell %d is missing or damaged", m.Step, i)
+	}
+	return &cell{step: m.Step, value: f.value}, false, ""
+}
+
+// reaches says whether a worker is there for this one.
+func (w *worker) reaches(id string) bool {
+	for _, other := range w.workers {
+		if other.id == id {
+			return other == w || other.alive && !other.off && !w.off
+		}
+	}
+	return false
 }
 
 // over ends a run without a word.
@@ -510,6 +552,7 @@ func (w *worker) advance(r *run, i int, c *cell) bool {
 		c.arena.advance(c.step, c.value)
 		r.group.at[i] = c.step
 		w.check.finished(r)
+		w.due(r, i, c)
 		last := c.step == r.spec.steps
 		stopping = !last && r.group.stopAt > 0 && c.step >= r.group.stopAt
 		if last || stopping || c.step%r.spec.every == 0 {

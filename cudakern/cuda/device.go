@@ -40,8 +40,7 @@ type Device struct {
 	heap   heap
 
 	// Of the device's thread.
-	mappings map[[ipcBytes]byte]*mapping // other processes' memory
-	asked    map[cu.Device]bool          // GPUs whose memory we may reach, or know not to
+	reaches map[cu.Device]bool // whether we reach a GPU's memory, of those that it was asked of
 
 	mu        sync.Mutex
 	streams   map[*stream]struct{}
@@ -91,8 +90,7 @@ func openWith(name string, options ...Option) (*Device, error) {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	d := &Device{config: c, name: fmt.Sprintf("cuda:%d", int(dev)), dev: dev,
-		mappings: map[[ipcBytes]byte]*mapping{}, asked: map[cu.Device]bool{},
-		streams: map[*stream]struct{}{}, functions: map[string]*function{}}
+		reaches: map[cu.Device]bool{}, streams: map[*stream]struct{}{}, functions: map[string]*function{}}
 	d.heap.slabBytes = c.slab
 	d.thread, err = startThread(d.begin)
 	if err != nil {

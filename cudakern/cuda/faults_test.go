@@ -3,13 +3,9 @@
 package cuda
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -205,7 +201,6 @@ func init() {
 		return first(op.Forward(st, b, b), st.Sync())
 	})
 	cases["illegal"] = illegal
-	cases["share"] = share
 	cases["uuid"] = func() error {
 		gpus := List().GPUs
 		fmt.Println(gpus[0].UUID, len(gpus))
@@ -372,118 +367,5 @@ func TestNeeds(t *testing.T) {
 	}
 	if err := d.Fits(1 << 50); !errors.Is(err, cudakern.ErrMemory) || !strings.Contains(err.Error(), "wanted") {
 		t.Errorf("a PiB fits: %v", err)
-	}
-}
-
-// TestPeers copies between two GPUs of this process, straight and by way of the host.
-func TestPeers(t *testing.T) {
-	t.Setenv(ptxVariable, emptyImage(t))
-	a, b := openTest(t, "cuda:0"), openTest(t, "cuda:1")
-	st := streamTest(t, a)
-	const n = 100_003
-	src, dst := must(a.AllocBytes(n))(t), must(b.AllocBytes(n))(t)
-	defer src.Free()
-	defer dst.Free()
-	want, got := pattern(n), make([]byte, n)
-	other := streamTest(t, b)
-	if err := errors.Join(a.CopyIn(st, src, want), a.Copy(st, dst, src)); err != nil {
-		t.Fatal(err)
-	}
-	done := must(st.Record())(t)
-	if err := errors.Join(other.Wait(done), b.CopyOut(other, got, dst), other.Sync()); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Error("other bytes arrive on the other GPU")
-	}
-}
-
-const sharedBytes = 70_001
-
-// share is a process that shares a buffer, and prints its handle; when it is told, what is in the buffer.
-func share() error {
-	return onDevice(func(d *Device, st cudakern.Stream) error {
-		b, err := d.AllocBytes(sharedBytes)
-		if err != nil {
-			return err
-		}
-		defer b.Free()
-		h, err := d.Share(b)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("%x\n", h.Bytes())
-		if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
-			return err
-		}
-		got := make([]byte, sharedBytes)
-		err = d.CopyOut(st, got, b)
-		fmt.Printf("%x\n", got)
-		return err
-	})()
-}
-
-// TestProcesses puts bytes into another process's buffer.
-func TestProcesses(t *testing.T) {
-	t.Setenv(ptxVariable, emptyImage(t))
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = append(os.Environ(), caseVariable+"=share")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewReader(out)
-	line := func() []byte {
-		s, err := lines.ReadString('\n')
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := hex.DecodeString(strings.TrimSpace(s))
-		if err != nil {
-			t.Fatalf("%v: %.80s", err, s)
-		}
-		return b
-	}
-	h, err := ReadHandle(line())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := openTest(t, "cuda:1") // another GPU too
-	st := streamTest(t, d)
-	b := must(d.AllocBytes(sharedBytes))(t)
-	r := must(d.Attach(h))(t)
-	want := pattern(sharedBytes)
-	if err := errors.Join(d.CopyIn(st, b, want), d.Put(st, r, b), st.Sync()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := fmt.Fprintln(in); err != nil {
-		t.Fatal(err)
-	}
-	if got := line(); !bytes.Equal(got, want) {
-		t.Error("other bytes arrive in the other process")
-	}
-	b.Free()
-	if err := errors.Join(r.Close(), cmd.Wait()); err != nil {
-		t.Error(err)
-	}
-	own := must(d.AllocBytes(10))(t)
-	defer own.Free()
-	mine := must(d.Share(own))(t)
-	if _, err := d.Attach(mine); !errors.Is(err, cudakern.ErrUnsupported) {
-		t.Errorf("attached to a buffer of this process: %v", err)
-	}
-	if _, err := ReadHandle(mine.Bytes()[1:]); err == nil {
-		t.Error("a handle that is cut is taken")
 	}
 }

@@ -52,7 +52,7 @@ var cases = map[string]func() error{}
 
 // isolated runs a case in a process of its own, with settings of the driver's that are read once, and returns its
 // output and whether it ended without an error.
-func isolated(t *testing.T, name string, env ...string) (out string, ok bool) {
+func isolated(t testing.TB, name string, env ...string) (out string, ok bool) {
 	t.Helper()
 	if cases[name] == nil {
 		t.Fatalf("no case %s", name)

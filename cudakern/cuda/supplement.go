@@ -21,6 +21,17 @@ enum { CK_ARGUMENTS = 32 };
 static CUresult ck_wait_stream(CUcontext ctx, CUstream s) { CK_WITH_CONTEXT(ctx, cuStreamSynchronize(s)); }
 static CUresult ck_wait_event(CUcontext ctx, CUevent e) { CK_WITH_CONTEXT(ctx, cuEventSynchronize(e)); }
 
+// Memory that others may use is given back behind all that is enqueued.
+static CUresult ck_free_landing(CUcontext ctx, CUdeviceptr at) {
+	CK_WITH_CONTEXT(ctx, (rc = cuCtxSynchronize()) != CUDA_SUCCESS ? rc : cuMemFree(at));
+}
+static CUresult ck_ipc_handle(CUcontext ctx, CUipcMemHandle *h, CUdeviceptr at) {
+	CK_WITH_CONTEXT(ctx, cuIpcGetMemHandle(h, at));
+}
+static CUresult ck_ipc_close(CUcontext ctx, CUdeviceptr at) {
+	CK_WITH_CONTEXT(ctx, (rc = cuCtxSynchronize()) != CUDA_SUCCESS ? rc : cuIpcCloseMemHandle(at));
+}
+
 // cells are n arguments of 8 bytes each, of which the driver reads as many as the parameter has.
 static CUresult ck_launch(CUfunction f, const unsigned *size, unsigned shared, CUstream s, unsigned long long *cells,
     int n) {
@@ -128,10 +139,16 @@ func allocPinned(n int) (unsafe.Pointer, error) {
 // ipcBytes is the size of the driver's handle of an allocation.
 const ipcBytes = C.sizeof_CUipcMemHandle
 
-// ipcHandle is how other processes reach an allocation; ipcOpen reaches another's, ipcClose lets it go.
-func ipcHandle(at cu.DevicePtr) (out [ipcBytes]byte, err error) {
+// freeLanding gives an allocation back, from any thread.
+func freeLanding(c cu.CUContext, at cu.DevicePtr) error {
+	return called(C.ck_free_landing(rawContext(c), C.CUdeviceptr(at)), "cuMemFree", "")
+}
+
+// ipcHandle is how other processes reach an allocation; ipcOpen reaches another's, on the device's thread; ipcClose
+// lets it go, from any.
+func ipcHandle(c cu.CUContext, at cu.DevicePtr) (out [ipcBytes]byte, err error) {
 	var h C.CUipcMemHandle
-	err = called(C.cuIpcGetMemHandle(&h, C.CUdeviceptr(at)), "cuIpcGetMemHandle", "")
+	err = called(C.ck_ipc_handle(rawContext(c), &h, C.CUdeviceptr(at)), "cuIpcGetMemHandle", "")
 	return *(*[ipcBytes]byte)(unsafe.Pointer(&h)), err
 }
 
@@ -142,8 +159,8 @@ func ipcOpen(handle [ipcBytes]byte) (cu.DevicePtr, error) {
 	return cu.DevicePtr(at), err
 }
 
-func ipcClose(at cu.DevicePtr) error {
-	return called(C.cuIpcCloseMemHandle(C.CUdeviceptr(at)), "cuIpcCloseMemHandle", "")
+func ipcClose(c cu.CUContext, at cu.DevicePtr) error {
+	return called(C.ck_ipc_close(rawContext(c), C.CUdeviceptr(at)), "cuIpcCloseMemHandle", "")
 }
 
 // busID is the PCI address as NVML and lspci write it, "" if the driver does not say.

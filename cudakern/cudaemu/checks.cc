@@ -320,14 +320,17 @@ void checkAsyncIssue(Warp &w, const Inst &i, int lane, uint64_t from, uint32_t s
   });
 }
 
-void checkAsyncDone(Warp &w, const PendingCopy &c) {
+void checkAsyncDone(Warp &w, const PendingCopy &c, uint32_t done) {
   if (!w.block->checked) return;
-  const uint32_t thread = w.index * lanes + c.lane;
-  pieces(c.shared, c.size, [&](uint64_t word, uint8_t bytes, uint32_t, uint32_t) {
-    SharedWord &x = (*w.block->shadow)[word / 4];
-    x.async &= (uint8_t)~bytes;
-    recordShared(x, bytes, thread, w.block->phase, w.syncs, true, false, c.line);
-  });
+  for (int l = 0; l < lanes; l++) {
+    if (!(done >> l & 1)) continue;
+    const uint32_t thread = w.index * lanes + (uint32_t)l;
+    pieces(c.shared[l], c.size, [&](uint64_t word, uint8_t bytes, uint32_t, uint32_t) {
+      SharedWord &x = (*w.block->shadow)[word / 4];
+      x.async &= (uint8_t)~bytes;
+      recordShared(x, bytes, thread, w.block->phase, w.syncs, true, false, c.line);
+    });
+  }
 }
 
 } // namespace emu

@@ -85,6 +85,7 @@ struct Program {
   std::vector<Guard> guards;      // by Inst::target of guarded instructions that are no branches
   std::vector<std::vector<uint32_t>> tables; // of brx.idx
   std::deque<std::array<uint32_t, 16>> more;
+  std::deque<std::vector<uint32_t>> runs; // plans of runs of fma: runs.h
   uint32_t registerBytes = 0;     // of a warp
   uint32_t spans = 0;             // instructions with a span of their own
   uint32_t reaches = 0;

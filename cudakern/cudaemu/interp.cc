@@ -315,21 +315,15 @@ private:
     if (!m) return;
     w.alive &= ~m;
     w.block->exited += (uint32_t)__builtin_popcount(m);
-    if (!w.copies.empty()) finishCopies(m);
+    w.copies.sweep([&](const PendingCopy &c) {
+      c.finish(w.block->shared, c.mask & m);
+      return c.mask & m;
+    });
     for (const Group &g : w.blocked) w.ready.push_back(g); // they may have waited for these lanes
     w.blocked.clear();
     for (uint32_t id = 0; id < 16; id++)
       if (w.block->barriers[id].arrived && !w.block->barriers[id].expected) release(w, i, id);
   }
-  void finishCopies(uint32_t m) {
-    size_t left = 0;
-    for (const PendingCopy &c : w.copies) {
-      if (m >> c.lane & 1) std::copy(c.data, c.data + c.size, w.block->shared + c.shared);
-      else w.copies[left++] = c;
-    }
-    w.copies.resize(left);
-  }
-
   Worker &k;
   Warp &w;
   const Inst *const code;

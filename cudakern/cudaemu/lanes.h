@@ -10,6 +10,7 @@
 #endif
 
 #include "decode.h"
+#include "runs.h"
 
 namespace emu {
 namespace EMU_BUILD {
@@ -125,6 +126,28 @@ template <class T> auto toBits(T t) {
 inline f32 flush(f32 x) {
   const u32 bits = toBits(x);
   return (bits & 0x7F800000u) ? x : fromBits<f32>(bits & 0x80000000u);
+}
+
+// place is resolve for `size` bytes (a power of two) of shared or of other memory, and quick if these lie where the
+// instruction found its bytes before.
+template <Space space> u8 *place(Warp &w, const Inst &i, int l, u64 at, u32 size, bool write) {
+  if (!(at & (size - 1))) {
+    if constexpr (space == Space::Shared) {
+      const u64 all = w.block->sharedBytes;
+      if (at < all && size <= all - at) return w.block->shared + at;
+    } else {
+      const Span &s = spanOf(w, i);
+      if (at >= s.low && at < s.high && size <= s.high - at && !(write && s.constant)) return s.bytes + (at - s.low);
+    }
+  }
+  return resolve(w, i, l, at, size, space == Space::Shared ? Space::Shared : i.space, write);
+}
+
+// ahead tells the processor that the memory behind what lanes read will be read next: rows of a matrix are more streams
+// than it follows by itself. `last` is where the lane before read.
+inline const u8 *ahead(const u8 *from, const u8 *last) {
+  if (((uintptr_t)from ^ (uintptr_t)last) >> 6) __builtin_prefetch(from + 64);
+  return from;
 }
 
 } // namespace

@@ -135,9 +135,14 @@ private:
 
   // slots.cc
   void finish(Kernel *);
-  void assignSlots(Kernel *);
+  void assignSlots(Kernel *, bool forRuns);
   void findReaches();
   void summarize();
+
+  // runs.cc
+  bool isFma(size_t) const;
+  void hoistLoads();
+  void joinRuns();
 
   std::string_view whole; // text
   const std::function<Fault(Global &)> &place;

@@ -5,8 +5,10 @@
 // Immediates are slots too, filled once a launch: a handler never asks what kind its operand is.
 #pragma once
 #include <cstdint>
+#include <deque>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "counts.h"
@@ -47,7 +49,7 @@ struct Inst {
   uint32_t e = 0, f = 0;               // second destination (or predicate), fourth source
   int64_t imm = 0;                     // offset of an address, immediate modifier
   int64_t imm2 = 0;                    // offset of the second address (cp.async)
-  uint32_t *more = nullptr;            // slots of what needs more (mma.sync), in Program::more
+  uint32_t *more = nullptr;            // slots of what needs more (mma.sync; runs of fma), in Program::more or runs
   int32_t pred = -1;                   // slot of the guard, -1: none
   uint32_t line = 0;                   // of the PTX text
   uint32_t target = 0;                 // Branch: index of an instruction; BranchTable: of Program::tables
@@ -96,12 +98,57 @@ struct Waiting {
   uint32_t pc, mask, barrier;
 };
 
-// PendingCopy is a cp.async that is issued and not waited for.
+// PendingCopy is a cp.async that some lanes have issued and not waited for.
 struct PendingCopy {
-  uint32_t lane, group; // group: number of the commit it belongs to
-  uint32_t shared, size;
-  uint32_t line;
-  uint8_t data[16];
+  uint32_t mask, group;      // its lanes; number of the commit it belongs to
+  uint32_t size, line;       // bytes a lane
+  uint32_t shared[lanes];    // where each lane's go
+  uint8_t data[lanes * 16];  // lane l's at l * size
+  // finish writes what the lanes of `done` have copied.
+  void finish(uint8_t *to, uint32_t done) const {
+    const auto all = [&](auto width) {
+      constexpr uint32_t n = width();
+      for (int l = 0; l < lanes; l++)
+        if (done == everyone || done >> l & 1) __builtin_memcpy(to + shared[l], data + l * n, n);
+    };
+    if (size == 4) all(std::integral_constant<uint32_t, 4>());
+    else if (size == 8) all(std::integral_constant<uint32_t, 8>());
+    else all(std::integral_constant<uint32_t, 16>());
+  }
+};
+
+// PendingCopies are a warp's, in the order of issue. They are large, so they stay where they are and only their numbers
+// move.
+class PendingCopies {
+public:
+  PendingCopy &add() {
+    if (unused.empty()) {
+      unused.push_back((uint32_t)store.size());
+      store.emplace_back();
+    }
+    order.push_back(unused.back());
+    unused.pop_back();
+    return store[order.back()];
+  }
+  // sweep calls done(copy), which says which of the copy's lanes are done with, and forgets copies without lanes.
+  template <class F> void sweep(F done) {
+    size_t left = 0;
+    for (uint32_t at : order) {
+      PendingCopy &c = store[at];
+      c.mask &= ~done((const PendingCopy &)c);
+      if (c.mask) order[left++] = at;
+      else unused.push_back(at);
+    }
+    order.resize(left);
+  }
+  void clear() {
+    sweep([](const PendingCopy &c) { return c.mask; });
+  }
+  bool empty() const { return order.empty(); }
+
+private:
+  std::deque<PendingCopy> store;
+  std::vector<uint32_t> order, unused;
 };
 
 struct Warp {
@@ -112,7 +159,7 @@ struct Warp {
   uint32_t present = 0;              // lanes that exist
   std::vector<Group> ready, blocked; // blocked: at a Converge or SyncWarp, for lanes not there yet
   std::vector<Waiting> waiting;
-  std::vector<PendingCopy> copies;
+  PendingCopies copies;
   uint32_t committed[lanes] = {};    // commits of cp.async groups by lane
   uint32_t syncs = 0;                // bar.warp.syncs passed: for races within the warp
   Span *spans = nullptr;             // the worker's, by Inst::cache
@@ -170,6 +217,6 @@ uint64_t clockOf(Warp &);
 // before it is done. Lane l's address is addresses[l]. `atomic`: read and write at once, ordered against other atomics.
 void checkAccess(Warp &, const Inst &i, uint32_t mask, const uint64_t *addresses, Space, bool write, bool atomic);
 void checkAsyncIssue(Warp &, const Inst &i, int lane, uint64_t from, uint32_t shared, uint32_t n);
-void checkAsyncDone(Warp &, const PendingCopy &);
+void checkAsyncDone(Warp &, const PendingCopy &, uint32_t done);
 
 } // namespace emu

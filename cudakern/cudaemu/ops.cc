@@ -8,6 +8,7 @@ namespace emu {
 namespace EMU_BUILD {
 
 Table arithTable();
+Table fmasTable();
 Table logicTable();
 Table compareTable();
 Table convertTable();
@@ -25,8 +26,8 @@ Handler fmaRunHandler();
 Ops ops() {
   Ops o;
   o.name = EMU_STRING(EMU_BUILD);
-  o.tables = {arithTable(), logicTable(), compareTable(), convertTable(), mathTable(), memoryTable(), atomicTable(),
-      syncTable(), warpTable()};
+  o.tables = {arithTable(), fmasTable(), logicTable(), compareTable(), convertTable(), mathTable(), memoryTable(),
+      atomicTable(), syncTable(), warpTable()};
   o.load = loadHandler;
   o.store = storeHandler;
   o.loadParam = loadParamHandler();

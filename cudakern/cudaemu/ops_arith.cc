@@ -1,4 +1,4 @@
-// Arithmetic on integers and floats: add sub mul mad fma div rem neg abs min max sad dp4a.
+// Arithmetic on integers and floats: add sub mul mad fma div rem neg abs min max sad dp4a. (fma.rn.f32: ops_fma.cc)
 #include "lanes.h"
 
 namespace emu {
@@ -46,31 +46,6 @@ s64 high(s64 a, s64 b) { return (s64)((__int128)a * b >> 64); }
 template <class T> u32 dot4(u32 a, u32 b, u32 c) {
   for (int k = 0; k < 4; k++) c += (u32)((s32)(T)(a >> 8 * k) * (s32)(T)(b >> 8 * k));
   return c;
-}
-
-void fma32(Warp &w, const Inst &i, u32 m) {
-  f32 *d = w.reg<f32>(i.d);
-  const f32 *a = w.reg<f32>(i.a), *b = w.reg<f32>(i.b), *c = w.reg<f32>(i.c);
-  if (m == everyone) EMU_LANES d[l] = __builtin_fmaf(a[l], b[l], c[l]);
-  else EMU_LANES d[l] = (m >> l & 1) ? __builtin_fmaf(a[l], b[l], c[l]) : d[l];
-}
-
-// A run of fma.rn.f32 that follow each other: most of what a product of matrices does.
-void fma32Run(Warp &w, const Inst &first, u32 m) {
-  const Inst *i = &first, *end = i + first.run;
-#ifdef __AVX2__
-  if (m == everyone) {
-    char *r = w.registers;
-    for (; i != end; i++) {
-      f32 *d = (f32 *)(r + i->d);
-      const f32 *a = (const f32 *)(r + i->a), *b = (const f32 *)(r + i->b), *c = (const f32 *)(r + i->c);
-      for (int l = 0; l < lanes; l += 8)
-        _mm256_store_ps(d + l, _mm256_fmadd_ps(_mm256_load_ps(a + l), _mm256_load_ps(b + l), _mm256_load_ps(c + l)));
-    }
-    return;
-  }
-#endif
-  for (; i != end; i++) fma32(w, *i, m);
 }
 
 // The last operand of a carrying add is in Warp::predicate(i.e): add.cc, addc.cc and so on use one hidden carry a warp.
@@ -166,13 +141,11 @@ const Entry arith[] = {
     {"mul.?rn.ftz.f32", each<[](f32 a, f32 b) { return flush(flush(a) * flush(b)); }, f32, f32, f32>, "ds as bs",
      Class::Float},
     {"mul.?rn.sat.f32", each<[](f32 a, f32 b) { return unit(a * b); }, f32, f32, f32>, "ds as bs", Class::Float},
-    {"fma.rn.f32", fma32, "ds as bs cs", Class::Ffma},
     {"fma.rn.ftz.f32",
      each<[](f32 a, f32 b, f32 c) { return flush(__builtin_fmaf(flush(a), flush(b), flush(c))); }, f32, f32, f32, f32>,
      "ds as bs cs", Class::Ffma},
     {"fma.rn.sat.f32", each<[](f32 a, f32 b, f32 c) { return unit(__builtin_fmaf(a, b, c)); }, f32, f32, f32, f32>,
      "ds as bs cs", Class::Ffma},
-    {"mad.rn.f32", fma32, "ds as bs cs", Class::Ffma},
     {"neg.?ftz.f32", each<[](f32 a) { return -a; }, f32, f32>, "ds as", Class::Float},
     {"abs.?ftz.f32", each<[](f32 a) { return __builtin_fabsf(a); }, f32, f32>, "ds as", Class::Float},
     {"min.?ftz.f32", each<least<f32>, f32, f32, f32>, "ds as bs", Class::Float},
@@ -199,8 +172,6 @@ const Entry arith[] = {
 } // namespace
 
 EMU_TABLE(arith)
-Handler fmaHandler() { return fma32; }
-Handler fmaRunHandler() { return fma32Run; }
 
 } // namespace EMU_BUILD
 } // namespace emu

@@ -84,6 +84,17 @@ template <Space space> const u8 *base(Warp &w, const Inst &i, u64 low, u64 end, 
   }
 }
 
+// spread writes a word to eight lanes.
+inline void spread(const u8 *from, u32 *to) {
+#ifdef __AVX2__
+  _mm256_store_ps((float *)to, _mm256_broadcast_ss((const float *)from));
+#else
+  u32 v;
+  memcpy(&v, from, 4);
+  for (int n = 0; n < 8; n++) to[n] = v;
+#endif
+}
+
 // Four words of each of `count` lanes (a multiple of 8), to registers that hold one word of all lanes; `repeat`: the
 // other lanes get the same, 8 by 8.
 void gather4(const u8 *from, const u64 *at, u32 *const *d, int count, bool repeat) {
@@ -140,6 +151,28 @@ void storeAny(Warp &w, const Inst &i, u32 m) {
   }
 }
 
+// Words of 4 bytes of some lanes, one after the other.
+template <Space space, int count> void loadLanes(Warp &w, const Inst &i, u32 m) {
+  if (w.block->watched) return loadAny(w, i, m);
+  const u64 *at = w.reg<u64>(i.a);
+  const u8 *last = nullptr;
+  for (; m; m &= m - 1) {
+    const int l = __builtin_ctz(m);
+    const u8 *from = place<space>(w, i, l, at[l] + (u64)i.imm, 4 * count, false);
+    if (space == Space::Global) last = ahead(from, last);
+    for (int k = 0; k < count; k++) memcpy(w.reg<u32>(i.vec[k]) + l, from + 4 * k, 4);
+  }
+}
+template <Space space, int count> void storeLanes(Warp &w, const Inst &i, u32 m) {
+  if (w.block->watched) return storeAny(w, i, m);
+  const u64 *at = w.reg<u64>(i.a);
+  for (; m; m &= m - 1) {
+    const int l = __builtin_ctz(m);
+    u8 *to = place<space>(w, i, l, at[l] + (u64)i.imm, 4 * count, true);
+    for (int k = 0; k < count; k++) memcpy(to + 4 * k, w.reg<u32>(i.vec[k]) + l, 4);
+  }
+}
+
 // Words of 4 bytes into registers of 4 bytes, `count` of them. Registers of addresses have 64 bits, so that what is
 // loaded never goes where the addresses are.
 template <Space space, int count> void loadWords(Warp &w, const Inst &i, u32 m) {
@@ -150,25 +183,26 @@ template <Space space, int count> void loadWords(Warp &w, const Inst &i, u32 m) 
   const u8 *from = nullptr;
   if (m == everyone && !((r.bits | offset) & (size - 1)) && !w.block->watched)
     from = base<space>(w, i, low, r.high + offset + size, false, &ok);
-  if (!ok) return loadAny(w, i, m);
+  if (!ok) return loadLanes<space, count>(w, i, m);
   from = (const u8 *)((uintptr_t)from + (uintptr_t)offset);
   const u64 *at = w.reg<u64>(i.a);
   u32 *d[count];
   for (int k = 0; k < count; k++) d[k] = w.reg<u32>(i.vec[k]);
   if (r.groups) { // as many addresses as groups of 8 lanes, or one
     for (int l = 0; l < lanes; l += 8) {
-      u32 v[count];
-      memcpy(v, from + at[l], size);
-      for (int k = 0; k < count; k++)
-        for (int n = 0; n < 8; n++) d[k][l + n] = v[k];
+      const u8 *p = from + at[l];
+      for (int k = 0; k < count; k++) spread(p + 4 * k, d[k] + l);
     }
   } else if constexpr (count == 4) {
     gather4(from, at, d, r.period ? 8 : lanes, r.period);
   } else if (count == 1 && r.step == size) {
     memcpy(d[0], from + r.low, lanes * size);
   } else {
-    for (int l = 0; l < lanes; l++)
+    const u8 *last = nullptr;
+    for (int l = 0; l < lanes; l++) {
+      if (space == Space::Global) last = ahead(from + at[l], last);
       for (int k = 0; k < count; k++) memcpy(d[k] + l, from + at[l] + 4 * k, 4);
+    }
   }
 }
 template <Space space, int count> void storeWords(Warp &w, const Inst &i, u32 m) {
@@ -179,7 +213,7 @@ template <Space space, int count> void storeWords(Warp &w, const Inst &i, u32 m)
   u8 *to = nullptr;
   if (m == everyone && !((r.bits | offset) & (size - 1)) && !w.block->watched)
     to = (u8 *)base<space>(w, i, low, r.high + offset + size, true, &ok);
-  if (!ok) return storeAny(w, i, m);
+  if (!ok) return storeLanes<space, count>(w, i, m);
   to = (u8 *)((uintptr_t)to + (uintptr_t)offset);
   const u64 *at = w.reg<u64>(i.a);
   const u32 *d[count];

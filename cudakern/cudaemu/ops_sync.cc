@@ -10,24 +10,69 @@ void nothing(Warp &, const Inst &, u32) {} // blocks see each other's memory at 
 
 // cp.async reads its source now and writes its destination when it is waited for, the latest a GPU may do so: who
 // forgets to wait reads what was there before.
-void copyAsync(Warp &w, const Inst &i, u32 m) {
+
+// copyLane does it for a lane.
+void copyLane(Warp &w, const Inst &i, int l, PendingCopy &c) {
+  const u64 at = w.reg<u64>(i.a)[l] + (u64)i.imm, source = w.reg<u64>(i.b)[l] + (u64)i.imm2;
+  const u32 size = i.bytes, valid = i.mode & 1 ? w.reg<u32>(i.c)[l] : size, read = valid < size ? valid : size;
+  c.shared[l] = (u32)(resolve(w, i, l, at, size, Space::Shared, true) - w.block->shared);
+  if (source & (size - 1)) faultText(w, i, l, MisalignedAddress, "source of cp.async is not aligned to its size");
+  if (w.block->watched) checkAsyncIssue(w, i, l, source, c.shared[l], read);
+  u8 *const to = c.data + (u32)l * size;
+  memset(to, 0, size);
+  if (read) memcpy(to, resolve(w, i, l, source, read, Space::Global, false), read);
+}
+
+// copyWarp does it for all lanes, if each copies all or nothing, and those that copy read one allocation that was read
+// here before. False: they have to be looked at one by one.
+template <u32 size> bool copyWarp(Warp &w, const Inst &i, PendingCopy &c) {
+  static const u8 zeros[16] = {};
   const u64 *to = w.reg<u64>(i.a), *from = w.reg<u64>(i.b);
-  const u32 *valid = w.reg<u32>(i.c);
+  const Span &span = spanOf(w, i);
+  u32 reads[lanes], part = 0;
+  if (i.mode & 1) {
+    const u32 *valid = w.reg<u32>(i.c);
+    for (int l = 0; l < lanes; l++) reads[l] = valid[l] >= size, part |= valid[l] && valid[l] < size;
+  } else {
+    for (u32 &r : reads) r = 1;
+  }
+  const u64 shared = w.block->sharedBytes, global = span.high - span.low;
+  if (part || shared < size || global < size) return false;
+  u64 bad = 0;
+  for (int l = 0; l < lanes; l++) { // a difference below zero has bit 63
+    const u64 a = to[l] + (u64)i.imm, b = from[l] + (u64)i.imm2, offset = b - span.low;
+    bad |= ((a | b) & (size - 1)) | (a | (shared - size - a)) >> 63 |
+           ((offset | (global - size - offset)) >> 63 & reads[l]);
+    c.shared[l] = (u32)a;
+  }
+  if (bad) return false;
+  const uintptr_t base = (uintptr_t)span.bytes + (uintptr_t)i.imm2 - (uintptr_t)span.low;
+  const u8 *last = zeros;
   for (int l = 0; l < lanes; l++) {
-    if (!(m >> l & 1)) continue;
-    const u64 at = to[l] + (u64)i.imm, source = from[l] + (u64)i.imm2;
-    const u32 size = i.bytes, read = i.mode & 1 ? (valid[l] < size ? valid[l] : size) : size;
-    const u8 *target = resolve(w, i, l, at, size, Space::Shared, true);
-    PendingCopy c{};
-    c.lane = (u32)l;
-    c.group = w.committed[l];
-    c.shared = (u32)(target - w.block->shared);
-    c.size = size;
+    if (reads[l]) last = ahead((const u8 *)(base + (uintptr_t)from[l]), last);
+    memcpy(c.data + (u32)l * size, reads[l] ? last : zeros, size);
+  }
+  return true;
+}
+
+void copyAsync(Warp &w, const Inst &i, u32 m) {
+  while (m) { // once for each number of commits that lanes have made: as a rule, all the same
+    const u32 group = w.committed[__builtin_ctz(m)];
+    u32 same = 0;
+    for (int l = 0; l < lanes; l++) same |= (u32)(w.committed[l] == group) << l;
+    PendingCopy &c = w.copies.add();
+    c.mask = same & m;
+    c.group = group;
+    c.size = i.bytes;
     c.line = i.line;
-    if (source & (size - 1)) faultText(w, i, l, MisalignedAddress, "source of cp.async is not aligned to its size");
-    if (w.block->watched) checkAsyncIssue(w, i, l, source, c.shared, read);
-    if (read) memcpy(c.data, resolve(w, i, l, source, read, Space::Global, false), read);
-    w.copies.push_back(c);
+    const bool whole = c.mask == everyone && !w.block->watched &&
+                       (i.bytes == 4   ? copyWarp<4>(w, i, c)
+                        : i.bytes == 8 ? copyWarp<8>(w, i, c)
+                                       : copyWarp<16>(w, i, c));
+    if (!whole)
+      for (int l = 0; l < lanes; l++)
+        if (c.mask >> l & 1) copyLane(w, i, l, c);
+    m &= ~same;
   }
 }
 void commit(Warp &w, const Inst &, u32 m) {
@@ -35,19 +80,18 @@ void commit(Warp &w, const Inst &, u32 m) {
 }
 // wait finishes the copies of lanes in m that belong to a group before the last imm commits; mode 1: all copies.
 void wait(Warp &w, const Inst &i, u32 m) {
-  size_t kept = 0;
-  for (size_t k = 0; k < w.copies.size(); k++) {
-    const PendingCopy &c = w.copies[k];
-    const bool done = m >> c.lane & 1 && (i.mode & 1 || (s64)c.group < (s64)w.committed[c.lane] - i.imm);
-    if (done) {
-      if (w.block->watched) checkAsyncDone(w, c);
-      memcpy(w.block->shared + c.shared, c.data, c.size);
-    } else {
-      if (kept != k) w.copies[kept] = c;
-      kept++;
+  w.copies.sweep([&](const PendingCopy &c) {
+    u32 done = everyone;
+    if (!(i.mode & 1)) {
+      done = 0;
+      for (int l = 0; l < lanes; l++) done |= (u32)((s64)c.group < (s64)w.committed[l] - i.imm) << l;
     }
-  }
-  w.copies.resize(kept);
+    done &= m & c.mask;
+    if (!done) return done;
+    if (w.block->watched) checkAsyncDone(w, c, done);
+    c.finish(w.block->shared, done);
+    return done;
+  });
 }
 
 void clock32(Warp &w, const Inst &i, u32 m) {

@@ -30,7 +30,15 @@ void Loader::finish(Kernel *k) {
   program->dynamicBase = (uint32_t)((sharedUsed + sharedAlign - 1) / sharedAlign * sharedAlign);
   for (Pool &p : program->pool)
     if (p.kind == Pool::DynamicBase) p = {Pool::Immediate, p.width, p.special, p.value + program->dynamicBase, 0};
-  assignSlots(k);
+  assignSlots(k, false);
+  bool runs = false;
+  for (size_t i = 1; i < program->code.size() && !runs; i++) runs = isFma(i - 1) && isFma(i);
+  if (runs) {
+    const uint32_t registers = k->registers; // of the kernel as it is written
+    hoistLoads();
+    assignSlots(k, true);
+    k->registers = registers;
+  }
   summarize();
 }
 
@@ -50,7 +58,8 @@ struct Extent { // first and last position at which a register holds something: 
 
 } // namespace
 
-void Loader::assignSlots(Kernel *k) {
+// forRuns: sums of runs of fma stay where they are, and apart from the run's factors, as its plan wants it (runs.h).
+void Loader::assignSlots(Kernel *k, bool forRuns) {
   std::vector<Inst> &code = program->code;
   const uint32_t n = (uint32_t)code.size(), count = (uint32_t)regs.size();
   const size_t words = (count + 63) / 64;
@@ -118,6 +127,19 @@ void Loader::assignSlots(Kernel *k) {
       if (get(p.out, r)) spans[r].hold(2 * p.end - 1);
     }
   for (const Occurrence &c : occurrences) spans[c.reg].hold(2 * c.inst + c.write);
+  std::vector<uint32_t> adds(count, 0); // to what an fma adds whose result the register is
+  if (forRuns) {
+    std::vector<uint32_t> ends(n + 1, 0), sum(n, 0); // of the run; what the fma adds to
+    for (uint32_t i = n; i--;)
+      if (isFma(i)) ends[i] = ends[i + 1] ? ends[i + 1] : i + 1;
+    for (const Occurrence &c : occurrences) {
+      if (!ends[c.inst] || c.write) continue;
+      if (c.field == offsetof(Inst, c)) sum[c.inst] = c.reg;
+      else spans[c.reg].hold(2 * ends[c.inst] - 1);
+    }
+    for (const Occurrence &c : occurrences)
+      if (ends[c.inst] && c.write) adds[c.reg] = sum[c.inst];
+  }
 
   // Slots by width: 64-bit registers first, then 32, 16, predicates; each kind's pool (filled at launch) behind it.
   std::vector<uint32_t> order;
@@ -138,6 +160,10 @@ void Loader::assignSlots(Kernel *k) {
         busy.erase(busy.begin());
       }
       if (unused.empty()) unused.push_back(most++);
+      if (adds[r]) {
+        const auto same = std::find(unused.begin(), unused.end(), (regs[adds[r]].slot - bottom) / bytes);
+        if (same != unused.end()) std::swap(*same, unused.back());
+      }
       busy.emplace(spans[r].high, unused.back());
       regs[r].slot = bottom + unused.back() * bytes;
       unused.pop_back();
@@ -214,16 +240,7 @@ void Loader::summarize() {
     }
   }
   findReaches();
-  for (size_t i = 0; i < code.size();) {
-    size_t end = i;
-    while (end < code.size() && end - i < UINT16_MAX && code[end].flow == Flow::Plain && code[end].fn == ops->fma)
-      end++;
-    if (end - i > 1) {
-      code[i].fn = ops->fmaRun;
-      code[i].run = (uint16_t)(end - i);
-    }
-    i = std::max(end, i + 1);
-  }
+  joinRuns();
 }
 
 } // namespace emu

@@ -90,10 +90,16 @@ type Hello struct {
 	Numerics    string                 `protobuf:"bytes,10,opt,name=numerics,proto3" json:"numerics,omitempty"`
 	// Shared memory between the two. The sender says what it can; the receiver's answer offers a ring or says why not. To
 	// an offer the sender replies with a Ring frame: empty if it has mapped the ring, else why it could not.
-	Host          string `protobuf:"bytes,11,opt,name=host,proto3" json:"host,omitempty"`                   // boot id of the sender's kernel; empty: it wants no shared memory
-	Largest       uint64 `protobuf:"varint,12,opt,name=largest,proto3" json:"largest,omitempty"`            // bytes of the largest message it means to send; 0: unknown
-	Ring          *Ring  `protobuf:"bytes,13,opt,name=ring,proto3" json:"ring,omitempty"`                   // in the answer
-	NoRing        string `protobuf:"bytes,14,opt,name=no_ring,json=noRing,proto3" json:"no_ring,omitempty"` // in the answer: why no ring is offered
+	Host    string `protobuf:"bytes,11,opt,name=host,proto3" json:"host,omitempty"`                   // boot id of the sender's kernel; empty: it wants no shared memory
+	Largest uint64 `protobuf:"varint,12,opt,name=largest,proto3" json:"largest,omitempty"`            // bytes of the largest message it means to send; 0: unknown
+	Ring    *Ring  `protobuf:"bytes,13,opt,name=ring,proto3" json:"ring,omitempty"`                   // in the answer
+	NoRing  string `protobuf:"bytes,14,opt,name=no_ring,json=noRing,proto3" json:"no_ring,omitempty"` // in the answer: why no ring is offered
+	// Memory of the receiver's device, which the sender's device copies into; a ring says what has landed there. The
+	// sender asks; the answer offers a landing beside the ring or says why not. To such an answer the Ring frame's
+	// payload is a RingReply.
+	Device        bool     `protobuf:"varint,15,opt,name=device,proto3" json:"device,omitempty"`                       // the sender's device copies into memory of others
+	Landing       *Landing `protobuf:"bytes,16,opt,name=landing,proto3" json:"landing,omitempty"`                      // in the answer
+	NoLanding     string   `protobuf:"bytes,17,opt,name=no_landing,json=noLanding,proto3" json:"no_landing,omitempty"` // in the answer: why none is offered
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -226,6 +232,133 @@ func (x *Hello) GetNoRing() string {
 	return ""
 }
 
+func (x *Hello) GetDevice() bool {
+	if x != nil {
+		return x.Device
+	}
+	return false
+}
+
+func (x *Hello) GetLanding() *Landing {
+	if x != nil {
+		return x.Landing
+	}
+	return nil
+}
+
+func (x *Hello) GetNoLanding() string {
+	if x != nil {
+		return x.NoLanding
+	}
+	return ""
+}
+
+// Landing is memory of a device made for one link: as many slots as the ring has.
+type Landing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Handle        []byte                 `protobuf:"bytes,1,opt,name=handle,proto3" json:"handle,omitempty"` // by which another process of the host reaches it
+	SlotBytes     uint64                 `protobuf:"varint,2,opt,name=slot_bytes,json=slotBytes,proto3" json:"slot_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Landing) Reset() {
+	*x = Landing{}
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Landing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Landing) ProtoMessage() {}
+
+func (x *Landing) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Landing.ProtoReflect.Descriptor instead.
+func (*Landing) Descriptor() ([]byte, []int) {
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Landing) GetHandle() []byte {
+	if x != nil {
+		return x.Handle
+	}
+	return nil
+}
+
+func (x *Landing) GetSlotBytes() uint64 {
+	if x != nil {
+		return x.SlotBytes
+	}
+	return 0
+}
+
+// RingReply is the sender's reply to an answer that offers a landing.
+type RingReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NoRing        string                 `protobuf:"bytes,1,opt,name=no_ring,json=noRing,proto3" json:"no_ring,omitempty"`          // why it could not map the ring; empty: it has
+	NoLanding     string                 `protobuf:"bytes,2,opt,name=no_landing,json=noLanding,proto3" json:"no_landing,omitempty"` // why it could not reach the landing; empty: it has, or there is no ring
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RingReply) Reset() {
+	*x = RingReply{}
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RingReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RingReply) ProtoMessage() {}
+
+func (x *RingReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RingReply.ProtoReflect.Descriptor instead.
+func (*RingReply) Descriptor() ([]byte, []int) {
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RingReply) GetNoRing() string {
+	if x != nil {
+		return x.NoRing
+	}
+	return ""
+}
+
+func (x *RingReply) GetNoLanding() string {
+	if x != nil {
+		return x.NoLanding
+	}
+	return ""
+}
+
 // Ring is a file of shared memory made for one link. It is unlinked as soon as both ends have it mapped.
 type Ring struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -238,7 +371,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[2]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -250,7 +383,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[2]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -263,7 +396,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{2}
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Ring) GetPath() string {
@@ -296,7 +429,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[3]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -308,7 +441,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[3]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -321,7 +454,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{3}
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FetchRequest) GetPath() string {
@@ -340,7 +473,7 @@ type FetchChunk struct {
 
 func (x *FetchChunk) Reset() {
 	*x = FetchChunk{}
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[4]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +485,7 @@ func (x *FetchChunk) String() string {
 func (*FetchChunk) ProtoMessage() {}
 
 func (x *FetchChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[4]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +498,7 @@ func (x *FetchChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchChunk.ProtoReflect.Descriptor instead.
 func (*FetchChunk) Descriptor() ([]byte, []int) {
-	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{4}
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FetchChunk) GetData() []byte {
@@ -391,7 +524,7 @@ type CopyHeader struct {
 	Bytes      uint64                 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`  // of the whole state
 	Xxh3       uint64                 `protobuf:"varint,12,opt,name=xxh3,proto3" json:"xxh3,omitempty"`    // of the whole state; in Get
 	// The newest step of which every cell of the job has a whole copy. Others of the cell, but for this copy's step, may
-	// go. 0: none of this generation yet, keep what there is.
+	// go. 0: none of this generation yet, keep what is of older ones.
 	Keep          uint64 `protobuf:"varint,13,opt,name=keep,proto3" json:"keep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -399,7 +532,7 @@ type CopyHeader struct {
 
 func (x *CopyHeader) Reset() {
 	*x = CopyHeader{}
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[5]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +544,7 @@ func (x *CopyHeader) String() string {
 func (*CopyHeader) ProtoMessage() {}
 
 func (x *CopyHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[5]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +557,7 @@ func (x *CopyHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyHeader.ProtoReflect.Descriptor instead.
 func (*CopyHeader) Descriptor() ([]byte, []int) {
-	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{5}
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CopyHeader) GetCluster() string {
@@ -530,7 +663,7 @@ type CopyPiece struct {
 
 func (x *CopyPiece) Reset() {
 	*x = CopyPiece{}
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[6]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +675,7 @@ func (x *CopyPiece) String() string {
 func (*CopyPiece) ProtoMessage() {}
 
 func (x *CopyPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[6]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +688,7 @@ func (x *CopyPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyPiece.ProtoReflect.Descriptor instead.
 func (*CopyPiece) Descriptor() ([]byte, []int) {
-	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{6}
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CopyPiece) GetHeader() *CopyHeader {
@@ -594,7 +727,7 @@ type CopyKept struct {
 
 func (x *CopyKept) Reset() {
 	*x = CopyKept{}
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[7]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +739,7 @@ func (x *CopyKept) String() string {
 func (*CopyKept) ProtoMessage() {}
 
 func (x *CopyKept) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[7]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +752,7 @@ func (x *CopyKept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyKept.ProtoReflect.Descriptor instead.
 func (*CopyKept) Descriptor() ([]byte, []int) {
-	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{7}
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{9}
 }
 
 type CopyRequest struct {
@@ -635,7 +768,7 @@ type CopyRequest struct {
 
 func (x *CopyRequest) Reset() {
 	*x = CopyRequest{}
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[8]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +780,7 @@ func (x *CopyRequest) String() string {
 func (*CopyRequest) ProtoMessage() {}
 
 func (x *CopyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_exchangepb_exchange_proto_msgTypes[8]
+	mi := &file_proto_exchangepb_exchange_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +793,7 @@ func (x *CopyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequest) Descriptor() ([]byte, []int) {
-	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{8}
+	return file_proto_exchangepb_exchange_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CopyRequest) GetCluster() string {
@@ -705,7 +838,7 @@ const file_proto_exchangepb_exchange_proto_rawDesc = "" +
 	"\x1fproto/exchangepb/exchange.proto\x12\x15colonnade.exchange.v1\"9\n" +
 	"\x05Frame\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\fR\x06header\x12\x18\n" +
-	"\apayload\x18\x02 \x01(\fR\apayload\"\xa0\x03\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\"\x91\x04\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x1e\n" +
@@ -726,7 +859,19 @@ const file_proto_exchangepb_exchange_proto_rawDesc = "" +
 	"\x04host\x18\v \x01(\tR\x04host\x12\x18\n" +
 	"\alargest\x18\f \x01(\x04R\alargest\x12/\n" +
 	"\x04ring\x18\r \x01(\v2\x1b.colonnade.exchange.v1.RingR\x04ring\x12\x17\n" +
-	"\ano_ring\x18\x0e \x01(\tR\x06noRing\"O\n" +
+	"\ano_ring\x18\x0e \x01(\tR\x06noRing\x12\x16\n" +
+	"\x06device\x18\x0f \x01(\bR\x06device\x128\n" +
+	"\alanding\x18\x10 \x01(\v2\x1e.colonnade.exchange.v1.LandingR\alanding\x12\x1d\n" +
+	"\n" +
+	"no_landing\x18\x11 \x01(\tR\tnoLanding\"@\n" +
+	"\aLanding\x12\x16\n" +
+	"\x06handle\x18\x01 \x01(\fR\x06handle\x12\x1d\n" +
+	"\n" +
+	"slot_bytes\x18\x02 \x01(\x04R\tslotBytes\"C\n" +
+	"\tRingReply\x12\x17\n" +
+	"\ano_ring\x18\x01 \x01(\tR\x06noRing\x12\x1d\n" +
+	"\n" +
+	"no_landing\x18\x02 \x01(\tR\tnoLanding\"O\n" +
 	"\x04Ring\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x1d\n" +
@@ -789,36 +934,39 @@ func file_proto_exchangepb_exchange_proto_rawDescGZIP() []byte {
 	return file_proto_exchangepb_exchange_proto_rawDescData
 }
 
-var file_proto_exchangepb_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_proto_exchangepb_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_proto_exchangepb_exchange_proto_goTypes = []any{
 	(*Frame)(nil),        // 0: colonnade.exchange.v1.Frame
 	(*Hello)(nil),        // 1: colonnade.exchange.v1.Hello
-	(*Ring)(nil),         // 2: colonnade.exchange.v1.Ring
-	(*FetchRequest)(nil), // 3: colonnade.exchange.v1.FetchRequest
-	(*FetchChunk)(nil),   // 4: colonnade.exchange.v1.FetchChunk
-	(*CopyHeader)(nil),   // 5: colonnade.exchange.v1.CopyHeader
-	(*CopyPiece)(nil),    // 6: colonnade.exchange.v1.CopyPiece
-	(*CopyKept)(nil),     // 7: colonnade.exchange.v1.CopyKept
-	(*CopyRequest)(nil),  // 8: colonnade.exchange.v1.CopyRequest
+	(*Landing)(nil),      // 2: colonnade.exchange.v1.Landing
+	(*RingReply)(nil),    // 3: colonnade.exchange.v1.RingReply
+	(*Ring)(nil),         // 4: colonnade.exchange.v1.Ring
+	(*FetchRequest)(nil), // 5: colonnade.exchange.v1.FetchRequest
+	(*FetchChunk)(nil),   // 6: colonnade.exchange.v1.FetchChunk
+	(*CopyHeader)(nil),   // 7: colonnade.exchange.v1.CopyHeader
+	(*CopyPiece)(nil),    // 8: colonnade.exchange.v1.CopyPiece
+	(*CopyKept)(nil),     // 9: colonnade.exchange.v1.CopyKept
+	(*CopyRequest)(nil),  // 10: colonnade.exchange.v1.CopyRequest
 }
 var file_proto_exchangepb_exchange_proto_depIdxs = []int32{
-	2, // 0: colonnade.exchange.v1.Hello.ring:type_name -> colonnade.exchange.v1.Ring
-	5, // 1: colonnade.exchange.v1.CopyPiece.header:type_name -> colonnade.exchange.v1.CopyHeader
-	0, // 2: colonnade.exchange.v1.Exchange.Open:input_type -> colonnade.exchange.v1.Frame
-	3, // 3: colonnade.exchange.v1.Files.Fetch:input_type -> colonnade.exchange.v1.FetchRequest
-	6, // 4: colonnade.exchange.v1.Copies.Put:input_type -> colonnade.exchange.v1.CopyPiece
-	8, // 5: colonnade.exchange.v1.Copies.Get:input_type -> colonnade.exchange.v1.CopyRequest
-	5, // 6: colonnade.exchange.v1.Copies.Drop:input_type -> colonnade.exchange.v1.CopyHeader
-	0, // 7: colonnade.exchange.v1.Exchange.Open:output_type -> colonnade.exchange.v1.Frame
-	4, // 8: colonnade.exchange.v1.Files.Fetch:output_type -> colonnade.exchange.v1.FetchChunk
-	7, // 9: colonnade.exchange.v1.Copies.Put:output_type -> colonnade.exchange.v1.CopyKept
-	6, // 10: colonnade.exchange.v1.Copies.Get:output_type -> colonnade.exchange.v1.CopyPiece
-	7, // 11: colonnade.exchange.v1.Copies.Drop:output_type -> colonnade.exchange.v1.CopyKept
-	7, // [7:12] is the sub-list for method output_type
-	2, // [2:7] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4,  // 0: colonnade.exchange.v1.Hello.ring:type_name -> colonnade.exchange.v1.Ring
+	2,  // 1: colonnade.exchange.v1.Hello.landing:type_name -> colonnade.exchange.v1.Landing
+	7,  // 2: colonnade.exchange.v1.CopyPiece.header:type_name -> colonnade.exchange.v1.CopyHeader
+	0,  // 3: colonnade.exchange.v1.Exchange.Open:input_type -> colonnade.exchange.v1.Frame
+	5,  // 4: colonnade.exchange.v1.Files.Fetch:input_type -> colonnade.exchange.v1.FetchRequest
+	8,  // 5: colonnade.exchange.v1.Copies.Put:input_type -> colonnade.exchange.v1.CopyPiece
+	10, // 6: colonnade.exchange.v1.Copies.Get:input_type -> colonnade.exchange.v1.CopyRequest
+	7,  // 7: colonnade.exchange.v1.Copies.Drop:input_type -> colonnade.exchange.v1.CopyHeader
+	0,  // 8: colonnade.exchange.v1.Exchange.Open:output_type -> colonnade.exchange.v1.Frame
+	6,  // 9: colonnade.exchange.v1.Files.Fetch:output_type -> colonnade.exchange.v1.FetchChunk
+	9,  // 10: colonnade.exchange.v1.Copies.Put:output_type -> colonnade.exchange.v1.CopyKept
+	8,  // 11: colonnade.exchange.v1.Copies.Get:output_type -> colonnade.exchange.v1.CopyPiece
+	9,  // 12: colonnade.exchange.v1.Copies.Drop:output_type -> colonnade.exchange.v1.CopyKept
+	8,  // [8:13] is the sub-list for method output_type
+	3,  // [3:8] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_proto_exchangepb_exchange_proto_init() }
@@ -832,7 +980,7 @@ func file_proto_exchangepb_exchange_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_exchangepb_exchange_proto_rawDesc), len(file_proto_exchangepb_exchange_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

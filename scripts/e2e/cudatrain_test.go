@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,10 +111,13 @@ func onGPUs(t *testing.T, job string, steps int) {
 	one := newCluster(t)
 	one.on(job, "cuda:0")
 	want, loss := one.finish()
-	for _, carrier := range []string{"auto", "grpc"} {
+	for _, carrier := range []string{"auto", "peer", "shm", "grpc"} {
 		two := newCluster(t)
 		two.carrier = carrier
 		two.on(job, "cuda:0", "cuda:1")
+		if carrier == "auto" { // which is the fastest
+			two.takes("peer")
+		}
 		if got, _ := two.finish(); got != want {
 			t.Errorf("two GPUs, carrier %s: digest %s, on one it is %s", carrier, got, want)
 		}
@@ -130,6 +134,38 @@ func onGPUs(t *testing.T, job string, steps int) {
 	cpu.on(job, "cpu")
 	if _, got := cpu.finish(); !(math.Abs(got-loss) <= 1e-3*math.Max(1, math.Abs(got))) {
 		t.Errorf("the loss ends at %g, on the processor at %g", loss, got)
+	}
+}
+
+// takes waits until all cells of the job say which carrier they send over, and wants it to be the one.
+func (c *cluster) takes(want string) {
+	c.t.Helper()
+	c.watch("blobs", func(j *clusterpb.Job) bool {
+		for _, cell := range j.Cells {
+			if cell.Carrier != "" && cell.Carrier != want {
+				c.t.Fatalf("cell %v sends over %s, want %s", cell.Cell, cell.Carrier, want)
+			}
+		}
+		missing := func(s *clusterpb.CellStatus) bool { return s.Carrier == "" }
+		return len(j.Cells) > 0 && !slices.ContainsFunc(j.Cells, missing)
+	})
+}
+
+// TestGPUsThatDoNotReachEachOther: maps go through pinned memory and the host's, which the log says the reason of.
+func TestGPUsThatDoNotReachEachOther(t *testing.T) {
+	emulated(t, emulator.Settings{Check: "off", NoPeer: true})
+	job := gpuJob(t, "tiny", smallImages(t, 64, 12, 8), 2, 16, 24)
+	one := newCluster(t)
+	one.on(job, "cuda:0")
+	want, _ := one.finish()
+	two := newCluster(t)
+	two.on(job, "cuda:0", "cuda:1")
+	if got, _ := two.finish(); got != want {
+		t.Errorf("digest %s, on one GPU it is %s", got, want)
+	}
+	log := string(read(t, two.workers[1].log))
+	if !strings.Contains(log, "carrier=shm") || !strings.Contains(log, "PEER_ACCESS_UNSUPPORTED") {
+		t.Errorf("the log does not say why maps go another way:\n%s", log)
 	}
 }
 

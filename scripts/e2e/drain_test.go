@@ -48,7 +48,6 @@ func (c *cluster) stoppedAfter() (steps []uint64) {
 
 // TestDrain drains a worker of a job that runs: its cell goes to the spare at a step boundary, and no step is done
 // twice; the worker is said to be drained, can be stopped without any effect, and the end is the undisturbed run's.
-// Drained to the last one, the job stays where it is, and the status says why.
 func TestDrain(t *testing.T) {
 	job := memoryJob(t, "alexnet-32", 32, 150)
 	want := undisturbed(t, job)
@@ -81,17 +80,31 @@ func TestDrain(t *testing.T) {
 	if log := string(read(t, c.workers[i].log)); !strings.Contains(log, "it may be stopped") {
 		t.Errorf("the worker was not told that it may end:\n%s", log)
 	}
-	for n := range 3 {
-		if n+1 != i {
-			must(t, coordinatorProgram, "worker", "drain", fmt.Sprintf("worker-%d", n+1), "--coordinator", c.address)
-		}
-	}
-	c.until("the status says why nothing moves", func(context.Context) bool {
-		return strings.Contains(must(t, coordinatorProgram, "status", "--coordinator", c.address),
-			"is drained, but there is no other for its cells; start another one")
-	})
 	if got := c.ended("blobs"); got != want {
 		t.Errorf("digest %s, undisturbed it is %s", got, want)
+	}
+}
+
+// TestDrainOfTheLastWorker drains the only worker there is: its job stays where it is, and the status says why, until
+// another one comes.
+func TestDrainOfTheLastWorker(t *testing.T) {
+	c := newCluster(t)
+	c.threads = 1
+	c.startWorkers(1)
+	must(t, coordinatorProgram, "job", "submit", memoryJob(t, "tiny", 16, 1_000_000), "--coordinator", c.address)
+	c.watch("blobs", past(10))
+	must(t, coordinatorProgram, "worker", "drain", "worker-1", "--coordinator", c.address)
+	why := "worker worker-1 is drained, but there is no other for its cells; start another one"
+	c.until("the status says why nothing moves", func(context.Context) bool {
+		return strings.Contains(must(t, coordinatorProgram, "status", "--coordinator", c.address), why)
+	})
+	c.startWorker(2)
+	c.watch("blobs", func(j *clusterpb.Job) bool {
+		return j.Generation == 2 && j.State == "running" && whereCell(t, j, 0) == 2 && whereCell(t, j, 1) == 2
+	})
+	must(t, coordinatorProgram, "worker", "drain", "worker-1", "--undo", "--coordinator", c.address)
+	if w := c.workerNamed(1); w.Draining || w.Drained {
+		t.Errorf("when it is undone the worker is %v", w)
 	}
 }
 

@@ -53,7 +53,8 @@ func (c *cluster) newest() uint64 {
 
 // whole is what the event of a worker that hangs must name: worker, device, cell, phase, step, and who waits.
 func whole(worker int, column int, kind string) *regexp.Regexp {
-	return regexp.MustCompile(fmt.Sprintf(`^worker worker-%d \(%s\) %s: r0c%d .*of step \d+.* for [\d.]+ s.*; r0c%d waits for it`,
+	return regexp.MustCompile(fmt.Sprintf(
+		`^worker worker-%d \(%s\) %s: r0c%d .*of step \d+.* for [\d.]+ s.*; r0c%d waits for it`,
 		worker, *device, kind, column, 1-column))
 }
 
@@ -85,9 +86,9 @@ func TestStoppedWorkerIsNamed(t *testing.T) {
 	}
 }
 
-// TestStuckWorkerIsReplaced holds a thread of a worker in the middle of a product: the worker's heartbeats go on, and so
-// do its links. It is named as stuck, with the phase and step it is really in; after the grace a spare has its cell, from
-// memory, to the same end. When it comes out of it, what it was given is over, and it is a spare.
+// TestStuckWorkerIsReplaced holds a thread of a worker in the middle of a product: the worker's heartbeats go on, and
+// so do its links. It is named as stuck, with the phase and step it is really in; after the grace a spare has its cell,
+// from memory, to the same end. When it comes out of it, what it was given is over, and it is a spare.
 func TestStuckWorkerIsReplaced(t *testing.T) {
 	job := memoryJob(t, "alexnet-32", 32, 120)
 	clean := newCluster(t)
@@ -142,6 +143,36 @@ func (c *cluster) workerNamed(i int) *clusterpb.Worker {
 	}
 	c.t.Fatalf("there is no worker-%d", i)
 	return nil
+}
+
+// TestStoppedWorkerComesBack stops a worker until a spare has its cell, and lets it go on: it is fenced off, changes
+// nothing, and is a spare itself, which takes over when its successor is killed.
+func TestStoppedWorkerComesBack(t *testing.T) {
+	job := memoryJob(t, "tiny", 16, 2*tinySteps())
+	want := undisturbed(t, job)
+	c := newCluster(t)
+	c.threads = 1
+	c.startWorkers(3)
+	must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
+	i := whereCell(t, c.watch("blobs", past(20)), 1)
+	c.workers[i].signal(syscall.SIGSTOP)
+	j := c.watch("blobs", func(j *clusterpb.Job) bool { return j.Generation == 2 && j.State == "running" })
+	c.workers[i].signal(syscall.SIGCONT)
+	c.until("it is a spare", func(context.Context) bool {
+		w := c.workerNamed(i)
+		return w.State == "connected" && len(w.Cells) == 0 && w.Note == ""
+	})
+	if now := c.watch("blobs", past(j.Step+20)); now.Generation != 2 {
+		t.Errorf("its coming back has begun generation %d", now.Generation)
+	}
+	c.workers[whereCell(t, j, 1)].kill()
+	j = c.watch("blobs", func(j *clusterpb.Job) bool { return j.Generation == 3 && j.State == "running" })
+	if on := whereCell(t, j, 1); on != i {
+		t.Errorf("the cell is on worker %d, the spare is %d", on, i)
+	}
+	if got := c.ended("blobs"); got != want {
+		t.Errorf("digest %s, undisturbed it is %s", got, want)
+	}
 }
 
 // TestSlowWorkerIsNoHang takes the processor from a worker for most of the time (SIGSTOP and SIGCONT in turn): it is

@@ -99,7 +99,7 @@ func stopOutside(pid int, lo, hi uint64) (tid int, err error) {
 		if err := unix.PtraceDetach(tid); err != nil {
 			return 0, fmt.Errorf("let thread %d go: %w", tid, err)
 		}
-		time.Sleep(time.Millisecond) // the next moment
+		<-time.After(time.Millisecond) // the next moment
 	}
 	return 0, fmt.Errorf("no thread of process %d computes", pid)
 }

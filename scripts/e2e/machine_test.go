@@ -142,7 +142,9 @@ func TestMachinesAreLost(t *testing.T) {
 					j := c.watch("blobs", past(0))
 					i := whereCell(t, j, int32(random.IntN(2)))
 					c.loseMachine(i)
-					j = c.watch("blobs", func(j *clusterpb.Job) bool { return j.Generation > uint64(loss)+1 && j.State != "recovering" })
+					c.watch("blobs", func(j *clusterpb.Job) bool {
+						return j.Generation > uint64(loss)+1 && j.State != "recovering"
+					})
 					began := c.generations()
 					from := fromMemory(t, began[len(began)-1])
 					if from < safe {

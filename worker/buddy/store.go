@@ -22,9 +22,9 @@ var (
 	ErrCorrupt = errors.New("a copy is damaged")
 )
 
-// idleCopies is how many whole copies of a cell are kept while it is not known of which step all cells have one: the
-// last such step of the generation before, and what has come since.
-const idleCopies = 3
+// oldCopies is how many copies of older generations are kept of a cell while the newest has none yet that all cells
+// have: the oldest, which all had, and the newest, of which that is not known.
+const oldCopies = 3
 
 // Store holds copies. Its methods may be called at any time.
 type Store struct {
@@ -83,8 +83,8 @@ func (s *Store) end(a *Arrival) {
 }
 
 // Begin makes room for a copy of a cell. keep is the newest step of which every cell of the job has a whole copy in
-// this generation, 0 if there is none: what is older than that is given up, and the generations before with it. A copy
-// of the cell that has not become whole is given up in any case.
+// this generation: all others are given up, and what generations before have left of the job. 0: there is none, and
+// nothing is given up but this generation's. A copy of the cell that has not become whole is given up in any case.
 func (s *Store) Begin(key arena.Key, generation, step, keep uint64) (*Arrival, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,10 +122,10 @@ func (s *Store) settle(id cellKey, generation, keep uint64) {
 		s.drop(id, func(c *Copy) bool { return c.Step != keep })
 		return
 	}
-	all := s.whole[id]
-	if n := len(all) - idleCopies + 1; n > 0 { // the oldest go
-		least := all[n-1].Step
-		s.drop(id, func(c *Copy) bool { return c.Step <= least })
+	s.drop(id, func(c *Copy) bool { return c.Generation == generation }) // not all have it
+	if all := s.whole[id]; len(all) > oldCopies {
+		from, to := all[1].Step, all[len(all)-oldCopies].Step
+		s.drop(id, func(c *Copy) bool { return c.Step >= from && c.Step <= to })
 	}
 }
 

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"colonnade/proto/exchangepb"
 )
 
@@ -20,6 +18,7 @@ type Carrier string
 const (
 	CarrierAuto  Carrier = "auto"  // the fastest that works for each pair of cells
 	CarrierLocal Carrier = "local" // hand-over within a worker; cannot be forced, since it depends on the placement
+	CarrierPeer  Carrier = "peer"  // from device to device on one host; forced: maps take no other way
 	CarrierSHM   Carrier = "shm"   // shared memory between workers of one host; forced: even within a worker
 	CarrierGRPC  Carrier = "grpc"  // gRPC; forced: even within a worker
 )
@@ -40,62 +39,93 @@ const (
 	whyUnknown = "the peer's version does not know it"
 )
 
-// wantsRing fills in what a hello says about shared memory.
+// wantsRing fills in what a hello says about shared memory, of the host's and of devices'.
 func (o *outLink) wantsRing(h *exchangepb.Hello) {
+	defer o.wantsLanding(h)
 	if o.m.group.Carrier != CarrierGRPC {
 		h.Host, h.Largest = o.m.mesh.cfg.Host, o.m.group.Largest
 	}
 }
 
-// offer makes a ring for a link that is welcome, or says why not.
-func (m *Mesh) offer(mem *Membership, hello *exchangepb.Hello) (*ring, *exchangepb.Hello) {
-	no := func(why string) (*ring, *exchangepb.Hello) { return nil, &exchangepb.Hello{NoRing: why} }
+// offer makes a ring for a link that is welcome, and a landing behind it, or says why not.
+func (m *Mesh) offer(mem *Membership, in *inbox, hello *exchangepb.Hello) (*ring, *exchangepb.Hello) {
+	no := func(why string) (*ring, *exchangepb.Hello) {
+		return nil, &exchangepb.Hello{NoRing: why, NoLanding: why}
+	}
 	switch {
 	case mem.group.Carrier == CarrierGRPC || hello.Host == "":
 		return no(whyForced)
 	case hello.Host != m.cfg.Host:
 		return no(whyHost)
 	}
-	r, nonce, err := makeRing(m.cfg.Rings, m.cfg.Worker, hello.Largest)
+	land, handle, why := mem.offerLanding(in, hello)
+	largest := hello.Largest
+	if land != nil { // the ring has little to carry
+		largest = min(largest, ChunkBytes)
+	}
+	r, nonce, err := makeRing(m.cfg.Rings, m.cfg.Worker, largest)
 	if err != nil {
+		if land != nil {
+			m.closed(land)
+		}
 		return no(err.Error())
 	}
-	return r, &exchangepb.Hello{Ring: &exchangepb.Ring{Path: r.path, Nonce: nonce, SlotBytes: uint64(r.slotBytes)}}
+	answer := &exchangepb.Hello{Ring: &exchangepb.Ring{Path: r.path, Nonce: nonce, SlotBytes: uint64(r.slotBytes)},
+		NoLanding: why}
+	if land != nil {
+		r.land, r.over = land, m.retire
+		answer.Landing = &exchangepb.Landing{Handle: handle, SlotBytes: uint64(land.slotBytes)}
+	}
+	return r, answer
 }
 
-// answer decides about the offer in a peer's answer. A ring that was offered must be replied to.
-func (o *outLink) answer(payload []byte) (r *ring, offered bool, why string) {
-	var hello exchangepb.Hello
-	switch err := proto.Unmarshal(payload, &hello); {
-	case err != nil:
-		return nil, false, err.Error()
+// answer decides about the offer in a peer's answer. A ring that was offered must be replied to. whyRing and whyLanding
+// say why the one or the other is not used.
+func (o *outLink) answer(hello *exchangepb.Hello) (r *ring, whyRing, whyLanding string) {
+	switch {
 	case o.m.group.Carrier == CarrierGRPC:
-		return nil, hello.Ring != nil, "gRPC was asked for"
+		return nil, "gRPC was asked for", ""
 	case hello.Ring == nil:
-		return nil, false, cmp.Or(hello.NoRing, whyUnknown)
+		return nil, cmp.Or(hello.NoRing, whyUnknown), ""
 	}
 	r, err := openRing(hello.Ring.Path, hello.Ring.Nonce, hello.Ring.SlotBytes)
 	if err != nil {
-		return nil, true, err.Error()
+		return nil, err.Error(), ""
 	}
-	return r, true, ""
+	if r.land, whyLanding = o.attach(hello); r.land != nil {
+		r.over = o.m.mesh.closed
+	}
+	return r, "", whyLanding
 }
 
-// settle is the receiving end's part when the sender has replied to the offer: the ring is used, or there is none.
-func (m *Mesh) settle(mem *Membership, in *inbox, offered *ring, nonce []byte, why string) error {
-	if why == "" && !offered.proven(nonce) {
-		why = "the peer has mapped another file"
+// settle is the receiving end's part when the sender has replied to the offer: what was offered is used, or it is not.
+func (m *Mesh) settle(mem *Membership, in *inbox, offered *ring, answer *exchangepb.Hello, reply []byte) error {
+	noRing, noLanding := readReply(answer, reply)
+	if noRing == "" && !offered.proven(answer.Ring.Nonce) {
+		noRing = "the peer has mapped another file"
 	}
-	if why != "" {
+	if noRing != "" {
 		offered.close()
-		if mem.group.Carrier == CarrierSHM {
-			return noSHM(in.from, in.worker, why)
+		switch {
+		case mem.group.Carrier == CarrierSHM:
+			return noSHM(in.from, in.worker, noRing)
+		case mem.group.mustLand(in.from, in.link.to):
+			return noPeer(in.from, in.worker, noRing)
 		}
-	} else {
-		offered.unlink()
-		in.ring = offered
-		mem.use(offered)
+		m.linkUp(mem)
+		return nil
 	}
+	if noLanding != "" && offered.land != nil { // the peer has none of it
+		m.closed(offered.land)
+		offered.land = nil
+	}
+	offered.unlink()
+	if offered.land == nil && mem.group.mustLand(in.from, in.link.to) {
+		offered.close()
+		return noPeer(in.from, in.worker, cmp.Or(noLanding, answer.NoLanding))
+	}
+	in.ring = offered
+	mem.use(offered)
 	m.linkUp(mem)
 	return nil
 }
@@ -149,4 +179,6 @@ func (m *Membership) Carriers(c Cell) string {
 	return strings.Join(out, ", ")
 }
 
-func (c Carrier) rank() int { return slices.Index([]Carrier{CarrierLocal, CarrierSHM, CarrierGRPC}, c) }
+func (c Carrier) rank() int {
+	return slices.Index([]Carrier{CarrierLocal, CarrierPeer, CarrierSHM, CarrierGRPC}, c)
+}

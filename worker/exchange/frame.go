@@ -20,7 +20,9 @@ const (
 	kindKeepalive kind = 3 // nothing to say, still there
 	kindAbort     kind = 4 // payload: why the sender gives up
 	kindBye       kind = 5 // the sender has sent all it ever will
-	kindRing      kind = 6 // answer to an offer of shared memory; payload: why the sender cannot map it, or nothing
+	kindRing      kind = 6 // answer to an offer of shared memory; payload: why the sender cannot map it, or nothing;
+	// where a landing is offered too: exchangepb.RingReply
+	kindLanded kind = 7 // in shared memory only: a whole message, which is in the landing's slot of the same number
 )
 
 // ChunkBytes is the most a frame on a stream carries; longer messages are cut into chunks of this size.
@@ -133,7 +135,7 @@ func parseHeader(b []byte, most uint32) (header, error) {
 	h := header{kind: kind(b[5]), job: le.Uint64(b[8:]), generation: le.Uint64(b[16:]),
 		tag: Tag{Step: le.Uint64(b[24:]), Exchange: le.Uint32(b[32:])}, from: cell(40), to: cell(44),
 		total: le.Uint64(b[48:]), chunk: le.Uint32(b[56:]), length: le.Uint32(b[60:]), checksum: le.Uint64(b[64:])}
-	if h.kind < kindHello || h.kind > kindRing {
+	if h.kind < kindHello || h.kind > kindLanded {
 		return header{}, fmt.Errorf("%w: kind %d", ErrFrame, h.kind)
 	}
 	if h.length > most || h.total > maxMessage {

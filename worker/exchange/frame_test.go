@@ -72,7 +72,7 @@ func TestFrameComesBack(t *testing.T) {
 			return Cell{rapid.IntRange(0, 65535).Draw(t, "replica"), rapid.IntRange(0, 65535).Draw(t, "column")}
 		})
 		f := outgoing{payload: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "payload"), header: header{
-			kind: kind(rapid.IntRange(int(kindHello), int(kindRing)).Draw(t, "kind")),
+			kind: kind(rapid.IntRange(int(kindHello), int(kindLanded)).Draw(t, "kind")),
 			job:  rapid.Uint64().Draw(t, "job"), generation: rapid.Uint64().Draw(t, "generation"),
 			tag:  Tag{rapid.Uint64().Draw(t, "step"), rapid.Uint32().Draw(t, "exchange")},
 			from: cell.Draw(t, "from"), to: cell.Draw(t, "to"),
@@ -153,7 +153,7 @@ var refusedThoughSigned = map[string]func(b []byte){
 	"version 0":         func(b []byte) { b[4] = 0 },
 	"version 2":         func(b []byte) { b[4] = 2 },
 	"kind 0":            func(b []byte) { b[5] = 0 },
-	"kind 7":            func(b []byte) { b[5] = 7 },
+	"kind 8":            func(b []byte) { b[5] = 8 },
 	"reserved":          func(b []byte) { b[7] = 1 },
 	"reserved too":      func(b []byte) { b[39] = 1 },
 	"total too large":   func(b []byte) { binary.LittleEndian.PutUint64(b[48:], maxMessage+1) },
@@ -232,7 +232,7 @@ func corrupt(r *rand.Rand, frames [][]byte) (how string, b []byte) {
 // corpus is one frame of each kind and some of data.
 func corpus(t *testing.T, r *rand.Rand) [][]byte {
 	var frames [][]byte
-	for k := kindHello; k <= kindRing; k++ {
+	for k := kindHello; k <= kindLanded; k++ {
 		for _, n := range []int{0, 1, 100, 5000} {
 			payload := make([]byte, n)
 			for i := range payload {

@@ -173,10 +173,20 @@ func (in *inbox) takeFromRing(ctx context.Context, m *Membership) (arrival, erro
 
 // recv takes the chunks of one message.
 func (in *inbox) recv(ctx context.Context, m *Membership, tag Tag, into []byte) error {
+	a, err := in.take(ctx, m)
+	if err != nil {
+		return err
+	}
+	return in.chunks(ctx, m, tag, into, a)
+}
+
+// chunks takes the rest of a message's chunks behind the first.
+func (in *inbox) chunks(ctx context.Context, m *Membership, tag Tag, into []byte, a arrival) (err error) {
 	for chunk, at := uint32(0), 0; ; chunk++ {
-		a, err := in.take(ctx, m)
-		if err != nil {
-			return err
+		if chunk > 0 {
+			if a, err = in.take(ctx, m); err != nil {
+				return err
+			}
 		}
 		if err = a.due(in.from, tag, chunk, at, into); err != nil {
 			a.free()
@@ -194,8 +204,10 @@ func (in *inbox) recv(ctx context.Context, m *Membership, tag Tag, into []byte) 
 func (a *arrival) due(from Cell, tag Tag, chunk uint32, at int, into []byte) error {
 	switch {
 	case a.tag != tag:
-		return fmt.Errorf("cell %s sends step %d exchange %d, step %d exchange %d is due: %w", from, a.tag.Step,
-			a.tag.Exchange, tag.Step, tag.Exchange, ErrOutOfOrder)
+		return outOfTurn(from, a.tag, tag)
+	case a.kind == kindLanded:
+		return fmt.Errorf("cell %s sends step %d exchange %d from device to device, to the host is due: %w", from, tag.Step,
+			tag.Exchange, ErrOutOfOrder)
 	case a.total != uint64(len(into)):
 		return fmt.Errorf("cell %s sends %d bytes in step %d exchange %d, %d are due: %w", from, a.total, tag.Step,
 			tag.Exchange, len(into), ErrOutOfOrder)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"colonnade/cudakern"
 )
 
 // Group is one generation of a job: our cells and everyone else's.
@@ -16,9 +18,12 @@ type Group struct {
 	Numerics   string   // likewise
 	Local      []Cell
 	Peers      []Peer
-	Carrier    Carrier // auto, shm or grpc; empty: auto
+	Carrier    Carrier // auto, peer, shm or grpc; empty: auto
 	Address    string  // of this worker's own exchange service, which forced carriers need
-	Largest    uint64  // bytes of the largest message of a step, for room in shared memory; 0: unknown
+	Largest    uint64  // bytes of the largest message of a step, for room in shared memory; 0: unknown, and no landings
+	// Devices are those of the local cells that are on any: between two that can (cudakern.Lander), columns of a replica
+	// hand buffers over without the host. They must be open until Join returns.
+	Devices map[Cell]cudakern.Device
 }
 
 // Peer is a cell on another worker.
@@ -53,6 +58,7 @@ type Membership struct {
 // outbox is the sending end of one link.
 type outbox interface {
 	send(ctx context.Context, tag Tag, data []byte) error
+	sendBuffer(ctx context.Context, tag Tag, st cudakern.Stream, src cudakern.Buffer) (bool, error)
 	finish(abort string) // sends what is queued and then says goodbye, or why it gives up
 	carrier() Carrier
 }
@@ -60,6 +66,8 @@ type outbox interface {
 // inlink is the receiving end of one link.
 type inlink interface {
 	recv(ctx context.Context, m *Membership, tag Tag, into []byte) error
+	recvBuffer(ctx context.Context, m *Membership, tag Tag, st cudakern.Stream, dst cudakern.Buffer, host []byte) (bool,
+		error)
 	drop() // frees what nobody took
 }
 
@@ -124,13 +132,18 @@ func (m *Membership) leave(abort string) {
 	m.fail(ErrClosed)
 	m.cancel()
 	m.tasks.Wait()
-	for _, in := range m.inboxes {
-		in.drop()
-	}
+	m.dropAll()
 	m.ringsMu.Lock()
 	defer m.ringsMu.Unlock()
 	for _, r := range m.rings {
 		r.close()
+	}
+}
+
+// dropAll frees what nobody took, and what local links hold.
+func (m *Membership) dropAll() {
+	for _, in := range m.inboxes {
+		in.drop()
 	}
 }
 
@@ -154,9 +167,7 @@ func (e *exchanger) Recv(ctx context.Context, from Cell, tag Tag, into []byte) e
 		return fmt.Errorf("receive at cell %s: cell %s is not in the group", e.cell, from)
 	}
 	err := in.recv(ctx, e.m, tag, into)
-	if errors.Is(err, ErrOutOfOrder) || errors.Is(err, ErrFrame) || errors.Is(err, errRing) {
-		e.m.fail(err)
-	}
+	e.judge(err)
 	return err
 }
 

@@ -44,6 +44,9 @@ type Mesh struct {
 	mu      sync.Mutex
 	members map[string]*Membership // by job: the newest joined
 	conns   map[string]*connection // by address
+
+	keeping sync.WaitGroup // landings that their senders may still write to
+	closing chan struct{}  // closed by Close
 }
 
 // connection is shared by all links to one worker.
@@ -63,7 +66,8 @@ func New(cfg Config) *Mesh {
 	if cfg.Rings == nil {
 		cfg.Rings = []string{SharedMemory}
 	}
-	return &Mesh{cfg: cfg, members: map[string]*Membership{}, conns: map[string]*connection{}}
+	return &Mesh{cfg: cfg, members: map[string]*Membership{}, conns: map[string]*connection{},
+		closing: make(chan struct{})}
 }
 
 // ServerOptions are what a gRPC server that carries a mesh must be made with.
@@ -82,8 +86,11 @@ func (m *Mesh) NewServer() *grpc.Server {
 // Register adds the mesh's service to a server.
 func (m *Mesh) Register(s *grpc.Server) { exchangepb.RegisterExchangeServer(s, m) }
 
-// Close closes the connections to other workers. All memberships must have been closed.
+// Close closes the connections to other workers. All memberships must have been closed. Memory of devices that a peer
+// may still write to, which has neither let go of it nor died, stays until the process ends.
 func (m *Mesh) Close() error {
+	close(m.closing)
+	m.keeping.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var err error
@@ -144,12 +151,18 @@ func (m *Mesh) Join(ctx context.Context, g Group) (*Membership, error) {
 	mctx, cancel := context.WithCancel(context.Background())
 	mem := &Membership{mesh: m, group: g, ctx: mctx, cancel: cancel, inboxes: map[[2]Cell]inlink{},
 		outs: map[[2]Cell]outbox{}, awaited: map[[2]Cell]struct{}{}, ready: make(chan struct{}), done: make(chan struct{})}
-	up := m.link(mem)
+	up, err := m.link(mem)
+	if err != nil {
+		cancel()
+		mem.dropAll()
+		return nil, err
+	}
 	m.mu.Lock()
 	old := m.members[g.Job]
 	if old != nil && old.group.Generation > g.Generation {
 		m.mu.Unlock()
 		cancel()
+		mem.dropAll()
 		return nil, fmt.Errorf("join generation %d of job %s, which is at %d: %w", g.Generation, g.Job,
 			old.group.Generation, ErrStale)
 	}
@@ -210,7 +223,7 @@ func (m *Mesh) Waiting(job string, generation uint64) []Peer {
 }
 
 // link makes the ends of all links of a group; the network links that we send on are returned, not running yet.
-func (m *Mesh) link(mem *Membership) []*outLink {
+func (m *Mesh) link(mem *Membership) ([]*outLink, error) {
 	g := mem.group
 	var up []*outLink
 	network := func(from, to Cell, worker, address string) {
@@ -238,12 +251,16 @@ func (m *Mesh) link(mem *Membership) []*outLink {
 				network(local, other, m.cfg.Worker, g.Address)
 			default:
 				l := newLocalLink(mem, local)
+				why := l.reach(other)
+				if l.land == nil && g.mustLand(local, other) {
+					return nil, noPeer(other, m.cfg.Worker, why)
+				}
 				key := [2]Cell{local, other}
 				mem.inboxes[key], mem.outs[key] = l, l
 			}
 		}
 	}
-	return up
+	return up, nil
 }
 
 // remove takes a membership off the table.

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,7 @@ type outLink struct {
 	address  string
 	up       chan struct{} // closed when the peer has welcomed us and the carrier is settled
 	ring     *ring         // or nil: set before up is closed, like why
-	why      string        // there is no ring
+	why      string        // there is no ring, or no landing behind it
 	queue    chan message
 	pending  atomic.Int32  // messages in the queue or being written from it
 	handover chan struct{} // closed when what is left is to go over the stream
@@ -69,10 +70,13 @@ func newOutLink(m *Membership, from, to Cell, worker, address string) *outLink {
 const spareCopies = 2
 
 func (o *outLink) carrier() Carrier {
-	if o.ring != nil {
-		return CarrierSHM
+	switch {
+	case o.ring == nil:
+		return CarrierGRPC
+	case o.ring.land != nil:
+		return CarrierPeer
 	}
-	return CarrierGRPC
+	return CarrierSHM
 }
 
 func (o *outLink) send(ctx context.Context, tag Tag, data []byte) error {
@@ -185,6 +189,9 @@ func (o *outLink) open(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientS
 		case codes.FailedPrecondition:
 			return nil, fmt.Errorf("cell %s on worker %s: %w: %s", o.to, o.worker, ErrStale, status.Convert(err).Message())
 		case codes.ResourceExhausted:
+			if o.m.group.Carrier == CarrierPeer {
+				return nil, noPeer(o.to, o.worker, status.Convert(err).Message())
+			}
 			return nil, noSHM(o.to, o.worker, status.Convert(err).Message())
 		case codes.InvalidArgument:
 			return nil, fmt.Errorf("cell %s on worker %s: %w: %s", o.to, o.worker, ErrDisagree, status.Convert(err).Message())
@@ -239,19 +246,35 @@ func (o *outLink) knock(ctx context.Context, conn *grpc.ClientConn) (grpc.Client
 	return stream, o.settle(stream, answer)
 }
 
-// settle decides about shared memory by the peer's answer to our hello, and replies to its offer.
+// settle decides about shared memory and a landing by the peer's answer to our hello, and replies to its offer.
 func (o *outLink) settle(stream grpc.ClientStream, answer []byte) error {
-	r, offered, why := o.answer(answer)
-	if offered {
-		if err := stream.SendMsg(o.frame(kindRing, Tag{}, []byte(why[:min(len(why), 4096)]))); err != nil {
+	var hello exchangepb.Hello
+	if err := proto.Unmarshal(answer, &hello); err != nil {
+		return fmt.Errorf("%w: answer to a hello: %w", ErrFrame, err)
+	}
+	r, noRing, noLanding := o.answer(&hello)
+	if hello.Ring != nil {
+		reply, err := ringReply(&hello, noRing, noLanding)
+		if err == nil {
+			err = stream.SendMsg(o.frame(kindRing, Tag{}, reply))
+		}
+		if err != nil {
 			if r != nil {
 				r.close()
 			}
 			return err
 		}
 	}
-	if o.ring, o.why = r, why; r == nil && o.m.group.Carrier == CarrierSHM {
-		return noSHM(o.to, o.worker, why)
+	g := &o.m.group
+	o.ring, o.why = r, cmp.Or(noRing, noLanding)
+	switch {
+	case r == nil && g.Carrier == CarrierSHM:
+		return noSHM(o.to, o.worker, noRing)
+	case (r == nil || r.land == nil) && g.mustLand(o.from, o.to):
+		if r != nil {
+			r.close()
+		}
+		return noPeer(o.to, o.worker, o.why)
 	}
 	return nil
 }

@@ -20,6 +20,9 @@ import (
 // peerVariable makes this test binary the other process of a pair; it holds the directory for shared memory.
 const peerVariable = "COLONNADE_EXCHANGE_PEER"
 
+// deviceVariable puts its cell on a device: "work", or "sleep" to stop itself before it puts the tenth message.
+const deviceVariable = "COLONNADE_EXCHANGE_DEVICE"
+
 // peerSilence is long enough for a crowded machine, and short for a test.
 const peerSilence = time.Second
 
@@ -44,9 +47,25 @@ func peerProcess() int {
 			return 1
 		}
 		g.Peers = []Peer{peer}
+		if os.Getenv(deviceVariable) != "" {
+			d := newMemory(os.Getenv(peerVariable))
+			g.Carrier = CarrierPeer
+			devices(&g, d)
+			g.Largest = tradeBytes
+			puts := 0
+			d.puts = func() {
+				if puts++; puts == 10 && os.Getenv(deviceVariable) == "sleep" {
+					_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+				}
+			}
+		}
 		m, err := mesh.Join(context.Background(), g)
 		if err == nil {
-			err = trade(m.Exchanger(Cell{Column: 1}), 1, 1<<62, nil)
+			if ex := m.Exchanger(Cell{Column: 1}); g.Devices != nil {
+				err = trade(deviceEnd(m, Cell{Column: 1}), 1, 1<<62, nil)
+			} else {
+				err = trade(ex, 1, 1<<62, nil)
+			}
 			m.Close()
 		}
 		fmt.Println(err)
@@ -87,10 +106,10 @@ type child struct {
 	address string
 }
 
-func startChild(t *testing.T, dir string) *child {
+func startChild(t *testing.T, dir string, env ...string) *child {
 	t.Helper()
 	c := &child{cmd: exec.Command(os.Args[0])}
-	c.cmd.Env = append(os.Environ(), peerVariable+"="+dir)
+	c.cmd.Env = append(append(os.Environ(), env...), peerVariable+"="+dir)
 	c.cmd.Stderr = os.Stderr
 	in, errIn := c.cmd.StdinPipe()
 	out, errOut := c.cmd.StdoutPipe()
@@ -114,16 +133,21 @@ func (c *child) line(t *testing.T) string {
 	return c.out.Text()
 }
 
-// join links with the child in a generation.
-func (c *child) join(t *testing.T, n *node, generation uint64) *Membership {
+// join links with the child in a generation, from a device if there is one.
+func (c *child) join(t *testing.T, n *node, generation uint64, d *memory) *Membership {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if _, err := fmt.Fprintln(c.in, n.address, generation); err != nil {
 		t.Fatal(err)
 	}
-	m, err := n.mesh.Join(ctx, Group{Job: "job", Numerics: "test", Generation: generation, Local: []Cell{{}},
-		Carrier: CarrierSHM, Peers: []Peer{{Cell: Cell{Column: 1}, Worker: "child", Address: c.address}}})
+	g := Group{Job: "job", Numerics: "test", Generation: generation, Local: []Cell{{}}, Carrier: CarrierSHM,
+		Peers: []Peer{{Cell: Cell{Column: 1}, Worker: "child", Address: c.address}}}
+	if d != nil {
+		devices(&g, d)
+		g.Carrier, g.Largest = CarrierPeer, tradeBytes
+	}
+	m, err := n.mesh.Join(ctx, g)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +169,7 @@ func TestTwoProcesses(t *testing.T) {
 			dir := t.TempDir()
 			n := startNode(t, "parent", Config{Silence: peerSilence, Rings: []string{dir}})
 			first := startChild(t, dir)
-			m := first.join(t, n, 1)
+			m := first.join(t, n, 1, nil)
 			if got := m.Carriers(Cell{}); got != "shm" {
 				t.Errorf("carrier %q", got)
 			}
@@ -165,7 +189,7 @@ func TestTwoProcesses(t *testing.T) {
 				t.Errorf("left behind: %v, %v", left, err)
 			}
 			second := startChild(t, dir)
-			m = second.join(t, n, 2)
+			m = second.join(t, n, 2, nil)
 			defer m.Close()
 			awake := c.signal == syscall.SIGKILL
 			err = trade(m.Exchanger(Cell{}), 0, 40, func(step uint64) {

@@ -61,6 +61,10 @@ type ring struct {
 	written, taken, writer, reader *atomic.Uint32 // in mem
 	sleeps                         *atomic.Uint32 // the one of them that this end waits on
 	count                          uint32         // chunks this end has written, or taken
+
+	hold *os.File       // at the end that opened it: holds the lock that says that it may write; see letGo
+	land *landing       // device memory behind it, or nil
+	over func(*landing) // what is done with it when the ring is closed
 }
 
 func (r *ring) word(at int) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&r.mem[at])) }
@@ -146,11 +150,21 @@ func (r *ring) close() {
 	r.unlink()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.mem != nil {
-		unmap(r.mem)
-		r.mem = nil
+	if r.mem == nil {
+		return
+	}
+	unmap(r.mem)
+	r.mem = nil
+	if r.land != nil {
+		r.over(r.land)
+	}
+	if r.hold != nil { // the last: this end writes nothing any more
+		r.hold.Close()
 	}
 }
+
+// nextSlot is the number of the slot that is written or taken next. The caller has entered.
+func (r *ring) nextSlot() int { return int(r.count % ringSlots) }
 
 // slot is the memory of a chunk's slot.
 func (r *ring) slot(count uint32) []byte {
@@ -194,7 +208,8 @@ func (r *ring) next() (h header, payload []byte, ok bool, err error) {
 	if h, err = parseHeader(head[:], uint32(r.slotBytes)); err != nil {
 		return header{}, nil, false, fmt.Errorf("%w: %w", errRing, err)
 	}
-	if h.kind != kindData || h.checksum != checksum(head[:]) {
+	landed := h.kind == kindLanded && r.land != nil && h.length == 0
+	if h.kind != kindData && !landed || h.checksum != checksum(head[:]) {
 		return header{}, nil, false, fmt.Errorf("%w: no header of a chunk", errRing)
 	}
 	return h, s[slotHeader : slotHeader+int(h.length)], true, nil

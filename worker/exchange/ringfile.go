@@ -97,7 +97,7 @@ func makeRingIn(dir, worker string, slotBytes int) (*ring, []byte, error) {
 
 // openRing maps a ring that a peer on this host has made. The path is the peer's word: only a file that looks like a
 // ring and belongs to this user is touched, and it is written to only if it holds the nonce.
-func openRing(path string, nonce []byte, slotBytes uint64) (*ring, error) {
+func openRing(path string, nonce []byte, slotBytes uint64) (r *ring, err error) {
 	name := filepath.Base(path)
 	if !filepath.IsAbs(path) || !isRingName(name) || len(nonce) != nonceBytes || slotBytes < minSlotBytes ||
 		slotBytes > maxSlotBytes {
@@ -107,10 +107,21 @@ func openRing(path string, nonce []byte, slotBytes uint64) (*ring, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer func() {
+		if r == nil {
+			file.Close()
+		}
+	}()
+	// Locked first, and there still: so the end that made it, which unlinks it and then looks for the lock, finds it.
+	if err := hold(file); err != nil {
+		return nil, err
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", path, err)
+	}
+	if st.Nlink == 0 {
+		return nil, fmt.Errorf("%s: %w", path, os.ErrNotExist)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() || st.Size != int64(ringSize(int(slotBytes))) {
 		return nil, fmt.Errorf("%s is no ring of this user's with slots of %d bytes", path, slotBytes)
@@ -119,16 +130,16 @@ func openRing(path string, nonce []byte, slotBytes uint64) (*ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %s: %w", path, err)
 	}
-	r := &ring{slotBytes: int(slotBytes), path: path}
-	r.attach(mem, false)
-	err = r.check(nonce)
-	r.path = "" // to unlink it is up to who made it
+	opened := &ring{slotBytes: int(slotBytes), path: path, hold: file}
+	opened.attach(mem, false)
+	err = opened.check(nonce)
+	opened.path = "" // to unlink it is up to who made it
 	if err != nil {
-		r.close()
+		opened.close()
 		return nil, err
 	}
-	r.prove()
-	return r, nil
+	opened.prove()
+	return opened, nil
 }
 
 func mapFile(f *os.File, slotBytes int) ([]byte, error) {
@@ -145,7 +156,11 @@ func (r *ring) unlink() {
 		return
 	}
 	_ = os.Remove(r.path) // someone may have been tidy
-	r.file.Close()
+	if r.land != nil {
+		r.land.lock = r.file
+	} else {
+		r.file.Close()
+	}
 	r.file, r.path = nil, ""
 }
 

@@ -57,7 +57,7 @@ func (m *Mesh) Open(stream grpc.BidiStreamingServer[exchangepb.Frame, exchangepb
 	frames := make(chan error, 1)
 	go func() { // counted by welcome; ends when this handler has returned, if not before
 		defer mem.tasks.Done()
-		frames <- m.receive(stream, mem, in, offered, answer.GetRing().GetNonce())
+		frames <- m.receive(stream, mem, in, offered, answer)
 	}()
 	select {
 	case err = <-frames:
@@ -71,10 +71,17 @@ func (m *Mesh) Open(stream grpc.BidiStreamingServer[exchangepb.Frame, exchangepb
 // link is up.
 func (m *Mesh) answerHello(stream grpc.ServerStream, mem *Membership, in *inbox, hello *exchangepb.Hello) (*ring,
 	*exchangepb.Hello, error) {
-	offered, answer := m.offer(mem, hello)
+	offered, answer := m.offer(mem, in, hello)
 	if offered == nil && mem.group.Carrier == CarrierSHM {
 		mem.fail(noSHM(in.from, in.worker, answer.NoRing))
 		return nil, nil, status.Error(codes.ResourceExhausted, answer.NoRing)
+	}
+	if answer.Landing == nil && mem.group.mustLand(in.from, in.link.to) {
+		if offered != nil {
+			offered.close()
+		}
+		mem.fail(noPeer(in.from, in.worker, answer.NoLanding))
+		return nil, nil, status.Error(codes.ResourceExhausted, answer.NoLanding)
 	}
 	payload, err := proto.Marshal(answer)
 	if err == nil {
@@ -133,7 +140,8 @@ func (m *Mesh) welcome(f *incoming) (*Membership, *inbox, *exchangepb.Hello, err
 
 // receive puts frames into the inbox until the link ends, and says how. If a ring was offered, the peer's reply to that
 // comes first.
-func (m *Mesh) receive(stream grpc.ServerStream, mem *Membership, in *inbox, offered *ring, nonce []byte) (err error) {
+func (m *Mesh) receive(stream grpc.ServerStream, mem *Membership, in *inbox, offered *ring,
+	answer *exchangepb.Hello) (err error) {
 	watch := watchSilence(m.cfg.Silence, func() {
 		mem.fail(mem.lost(in.from, in.worker, fmt.Errorf("silent for %v", m.cfg.Silence)))
 	})
@@ -154,7 +162,7 @@ func (m *Mesh) receive(stream grpc.ServerStream, mem *Membership, in *inbox, off
 			return status.Error(codes.Aborted, cause.Error())
 		}
 		watch.heard()
-		if cause = f.fence(in.link); cause == nil && (f.kind == kindRing) != (offered != nil) {
+		if cause = f.fence(in.link); cause == nil && (f.kind == kindRing) != (offered != nil) || f.kind == kindLanded {
 			cause = fmt.Errorf("%w: of kind %d, out of turn", ErrFrame, f.kind)
 		}
 		if cause != nil {
@@ -166,7 +174,7 @@ func (m *Mesh) receive(stream grpc.ServerStream, mem *Membership, in *inbox, off
 		case kindRing:
 			r := offered
 			offered = nil // settle's from here on
-			if err := m.settle(mem, in, r, nonce, string(f.text())); err != nil {
+			if err := m.settle(mem, in, r, answer, f.text()); err != nil {
 				mem.fail(err)
 				return status.Error(codes.ResourceExhausted, err.Error())
 			}

@@ -59,6 +59,7 @@ func startNode(t testing.TB, id string, cfg Config) *node {
 type carrier struct {
 	perWorker int // cells on a worker; 0: all on one
 	force     Carrier
+	devices   bool // cells are on devices that copy to each other
 }
 
 // at says which worker each cell is on.
@@ -75,7 +76,18 @@ func (c carrier) at(cells int) []int {
 // join joins that many cells.
 func (c carrier) join(t *testing.T, ctx context.Context, cells int, cfg Config) ([]Exchanger, []*Membership) {
 	t.Helper()
-	return joinAll(t, ctx, c.at(cells), cfg, func(_ int, g *Group) { g.Carrier = c.force })
+	dir := t.TempDir()
+	ex, members := joinAll(t, ctx, c.at(cells), cfg, func(_ int, g *Group) {
+		if g.Carrier = c.force; c.devices {
+			devices(g, newMemory(dir))
+		}
+	})
+	for i := range ex {
+		if c.devices {
+			ex[i] = &buffered{BufferExchanger: ex[i].(BufferExchanger)}
+		}
+	}
+	return ex, members
 }
 
 // carriers are what every test of the suite runs with.
@@ -87,6 +99,9 @@ var carriers = map[string]carrier{
 	"grpc within":         {force: CarrierGRPC},
 	"shm within":          {force: CarrierSHM},
 	"shm between, forced": {perWorker: 2, force: CarrierSHM},
+	"peer":                {perWorker: 1, devices: true},
+	"peer within":         {devices: true},
+	"peer, forced":        {perWorker: 2, devices: true, force: CarrierPeer},
 }
 
 func cellsOf(n int) []Cell {

@@ -36,9 +36,9 @@ type Config struct {
 	Memory func(MemoryLayout) (Memory, error)
 
 	// Copy, if set, brings a copy of the cell's memory after a step to safety on another host, and returns when it is
-	// there, or why it is not; without an error if there is no other host. It is called every CopyEvery steps of the job, by all cells or none, on a goroutine of the run's. The half
-	// that holds the step stays as it is for at least the next step; Copy must see whether it did. Of the copies before,
-	// only that of step keep is needed, unless keep is 0.
+	// there, or why it is not; without an error if there is no other host. It is called every CopyEvery steps of the job,
+	// by all cells or none, on a goroutine of the run's. The half that holds the step stays as it is for at least the
+	// next step; Copy must see whether it did. Of the copies before, only that of step keep is needed, unless keep is 0.
 	Copy func(ctx context.Context, step, keep uint64) (whole bool, err error)
 
 	// For tests; the bits depend on none of them.
@@ -74,6 +74,7 @@ type Cell struct {
 	status   tracker
 	timing   *timing
 	usual    usual
+	reserve  func(int) ([]byte, error)   // memory for the snapshot
 	reported bool                        // times have been reported
 	timed    func(*phase, time.Duration) // told of every phase of a step, if set
 
@@ -89,7 +90,8 @@ func New(cfg Config) (*Cell, error) {
 		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
 	}
 	c := &Cell{id: cfg.Cell, job: cfg.Job, plan: cfg.Plan, dev: cfg.Device, st: st,
-		source: cfg.Source, report: cfg.Report, now: cfg.Now, log: cfg.Log, timing: newTiming(), usual: usual{}}
+		source: cfg.Source, report: cfg.Report, now: cfg.Now, log: cfg.Log, timing: newTiming(), usual: usual{},
+		reserve: reserve}
 	c.ex = &observed{cfg.Exchanger, &c.status, cfg.Cell}
 	for _, other := range cfg.Cells {
 		if other.Column == cfg.Cell.Column {
@@ -134,12 +136,18 @@ func New(cfg Config) (*Cell, error) {
 
 // Close frees what the cell holds on the device. The cell must not be running.
 func (c *Cell) Close() error {
+	if c.saver != nil {
+		c.saver.close()
+	}
 	c.b.close()
 	return c.st.Close()
 }
 
 // Initialise gives the cell its state before the first step.
 func (c *Cell) Initialise() error {
+	if err := c.saver.room(); err != nil {
+		return fmt.Errorf("cell %s: %w", c.id, err)
+	}
 	c.initial(c.saver.snap)
 	return c.put(c.saver.snap)
 }
@@ -152,6 +160,9 @@ func (c *Cell) enter(what string) { c.status.enter(what, "", c.now(), 0) }
 
 // Status says how far the cell is.
 func (c *Cell) Status() Status { return c.status.read(c.now()) }
+
+// Loss is the mean loss over the whole batch of the last finished step; 0 before the first.
+func (c *Cell) Loss() float64 { return c.status.loss() }
 
 // CellError says which cell's run failed, and how far it had come.
 type CellError struct {

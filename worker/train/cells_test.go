@@ -319,6 +319,44 @@ func TestAFullDisk(t *testing.T) {
 	}
 }
 
+// TestNoMemoryForASnapshot denies cells the memory that a checkpoint is copied to, until they have asked some times:
+// each checkpoint that is not written for it is reported, training goes on, and the last one is tried again.
+func TestNoMemoryForASnapshot(t *testing.T) {
+	for name, denied := range map[string]int{"at first": 1, "to the end": jobSteps} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			asked := map[exchange.Cell]int{}
+			got := setup{dev: ref.New(), job: twoColumns(t, nil), root: t.TempDir(),
+				started: func(cells map[exchange.Cell]*Cell) {
+					for id, c := range cells {
+						c.saver.close() // what it began with
+						last := c.job.Steps()
+						c.reserve = func(bytes int) ([]byte, error) {
+							mu.Lock()
+							defer mu.Unlock()
+							if asked[id]++; asked[id] <= denied && (c.step < last || asked[id] == 1) {
+								return nil, syscall.ENOMEM
+							}
+							return reserve(bytes)
+						}
+					}
+				}}.mustRun(t)
+			want := setup{dev: ref.New(), job: twoColumns(t, nil), root: t.TempDir()}.mustRun(t)
+			if !maps.Equal(got.digest, want.digest) || len(got.digest) != 2 {
+				t.Errorf("digests %v, undisturbed they are %v", got.digest, want.digest)
+			}
+			if len(got.failed) < 2 || len(got.saved[jobSteps]) != 2 {
+				t.Errorf("failed saves: %v; of the last step there are %v", got.failed, got.saved[jobSteps])
+			}
+			for _, f := range got.failed {
+				if !errors.Is(f.Err, ErrNoRoom) || !errors.Is(f.Err, syscall.ENOMEM) {
+					t.Errorf("step %d: %v", f.Step, f.Err)
+				}
+			}
+		})
+	}
+}
+
 // TestEveryPhaseIsNamedAndTimed wants a step's phases in the status, and nothing of the evaluation among them.
 func TestEveryPhaseIsNamedAndTimed(t *testing.T) {
 	j := twoColumns(t, func(j *job.Job) { j.Recipe.Epochs = 6 }) // so that there is more than the first step's report

@@ -6,8 +6,8 @@ import (
 )
 
 // copier has copies of the cell's state brought to safety while training goes on. All cells begin copies of the same
-// steps: each says in every verdict how far its copies are, and so all know alike whether the last ones are over, and of
-// which step every cell has a whole one. So two copies of each cell are enough: one that all have, and the next.
+// steps: each says in every verdict how far its copies are, and so all know alike whether the last ones are over, and
+// of which step every cell has a whole one. So two copies of each cell are enough: one that all have, and the next.
 type copier struct {
 	every uint64 // steps; 0: no copies
 	soon  bool   // the first copy is due with the first step

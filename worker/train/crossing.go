@@ -81,19 +81,25 @@ func (w *wire) out() error {
 	return w.down.Sync()
 }
 
+// free has what is copied into the buffer from now on wait for what uses it.
+func (w *wire) free() error {
+	if w.up == w.st {
+		return nil
+	}
+	read := w.read
+	if read == nil {
+		read = w.b.begun
+	}
+	return w.up.Wait(read)
+}
+
 // in has the stream find in the buffer what the host holds.
 func (w *wire) in() error {
 	if w.own {
 		return nil
 	}
-	if w.up != w.st {
-		read := w.read
-		if read == nil {
-			read = w.b.begun
-		}
-		if err := w.up.Wait(read); err != nil {
-			return err
-		}
+	if err := w.free(); err != nil {
+		return err
 	}
 	if err := w.b.dev.CopyIn(w.up, w.buf, w.host); err != nil {
 		return err
@@ -119,16 +125,37 @@ func (w *wire) used() (err error) {
 	return err
 }
 
-// hand sends what out brought to the host.
-func (w *wire) hand(p *pass, to exchange.Cell, id uint32) error {
-	return w.b.ex.Send(p.ctx, to, exchange.Tag{Step: p.step, Exchange: p.tag + id}, w.host)
-}
-
-func (w *wire) send(p *pass, to exchange.Cell, id uint32) error {
-	if err := w.out(); err != nil {
-		return err
+// send hands what the stream leaves in the buffer to other columns: from device to device where there is a way, else
+// through the host, to which it is brought at most once.
+func (w *wire) send(p *pass, id uint32, columns ...int) error {
+	direct, ok := w.b.ex.(exchange.BufferExchanger)
+	ok = ok && !w.own && !w.b.staged
+	if ok {
+		if err := follow(w.down, w.st); err != nil {
+			return err
+		}
 	}
-	return w.hand(p, to, id)
+	tag, brought := exchange.Tag{Step: p.step, Exchange: p.tag + id}, false
+	for _, column := range columns {
+		to := w.b.peer(column)
+		if ok {
+			if sent, err := direct.SendBuffer(p.ctx, to, tag, w.down, w.buf); err != nil {
+				return err
+			} else if sent {
+				continue
+			}
+		}
+		if !brought {
+			brought = true
+			if err := w.out(); err != nil {
+				return err
+			}
+		}
+		if err := w.b.ex.Send(p.ctx, to, tag, w.host); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *wire) recv(p *pass, from exchange.Cell, id uint32) error {
@@ -139,7 +166,19 @@ func (w *wire) recv(p *pass, from exchange.Cell, id uint32) error {
 	if err := busy.Sync(); err != nil {
 		return err
 	}
-	if err := w.b.ex.Recv(p.ctx, from, exchange.Tag{Step: p.step, Exchange: p.tag + id}, w.host); err != nil {
+	tag := exchange.Tag{Step: p.step, Exchange: p.tag + id}
+	if direct, ok := w.b.ex.(exchange.BufferExchanger); ok && !w.own {
+		if err := w.free(); err != nil {
+			return err
+		}
+		if landed, err := direct.RecvBuffer(p.ctx, from, tag, w.up, w.buf, w.host); err != nil {
+			return err
+		} else if landed {
+			return follow(w.st, w.up)
+		}
+		return w.in()
+	}
+	if err := w.b.ex.Recv(p.ctx, from, tag, w.host); err != nil {
 		return err
 	}
 	return w.in()
@@ -217,17 +256,7 @@ func (x *crossing) send() error {
 	if err != nil {
 		return err
 	}
-	x.b.fwd(same(x.before+" send"), func(p *pass) error {
-		if err := w.out(); err != nil {
-			return err
-		}
-		for _, to := range x.to {
-			if err := w.hand(p, x.b.peer(to), x.forwardID()); err != nil {
-				return err
-			}
-		}
-		return nil
-	}).as(Other)
+	x.b.fwd(same(x.before+" send"), func(p *pass) error { return w.send(p, x.forwardID(), x.to...) }).as(Other)
 	return nil
 }
 
@@ -249,7 +278,7 @@ func (x *crossing) sendGradient(to int) error {
 		return err
 	}
 	x.b.back(same(x.before+" send gradient"), func(p *pass) error {
-		return w.send(p, x.b.peer(to), x.backwardID())
+		return w.send(p, x.backwardID(), to)
 	}).as(Other)
 	return nil
 }

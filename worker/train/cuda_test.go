@@ -14,6 +14,7 @@ import (
 	"colonnade/cudakern"
 	"colonnade/cudakern/cuda"
 	"colonnade/cudakern/ref"
+	"colonnade/shard"
 	"colonnade/shard/job"
 	"colonnade/worker/data"
 	"colonnade/worker/exchange"
@@ -23,6 +24,20 @@ import (
 type stepOf struct {
 	loss      float64
 	gradients []map[string][]float32
+}
+
+// onDevices is the exchange of columns on devices.
+func onDevices(j *job.Job, plan *shard.Plan, ids []exchange.Cell, devs []cudakern.Device) exchange.Group {
+	g := exchange.Group{Job: j.Name, Generation: 1, Local: ids, Devices: map[exchange.Cell]cudakern.Device{}}
+	for _, x := range plan.Exchanges {
+		for _, m := range x.Moves {
+			g.Largest = max(g.Largest, uint64(4*m.Shape.Len()*j.Recipe.Batch))
+		}
+	}
+	for k, id := range ids {
+		g.Devices[id] = devs[k%len(devs)]
+	}
+	return g
 }
 
 // firstStep trains one step with all columns in this process, column k on the k-th of the devices in turn.
@@ -38,7 +53,7 @@ func firstStep(t *testing.T, j *job.Job, path string, devs ...cudakern.Device) s
 	for k := range j.Columns {
 		ids = append(ids, exchange.Cell{Column: k})
 	}
-	members, err := mesh.Join(context.Background(), exchange.Group{Job: j.Name, Generation: 1, Local: ids})
+	members, err := mesh.Join(context.Background(), onDevices(j, plan, ids, devs))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,8 +15,8 @@ type saver struct {
 	c    *Cell
 	root string
 	meta checkpoint.Meta // but for the step
-	snap *snapshot
-	free chan struct{} // holds a token while snap may be written
+	snap *snapshot       // nil: there has been no memory for it yet
+	free chan struct{}   // holds a token while snap may be written
 	todo chan saveJob
 	last error // of the newest save; read by whoever holds the token
 	back *background
@@ -29,7 +29,7 @@ type saveJob struct {
 }
 
 func newSaver(c *Cell, cfg Config) *saver {
-	s := &saver{c: c, root: cfg.Directory, snap: c.newSnapshot(),
+	s := &saver{c: c, root: cfg.Directory,
 		meta: checkpoint.Meta{Job: cfg.Job.Name, Generation: cfg.Generation, Replica: cfg.Cell.Replica,
 			Column: cfg.Cell.Column, PlanDigest: cfg.Plan.Digest(), Numerics: cfg.Device.Info().Numerics},
 		free: make(chan struct{}, 1), todo: make(chan saveJob), back: newBackground()}
@@ -44,6 +44,12 @@ func (s *saver) save(ctx context.Context, step uint64) error {
 	if err := s.wait(ctx); err != nil {
 		return err
 	}
+	if s.last = s.room(); s.last != nil {
+		s.c.log.Warn("checkpoint was not written", "cell", s.c.id, "step", step, "err", s.last)
+		s.c.report(SaveFailed{Cell: s.c.id, Step: step, Err: s.last})
+		s.free <- struct{}{}
+		return nil
+	}
 	if err := s.c.take(s.snap, step); err != nil {
 		s.free <- struct{}{}
 		return fmt.Errorf("snapshot of step %d: %w", step, err)
@@ -56,6 +62,22 @@ func (s *saver) save(ctx context.Context, step uint64) error {
 	case <-ctx.Done():
 		s.free <- struct{}{}
 		return context.Cause(ctx)
+	}
+}
+
+// room makes the snapshot, if there is none yet. Whoever calls it holds the token, or the cell is not running.
+func (s *saver) room() (err error) {
+	if s.snap == nil {
+		s.snap, err = s.c.newSnapshot()
+	}
+	return err
+}
+
+// close gives the snapshot's memory back.
+func (s *saver) close() {
+	if s.snap != nil {
+		s.snap.free()
+		s.snap = nil
 	}
 }
 
@@ -133,6 +155,13 @@ func (s *saver) drain(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		s.c.enter("save")
+		if s.snap == nil || s.snap.step != s.c.step { // there was no memory to copy it
+			s.free <- struct{}{}
+			if err := s.save(ctx, s.c.step); err != nil {
+				return err
+			}
+			continue
+		}
 		select {
 		case s.todo <- saveJob{started: s.c.now()}:
 		case <-ctx.Done():
@@ -143,7 +172,11 @@ func (s *saver) drain(ctx context.Context) error {
 
 // Digest is the SHA-256 of the cell's state in canonical order: see checkpoint.Digest. The cell must not be running.
 func (c *Cell) Digest() ([32]byte, error) {
-	if err := c.take(c.saver.snap, c.step); err != nil {
+	err := c.saver.room()
+	if err == nil {
+		err = c.take(c.saver.snap, c.step)
+	}
+	if err != nil {
 		return [32]byte{}, fmt.Errorf("digest: %w", err)
 	}
 	return checkpoint.Digest(c.saver.snap.tensors), nil
@@ -151,6 +184,9 @@ func (c *Cell) Digest() ([32]byte, error) {
 
 // Restore loads the cell's state from a checkpoint file, which must be the one want describes.
 func (c *Cell) Restore(ctx context.Context, path string, want checkpoint.Want) error {
+	if err := c.saver.room(); err != nil {
+		return fmt.Errorf("cell %s: %w", c.id, err)
+	}
 	byName := make(map[string]checkpoint.Tensor, len(c.saver.snap.tensors))
 	for _, t := range c.saver.snap.tensors {
 		byName[t.Name] = t

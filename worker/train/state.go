@@ -1,7 +1,10 @@
 package train
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
+	"unsafe"
 
 	"colonnade/checkpoint"
 	"colonnade/cudakern"
@@ -41,18 +44,43 @@ const momentumSuffix = ".momentum"
 type snapshot struct {
 	step    uint64
 	tensors []checkpoint.Tensor
+	memory  []byte
 }
 
-// newSnapshot allocates a snapshot that fits the cell.
-func (c *Cell) newSnapshot() *snapshot {
-	s := &snapshot{}
+// ErrNoRoom means that the system has no memory for a copy of a cell's state. Training does without; a checkpoint that
+// is due is not written.
+var ErrNoRoom = errors.New("no memory for a snapshot")
+
+// newSnapshot allocates a snapshot that fits the cell. Its memory is the system's own: what is not there is an error
+// and not the end of the process.
+func (c *Cell) newSnapshot() (*snapshot, error) {
+	const number = 4
+	n := 0
+	for _, p := range c.params {
+		n += 2 * p.Len()
+	}
+	memory, err := c.reserve(max(n, 1) * number)
+	if err != nil {
+		return nil, fmt.Errorf("%w of %.1f MiB: %w", ErrNoRoom, float64(n*number)/(1<<20), err)
+	}
+	s := &snapshot{memory: memory}
+	all := unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/number)
 	for _, p := range c.params {
 		for _, name := range []string{p.Name, p.Name + momentumSuffix} {
-			s.tensors = append(s.tensors, checkpoint.Tensor{Name: name, Shape: p.Shape, Data: make([]float32, p.Len())})
+			s.tensors = append(s.tensors, checkpoint.Tensor{Name: name, Shape: p.Shape, Data: all[:p.Len():p.Len()]})
+			all = all[p.Len():]
 		}
 	}
-	return s
+	return s, nil
 }
+
+// reserve asks the system for memory, which is zero.
+func reserve(bytes int) ([]byte, error) {
+	return syscall.Mmap(-1, 0, bytes, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+}
+
+// free gives the memory back; nothing of s may be used any more.
+func (s *snapshot) free() { _ = syscall.Munmap(s.memory) } // it fails for what was not mapped only
 
 // take copies the state after `step` finished steps into s.
 func (c *Cell) take(s *snapshot, step uint64) error {

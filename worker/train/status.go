@@ -121,6 +121,12 @@ func (t *tracker) phases(seconds map[string]float64) {
 	t.mu.Unlock()
 }
 
+func (t *tracker) loss() float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.s.Loss
+}
+
 func (t *tracker) read(now time.Time) Status {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -2,13 +2,13 @@ package whole
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -116,7 +116,7 @@ type place string
 func (place) Network() string  { return "tcp" }
 func (p place) String() string { return string(p) }
 
-var errRefused = errors.New("connection refused")
+var errRefused = fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
 
 // dial connects two hosts. On a way that is cut it waits until ctx ends.
 func (w *wire) dial(ctx context.Context, from, to string) (net.Conn, error) {

@@ -13,7 +13,7 @@ mine=() failed=0
 for source in "$here"/*.cc; do
 	object=$objects/optest/$(basename "$source" .cc).o
 	mine+=("$object")
-	newer=$(find "$source" "$here"/*.h "$here"/../{interp,memory,ptx,counts,loader,decode,machine,ptx_lex}.h \
+	newer=$(find "$source" "$here"/*.h "$here"/../{interp,memory,ptx,counts,loader,decode,machine,runs,ptx_lex}.h \
 		-newer "$object" 2>/dev/null || echo all)
 	[ -z "$newer" ] && [ -e "$object" ] && continue
 	while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || failed=1; done
@@ -22,6 +22,6 @@ done
 for job in $(jobs -p); do wait "$job" || failed=1; done
 [ "$failed" = 0 ] || exit 1
 interpreter=()
-for name in memory ptx_lex loader decode slots interp access checks counts; do interpreter+=("$objects/$name.o"); done
+for name in memory ptx_lex loader decode slots runs interp access checks counts; do interpreter+=("$objects/$name.o"); done
 $cxx -o "$out/optest.new" "${mine[@]}" "${interpreter[@]}" "$objects"/ops*.o -lpthread
 mv -f "$out/optest.new" "$out/optest"
