@@ -96,6 +96,14 @@ def table(mine, theirs):
     return lines
 
 
+class Ended(Exception):
+    """Somebody wants this to end."""
+
+
+def ended(*_):
+    raise Ended("ended by a signal")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--kills", type=int, default=50, help="of each kind of ours")
@@ -104,7 +112,7 @@ def main():
     p.add_argument("--ours", default="undisturbed,spare,restart,fewer,machine,leader")
     p.add_argument("--peers", default="torchrun,forked,torchft")
     a = p.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, ended)  # so that what was started is ended, and what was measured is told
     os.makedirs(sides.DATA, exist_ok=True)
     now = datetime.datetime.now().astimezone()
     load = busy()
@@ -112,7 +120,10 @@ def main():
         say(f"WARNING: {100 * load:.0f} % of the cores are busy; the figures are not to be relied on")
     peers.APART = a.apart
     directory = tempfile.mkdtemp(prefix="recovery-", dir=sides.DATA)
-    mine = ours(a, directory) if a.ours else {}
+    try:
+        mine = ours(a, directory) if a.ours else {}
+    except Ended as err:
+        sys.exit(f"scripts/bench: {err}")
     theirs = {}
     for key in [k for k in a.peers.split(",") if k]:
         if key not in PEERS:
@@ -126,6 +137,9 @@ def main():
             theirs[key] = peers.measure(key, directory, a.peer_kills, say)
         except sides.Failed as err:
             theirs[key] = {"why": str(err)}
+        except (Ended, KeyboardInterrupt) as err:
+            theirs[key] = {"why": str(err) or "interrupted"}
+            break
     head = {"date": now.isoformat(timespec="minutes"), **others.versions(torch, "-"),
             "busy before": f"{100 * load:.0f} %"}
     lines = [f"# scripts/bench recovery, {head['date']}", ""]
