@@ -81,7 +81,7 @@ class Run:
 
     def kill(self, n):
         """Kills a worker; seconds to the next step that was not finished before, and how many were done again."""
-        self.wait("first steps", lambda: any(e["step"] >= n * APART + 25 for e in self.events.steps()))
+        self.wait("first steps", lambda: any(e["step"] >= n * APART + APART // 2 + 5 for e in self.events.steps()))
         time.sleep(random.random() / 5)
         last = [e for e in self.events.steps() if e["rank"] == 1][-1]
         began = time.time()
@@ -94,7 +94,8 @@ class Run:
         had = max(e["step"] for e in self.events.steps() if e["at"] <= began)
 
         def new():
-            return next((e for e in self.events.steps() if e["at"] > began and e["step"] > had and e["rank"] == 0), None)
+            return next((e for e in self.events.steps()
+                         if e["at"] > began and e["step"] > had and e["rank"] == 0), None)
 
         def both():  # a step of which both have got the sum may come yet: what counts is one with the new worker in it
             return [e for e in self.events.steps() if e["at"] > began and e["rank"] == 1 and e["pid"] != last["pid"]]

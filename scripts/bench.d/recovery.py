@@ -50,8 +50,8 @@ def row(name, kills, failed, same, goal=""):
 
 
 def ours(a, directory):
-    command = [os.path.join(sides.ROOT, "bin/recovery"), "--dir", directory, "--kills", str(a.kills), "--programs",
-               os.path.join(sides.ROOT, "bin"), "--only", a.ours]
+    command = [os.path.join(sides.ROOT, "bin/recovery"), "--dir", directory, "--kills", str(a.kills), "--every",
+               str(a.apart), "--programs", os.path.join(sides.ROOT, "bin"), "--only", a.ours]
     p = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if p.returncode:
         sys.exit("scripts/bench: our side of the recovery could not be measured; see above")
@@ -82,50 +82,70 @@ def table(mine, theirs):
         lines += ["", "## SIGKILL of the coordinator that leads three", "", "| | median | p95 | most | n | goal |",
                   "|---|---|---|---|---|---|",
                   f"| to the next acknowledged write, s | {figures(r['kills'])} | p99 <= 0.5 |",
-                  f"| longest time between two steps meanwhile, ms (a step: {step:.0f}) | {statistics.median(gaps):.0f} | "
-                  f"{quantile(gaps, 0.95):.0f} | {max(gaps):.0f} | {len(gaps)} | <= 1.5 steps |"]
-        lines += ["", f"The job's digest: {'the same' if r.get('digest') == want else 'ANOTHER: ' + str(r.get('digest'))}"]
+                  f"| longest time between two steps meanwhile, ms (a step: {step:.0f}) | "
+                  f"{statistics.median(gaps):.0f} | {quantile(gaps, 0.95):.0f} | {max(gaps):.0f} | {len(gaps)} | "
+                  "<= 1.5 steps |", "",
+                  f"The job's digest: {'the same' if r.get('digest') == want else 'ANOTHER: ' + str(r.get('digest'))}"]
     best = min((statistics.median(k["seconds"] for k in r["kills"]) for r in theirs.values() if r.get("kills")),
                default=None)
     fast = [statistics.median(k["seconds"] for k in mine[k]["kills"]) for k in ("spare", "restart")
             if mine.get(k, {}).get("kills")]
     if best and fast:
-        lines += ["", f"The fastest peer takes {best / max(fast):.1f} times as long as the slower of ours with a spare or "
-                  "a restart."]
+        lines += ["", f"The fastest peer takes {best / max(fast):.1f} times as long as the slower of ours with a spare "
+                  "or a restart."]
     return lines
+
+
+class Ended(Exception):
+    """Somebody wants this to end."""
+
+
+def ended(*_):
+    raise Ended("ended by a signal")
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--kills", type=int, default=50, help="of each kind of ours")
     p.add_argument("--peer-kills", type=int, default=10, help="of each peer")
+    p.add_argument("--apart", type=int, default=40, help="steps between kills")
     p.add_argument("--ours", default="undisturbed,spare,restart,fewer,machine,leader")
     p.add_argument("--peers", default="torchrun,forked,torchft")
     a = p.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, ended)  # so that what was started is ended, and what was measured is told
     os.makedirs(sides.DATA, exist_ok=True)
     now = datetime.datetime.now().astimezone()
     load = busy()
     if load > IDLE:
         say(f"WARNING: {100 * load:.0f} % of the cores are busy; the figures are not to be relied on")
+    peers.APART = a.apart
     directory = tempfile.mkdtemp(prefix="recovery-", dir=sides.DATA)
-    mine = ours(a, directory) if a.ours else {}
+    try:
+        mine = ours(a, directory) if a.ours else {}
+    except Ended as err:
+        sys.exit(f"scripts/bench: {err}")
     theirs = {}
     for key in [k for k in a.peers.split(",") if k]:
         if key not in PEERS:
             p.error(f"--peers {key}: there is {', '.join(PEERS)}")
         say(f"  {PEERS[key]}")
-        if key == "torchft" and subprocess.run([sys.executable, "-c", "import torchft"], capture_output=True).returncode:
+        probe = [sys.executable, "-c", "import torchft"]
+        if key == "torchft" and subprocess.run(probe, capture_output=True).returncode:
             theirs[key] = {"why": "torchft is not installed"}
             continue
         try:
             theirs[key] = peers.measure(key, directory, a.peer_kills, say)
         except sides.Failed as err:
             theirs[key] = {"why": str(err)}
-    head = {"date": now.isoformat(timespec="minutes"), **others.versions(torch, "-"), "busy before": f"{100 * load:.0f} %"}
-    lines = [f"# scripts/bench recovery, {head['date']}", ""] + [f"- {k}: {v}" for k, v in head.items() if k != "date"]
-    lines += ["- alexnet-32, batch 32, two workers with a thread each; ours splits layers in two columns, the others the "
-              "batch, since none of them splits layers; all save every ten steps",
+        except (Ended, KeyboardInterrupt) as err:
+            theirs[key] = {"why": str(err) or "interrupted"}
+            break
+    head = {"date": now.isoformat(timespec="minutes"), **others.versions(torch, "-"),
+            "busy before": f"{100 * load:.0f} %"}
+    lines = [f"# scripts/bench recovery, {head['date']}", ""]
+    lines += [f"- {k}: {v}" for k, v in head.items() if k != "date"]
+    lines += ["- alexnet-32, batch 32, two workers with a thread each; ours splits layers in two columns, the others "
+              "the batch, since none of them splits layers; all save every ten steps",
               "- seconds from the SIGKILL to the next step that was not finished before"]
     if load > IDLE:
         lines.append("- **This machine was not idle: the figures are not to be relied on.**")

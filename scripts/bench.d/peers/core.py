@@ -22,7 +22,8 @@ class Events:
         self.file = open(os.path.join(directory, f"events-{os.getpid()}-{time.time_ns()}.jsonl"), "a", buffering=1)
 
     def __call__(self, event, **more):
-        self.file.write(json.dumps({"event": event, "at": time.time(), "pid": os.getpid(), **self.known, **more}) + "\n")
+        line = {"event": event, "at": time.time(), "pid": os.getpid(), **self.known, **more}
+        self.file.write(json.dumps(line) + "\n")
 
 
 def normalise(x):

@@ -274,7 +274,25 @@ func (r *rig) worker(ctx context.Context, n int, out *result) error {
 		k.Lost = had - from
 	}
 	out.Kills = append(out.Kills, k)
+	if r.back == afterwards && r.workers == 2 {
+		return r.apartAgain(ctx)
+	}
 	return nil
+}
+
+// apartAgain stops the job and resumes it, on both workers: by itself it would spread some ten seconds later.
+func (r *rig) apartAgain(ctx context.Context) error {
+	if err := r.connected(ctx); err != nil {
+		return err
+	}
+	if _, err := r.c.Client.StopJob(ctx, &clusterpb.StopJobRequest{Name: jobName, Request: raftnode.NewID()}); err != nil {
+		return err
+	}
+	if _, err := r.until(ctx, func(j *clusterpb.Job) bool { return j.State == "stopped" }); err != nil {
+		return err
+	}
+	_, err := r.c.Client.ResumeJob(ctx, &clusterpb.ResumeJobRequest{Name: jobName, Request: raftnode.NewID()})
+	return err
 }
 
 func (r *rig) connected(ctx context.Context) error {
