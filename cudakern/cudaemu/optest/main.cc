@@ -357,6 +357,7 @@ int main() {
   memoryOps();
   warpOps();
   flow();
+  runs();
   checks();
   refusals();
   runCases();

@@ -50,6 +50,7 @@ void conversions();
 void memoryOps();
 void warpOps();
 void flow();
+void runs();
 void checks();
 void refusals();
 
