@@ -612,7 +612,7 @@ type Held struct {
 	Steps         []uint64               `protobuf:"varint,4,rep,packed,name=steps,proto3" json:"steps,omitempty"`    // finished steps, newest first: the last one, and mostly the one before
 	Numerics      string                 `protobuf:"bytes,5,opt,name=numerics,proto3" json:"numerics,omitempty"`
 	Memory        string                 `protobuf:"bytes,6,opt,name=memory,proto3" json:"memory,omitempty"` // where it lies, in words
-	Copy          bool                   `protobuf:"varint,7,opt,name=copy,proto3" json:"copy,omitempty"`    // a copy, which the worker hands to others too; else its host's cells alone go on from it
+	Copy          bool                   `protobuf:"varint,7,opt,name=copy,proto3" json:"copy,omitempty"`    // a copy, which the worker hands to others too; else only its host's cells go on from it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2398,7 +2398,7 @@ type Placement struct {
 	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
 	WorkerName    string                 `protobuf:"bytes,3,opt,name=worker_name,json=workerName,proto3" json:"worker_name,omitempty"`
 	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	Source        string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"` // from_memory: worker that hands over a copy of the cell's state; empty: it is on the host
+	Source        string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"` // from_memory: worker that hands over a copy of the cell's state; empty: its host has it
 	SourceAddress string                 `protobuf:"bytes,6,opt,name=source_address,json=sourceAddress,proto3" json:"source_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -22,6 +22,8 @@ done
 for job in $(jobs -p); do wait "$job" || failed=1; done
 [ "$failed" = 0 ] || exit 1
 interpreter=()
-for name in memory ptx_lex loader decode slots runs interp access checks counts; do interpreter+=("$objects/$name.o"); done
+for name in memory ptx_lex loader decode slots runs interp access checks counts; do
+	interpreter+=("$objects/$name.o")
+done
 $cxx -o "$out/optest.new" "${mine[@]}" "${interpreter[@]}" "$objects"/ops*.o -lpthread
 mv -f "$out/optest.new" "$out/optest"
