@@ -29,7 +29,8 @@ func TestJSONIsPinned(t *testing.T) {
 		`"step":0,"steps":18446744073709551615,"committed_step":0,"spec":"job: j\n","placement":[],` +
 		`"cells":[{"job":"j","generation":0,` +
 		`"cell":{"replica":-1,"column":0},"step":0,"phase":"","images_per_second":1e+21,"loss":null,` +
-		`"phase_seconds":{"a":0.5,"b":1},"carrier":"","memory":""}],"evaluations":[],"digest":"ab01",` +
+		`"phase_seconds":{"a":0.5,"b":1},"carrier":"","memory":"","in_phase_seconds":0,"usual_seconds":0,"waits_for":[],` +
+		`"busy_seconds":0,"kind":""}],"evaluations":[],"digest":"ab01",` +
 		`"submitted":"2012-09-30T00:02:03.004Z","ended":null,` +
 		`"epochs":0,"steps_per_epoch":0,"batch":0,"loss":0,"images_per_second":0,"numerics":""},` +
 		`"events":[{"index":7,"at":null,"kind":"","job":"","worker":"","text":""},` +

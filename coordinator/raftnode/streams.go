@@ -91,7 +91,9 @@ func (s *streams) receive(c *stream) {
 		c.Close()
 		return
 	}
+	s.mu.Lock()
 	c.from = h.from
+	s.mu.Unlock()
 	select {
 	case s.ready <- c:
 	case <-s.done:
@@ -161,18 +163,19 @@ func (s *streams) greet(address raft.ServerAddress, h hello, timeout time.Durati
 type stream struct {
 	net.Conn
 	of   *streams
-	from string // the node it is from, once it is raft's
+	from string // the node it is from, once it is raft's; under of.mu
 }
 
 // Close implements net.Conn.
 func (c *stream) Close() error {
 	c.of.mu.Lock()
 	_, open := c.of.open[c]
+	from := c.from
 	delete(c.of.open, c)
 	c.of.mu.Unlock()
 	err := c.Conn.Close()
-	if open && c.from != "" {
-		c.of.ended(c.from)
+	if open && from != "" {
+		c.of.ended(from)
 	}
 	return err
 }
