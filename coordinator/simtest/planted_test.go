@@ -20,8 +20,8 @@ type bug struct {
 	edits []edit
 }
 
-// Left out, since the model seldom or never comes to harm by them, are two that other tests hold against: answers about
-// an old generation that are believed (sched's scenarios), and copies of one that is over that are taken (worker/buddy).
+// Two are left out, by which the model seldom or never comes to harm, and which other tests find: answers about an old
+// generation that are believed (sched's scenarios), copies of one that is over that are taken (worker/buddy).
 var bugs = []bug{
 	{"a fence lost: reports of an old generation count", []edit{{"fsm/state.go",
 		"	if generation != j.Generation {",

@@ -108,29 +108,29 @@ func (c *cluster) newestSafe(behind uint64) (step uint64) {
 
 const copiesEvery = 10 // steps: the default
 
+// machineRuns are ways to lose machines.
+var machineRuns = []struct {
+	name     string
+	machines []string
+	losses   int
+}{
+	{"a spare on another machine takes over", []string{"a", "b", "c"}, 1},
+	{"the one that is left takes both", []string{"a", "b"}, 1},
+	{"two machines one after the other", []string{"a", "b", "c", "d"}, 2},
+}
+
 func TestMachinesAreLost(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("random cells from seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for _, size := range []struct {
-		network      string
-		batch, steps int
-	}{{"tiny", 16, 2 * tinySteps()}, {"alexnet-32", 32, 90}} {
+	for _, size := range sizes(2 * tinySteps()) {
 		job := memoryJob(t, size.network, size.batch, size.steps)
 		clean := newCluster(t)
 		clean.startWorkers(1)
 		must(t, coordinatorProgram, "job", "submit", job, "--coordinator", clean.address)
 		want := clean.ended("blobs")
 		clean.killAll()
-		for _, r := range []struct {
-			name     string
-			machines []string
-			losses   int
-		}{
-			{"a spare on another machine takes over", []string{"a", "b", "c"}, 1},
-			{"the one that is left takes both", []string{"a", "b"}, 1},
-			{"two machines one after the other", []string{"a", "b", "c", "d"}, 2},
-		} {
+		for _, r := range first(machineRuns, size.runs) {
 			t.Run(size.network+", "+r.name, func(t *testing.T) {
 				c := newCluster(t)
 				c.machines, c.carrier = r.machines, "grpc"

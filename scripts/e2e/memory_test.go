@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -131,14 +132,29 @@ func tinySteps() int {
 	return 1500
 }
 
+// size is a job's, and how many of a test's ways to disturb it are taken.
+type size struct {
+	network            string
+	batch, steps, runs int
+}
+
+// sizes are those of tests of recovery: the smallest network in every way, and a larger one, of which the default suite
+// has one way (scripts/test --long has all).
+func sizes(tiny int) []size {
+	runs := math.MaxInt
+	if testing.Short() {
+		runs = 1
+	}
+	return []size{{"tiny", 16, tiny, math.MaxInt}, {"alexnet-32", 32, 80, runs}}
+}
+
+func first[T any](list []T, n int) []T { return list[:min(n, len(list))] }
+
 func TestNoFinishedStepIsLost(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("random moments from seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for _, size := range []struct {
-		network      string
-		batch, steps int
-	}{{"tiny", 16, tinySteps()}, {"alexnet-32", 32, 80}} {
+	for _, size := range sizes(tinySteps()) {
 		job := memoryJob(t, size.network, size.batch, size.steps)
 		want := ""
 		t.Run(size.network+", undisturbed", func(t *testing.T) {
@@ -148,7 +164,7 @@ func TestNoFinishedStepIsLost(t *testing.T) {
 			want = c.ended("blobs")
 			c.until("nothing is left in memory", func(context.Context) bool { return len(c.arenaFiles()) == 0 })
 		})
-		for _, r := range memoryRuns {
+		for _, r := range first(memoryRuns, size.runs) {
 			t.Run(size.network+", "+r.name, func(t *testing.T) {
 				c := newCluster(t)
 				c.startWorkers(r.workers)
