@@ -86,7 +86,9 @@ type Mean struct {
 }
 
 // NewMean returns a mean over that many classes, of nothing yet.
-func NewMean(classes int) *Mean { return &Mean{sum: make([]float64, classes), one: make([]float64, classes)} }
+func NewMean(classes int) *Mean {
+	return &Mean{sum: make([]float64, classes), one: make([]float64, classes)}
+}
 
 // Add adds a view by its logits.
 func (m *Mean) Add(logits []float32) {
