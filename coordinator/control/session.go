@@ -299,6 +299,7 @@ func (c *Control) assign(view fsm.View, j *commandpb.JobRecord, mine []*clusterp
 	a := &clusterpb.Assign{Job: j.Submitted.Job, Generation: j.Generation, Spec: j.Submitted.Spec, Cells: mine,
 		Placement: placementPB(view, j)}
 	goOn(a, j)
+	a.History = c.history(j)
 	if !j.HasRestore {
 		return a
 	}

@@ -1635,6 +1635,7 @@ type RecordEvaluation struct {
 	Top5Errors    float64                `protobuf:"fixed64,7,opt,name=top5_errors,json=top5Errors,proto3" json:"top5_errors,omitempty"`
 	Loss          float64                `protobuf:"fixed64,8,opt,name=loss,proto3" json:"loss,omitempty"`
 	TrainLoss     float64                `protobuf:"fixed64,9,opt,name=train_loss,json=trainLoss,proto3" json:"train_loss,omitempty"`
+	Rate          float64                `protobuf:"fixed64,10,opt,name=rate,proto3" json:"rate,omitempty"` // learning rate of the steps that follow; 0: of old
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1728,6 +1729,13 @@ func (x *RecordEvaluation) GetLoss() float64 {
 func (x *RecordEvaluation) GetTrainLoss() float64 {
 	if x != nil {
 		return x.TrainLoss
+	}
+	return 0
+}
+
+func (x *RecordEvaluation) GetRate() float64 {
+	if x != nil {
+		return x.Rate
 	}
 	return 0
 }
@@ -2913,7 +2921,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"9\n" +
 	"\x0fDropCheckpoints\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
-	"\x05steps\x18\x02 \x03(\x04R\x05steps\"\xfb\x01\n" +
+	"\x05steps\x18\x02 \x03(\x04R\x05steps\"\x8f\x02\n" +
 	"\x10RecordEvaluation\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -2928,7 +2936,9 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"top5Errors\x12\x12\n" +
 	"\x04loss\x18\b \x01(\x01R\x04loss\x12\x1d\n" +
 	"\n" +
-	"train_loss\x18\t \x01(\x01R\ttrainLoss\"\x9c\x01\n" +
+	"train_loss\x18\t \x01(\x01R\ttrainLoss\x12\x12\n" +
+	"\x04rate\x18\n" +
+	" \x01(\x01R\x04rate\"\x9c\x01\n" +
 	"\fCellFinished\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
