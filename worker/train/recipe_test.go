@@ -53,7 +53,7 @@ func TestCoursesResume(t *testing.T) {
 	trainPack, testPack := makePack(t, 64, 1, 12, 8, 1), makePack(t, 21, 1, 12, 8, 2)
 	dev, err := cpu.New()
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer dev.Close()
 	for name, recipe := range courses {
@@ -87,7 +87,7 @@ func TestPlateauIsAgreed(t *testing.T) {
 	trainPack, testPack := makePack(t, 64, 1, 12, 8, 1), makePack(t, 21, 1, 12, 8, 2)
 	dev, err := cpu.New()
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer dev.Close()
 	change := asRecipe(t, courses["plateau"], "")
@@ -133,7 +133,7 @@ func TestFrozenStays(t *testing.T) {
 	trainPack, testPack := makePack(t, 64, 1, 12, 8, 1), makePack(t, 21, 1, 12, 8, 2)
 	dev, err := cpu.New()
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer dev.Close()
 	change := asRecipe(t, "{batch: 16, epochs: 2, rate: 0.02, layers: [{layer: [conv1, fc4], freeze: 2}]}", "")
@@ -180,7 +180,7 @@ func TestTenViews(t *testing.T) {
 	trainPack, testPack := makePack(t, 64, 1, 16, 8, 1), makePack(t, 21, 1, 16, 8, 2)
 	dev, err := cpu.New()
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer dev.Close()
 	const recipe = "{batch: 8, epochs: 2, rate: 0.02}"
