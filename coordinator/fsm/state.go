@@ -9,8 +9,6 @@ import (
 	"maps"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"colonnade/proto/commandpb"
 )
 
@@ -184,15 +182,16 @@ func (a *applier) dispatch(c *commandpb.Command) error {
 	return fmt.Errorf("kind %T: %w", c.Kind, ErrUnknownCommand)
 }
 
-// event appends to the log of events; views made before keep theirs.
+// event appends to the log of events. Views made before keep theirs: what is appended lies behind their ends, and
+// there is only one history to append to.
 func (a *applier) event(kind, job, worker, format string, args ...any) {
 	e := &commandpb.EventRecord{Index: a.index, AtUnixNs: a.now, Kind: kind, Job: job, Worker: worker,
 		Text: fmt.Sprintf(format, args...)}
 	events := a.s.v.Events
 	if len(events) >= maxEvents {
-		events = slices.Clone(events[len(events)-maxEvents+1:])
+		events = events[len(events)-maxEvents+1:]
 	}
-	a.s.v.Events = append(slices.Clip(events), e)
+	a.s.v.Events = append(events, e)
 }
 
 // job returns a copy of a job's record that the command may change and then keep.
@@ -201,7 +200,7 @@ func (a *applier) job(name string) (*commandpb.JobRecord, error) {
 	if !ok {
 		return nil, fmt.Errorf("job %s: %w; see: coordinator job list", name, ErrNoJob)
 	}
-	return proto.CloneOf(j), nil
+	return copyJob(j), nil
 }
 
 func (a *applier) keep(j *commandpb.JobRecord) { a.s.keepJob(j) }
