@@ -385,7 +385,7 @@ func (c *checker) checkMemory(in sched.Input, a sched.Assign) {
 		if p.Source != "" {
 			h = in.Holdings[p.Source][a.Job]
 		}
-		if !slices.ContainsFunc(h.Held, func(held sched.Held) bool {
+		if h.Generation+1 != a.Generation || !slices.ContainsFunc(h.Held, func(held sched.Held) bool {
 			return held.Replica == p.Cell.Replica && held.Column == p.Cell.Column && slices.Contains(held.Steps, a.Memory) &&
 				(held.Copy || p.Source == "")
 		}) {
