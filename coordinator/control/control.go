@@ -4,11 +4,12 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +61,7 @@ type Control struct {
 	specs    map[string]specFacts             // by job: what its spec says, which never changes
 	troubles []sched.Trouble                  // from the last judgement
 	changed  chan struct{}                    // closed and replaced when something to watch has changed
+	roster   roster
 }
 
 type cellKey struct{ replica, column int32 }
@@ -78,7 +80,8 @@ func New(cfg Config) *Control {
 	}
 	return &Control{cfg: cfg, wake: make(chan struct{}, 1), sessions: map[string]*Session{},
 		broken: map[string]time.Time{}, handled: map[string]handled{}, cells: map[string]map[cellKey]*cellNote{},
-		reasons: map[string]string{}, specs: map[string]specFacts{}, changed: make(chan struct{})}
+		reasons: map[string]string{}, specs: map[string]specFacts{}, changed: make(chan struct{}),
+		roster: newRoster()}
 }
 
 // Run leads whenever its node does, until ctx ends.
@@ -170,6 +173,7 @@ func (c *Control) follow() {
 		s.end()
 	}
 	clear(c.sessions)
+	c.roster = newRoster()
 	clear(c.broken)
 	clear(c.handled)
 	clear(c.cells)
@@ -214,17 +218,17 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 func (c *Control) input(view fsm.View) sched.Input {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	in := sched.Input{View: view, Sessions: map[string]sched.Liveness{}, Leader: c.since, Rules: c.cfg.Rules,
-		Holdings: map[string]map[string]sched.Holding{}, Keepers: map[string][]string{}}
-	for id, t := range c.broken {
-		in.Sessions[id] = sched.Liveness{Broken: t}
+	in := sched.Input{View: view, Leader: c.since, Rules: c.cfg.Rules, Keepers: c.roster.keepers(view),
+		Sessions: make(sched.Sessions, 0, len(c.roster.inOrder)+len(c.broken))}
+	for _, s := range c.roster.inOrder {
+		in.Sessions = append(in.Sessions, sched.Session{Worker: s.worker, Answers: s.answers,
+			Liveness: sched.Liveness{Connected: true, Heard: s.heard, Memory: s.memory}})
 	}
-	for id, s := range c.sessions {
-		in.Sessions[id] = sched.Liveness{Connected: true, Heard: s.heard, Memory: s.memory}
-		in.Holdings[id] = maps.Clone(s.answers)
-		for name := range s.holds {
-			in.Keepers[name] = append(in.Keepers[name], id)
-		}
+	for id, t := range c.broken {
+		in.Sessions = append(in.Sessions, sched.Session{Worker: id, Liveness: sched.Liveness{Broken: t}})
+	}
+	if len(c.broken) > 0 {
+		slices.SortFunc(in.Sessions, func(a, b sched.Session) int { return cmp.Compare(a.Worker, b.Worker) })
 	}
 	return in
 }

@@ -4,6 +4,7 @@
 package fsm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -54,9 +55,26 @@ type View struct {
 	Cluster string
 	Index   uint64
 	Workers map[string]*commandpb.WorkerRecord
+	Roll    []Enrolled // Workers, in order of id
 	Jobs    map[string]*commandpb.JobRecord
 	Events  []*commandpb.EventRecord   // oldest first
 	Lineage []*commandpb.LineageRecord // backups that the state was restored from, oldest first
+}
+
+// Enrolled is a worker and its id.
+type Enrolled struct {
+	ID     string
+	Record *commandpb.WorkerRecord
+}
+
+// RollOf puts workers in order of id.
+func RollOf(workers map[string]*commandpb.WorkerRecord) []Enrolled {
+	roll := make([]Enrolled, 0, len(workers))
+	for id, w := range workers {
+		roll = append(roll, Enrolled{id, w})
+	}
+	slices.SortFunc(roll, func(a, b Enrolled) int { return cmp.Compare(a.ID, b.ID) })
+	return roll
 }
 
 // JobNames returns the jobs in the order they were submitted.
@@ -95,10 +113,25 @@ func (s *State) View() View {
 
 // keepWorker puts a worker's record in its place.
 func (s *State) keepWorker(id string, w *commandpb.WorkerRecord) {
-	if s.workersShared {
-		s.v.Workers, s.workersShared = maps.Clone(s.v.Workers), false
-	}
+	s.ownWorkers()
 	s.v.Workers[id] = w
+	at, there := s.enrolled(id)
+	if !there {
+		s.v.Roll = slices.Insert(s.v.Roll, at, Enrolled{ID: id})
+	}
+	s.v.Roll[at].Record = w
+}
+
+// ownWorkers makes what holds the workers' records the state's own, to be changed.
+func (s *State) ownWorkers() {
+	if s.workersShared {
+		s.v.Workers, s.v.Roll, s.workersShared = maps.Clone(s.v.Workers), slices.Clone(s.v.Roll), false
+	}
+}
+
+// enrolled is a worker's place on the roll, or where it would be.
+func (s *State) enrolled(id string) (int, bool) {
+	return slices.BinarySearchFunc(s.v.Roll, id, func(e Enrolled, id string) int { return cmp.Compare(e.ID, id) })
 }
 
 // keepJob puts a job's record in its place.

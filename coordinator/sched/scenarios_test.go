@@ -3,8 +3,10 @@ package sched
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,12 +23,34 @@ var t0 = time.Unix(1_000_000, 0)
 func at(seconds float64) time.Time { return t0.Add(time.Duration(seconds * float64(time.Second))) }
 
 // world is an Input under construction.
-type world struct{ Input }
+type world struct {
+	Input
+	Sessions map[string]Liveness           // by worker
+	Holdings map[string]map[string]Holding // by worker and job
+}
 
 func newWorld() *world {
-	return &world{Input{Leader: t0, Rules: DefaultRules, Sessions: map[string]Liveness{},
-		Holdings: map[string]map[string]Holding{},
-		View:     fsm.View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}}}
+	return &world{Input: Input{Leader: t0, Rules: DefaultRules,
+		View: fsm.View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}},
+		Sessions: map[string]Liveness{}, Holdings: map[string]map[string]Holding{}}
+}
+
+// input is what the world comes to.
+func (w *world) input() Input {
+	in := w.Input
+	in.View.Roll = fsm.RollOf(in.View.Workers)
+	for _, id := range slices.Sorted(maps.Keys(w.Sessions)) {
+		in.Sessions = append(in.Sessions, Session{id, w.Sessions[id], w.Holdings[id]})
+	}
+	return in
+}
+
+// of is what is known of a worker; nothing if it has no session.
+func (s Sessions) of(worker string) Session {
+	if x := s.Of(worker); x != nil {
+		return *x
+	}
+	return Session{}
 }
 
 // worker adds a worker that registered when it was last heard of, and is connected.
@@ -302,7 +326,7 @@ func TestGoldenScenarios(t *testing.T) {
 		{"one worker is left, another may come", 8.1, alone().holds("w0", 0, 18, 17).holds("w0", 1, 17)},
 		{"one worker is left and takes both", 8.5, alone().holds("w0", 0, 18, 17).holds("w0", 1, 17)},
 	} {
-		fmt.Fprintf(&b, "%s, at %v\n%s\n", s.name, at(s.now).Sub(t0), text(Decide(at(s.now), s.in.Input)))
+		fmt.Fprintf(&b, "%s, at %v\n%s\n", s.name, at(s.now).Sub(t0), text(Decide(at(s.now), s.in.input())))
 	}
 	path := filepath.Join("testdata", "scenarios.txt")
 	if *update {

@@ -120,6 +120,14 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 	}
 }
 
+// of is what the leader knows of a worker's session.
+func of(in sched.Input, worker string) sched.Session {
+	if x := in.Sessions.Of(worker); x != nil {
+		return *x
+	}
+	return sched.Session{}
+}
+
 // checkLose wants a worker to be given up only when it may be.
 func (c *checker) checkLose(in sched.Input, l sched.Lose) {
 	s := c.s
@@ -146,7 +154,7 @@ func (c *checker) checkRestore(in sched.Input, a sched.Assign) {
 		if r.Step <= a.Restore || !c.good[a.Job][r.Step] {
 			continue
 		}
-		if !slices.ContainsFunc(r.Files, func(f *commandpb.CheckpointFile) bool { return !in.Sessions[f.Worker].Connected }) {
+		if !slices.ContainsFunc(r.Files, func(f *commandpb.CheckpointFile) bool { return !of(in, f.Worker).Connected }) {
 			c.s.fail("generation %d of %s begins at step %d, and there is a good checkpoint of step %d", a.Generation, a.Job,
 				a.Restore, r.Step)
 		}
@@ -381,9 +389,9 @@ func (c *checker) checkMemory(in sched.Input, a sched.Assign) {
 	j := in.View.Jobs[a.Job]
 	c.remembered++
 	for _, p := range a.Placement {
-		h := in.Holdings[p.Worker][a.Job]
+		h := of(in, p.Worker).Answers[a.Job]
 		if p.Source != "" {
-			h = in.Holdings[p.Source][a.Job]
+			h = of(in, p.Source).Answers[a.Job]
 		}
 		if h.Generation+1 != a.Generation || !slices.ContainsFunc(h.Held, func(held sched.Held) bool {
 			return held.Replica == p.Cell.Replica && held.Column == p.Cell.Column && slices.Contains(held.Steps, a.Memory) &&
