@@ -203,6 +203,9 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 			next = idle
 			break
 		}
+		if f, ok := a.(sched.Forget); ok {
+			c.forgotten(f.Worker)
+		}
 	}
 	next = min(next, c.judge(ctx, now))
 	c.mu.Lock()
@@ -212,6 +215,16 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 	c.ask(d.Asks)
 	c.notify()
 	return next
+}
+
+// forgotten drops what this node alone knows of a worker that the state does not know any more.
+func (c *Control) forgotten(worker string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sessions[worker] == nil {
+		delete(c.broken, worker)
+		delete(c.handled, worker)
+	}
 }
 
 // input is what the scheduler is told.
@@ -243,6 +256,9 @@ func decision(a sched.Action) *commandpb.Command {
 		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
 			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
 			FromMemory: a.FromMemory, MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}}
+	case sched.Forget:
+		return &commandpb.Command{Kind: &commandpb.Command_ForgetWorker{
+			ForgetWorker: &commandpb.ForgetWorker{Worker: a.Worker}}}
 	case sched.Move:
 		return &commandpb.Command{Kind: &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job,
 			Generation: a.Generation, Reason: a.Reason}}}

@@ -86,6 +86,9 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 		a.keep(j)
 		return nil
 	}
+	if r.Generation != c.Generation {
+		r.Rewritten = max(r.Rewritten, c.Generation)
+	}
 	if found {
 		r.Files[at] = f
 	} else {
@@ -137,6 +140,10 @@ func (a *applier) markCheckpointBad(c *commandpb.MarkCheckpointBad) error {
 	i, r := find(j, c.Step)
 	if r == nil || !r.Committed {
 		return fmt.Errorf("job %s, step %d: %w", c.Job, c.Step, ErrNoCheckpoint)
+	}
+	if written := max(r.Generation, r.Rewritten); c.Generation > 0 && c.Generation < written {
+		return fmt.Errorf("job %s, step %d: generation %d found it bad, %d has written it anew: %w", c.Job, c.Step,
+			c.Generation, written, ErrStale)
 	}
 	if c.Reason == "" {
 		return fmt.Errorf("job %s, step %d: bad checkpoint without a reason: %w", c.Job, c.Step, ErrInvalid)

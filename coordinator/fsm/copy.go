@@ -28,7 +28,7 @@ func changing(j *commandpb.JobRecord, i int) *commandpb.CheckpointRecord {
 	r := j.Checkpoints[i]
 	c := &commandpb.CheckpointRecord{Step: r.Step, Generation: r.Generation, Files: slices.Clone(r.Files),
 		PlanDigest: r.PlanDigest, Numerics: r.Numerics, Committed: r.Committed, CommittedUnixNs: r.CommittedUnixNs,
-		Bad: r.Bad}
+		Bad: r.Bad, Rewritten: r.Rewritten}
 	if more := r.ProtoReflect().GetUnknown(); len(more) > 0 {
 		c.ProtoReflect().SetUnknown(more)
 	}

@@ -122,6 +122,15 @@ func (s *State) keepWorker(id string, w *commandpb.WorkerRecord) {
 	s.v.Roll[at].Record = w
 }
 
+// dropWorker takes a worker's record out.
+func (s *State) dropWorker(id string) {
+	s.ownWorkers()
+	delete(s.v.Workers, id)
+	if at, there := s.enrolled(id); there {
+		s.v.Roll = slices.Delete(s.v.Roll, at, at+1)
+	}
+}
+
 // ownWorkers makes what holds the workers' records the state's own, to be changed.
 func (s *State) ownWorkers() {
 	if s.workersShared {
@@ -206,6 +215,8 @@ func (a *applier) dispatch(c *commandpb.Command) error {
 		return a.failJob(k.FailJob)
 	case *commandpb.Command_DrainWorker:
 		return a.drainWorker(k.DrainWorker)
+	case *commandpb.Command_ForgetWorker:
+		return a.forgetWorker(k.ForgetWorker)
 	case *commandpb.Command_MoveJob:
 		return a.moveJob(k.MoveJob)
 	case *commandpb.Command_RecordEvent:

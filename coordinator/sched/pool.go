@@ -27,6 +27,7 @@ type pool struct {
 	free      [2][]int        // how many are not taken, by kind of job and numerics
 	idle      int             // how many are not taken
 	changed   time.Time       // when who is there last changed
+	lapsed    []string        // workers that have been lost for long
 	scratch   []*candidate    // what candidates returned last
 }
 
@@ -96,6 +97,9 @@ func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
 				}
 				d.Actions = append(d.Actions, Lose{Worker: id, Reason: text})
 			}
+		}
+		if w.Lost && (s == nil || !s.Connected) {
+			p.lapse(id, w, d)
 		}
 		if w.Draining {
 			if p.draining == nil {

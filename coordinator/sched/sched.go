@@ -26,11 +26,13 @@ type Rules struct {
 	// How long a worker must have been there, and a job have run, before cells that share a worker move to that one; 0:
 	// they never do.
 	Spread time.Duration
+	Forget time.Duration // how long a worker must have been lost to be forgotten; 0: none is
 }
 
 // DefaultRules suit machines on one network.
 var DefaultRules = Rules{Lease: 3 * time.Second, Grace: time.Second, Settle: 2 * time.Second,
-	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second, Files: 30 * time.Second, Spread: 10 * time.Second}
+	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second, Files: 30 * time.Second, Spread: 10 * time.Second,
+	Forget: 24 * time.Hour}
 
 // Liveness is what the leader knows of a worker's session.
 type Liveness struct {
@@ -159,6 +161,7 @@ func Decide(now time.Time, in Input) Decision {
 			d.Reasons[j.Submitted.Job] = reason
 		}
 	}
+	p.forget(&d)
 	return d
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"slices"
 	"strings"
+	"time"
 
 	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/sched"
@@ -38,6 +39,7 @@ type checker struct {
 	deaths   int               // of processes
 	copied   int               // cells that have gone on from copies
 	machines int               // that were lost
+	forgot   int               // workers that were forgotten
 }
 
 // cellKey is a cell of one generation.
@@ -107,6 +109,8 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 			c.moved++
 		case sched.Lose:
 			c.checkLose(in, a)
+		case sched.Forget:
+			c.checkForget(in, a)
 		}
 	}
 	if len(d.Actions) > 0 {
@@ -126,6 +130,28 @@ func of(in sched.Input, worker string) sched.Session {
 		return *x
 	}
 	return sched.Session{}
+}
+
+// checkForget wants a worker to be forgotten that has been lost for long and has no file of a good checkpoint that a job
+// may need.
+func (c *checker) checkForget(in sched.Input, f sched.Forget) {
+	c.forgot++
+	w := in.View.Workers[f.Worker]
+	if w == nil || !w.Lost || c.s.now.Sub(time.Unix(0, w.LostUnixNs)) < in.Rules.Forget {
+		c.s.fail("worker %s is forgotten, which is not lost, or not for long: %v", f.Worker, w)
+	}
+	for _, j := range in.View.Jobs {
+		if j.State == fsm.Done {
+			continue
+		}
+		for _, r := range j.Checkpoints {
+			for _, file := range r.Files {
+				if c.good[j.Submitted.Job][r.Step] && file.Worker == f.Worker {
+					c.s.fail("worker %s is forgotten, and has a file of step %d of %s", f.Worker, r.Step, j.Submitted.Job)
+				}
+			}
+		}
+	}
 }
 
 // checkLose wants a worker to be given up only when it may be.

@@ -89,7 +89,7 @@ func newSim(seed uint64) *sim {
 // rules are the usual ones, with less patience before cells spread out: these jobs are short.
 func rules() sched.Rules {
 	r := sched.DefaultRules
-	r.Spread = 2 * time.Second
+	r.Spread, r.Forget = 2*time.Second, 3*time.Second
 	return r
 }
 
@@ -300,6 +300,9 @@ func command(a sched.Action) *commandpb.Command {
 		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
 			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
 			FromMemory: a.FromMemory, MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}}
+	case sched.Forget:
+		return &commandpb.Command{Kind: &commandpb.Command_ForgetWorker{ForgetWorker: &commandpb.ForgetWorker{
+			Worker: a.Worker}}}
 	case sched.Move:
 		return &commandpb.Command{Kind: &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job,
 			Generation: a.Generation, Reason: a.Reason}}}
