@@ -27,7 +27,7 @@ type cli struct {
 	Backup     backupCmd     `cmd:"" help:"Write the cluster's state into a file, while it runs."`
 	Plan       planCmd       `cmd:"" help:"Draw who computes, owns, sends and receives what when a network is split into columns."`
 	Job        jobCmd        `cmd:"" help:"Submit, list, show, watch, stop and resume jobs."`
-	Checkpoint checkpointCmd `cmd:"" help:"List and verify a job's checkpoints, print the digest of its weights."`
+	Checkpoint checkpointCmd `cmd:"" help:"List, verify and export a job's checkpoints, print the digest of its weights."`
 }
 
 // console is where commands print, and the clock they print by.

@@ -144,6 +144,9 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		}
 		memory.close()
 	}()
+	if err := checkpoint.WriteSpec(h.root, a.Job, a.Spec); err != nil {
+		h.log.Warn("checkpoints can be exported with the coordinator's help only", "job", a.Job, "err", err)
+	}
 	steps := j.StepsPerEpoch()
 	for _, pc := range a.Cells {
 		id := cellOf(pc)
