@@ -48,8 +48,11 @@ func (j *Job) checkResolved() error {
 				t.Classes, j.Classes)
 		}
 	}
-	_, err := j.Plan()
-	return err
+	p, err := j.Plan()
+	if err != nil {
+		return err
+	}
+	return j.checkCourse(p)
 }
 
 // Plan splits the job's network into its columns.
@@ -61,7 +64,7 @@ func (j *Job) Plan() (*shard.Plan, error) {
 	if n, err = n.Resolve(j.Train.Channels, j.Classes); err != nil {
 		return nil, fmt.Errorf("job %s: %w", j.Name, err)
 	}
-	p, err := shard.NewPlan(n, j.Columns)
+	p, err := shard.NewPlan(j.start(n), j.Columns)
 	if err != nil {
 		return nil, fmt.Errorf("job %s: %w", j.Name, err)
 	}
@@ -114,7 +117,7 @@ func (j *Job) Identity() [32]byte {
 		test.Path = ""
 		c.Test = &test
 	}
-	c.Checkpoint, c.Buddy = Checkpoint{}, nil
+	c.Checkpoint, c.Buddy, c.Recipe.Preset = Checkpoint{}, nil, ""
 	return sha256.Sum256(c.Encode())
 }
 
@@ -137,21 +140,6 @@ func (j *Job) Steps() uint64 {
 func (j *Job) Epochs() uint64 {
 	per := uint64(j.StepsPerEpoch())
 	return (j.Steps() + per - 1) / per
-}
-
-// RateAt is the learning rate of the step that follows `step` finished ones.
-func (j *Job) RateAt(step uint64) float64 {
-	rate := j.Recipe.Rate
-	for _, d := range j.Recipe.Schedule {
-		from := uint64(d.Step)
-		if d.Epoch > 0 {
-			from = uint64(d.Epoch-1) * uint64(j.StepsPerEpoch())
-		}
-		if step >= from {
-			rate = d.Rate
-		}
-	}
-	return rate
 }
 
 // CheckpointAfter says whether state is kept after so many finished steps. The end always is.

@@ -115,7 +115,7 @@ func (c *Cell) put(s *snapshot) error {
 	}
 	c.mem.Finish(half, s.step)
 	c.step = s.step
-	return nil
+	return c.remember(c.recorded)
 }
 
 // initial fills s with the state before the first step.
