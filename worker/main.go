@@ -21,6 +21,7 @@ type cli struct {
 	Devices devicesCmd `cmd:"" help:"List the devices this worker can drive."`
 	Verify  verifyCmd  `cmd:"" help:"Check a device against the reference, op by op."`
 	Bench   benchCmd   `cmd:"" help:"Time training steps on this machine and say where the time goes."`
+	Predict predictCmd `cmd:"" help:"Say what is on pictures, with a trained model."`
 	Data    dataCmd    `cmd:"" help:"Prepare and inspect datasets."`
 }
 

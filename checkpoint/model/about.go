@@ -19,6 +19,8 @@ type About struct {
 	Name     string // of the network
 	Columns  int
 	Channels int
+	Height   int // of stored images, of whose centre the network's input is cut; 0: not known
+	Width    int
 	Scale    float64
 	Mean     []float32 // channels x height x width of the input; 0 where the image does not reach; nil: none
 	Classes  []string  // names, by label; as many as the network has
@@ -45,6 +47,8 @@ const (
 	keyText     = "network_text"
 	keyColumns  = "columns"
 	keyChannels = "channels"
+	keyHeight   = "image_height"
+	keyWidth    = "image_width"
 	keyScale    = "scale"
 	keyClasses  = "classes"
 
@@ -58,6 +62,7 @@ func (a *About) Metadata() (map[string]string, error) {
 		return nil, err
 	}
 	return map[string]string{keyVersion: metadataVersion, keyFormat: "pt", keyNetwork: a.Name, keyText: a.Text,
+		keyHeight: strconv.Itoa(a.Height), keyWidth: strconv.Itoa(a.Width),
 		keyColumns: strconv.Itoa(a.Columns), keyChannels: strconv.Itoa(a.Channels),
 		keyScale: strconv.FormatFloat(a.Scale, 'g', -1, 64), keyClasses: string(classes)}, nil
 }
@@ -77,11 +82,11 @@ func AboutOf(f *tensors.File) (*About, error) {
 	bad := func(key string) (*About, error) {
 		return nil, fmt.Errorf("%w: its metadata has %s: %.40q", ErrModel, key, m[key])
 	}
-	if a.Columns, err = strconv.Atoi(m[keyColumns]); err != nil {
-		return bad(keyColumns)
-	}
-	if a.Channels, err = strconv.Atoi(m[keyChannels]); err != nil {
-		return bad(keyChannels)
+	for key, into := range map[string]*int{keyColumns: &a.Columns, keyChannels: &a.Channels, keyHeight: &a.Height,
+		keyWidth: &a.Width} {
+		if *into, err = strconv.Atoi(m[key]); err != nil || *into < 0 {
+			return bad(key)
+		}
 	}
 	if a.Scale, err = strconv.ParseFloat(m[keyScale], 64); err != nil {
 		return bad(keyScale)

@@ -53,7 +53,7 @@ func AboutJobWithoutPack(j *job.Job) (*About, error) {
 
 func aboutWithoutPack(j *job.Job, plan *shard.Plan) *About {
 	a := &About{Text: j.NetworkText, Name: plan.Network.Name, Columns: j.Columns, Channels: j.Train.Channels,
-		Scale: j.Augment.Scale}
+		Height: j.Train.Height, Width: j.Train.Width, Scale: j.Augment.Scale}
 	for i := range plan.Network.Classes {
 		a.Classes = append(a.Classes, strconv.Itoa(i))
 	}
