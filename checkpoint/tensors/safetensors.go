@@ -130,7 +130,7 @@ func (f *File) parseSafetensors(header []byte) (offsets [][2]int64, err error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(header))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, bad(errors.Join(errors.New("it does not begin with {"), err))
+		return nil, bad(errors.New("it does not begin with {"))
 	}
 	seen := map[string]bool{}
 	for d.More() {

@@ -134,6 +134,9 @@ func (f *File) Values(i int, yield func([]float32) error) error {
 		}
 		left -= len(part)
 	}
+	if _, err := io.Copy(io.Discard, r); err != nil { // an archive's checksum is looked at where its member ends
+		return fmt.Errorf("tensor %s: %w", e.Name, err)
+	}
 	return nil
 }
 
