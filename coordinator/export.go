@@ -18,7 +18,7 @@ import (
 
 type checkpointExportCmd struct {
 	clientFlags
-	Job         string  `arg:"" name:"JOB" help:"Job."`
+	Job         string  `arg:"" name:"JOB" help:"Job, or a model as safetensors that is to be written in another format."`
 	Step        *uint64 `placeholder:"N" help:"Step. Default: the newest good checkpoint."`
 	Format      string  `default:"safetensors" enum:"safetensors,pytorch,npz,onnx" help:"safetensors, pytorch (a state_dict), npz (numpy) or onnx. Default: ${default}."`
 	Out         string  `placeholder:"FILE" help:"File to write; beside it FILE.py, the network in PyTorch. Default: JOB-STEP.EXT."`
@@ -48,6 +48,9 @@ func (c *checkpointExportCmd) Run(con console) error {
 	if c.Column != nil && c.Format == "onnx" {
 		return usagef("--column with --format onnx: a column alone computes nothing that can be run; use safetensors, pytorch or npz")
 	}
+	if strings.HasSuffix(c.Job, ".safetensors") {
+		return c.convert(con)
+	}
 	j, s, step, err := c.load()
 	if err != nil {
 		return err
@@ -71,11 +74,35 @@ func (c *checkpointExportCmd) Run(con console) error {
 	if err := c.write(&e, about, s); err != nil {
 		return err
 	}
+	return c.print(con, &e, fmt.Sprintf("step %d of %s", step, j.Name))
+}
+
+// convert writes a model file in another format.
+func (c *checkpointExportCmd) convert(con console) error {
+	if c.Step != nil || c.Dir != "" || c.Column != nil || c.Pack != "" || c.WithoutPack {
+		return usagef("%s is a model file: --step, --dir, --column, --pack and --without-pack are for jobs", c.Job)
+	}
+	about, s, err := model.Read(c.Job)
+	if err != nil {
+		return err
+	}
+	e := exported{Format: c.Format, File: c.Out}
+	if e.File == "" {
+		e.File = strings.TrimSuffix(c.Job, ".safetensors") + extensions[c.Format]
+	}
+	if err := c.write(&e, about, s); err != nil {
+		return err
+	}
+	return c.print(con, &e, c.Job)
+}
+
+// print says what was written, and of what.
+func (c *checkpointExportCmd) print(con console, e *exported, of string) error {
 	if c.JSON {
 		return printJSON(con.out, e)
 	}
-	fmt.Fprintf(con.out, "wrote %s: step %d of %s, %d parameters in %d tensors, %.1f MB\n", e.File, step, j.Name, e.Parameters,
-		e.Tensors, float64(e.Bytes)/1e6)
+	fmt.Fprintf(con.out, "wrote %s: %s, %d parameters in %d tensors, %.1f MB\n", e.File, of, e.Parameters, e.Tensors,
+		float64(e.Bytes)/1e6)
 	if e.Module != "" {
 		fmt.Fprintf(con.out, "wrote %s: the network in PyTorch; net = load(%q)\n", e.Module, e.File)
 	}

@@ -120,7 +120,7 @@ class Network(nn.Module):
     def do_pool(self, x, s, layer):
         return F.max_pool2d(F.pad(x, s["pad"], value=float("-inf")), s["kernel"], s["stride"])
 
-    def do_lrn(self, x, s, layer):  # x * (k + alpha * sum of squares)^-beta; F.local_response_norm divides alpha by size
+    def do_lrn(self, x, s, layer):  # x * (k + alpha * sum of squares)^-beta; F's divides alpha by size
         size, low, high = s["size"], s["size"] // 2, (s["size"] - 1) // 2
         if s["across"] == "space":
             mean = F.avg_pool2d(F.pad(x * x, (low, high, low, high)), size, 1)

@@ -63,23 +63,81 @@ def rewrite(base, directory):
     onnx.save(onnx.load(base + ".onnx"), f"{directory}/onnx.onnx")
 
 
+class AlexNet(torch.nn.Module):
+    """torchvision's AlexNet, with its names of tensors and its shapes."""
+
+    def __init__(self):
+        super().__init__()
+        n = torch.nn
+        self.features = n.Sequential(
+            n.Conv2d(3, 64, 11, 4, 2), n.ReLU(), n.MaxPool2d(3, 2), n.Conv2d(64, 192, 5, padding=2), n.ReLU(),
+            n.MaxPool2d(3, 2), n.Conv2d(192, 384, 3, padding=1), n.ReLU(), n.Conv2d(384, 256, 3, padding=1), n.ReLU(),
+            n.Conv2d(256, 256, 3, padding=1), n.ReLU(), n.MaxPool2d(3, 2))
+        self.avgpool = n.AdaptiveAvgPool2d((6, 6))
+        self.classifier = n.Sequential(
+            n.Dropout(), n.Linear(9216, 4096), n.ReLU(), n.Dropout(), n.Linear(4096, 4096), n.ReLU(), n.Linear(4096, 1000))
+
+    def forward(self, x):
+        return self.classifier(self.avgpool(self.features(x)).flatten(1))
+
+
+def torchvision(begin):
+    net = AlexNet().eval()
+    os.makedirs("pictures", exist_ok=True)
+    images = pictures("pictures", 2, 3, 224)
+    if begin:
+        torch.save(net.state_dict(), "torchvision.pth")
+        return 0
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        theirs = net((torch.from_numpy(images).float() / 255 - mean) / std).numpy()
+    ours = numpy.array([p["logits"] for p in json.load(open("logits.json"))])
+    return report("torchvision's shape", ".pth", theirs, ours)
+
+
+def full_size(name):
+    """Writes random weights of a network of the paper's, two columns merged, as a state_dict."""
+    source = name == "alexnet-source"
+    shapes = {"conv1": (96, 3, 11, 11), "conv2": (256, 48, 5, 5), "conv3": (384, 256, 3, 3), "conv4": (384, 192, 3, 3),
+              "conv5": (256, 192, 3, 3), "fc2048" if source else "fc6": (4096, 9216),
+              "fc2048b" if source else "fc7": (4096, 4096), "fc1000" if source else "fc8": (1000, 4096)}
+    state = {"input_mean": torch.full((3, 224, 224), 120.)}
+    for layer, shape in shapes.items():
+        fan = shape[1] * (shape[2] * shape[3] if len(shape) == 4 else 1)
+        state[layer + ".weight"] = torch.randn(shape) * (2 / fan) ** 0.5
+        state[layer + ".bias"] = torch.randn(shape[0]) * 0.1
+    torch.save(state, name + ".pt")
+    return 0
+
+
+def report(who, end, got, ours):
+    e = abs(got - ours).max() / abs(ours).max()
+    print(f"  {who:22} {end:13} logits differ by {e:.1e} of the largest{'' if e <= TOLERANCE else '   TOO MUCH'}")
+    return int(not e <= TOLERANCE)
+
+
 def main():
     a = argparse.ArgumentParser()
-    a.add_argument("what", choices=["pictures", "compare"])
+    a.add_argument("what", choices=["pictures", "compare", "torchvision", "compare-torchvision", "random"])
     a.add_argument("directory")
     a.add_argument("base", help="an export's path without its extension; its PyTorch module and all formats beside it")
     a = a.parse_args()
+    torch.manual_seed(7)
+    if a.what == "random":
+        return full_size(a.base)
+    if "torchvision" in a.what:
+        return torchvision(a.what == "torchvision")
     with safetensors.safe_open(a.base + ".safetensors", "numpy") as f:
         meta = f.metadata()
-    channels, stored = int(meta["channels"]), int(meta["image_height"])
+        size = f.get_tensor("input_mean").shape[-1]
+    channels, stored = int(meta["channels"]), int(meta["image_height"]) or size
     made = f"{a.directory}/pictures"
     os.makedirs(made, exist_ok=True)
-    images = pictures(made, 8, channels, stored)
+    images = pictures(made, 8 if stored < 64 else 2, channels, stored)
     if a.what == "pictures":
         return 0
     ours = numpy.array([p["logits"] for p in json.load(open(f"{a.directory}/logits.json"))])
     m = module(a.base + ".py")
-    size = m.Network().input_mean.shape[-1]
     x = centre(images, size)
     rows = []
     for end in (".safetensors", ".pt", ".npz"):
@@ -91,9 +149,7 @@ def main():
     rows.append(("onnxruntime " + onnxruntime.__version__, ".onnx", logits))
     bad = abs(p.sum(1) - 1).max() > 1e-5
     for who, end, got in rows:
-        e = abs(got - ours).max() / abs(ours).max()
-        bad = bad or not e <= TOLERANCE
-        print(f"{who:22} {end:13} logits differ by {e:.1e} of the largest{'' if e <= TOLERANCE else '   TOO MUCH'}")
+        bad = report(who, end, got, ours) or bad
     rewrite(a.base, a.directory)
     return int(bad)
 
