@@ -107,8 +107,9 @@ func ReadSpec(root, job string) ([]byte, error) {
 	}
 	b, err := os.ReadFile(filepath.Join(root, job, specFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: no %s in %s, which workers put beside a job's checkpoints; name the directory that holds "+
-			"the directory %s", ErrMissing, specFile, filepath.Join(root, job), job)
+		return nil,
+			fmt.Errorf("%w: no %s in %s, which workers put beside a job's checkpoints; name the directory that holds "+
+				"the directory %s", ErrMissing, specFile, filepath.Join(root, job), job)
 	}
 	return b, err
 }

@@ -46,7 +46,8 @@ type exported struct {
 // Run exports a checkpoint. Its files must lie on this machine.
 func (c *checkpointExportCmd) Run(con console) error {
 	if c.Column != nil && c.Format == "onnx" {
-		return usagef("--column with --format onnx: a column alone computes nothing that can be run; use safetensors, pytorch or npz")
+		return usagef("--column with --format onnx: a column alone computes nothing that can be run; use safetensors, " +
+			"pytorch or npz")
 	}
 	if strings.HasSuffix(c.Job, ".safetensors") {
 		return c.convert(con)
@@ -205,7 +206,8 @@ func loadColumn(s *model.State, column int, m *clusterpb.Manifest, directories [
 	if err != nil {
 		return fmt.Errorf("manifest of step %d: %w", m.Step, err)
 	}
-	want.Meta = checkpoint.Meta{Job: m.Job, Step: m.Step, Column: column, PlanDigest: s.Plan.Digest(), Numerics: m.Numerics}
+	want.Meta = checkpoint.Meta{Job: m.Job, Step: m.Step, Column: column, PlanDigest: s.Plan.Digest(),
+		Numerics: m.Numerics}
 	for _, d := range directories {
 		path := filepath.Join(d, filepath.FromSlash(f.Path))
 		if _, err := os.Stat(path); err == nil {

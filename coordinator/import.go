@@ -63,7 +63,8 @@ func (c *checkpointImportCmd) Run(con console) error {
 		return printJSON(con.out, map[string]any{"file": c.Out, "from": c.File, "format": f.Format, "network": about.Name,
 			"columns": about.Columns, "classes": len(about.Classes), "tensors": len(all)})
 	}
-	fmt.Fprintf(con.out, "wrote %s: %s in %d columns, %d classes, from %s; begin a job with it: start: {from: %s}\n", c.Out,
+	fmt.Fprintf(con.out, "wrote %s: %s in %d columns, %d classes, from %s; begin a job with it: start: {from: %s}\n",
+		c.Out,
 		about.Name, about.Columns, len(about.Classes), f.Format, c.Out)
 	return nil
 }
@@ -102,7 +103,8 @@ func (c *checkpointImportCmd) about(f *tensors.File) (*model.About, *job.Job, er
 	if err != nil {
 		return nil, nil, err
 	}
-	about := &model.About{Text: text, Name: network.Name, Columns: c.Columns, Channels: c.Channels, Scale: c.Scale, Mean: mean}
+	about := &model.About{Text: text, Name: network.Name, Columns: c.Columns, Channels: c.Channels, Scale: c.Scale,
+		Mean: mean}
 	if about.Channels == 0 {
 		about.Channels = network.Input.Channels[len(network.Input.Channels)-1]
 	}

@@ -129,18 +129,21 @@ func (m *loadedModel) takes(images *data.Pack, path string, first *loadedModel) 
 	a := m.about
 	switch {
 	case images.Channels != a.Channels || a.Height > 0 && (images.Height != a.Height || images.Width != a.Width):
-		return fmt.Errorf("%s has images of %dx%dx%d, %s was trained on %dx%dx%d; pack them the same way", path, images.Channels,
+		return fmt.Errorf("%s has images of %dx%dx%d, %s was trained on %dx%dx%d; pack them the same way", path,
+			images.Channels,
 			images.Height, images.Width, m.name, a.Channels, a.Height, a.Width)
 	case len(images.Classes) > len(a.Classes):
 		return fmt.Errorf("%s has %d classes, %s knows %d; pack it with the same classes", path, len(images.Classes), m.name,
 			len(a.Classes))
 	case len(a.Classes) != len(first.about.Classes):
-		return fmt.Errorf("%s has %d classes, %s has %d; average models of the same classes", m.name, len(a.Classes), first.name,
+		return fmt.Errorf("%s has %d classes, %s has %d; average models of the same classes", m.name, len(a.Classes),
+			first.name,
 			len(first.about.Classes))
 	}
 	for i, name := range images.Classes {
 		if a.Classes[i] != name && a.Classes[i] != strconv.Itoa(i) && name != strconv.Itoa(i) {
-			return fmt.Errorf("label %d is %q in %s and %q to %s; pack it with the same classes, in the same order", i, name, path,
+			return fmt.Errorf("label %d is %q in %s and %q to %s; pack it with the same classes, in the same order", i, name,
+				path,
 				a.Classes[i], m.name)
 		}
 	}
@@ -169,7 +172,8 @@ func (c *evaluateCmd) source(m *loadedModel, images *data.Pack) (*stillSource, e
 	}
 	in := m.state.Plan.Network.Input
 	if c.Views > 1 && (in.Height < s.height || in.Width < s.width) {
-		return nil, errors.New("a model file has the mean image's centre only, ten views see all of it; name the training pack: " +
+		return nil, errors.New("a model file has the mean image's centre only, ten views see all of it; name the training " +
+			"pack: " +
 			"--pack FILE")
 	}
 	s.mean = m.storedMean(s.height, s.width)
@@ -241,7 +245,8 @@ func (c *evaluateCmd) result(models []*loadedModel, images *data.Pack, path stri
 	for i, s := range t.ByClass {
 		if s.Images > 0 {
 			n := float64(s.Images)
-			r.Classes = append(r.Classes, classScore{i, models[0].about.Classes[i], s.Images, s.Loss / n, s.Top1 / n, s.Top5 / n})
+			r.Classes = append(r.Classes, classScore{i, models[0].about.Classes[i], s.Images, s.Loss / n, s.Top1 / n,
+				s.Top5 / n})
 		}
 	}
 	for _, x := range t.Cells() {

@@ -3,7 +3,7 @@
 //
 //	in a column's checkpoint           in the portable form
 //	conv1/w   own maps, input          conv1.weight  all maps, input maps, kernel, kernel
-//	conv2/w   own maps, own inputs     conv2.weight  all maps, own inputs, ...: a convolution in as many groups as columns
+//	conv2/w   own maps, own inputs     conv2.weight  all maps, own inputs, ...: a group for each column
 //	conv3/w0  own maps, column 0's     conv3.weight  all maps, all inputs, ...: the blocks side by side
 //	conv3/w1  own maps, column 1's
 //	conv3/b   own maps                 conv3.bias    all maps

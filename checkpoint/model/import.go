@@ -74,7 +74,7 @@ func (s *State) check(f *tensors.File, form []Tensor, fresh []string, at map[str
 			continue // a graph's constants
 		}
 		if i, ok := at[e.Name]; ok && f.Entries[i].Name == e.Name && !known[e.Name] {
-			return fmt.Errorf("%w: tensor %s of shape %v is not of network %s; leave it out, or import into the network it is of",
+			return fmt.Errorf("%w: tensor %s of shape %v is not of network %s; leave it out, or name its network",
 				ErrModel, e.Name, e.Shape, s.Plan.Network.Name)
 		}
 	}
@@ -121,7 +121,8 @@ func torchvisionNames(f *tensors.File, form []Tensor) (map[string]string, error)
 		return nil, nil
 	}
 	if len(form) != 2*len(torchvision) {
-		return nil, fmt.Errorf("%w: the file is torchvision's AlexNet of eight layers with weights, the network has %d; import it "+
+		return nil, fmt.Errorf("%w: the file is torchvision's AlexNet of eight layers with weights, the network has %d; "+
+			"import it "+
 			"into network alexnet-owt in one column", ErrModel, len(form)/2)
 	}
 	names := map[string]string{}
@@ -154,8 +155,9 @@ func (s *State) FromTorchvision(scale float64) (mean []float32, err error) {
 	in := s.Plan.Network.Input
 	first := s.Plan.Params[0][0]
 	if s.Plan.Columns != 1 || in.Channels[0] != 3 || len(first.Shape) != 4 || first.From != shard.InputColumn {
-		return nil, fmt.Errorf("%w: torchvision's AlexNet goes into a network of one column that begins with a convolution over "+
-			"three channels: alexnet-owt", ErrModel)
+		return nil,
+			fmt.Errorf("%w: torchvision's AlexNet goes into a network of one column that begins with a convolution over "+
+				"three channels: alexnet-owt", ErrModel)
 	}
 	w := s.Values[0][0]
 	area := first.Shape[2] * first.Shape[3]

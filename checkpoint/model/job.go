@@ -33,7 +33,8 @@ func AboutJob(j *job.Job, path string) (*About, error) {
 		return nil, err
 	}
 	if id := fmt.Sprintf("%x", h.ID); id != j.Train.ID {
-		return nil, fmt.Errorf("%w: %s has identity %.12s, job %s was trained on %.12s; name that one with --pack FILE", ErrModel,
+		return nil, fmt.Errorf("%w: %s has identity %.12s, job %s was trained on %.12s; name that one with --pack FILE",
+			ErrModel,
 			path, id, j.Name, j.Train.ID)
 	}
 	in := plan.Network.Input

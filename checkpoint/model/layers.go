@@ -12,7 +12,7 @@ type layer struct {
 	name    string
 	in, out shard.Shape // of the whole layer
 	merge               // conv, dense
-	pad     shard.Pad   // conv, pool: with what the last window overhangs; the output is then floor((in + pad - kernel) / stride) + 1
+	pad     shard.Pad   // conv, pool: with what the last window overhangs, so that sizes round down
 	alpha   float64     // lrn: of each term of the sum
 	parts   int         // lrn across maps: it is done in so many parts of the maps
 }
@@ -49,7 +49,8 @@ func layers(plan *shard.Plan) ([]layer, error) {
 			}
 		case shard.ReLU, "tanh", shard.Dropout, shard.Softmax:
 		default:
-			return nil, fmt.Errorf("%w: layer %s is of kind %s, which has no form in other programs yet", ErrModel, l.Name, l.Kind)
+			return nil, fmt.Errorf("%w: layer %s is of kind %s, which has no form in other programs yet", ErrModel, l.Name,
+				l.Kind)
 		}
 		out = append(out, l)
 		in = lp.Out

@@ -243,7 +243,8 @@ func TestFresh(t *testing.T) {
 	for _, f := range []func(s []tensors.Source) []tensors.Source{
 		func(s []tensors.Source) []tensors.Source { return s },
 		func(all []tensors.Source) []tensors.Source { // 3 classes
-			all[8], all[9] = tensors.Of("fc5.weight", []int{3, 16}, make([]float32, 48)), tensors.Of("fc5.bias", []int{3}, make([]float32, 3))
+			all[8], all[9] = tensors.Of("fc5.weight", []int{3, 16}, make([]float32, 48)), tensors.Of("fc5.bias", []int{3},
+				make([]float32, 3))
 			return all
 		},
 		func(all []tensors.Source) []tensors.Source { return all[:8] },
@@ -272,7 +273,8 @@ func TestTorchvision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = strings.ReplaceAll(strings.ReplaceAll(text, "maps: 4096", "maps: 8"), "height: 224, width: 224", "height: 63, width: 63")
+	text = strings.ReplaceAll(strings.ReplaceAll(text, "maps: 4096", "maps: 8"), "height: 224, width: 224",
+		"height: 63, width: 63")
 	a := &About{Text: text, Name: "small", Columns: 1, Channels: 3, Scale: 0.0174, Classes: make([]string, 10)}
 	plan, err := a.Plan()
 	if err != nil {
@@ -348,7 +350,8 @@ func TestNames(t *testing.T) {
 	text := "network: n\ninput: {channels: [1], height: 4, width: 4}\nlayers:\n" +
 		"  - {name: a.b, kind: dense, maps: 4, init: {std: 1}}\n  - {name: %s, kind: relu}\n" +
 		"  - {name: c, kind: dense, maps: 2, init: {std: 1}}\n  - {name: s, kind: softmax}\n"
-	for name, want := range map[string]string{"a_b": "layer a_b and layer a.b would both be called a_b", MeanName: "the input"} {
+	for name, want := range map[string]string{"a_b": "layer a_b and layer a.b would both be called a_b",
+		MeanName: "the input"} {
 		n, err := shard.Parse("n", fmt.Appendf(nil, text, name))
 		if err != nil {
 			t.Fatal(err)

@@ -140,7 +140,7 @@ func (g *grapher) lrn(l *layer) error {
 		return nil
 	}
 	if l.Size%2 == 0 {
-		return fmt.Errorf("%w: layer %s sums over %d maps; of an even number ONNX has the odd one on the other side, so this "+
+		return fmt.Errorf("%w: layer %s sums over %d maps; of an even number ONNX has one more on the other side: this "+
 			"network has no ONNX form; use safetensors", ErrModel, l.Name, l.Size)
 	}
 	s := l.in

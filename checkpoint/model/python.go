@@ -45,7 +45,8 @@ func Python(a *About, plan *shard.Plan) ([]byte, error) {
 	if a.Mean == nil { // it is not in the file
 		persist = ", persistent=False"
 	}
-	r := strings.NewReplacer("@PERSIST@", persist, "@NAME@", a.Name, "@COLUMNS@", strconv.Itoa(plan.Columns), "@TABLE@", table.String(),
+	r := strings.NewReplacer("@PERSIST@", persist, "@NAME@", a.Name, "@COLUMNS@", strconv.Itoa(plan.Columns), "@TABLE@",
+		table.String(),
 		"@SCALE@", float(a.Scale), "@C@", strconv.Itoa(in.Channels[0]), "@H@", strconv.Itoa(in.Height), "@W@",
 		strconv.Itoa(in.Width), "@CLASSES@", names.String())
 	return []byte(r.Replace(pythonText)), nil
@@ -73,7 +74,7 @@ func settings(l *layer) string {
 	return "{}"
 }
 
-const pythonText = `"""@NAME@, trained in @COLUMNS@ columns that are merged here. Written by: coordinator checkpoint export
+const pythonText = `"""@NAME@, trained in @COLUMNS@ columns, merged here. Written by: coordinator checkpoint export
 
     net = load("FILE")      # .safetensors, .pt or .npz of the same export
     logits = net(pixels)    # float32, N x @C@ x @H@ x @W@, 0 to 255, RGB or grey, the centre of an image

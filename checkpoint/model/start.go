@@ -34,7 +34,8 @@ func StartOf(j *job.Job, path string) ([][][]float32, error) {
 		return nil, fmt.Errorf("start.from: %w", err)
 	}
 	if got := hex.EncodeToString(sum[:]); got != j.Start.SHA256 {
-		return nil, fmt.Errorf("start.from: %w: %s has the SHA-256 %.12s, the job was submitted with %.12s; put that file back, or "+
+		return nil, fmt.Errorf("start.from: %w: %s has the SHA-256 %.12s, the job was submitted with %.12s; put that file "+
+			"back, or "+
 			"submit a job under another name", ErrModel, path, got, j.Start.SHA256)
 	}
 	plan, err := j.Plan()
@@ -52,7 +53,8 @@ func StartOf(j *job.Job, path string) ([][][]float32, error) {
 			ErrModel)
 	}
 	if err == nil && a.Scale != j.Augment.Scale {
-		err = fmt.Errorf("%w: its weights are for pixels times %g, augment.scale is %g; set augment.scale to %g", ErrModel, a.Scale,
+		err = fmt.Errorf("%w: its weights are for pixels times %g, augment.scale is %g; set augment.scale to %g", ErrModel,
+			a.Scale,
 			j.Augment.Scale, a.Scale)
 	}
 	s := NewState(plan)

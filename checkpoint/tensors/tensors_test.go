@@ -48,7 +48,8 @@ func onnxOf(t testing.TB, all []Source) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	g := &Graph{Name: "g", Input: Entry{Name: "x", Shape: []int{0, 2}}, Outputs: []Entry{{Name: "y", Shape: []int{0, 2}}},
-		Nodes:  []Node{{Op: "LRN", In: []string{"x"}, Out: "y", Values: []Attribute{{"size", 3}, {"beta", 0.75}, {"pads", []int{1}}}}},
+		Nodes: []Node{{Op: "LRN", In: []string{"x"}, Out: "y", Values: []Attribute{{"size", 3}, {"beta", 0.75}, {"pads",
+			[]int{1}}}}},
 		Floats: all, Ints: map[string][]int64{"shape": {-1, 2}}, IntKeys: []string{"shape"}}
 	if err := WriteONNX(&b, g); err != nil {
 		t.Fatal(err)
@@ -100,7 +101,8 @@ func TestGoldenSafetensors(t *testing.T) {
 	want := binary.LittleEndian.AppendUint64(nil, uint64(len(header)))
 	want = append(want, header...)
 	want = append(want, 0, 0, 128, 63, 0, 0, 0, 192) // 1, -2
-	got := written(t, "safetensors", map[string]string{"b": "2", "a": "<1>"}, []Source{Of("w", []int{1, 2}, []float32{1, -2})})
+	got := written(t, "safetensors", map[string]string{"b": "2", "a": "<1>"}, []Source{Of("w", []int{1, 2}, []float32{1,
+		-2})})
 	if !bytes.Equal(got, want) {
 		t.Errorf("bytes\n%q\nwant\n%q", got, want)
 	}
@@ -129,21 +131,26 @@ func TestRefusals(t *testing.T) {
 		raw  []byte
 		want string
 	}{
-		"empty":             {nil, "it has only 0 bytes"},
-		"absurd header":     {append(binary.LittleEndian.AppendUint64(nil, 1<<62), one...), "its header would have 4611686018427387904 bytes"},
+		"empty": {nil, "it has only 0 bytes"},
+		"absurd header": {append(binary.LittleEndian.AppendUint64(nil, 1<<62), one...),
+			"its header would have 4611686018427387904 bytes"},
 		"header beyond end": {safe(one, 8)[:20], "the file has 20"},
 		"cut values":        {safe(one, 7), "it has 7 bytes of values, its header speaks of 8; it is cut short or damaged"},
 		"more values":       {safe(one, 9), "it has 9 bytes of values"},
 		"no JSON":           {safe(`{"w":`+strings.Repeat("[", 30), 0), "its safetensors header is no JSON"},
 		"not UTF-8":         {safe("{\"\xff\":1}", 0), "not UTF-8"},
-		"twice": {safe(`{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}`,
+		"twice": {safe(`{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},`+
+			`"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}`,
 			8), `names "w" twice`},
-		"other type":  {safe(`{"w":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}`, 4), `tensor w is of type "F16"; convert`},
-		"wrong bytes": {safe(`{"w":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8), "tensor w of shape [3] cannot lie at"},
+		"other type": {safe(`{"w":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}`, 4),
+			`tensor w is of type "F16"; convert`},
+		"wrong bytes": {safe(`{"w":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8),
+			"tensor w of shape [3] cannot lie at"},
 		"overflow": {safe(`{"w":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}`, 0),
 			"tensor w of shape"},
 		"negative": {safe(`{"w":{"dtype":"F32","shape":[-1],"data_offsets":[0,-4]}}`, 0), "tensor w of shape [-1]"},
-		"overlap": {safe(`{"v":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}`,
+		"overlap": {safe(`{"v":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},`+
+			`"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}`,
 			8), "tensor w begins at byte 4 of the values, the one before ends at 8"},
 		"hole":          {safe(`{"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}`, 8), "begins at byte 4"},
 		"no tensor":     {safe(`{}        `, 0), "no tensor in it"},
@@ -154,7 +161,8 @@ func TestRefusals(t *testing.T) {
 		"no dictionary": {torchFile("\x80\x02]."), "it is no state_dict"},
 		"cut pickle":    {torchFile("\x80\x02("), "its pickle is damaged"},
 		"no array":      {zipOf("w.npy", "x"), "member w.npy is no numpy array"},
-		"doubles": {zipOf("w.npy", "\x93NUMPY\x01\x00\x40\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }         "),
+		"doubles": {zipOf("w.npy",
+			"\x93NUMPY\x01\x00\x40\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }         "),
 			"is of type <f8"},
 		"other zip": {zipOf("readme.txt", "x"), "readme.txt is neither a numpy array nor PyTorch's"},
 	} {

@@ -129,7 +129,8 @@ func readTorch(members []*zip.File, prefix string) (*File, error) {
 	var skips []int64
 	for _, t := range found {
 		if v := volume(t.shape); v == 0 || !contiguous(t.shape, t.strides) || t.offset < 0 || t.offset > maxValues {
-			return nil, refuse("tensor %s of shape %v does not lie in one piece; save it again with .contiguous()", t.name, t.shape)
+			return nil, refuse("tensor %s of shape %v does not lie in one piece; save it again with .contiguous()", t.name,
+				t.shape)
 		}
 		if t.storage.kind != "FloatStorage" {
 			return nil, refuse("tensor %s is a torch.%s; convert it with .float() first", t.name, t.storage.kind)

@@ -31,7 +31,9 @@ def pictures(directory, n, channels, size):
     y, x = numpy.mgrid[0:size, 0:size]
     out = []
     for i in range(n):
-        p = rng.integers(0, 256, (channels, size, size)) if i % 2 else [(x * (i + c) + y * 3) % 256 for c in range(channels)]
+        p = [(x * (i + c) + y * 3) % 256 for c in range(channels)]
+        if i % 2:
+            p = rng.integers(0, 256, (channels, size, size))
         out.append(numpy.asarray(p, dtype=numpy.uint8))
         rows = out[i].transpose(1, 2, 0).reshape(size, -1)
         raw = b"".join(b"\0" + r.tobytes() for r in rows)
@@ -75,7 +77,8 @@ class AlexNet(torch.nn.Module):
             n.Conv2d(256, 256, 3, padding=1), n.ReLU(), n.MaxPool2d(3, 2))
         self.avgpool = n.AdaptiveAvgPool2d((6, 6))
         self.classifier = n.Sequential(
-            n.Dropout(), n.Linear(9216, 4096), n.ReLU(), n.Dropout(), n.Linear(4096, 4096), n.ReLU(), n.Linear(4096, 1000))
+            n.Dropout(), n.Linear(9216, 4096), n.ReLU(), n.Dropout(), n.Linear(4096, 4096), n.ReLU(),
+            n.Linear(4096, 1000))
 
     def forward(self, x):
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
@@ -142,7 +145,8 @@ def main():
     rows = []
     for end in (".safetensors", ".pt", ".npz"):
         with torch.no_grad():
-            rows.append(("PyTorch " + torch.__version__.split("+")[0], end, m.load(a.base + end)(torch.from_numpy(x)).numpy()))
+            got = m.load(a.base + end)(torch.from_numpy(x)).numpy()
+        rows.append(("PyTorch " + torch.__version__.split("+")[0], end, got))
     onnx.checker.check_model(a.base + ".onnx", full_check=True)
     session = onnxruntime.InferenceSession(a.base + ".onnx", providers=["CPUExecutionProvider"])
     logits, p = session.run(["logits", "probabilities"], {"pixels": x})

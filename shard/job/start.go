@@ -9,7 +9,7 @@ import (
 // Start says which weights a job begins with, instead of random ones: to fine-tune a model, or to go on from one that
 // was trained elsewhere. Momentum begins at zero.
 type Start struct {
-	From   string   `yaml:"from"`             // model as safetensors, by `coordinator checkpoint export` or `import`; relative to the job file
+	From   string   `yaml:"from"`             // model as safetensors, by checkpoint export or import
 	Fresh  []string `yaml:"fresh,omitempty"`  // layers that begin at random all the same, such as the last one
 	SHA256 string   `yaml:"sha256,omitempty"` // resolved: of the file
 }

@@ -9,7 +9,8 @@ func Picture(raw []byte, channels, h, w int) ([]byte, error) {
 		return nil, err
 	}
 	if img.height != h || img.width != w {
-		return nil, fmt.Errorf("has %dx%d pixels, the network was trained on %dx%d; scale it first", img.width, img.height, w, h)
+		return nil, fmt.Errorf("has %dx%d pixels, the network was trained on %dx%d; scale it first", img.width, img.height,
+			w, h)
 	}
 	return img.pixels, nil
 }
