@@ -23,7 +23,7 @@ func (h *host) begin(j *job.Job, c *train.Cell, id exchange.Cell) error {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		other := filepath.Join(h.packs, filepath.Base(path))
 		if _, err := os.Stat(other); err != nil {
-			return permanentError{fmt.Errorf("the model that the job begins with is neither at %s nor at %s; copy it to one of them "+
+			return permanentError{fmt.Errorf("the model the job begins with is neither at %s nor at %s; copy it to one of them "+
 				"and resume the job", path, other)}
 		}
 		path = other
