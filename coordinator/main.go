@@ -27,7 +27,8 @@ type cli struct {
 	Backup     backupCmd     `cmd:"" help:"Write the cluster's state into a file, while it runs."`
 	Plan       planCmd       `cmd:"" help:"Draw who computes, owns, sends and receives what when a network is split into columns."`
 	Job        jobCmd        `cmd:"" help:"Submit, list, show, watch, stop and resume jobs."`
-	Checkpoint checkpointCmd `cmd:"" help:"List and verify a job's checkpoints, print the digest of its weights."`
+	Evaluate   evaluateCmd   `cmd:"" help:"Test a job's checkpoint on a pack, or the mean of several jobs'."`
+	Checkpoint checkpointCmd `cmd:"" help:"List, verify and export a job's checkpoints, print the digest of its weights."`
 }
 
 // console is where commands print, and the clock they print by.

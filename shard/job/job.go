@@ -18,6 +18,7 @@ type Job struct {
 	Evaluate   Evaluate   `yaml:"evaluate"`
 	Checkpoint Checkpoint `yaml:"checkpoint"`
 	Buddy      *Buddy     `yaml:"buddy,omitempty"` // nil: the default
+	Start      *Start     `yaml:"start,omitempty"` // nil: random weights
 
 	NetworkText string `yaml:"network_text,omitempty"` // resolved: the network file
 	Train       *Pack  `yaml:"train_pack,omitempty"`   // resolved

@@ -171,5 +171,8 @@ func (j *Job) check() error {
 	case j.Checkpoint.Keep < 1:
 		return errorf("checkpoint.keep: %d; keep at least 1", j.Checkpoint.Keep)
 	}
+	if err := j.checkStart(); err != nil {
+		return err
+	}
 	return j.checkRecipe()
 }

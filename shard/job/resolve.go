@@ -48,6 +48,9 @@ func (j *Job) checkResolved() error {
 				t.Classes, j.Classes)
 		}
 	}
+	if j.Start != nil && j.Start.SHA256 == "" {
+		return errorf("start.from: the model was not looked at; submit the job again with this program")
+	}
 	p, err := j.Plan()
 	if err != nil {
 		return err
@@ -118,6 +121,11 @@ func (j *Job) Identity() [32]byte {
 		c.Test = &test
 	}
 	c.Checkpoint, c.Buddy, c.Recipe.Preset = Checkpoint{}, nil, ""
+	if j.Start != nil {
+		start := *j.Start
+		start.From = "" // its sum counts
+		c.Start = &start
+	}
 	return sha256.Sum256(c.Encode())
 }
 
