@@ -25,6 +25,9 @@ func (p *packProgress) show(at data.Progress) {
 	now := p.now()
 	if p.begun.IsZero() {
 		p.begun, p.shown = now, now.Add(-8*time.Second)
+		if at.Resumed > 0 {
+			fmt.Fprintf(p.out, "going on after %d of %d images\n", at.Resumed, at.Total)
+		}
 	}
 	terminal, pause := isTerminal(p.out), 10*time.Second
 	if terminal {

@@ -25,7 +25,7 @@ const chunkBytes = 1 << 20
 const defaultShard = int64(4) << 30
 
 // journalPause is how much work a kill may cost.
-const journalPause = 3 * time.Second
+const journalPause = 2 * time.Second
 
 // writer builds a pack. Pixels go to files of their own as they come, since labels and mean stand before them, and a
 // journal beside them says how far they are; finish puts the parts together under the final name. Nothing is ever left
