@@ -149,6 +149,8 @@ func (j *Job) check() error {
 		return errorf("augment.pad: %d; it must be between 0 and 1024", j.Augment.Pad)
 	case !(j.Augment.Scale > 0) || !finite(j.Augment.Scale):
 		return errorf("augment.scale: %g; it must be positive", j.Augment.Scale)
+	case j.Augment.checkColour() != nil:
+		return j.Augment.checkColour()
 	case j.Evaluate.Every < 0:
 		return errorf("evaluate.every: %d; give epochs, or 0 for the end only", j.Evaluate.Every)
 	case j.Checkpoint.Every < 0:

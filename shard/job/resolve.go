@@ -48,8 +48,11 @@ func (j *Job) checkResolved() error {
 				t.Classes, j.Classes)
 		}
 	}
-	_, err := j.Plan()
-	return err
+	p, err := j.Plan()
+	if err != nil {
+		return err
+	}
+	return j.checkColourOf(p.Network)
 }
 
 // Plan splits the job's network into its columns.

@@ -106,7 +106,8 @@ func New(cfg Config) (*Cell, error) {
 	c.b = &builder{dev: cfg.Device, st: st, plan: cfg.Plan, column: cfg.Cell.Column, batch: cfg.Job.Slice(),
 		first: cfg.Cell.Replica * cfg.Job.Slice(), whole: cfg.Job.Recipe.Batch, cell: cfg.Cell, ex: c.ex,
 		seed: cfg.Job.Seed, params: map[int]*param{}, staged: cfg.staged,
-		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale)}}
+		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale),
+			centre: cfg.Job.Augment.CentreMean()}}
 	if err = c.b.openStreams(); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
