@@ -117,6 +117,9 @@ func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord) *clusterpb.Job {
 		out.Evaluations = append(out.Evaluations, &clusterpb.Evaluation{Step: e.Step, Epoch: e.Epoch, Images: e.Images,
 			Top1Errors: e.Top1Errors, Top5Errors: e.Top5Errors, Loss: e.Loss, TrainLoss: e.TrainLoss})
 	}
+	for _, r := range j.Vetoes {
+		out.Vetoes = append(out.Vetoes, vetoPB(r))
+	}
 	facts := c.specFacts(j)
 	out.Epochs, out.StepsPerEpoch, out.Batch = facts.epochs, facts.stepsPerEpoch, facts.batch
 	return out
