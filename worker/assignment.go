@@ -149,7 +149,8 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		id := cellOf(pc)
 		run.enter(phaseBuild)
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
-			Copy:   h.copyOf(run, id, memory),
+			Copy:    h.copyOf(run, id, memory),
+			Skipped: a.Skipped, Accepted: a.Accepted,
 			Device: devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
 			Directory: h.root, Now: time.Now, Log: h.log,
 			Memory: h.memoryOf(ctx, run, a, j, plan, id, devices.numerics(), memory),

@@ -18,6 +18,7 @@ type Job struct {
 	Evaluate   Evaluate   `yaml:"evaluate"`
 	Checkpoint Checkpoint `yaml:"checkpoint"`
 	Buddy      *Buddy     `yaml:"buddy,omitempty"` // nil: the default
+	Guard      *Guard     `yaml:"guard,omitempty"` // nil: the default
 
 	NetworkText string `yaml:"network_text,omitempty"` // resolved: the network file
 	Train       *Pack  `yaml:"train_pack,omitempty"`   // resolved

@@ -158,6 +158,9 @@ func (j *Job) check() error {
 	case j.Checkpoint.Keep < 1:
 		return errorf("checkpoint.keep: %d; keep at least 1", j.Checkpoint.Keep)
 	}
+	if err := j.Guard.check(); err != nil {
+		return err
+	}
 	return j.checkSchedule()
 }
 
