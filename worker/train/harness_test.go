@@ -66,7 +66,8 @@ type setup struct {
 	memory func(exchange.Cell, MemoryLayout) (Memory, error)
 	resume uint64 // step to go on from in memory
 
-	staged                bool // these as in Config
+	skipped, accepted     []uint64 // these as in Config
+	staged                bool
 	partBytes, smallBytes int
 
 	exchanger func(exchange.Cell, exchange.Exchanger) exchange.Exchanger
@@ -311,7 +312,7 @@ func (s setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex e
 	}
 	c, err := New(Config{Memory: memory,
 		Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev, Exchanger: ex,
-		Source: source, Directory: s.root, staged: s.staged, partBytes: s.partBytes,
+		Source: source, Directory: s.root, Skipped: s.skipped, Accepted: s.accepted, staged: s.staged, partBytes: s.partBytes,
 		smallBytes: s.smallBytes, Now: time.Now, Log: slog.New(slog.DiscardHandler), Report: func(e Event) {
 			out.report(e)
 			if s.report != nil {
