@@ -96,7 +96,7 @@ func TestGuardOfABatch(t *testing.T) {
 	const at = 29 // steps before the one that is wrong
 	j := replicated(t, 2, 2, func(j *job.Job) {
 		j.Recipe.Rate, j.Recipe.Epochs = 0.02, 8
-		j.Guard = &job.Guard{Then: job.GuardSkip, Spike: 2, Window: 5, Floor: 1e-3, Skips: 1}
+		j.Guard = &job.Guard{Then: job.GuardSkip, Spike: 2, Window: 8, Floor: 1e-3, Skips: 1}
 	})
 	memory := map[exchange.Cell]*halves{}
 	base := setup{dev: dev, job: j, root: t.TempDir(), source: func(id exchange.Cell, s Source) Source {
@@ -117,7 +117,7 @@ func TestGuardOfABatch(t *testing.T) {
 		t.Fatalf("veto %+v", want)
 	}
 	for name, s := range map[string]setup{
-		"from a checkpoint": with(func(s *setup) { s.from, s.carrier = 27, "columns" }),
+		"from a checkpoint": with(func(s *setup) { s.from, s.carrier = 24, "columns" }),
 		"from memory":       with(func(s *setup) { s.resume, s.memory = at, kept(memory) }),
 	} {
 		if got := s.run(t).vetoes(t); got != want {
@@ -129,7 +129,7 @@ func TestGuardOfABatch(t *testing.T) {
 	}
 	skipped := with(func(s *setup) { s.skipped = []uint64{at + 1} }).mustRun(t).digest
 	for name, s := range map[string]setup{
-		"from a checkpoint": with(func(s *setup) { s.from, s.skipped = 27, []uint64{at + 1} }),
+		"from a checkpoint": with(func(s *setup) { s.from, s.skipped = 24, []uint64{at + 1} }),
 		"from memory": with(func(s *setup) {
 			s.resume, s.memory, s.skipped, s.carrier = at, kept(memory), []uint64{at + 1}, "workers"
 		}),
