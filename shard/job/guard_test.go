@@ -49,7 +49,7 @@ func TestGuardRefusals(t *testing.T) {
 		"{floor: .inf}":   "guard.floor: +Inf; give a loss",
 		"{skips: 1001}":   "guard.skips: 1001; give how many",
 		"{before: 3}":     `unknown key "before"`,
-		"{then: [pause]}": "job.yaml:4: ",
+		"{then: [pause]}": "job.yaml:5: ",
 	} {
 		_, err := Parse("job.yaml", []byte(strings.Replace(sample, "seed: 3\n", "seed: 3\nguard: "+guard+"\n", 1)))
 		if !errors.Is(err, ErrJob) || !strings.Contains(err.Error(), want) || strings.ContainsRune(err.Error(), '\n') {
