@@ -129,7 +129,8 @@ func TestPredict(t *testing.T) {
 	for _, args := range [][]string{{"--batch", "5"}, {"--checkpoint", file}} {
 		got := said[evaluated](t, append([]string{"evaluate", "--checkpoint", h.root, "--data", packPath, "--device", "ref"},
 			args...)...)
-		if got.Images != 16 || math.Abs(got.Loss-tally.Loss/n) > 1e-9 || got.Top1 != tally.Top1/n || got.Top5 != tally.Top5/n {
+		if got.Images != 16 || math.Abs(got.Loss-tally.Loss/n) > 1e-9 || got.Top1 != tally.Top1/n ||
+			got.Top5 != tally.Top5/n {
 			t.Errorf("evaluate %v: %d images, loss %v, errors %v and %v; want loss %v, errors %v and %v", args, got.Images,
 				got.Loss, got.Top1, got.Top5, tally.Loss/n, tally.Top1/n, tally.Top5/n)
 		}
@@ -171,15 +172,16 @@ func predictRefuses(t *testing.T, root, file, picture string) {
 		t.Fatal(err)
 	}
 	for name, m := range map[string]mistake{
-		"no model":      failure("none: no such file", "name a model file")("predict", "--checkpoint", "none", picture),
-		"no picture":    failure("none.png")("predict", "--checkpoint", file, "none.png"),
-		"no PNG":        failure("cannot be decoded")("predict", "--checkpoint", file, cut),
-		"one pixel":     failure("small.png")("predict", "--checkpoint", file, small),
-		"cut model":     failure("it is cut short or damaged")("predict", "--checkpoint", cut, picture),
-		"no job":        failure("no checkpoints of a job")("predict", "--checkpoint", filepath.Dir(small), picture),
-		"views":         usage("--views 3")("evaluate", "--checkpoint", file, "--views", "3"),
-		"no data":       usage("--data PACK")("evaluate", "--checkpoint", file),
-		"no such step":  failure("missing")("predict", "--checkpoint", filepath.Join(root, "test", "000000000099"), picture),
+		"no model":   failure("none: no such file", "name a model file")("predict", "--checkpoint", "none", picture),
+		"no picture": failure("none.png")("predict", "--checkpoint", file, "none.png"),
+		"no PNG":     failure("cannot be decoded")("predict", "--checkpoint", file, cut),
+		"one pixel":  failure("small.png")("predict", "--checkpoint", file, small),
+		"cut model":  failure("it is cut short or damaged")("predict", "--checkpoint", cut, picture),
+		"no job":     failure("no checkpoints of a job")("predict", "--checkpoint", filepath.Dir(small), picture),
+		"views":      usage("--views 3")("evaluate", "--checkpoint", file, "--views", "3"),
+		"no data":    usage("--data PACK")("evaluate", "--checkpoint", file),
+		"no such step": failure("no such file")("predict", "--checkpoint", filepath.Join(root, "test", "000000000099"),
+			picture),
 		"no best":       usage("--best 0")("predict", "--checkpoint", file, "--best", "0", picture),
 		"absurd header": failure("not a file of tensors")("predict", "--checkpoint", picture, picture),
 	} {
