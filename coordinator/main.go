@@ -63,7 +63,8 @@ func run(args []string, con console) int {
 			"threads": strconv.Itoa(defaultThreads()), "election": raftnode.DefaultElection.String(),
 			"snapshotEntries": strconv.Itoa(raftnode.DefaultSnapshotEntries),
 			"snapshotEvery":   raftnode.DefaultSnapshotEvery.String(), "trailing": strconv.Itoa(raftnode.DefaultTrailing),
-			"spreadAfter": sched.DefaultRules.Spread.String(), "hangGrace": sched.DefaultPatience.Grace.String()},
+			"spreadAfter": sched.DefaultRules.Spread.String(),
+			"forgetAfter": sched.DefaultRules.Forget.String(), "hangGrace": sched.DefaultPatience.Grace.String()},
 		kong.Exit(func(code int) { exited = code }),
 		kong.Description("Assigns columns of networks to workers and keeps the truth about what is committed."))
 	if err != nil {

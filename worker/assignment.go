@@ -152,8 +152,9 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		id := cellOf(pc)
 		run.enter(phaseBuild)
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
-			Copy:   h.copyOf(run, id, memory),
-			Device: devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
+			Copy:    h.copyOf(run, id, memory),
+			History: historyOf(a),
+			Device:  devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
 			Directory: h.root, Now: time.Now, Log: h.log,
 			Memory: h.memoryOf(ctx, run, a, j, plan, id, devices.numerics(), memory),
 			Report: func(e train.Event) { h.report(h.eventReport(run, devices.numerics(), steps, e)) }})
@@ -190,6 +191,15 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		g.Go(func() error { return c.Run(ctx) })
 	}
 	return g.Wait()
+}
+
+// historyOf are the evaluations that an assignment tells of.
+func historyOf(a *clusterpb.Assign) (h job.History) {
+	for _, e := range a.History {
+		n := float64(max(e.Images, 1))
+		h = h.With(job.Evaluation{Step: e.Step, Top1: e.Top1Errors / n, Top5: e.Top5Errors / n, Loss: e.Loss})
+	}
+	return h
 }
 
 // restore gives a cell the state of the assignment's checkpoint, or its first one. A file that cannot be used is

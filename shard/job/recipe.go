@@ -108,6 +108,7 @@ func Presets() []string {
 	for _, e := range entries {
 		out = append(out, strings.TrimSuffix(e.Name(), ".yaml"))
 	}
+	slices.Sort(out)
 	return out
 }
 

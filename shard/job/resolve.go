@@ -55,7 +55,10 @@ func (j *Job) checkResolved() error {
 	if err != nil {
 		return err
 	}
-	return j.checkCourse(p)
+	if err := j.checkCourse(p); err != nil {
+		return err
+	}
+	return j.checkColourOf(p.Network)
 }
 
 // Plan splits the job's network into its columns.
