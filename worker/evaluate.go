@@ -194,6 +194,9 @@ func (c *evaluateCmd) tally(ctx context.Context, all []*predictor, images *data.
 		batch.Valid = min(c.Batch, images.Images-first)
 		for i := range batch.Labels {
 			at := min(first+i, images.Images-1) // what is missing in the last batch is its last image, and not counted
+			if err := images.Check(at); err != nil {
+				return nil, err
+			}
 			copy(batch.Images[i*images.ImageBytes():], images.Image(at))
 			batch.Labels[i] = int32(images.Label(at))
 		}
