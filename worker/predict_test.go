@@ -124,10 +124,20 @@ func TestPredict(t *testing.T) {
 			}
 		}
 	}
-	n := float64(p.Images)
+	evaluates(t, h.root, file, packPath, tally)
+	r := command(context.Background(), "predict", "--checkpoint", file, "--device", "ref", images[0])
+	if r.code != 0 || !strings.Contains(r.out, "█") || strings.Count(r.out, "\n") != 6 {
+		t.Errorf("predict prints %s%s", r.out, r.err)
+	}
+	t.Run("refusals", func(t *testing.T) { predictRefuses(t, h.root, file, images[0]) })
+}
+
+// evaluates wants what was counted, of the checkpoint below root and of the model exported from it.
+func evaluates(t *testing.T, root, file, packPath string, tally *score.Tally) {
+	n := float64(tally.Images)
 	// A batch that does not divide; two models, which are the same.
 	for _, args := range [][]string{{"--batch", "5"}, {"--checkpoint", file}} {
-		got := said[evaluated](t, append([]string{"evaluate", "--checkpoint", h.root, "--data", packPath, "--device", "ref"},
+		got := said[evaluated](t, append([]string{"evaluate", "--checkpoint", root, "--data", packPath, "--device", "ref"},
 			args...)...)
 		if got.Images != 16 || math.Abs(got.Loss-tally.Loss/n) > 1e-9 || got.Top1 != tally.Top1/n ||
 			got.Top5 != tally.Top5/n {
@@ -138,7 +148,7 @@ func TestPredict(t *testing.T) {
 			t.Errorf("evaluate %v: %d cells of confusion, %d classes", args, len(got.Confusion), len(got.Classes))
 		}
 	}
-	ten := said[evaluated](t, "evaluate", "--checkpoint", h.root, "--data", packPath, "--device", "ref", "--views", "10")
+	ten := said[evaluated](t, "evaluate", "--checkpoint", root, "--data", packPath, "--device", "ref", "--views", "10")
 	if ten.Views != 10 || ten.Images != 16 || ten.Loss == tally.Loss/n {
 		t.Errorf("ten views: %d images, loss %v as of one", ten.Images, ten.Loss)
 	}
@@ -146,11 +156,6 @@ func TestPredict(t *testing.T) {
 	if r.code != 0 || !strings.Contains(r.out, "top-5 error") || !strings.Contains(r.out, "as 7") {
 		t.Errorf("evaluate prints %s%s", r.out, r.err)
 	}
-	r = command(context.Background(), "predict", "--checkpoint", file, "--device", "ref", images[0])
-	if r.code != 0 || !strings.Contains(r.out, "█") || strings.Count(r.out, "\n") != 6 {
-		t.Errorf("predict prints %s%s", r.out, r.err)
-	}
-	t.Run("refusals", func(t *testing.T) { predictRefuses(t, h.root, file, images[0]) })
 }
 
 func predictRefuses(t *testing.T, root, file, picture string) {
