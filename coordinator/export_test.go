@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -170,4 +171,40 @@ func TestModelMistakes(t *testing.T) {
 		t.Errorf("without its pack: %q", r.err)
 	}
 	succeeds(t, "checkpoint", "export", "j", "--dir", at("ckpt"), "--out", at("p.safetensors"), "--without-pack")
+}
+
+// fakeEvaluate says what there is to evaluate: that the job and every column's file can be read there.
+func fakeEvaluate(step, views string) int {
+	if _, err := os.ReadFile(filepath.Join(filepath.Dir(step), "job.yaml")); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	entries, err := os.ReadDir(step)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Printf("%s views of", views)
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(step, e.Name()))
+		fmt.Printf(" %s %t", e.Name(), err == nil && len(b) > 0)
+	}
+	fmt.Println()
+	return 0
+}
+
+// evaluatesJ hands the newest checkpoint of job "j", which lies in two workers' directories, to a worker program, and
+// leaves nothing behind.
+func evaluatesJ(t *testing.T) {
+	t.Setenv(asWorker, "evaluate")
+	t.Setenv("TMPDIR", t.TempDir())
+	like(t, succeeds(t, "evaluate", "j", "--program", os.Args[0], "--views", "10"),
+		`10 views of r0c0.g\d.ckpt true r0c1.g\d.ckpt true\n`)
+	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) != 0 {
+		t.Errorf("%d files are left, %v", len(left), err)
+	}
+	r := command("evaluate", "none", "--program", os.Args[0])
+	if r.status == 0 || !strings.Contains(r.err, "none") {
+		t.Errorf("no such job: %q", r.err)
+	}
 }
