@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"colonnade/checkpoint/model"
 	"colonnade/coordinator/raftnode"
 	"colonnade/proto/clusterpb"
 	"colonnade/shard"
@@ -81,7 +82,12 @@ func readJob(path string) (*job.Job, error) {
 			return nil, fmt.Errorf("%s: data.test: %w", path, err)
 		}
 	}
-	if err := j.Resolve(string(network), train, test); err != nil {
+	if j.Start == nil {
+		err = j.Resolve(string(network), train, test)
+	} else {
+		err = resolveStart(j, base, string(network), train, test)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return j, nil
@@ -108,6 +114,24 @@ func readJobFile(path string) (*job.Job, []byte, error) {
 		return nil, nil, fmt.Errorf("%s: network: %w", path, err)
 	}
 	return j, []byte(network), nil
+}
+
+// resolveStart resolves a job that begins with a model, and reads the model: what is wrong with it is said now.
+func resolveStart(j *job.Job, base, network string, train, test *job.Pack) error {
+	file, err := filepath.Abs(relative(base, j.Start.From))
+	if err != nil {
+		return err
+	}
+	sum, err := model.Sum(file)
+	if err != nil {
+		return fmt.Errorf("start.from: %w; write one with: coordinator checkpoint export, or import", err)
+	}
+	j.SetStart(file, sum)
+	if err := j.Resolve(network, train, test); err != nil {
+		return err
+	}
+	_, err = model.StartOf(j, file)
+	return err
 }
 
 // relative takes a path of a job file as relative to that file.

@@ -144,6 +144,9 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		}
 		memory.close()
 	}()
+	if err := checkpoint.WriteSpec(h.root, a.Job, a.Spec); err != nil {
+		h.log.Warn("checkpoints can be exported with the coordinator's help only", "job", a.Job, "err", err)
+	}
 	steps := j.StepsPerEpoch()
 	for _, pc := range a.Cells {
 		id := cellOf(pc)
@@ -166,7 +169,7 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 			h.log.Warn("files of writes that were cut off stay behind", "job", a.Job, "cell", id, "err", err)
 		}
 		run.enter(phaseRestore)
-		if err := h.restore(ctx, run, a, c, id, plan); err != nil {
+		if err := h.restore(ctx, run, a, c, id, j, plan); err != nil {
 			return err
 		}
 	}
@@ -203,7 +206,7 @@ func historyOf(a *clusterpb.Assign) (h job.History) {
 // reported, so that the coordinator falls back to an older one; one that could not be had just now is not: the next
 // generation may have more luck.
 func (h *host) restore(ctx context.Context, run *assignment, a *clusterpb.Assign, c *train.Cell, id exchange.Cell,
-	plan *shard.Plan) error {
+	j *job.Job, plan *shard.Plan) error {
 	if a.FromMemory {
 		if err := c.Resume(a.MemoryStep, train.Owed{Evaluation: a.OwesEvaluation, Checkpoint: a.OwesCheckpoint}); err != nil {
 			return memoryError{err}
@@ -211,7 +214,7 @@ func (h *host) restore(ctx context.Context, run *assignment, a *clusterpb.Assign
 		return nil
 	}
 	if len(a.Restore) == 0 {
-		return c.Initialise()
+		return h.begin(j, c, id)
 	}
 	m := a.Restore[0]
 	i := slices.IndexFunc(m.Files, func(f *clusterpb.CheckpointFile) bool { return cellOf(f.Cell) == id })

@@ -114,7 +114,7 @@ func command(r *clusterpb.Report, worker string) (*commandpb.Command, error) {
 			Generation: r.Generation, Cell: cellCommand(cell), Step: k.Stopped.Step}}
 	case *clusterpb.Report_Bad:
 		c.Kind = &commandpb.Command_MarkCheckpointBad{MarkCheckpointBad: &commandpb.MarkCheckpointBad{Job: r.Job,
-			Step: k.Bad.Step, Cell: cellCommand(cell), Reason: oneLine(k.Bad.Reason)}}
+			Step: k.Bad.Step, Cell: cellCommand(cell), Reason: oneLine(k.Bad.Reason), Generation: r.Generation}}
 	case *clusterpb.Report_Failed:
 		reason := oneLine(k.Failed.Reason)
 		if k.Failed.Permanent {

@@ -18,6 +18,7 @@ type Job struct {
 	Evaluate   Evaluate   `yaml:"evaluate"`
 	Checkpoint Checkpoint `yaml:"checkpoint"`
 	Buddy      *Buddy     `yaml:"buddy,omitempty"` // nil: the default
+	Start      *Start     `yaml:"start,omitempty"` // nil: random weights
 
 	NetworkText string `yaml:"network_text,omitempty"` // resolved: the network file
 	Train       *Pack  `yaml:"train_pack,omitempty"`   // resolved
@@ -70,10 +71,13 @@ type Drop struct {
 
 // Augment is how training images vary. Test images are always the centre, unflipped.
 type Augment struct {
-	Crop  string  `yaml:"crop"`  // centre, random
-	Pad   int     `yaml:"pad"`   // pixels of mean colour around the image that a random crop may reach into
-	Flip  bool    `yaml:"flip"`  // reflect half of the images
-	Scale float64 `yaml:"scale"` // what pixels (0..255, mean subtracted) are multiplied by
+	Crop   string  `yaml:"crop"`             // centre, random
+	Pad    int     `yaml:"pad"`              // pixels of mean colour around the image that a random crop may reach into
+	Flip   bool    `yaml:"flip"`             // reflect half of the images
+	Scale  float64 `yaml:"scale"`            // what pixels (0..255, mean subtracted) are multiplied by
+	Share  int     `yaml:"share,omitempty"`  // consecutive images of an epoch that have one crop and flip; 0: each its own
+	Mean   string  `yaml:"mean,omitempty"`   // image (the default), centre; see colour.go
+	Colour *Colour `yaml:"colour,omitempty"` // nil: no noise
 }
 
 // Evaluate says when the test set is run.

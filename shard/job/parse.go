@@ -162,6 +162,8 @@ func (j *Job) check() error {
 		return errorf("augment.scale: %g; it must be positive", j.Augment.Scale)
 	case j.Evaluate.Views != 0 && j.Evaluate.Views != 10:
 		return errorf("evaluate.views: %d; use 1, the centre, or 10, the paper's", j.Evaluate.Views)
+	case j.Augment.checkColour() != nil:
+		return j.Augment.checkColour()
 	case j.Evaluate.Every < 0:
 		return errorf("evaluate.every: %d; give epochs, or 0 for the end only", j.Evaluate.Every)
 	case j.Checkpoint.Every < 0:
@@ -170,6 +172,9 @@ func (j *Job) check() error {
 		return errorf("buddy.every: %d; give steps, or 0 for no copies on other machines", j.Buddy.Every)
 	case j.Checkpoint.Keep < 1:
 		return errorf("checkpoint.keep: %d; keep at least 1", j.Checkpoint.Keep)
+	}
+	if err := j.checkStart(); err != nil {
+		return err
 	}
 	return j.checkRecipe()
 }

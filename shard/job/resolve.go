@@ -48,11 +48,17 @@ func (j *Job) checkResolved() error {
 				t.Classes, j.Classes)
 		}
 	}
+	if j.Start != nil && j.Start.SHA256 == "" {
+		return errorf("start.from: the model was not looked at; submit the job again with this program")
+	}
 	p, err := j.Plan()
 	if err != nil {
 		return err
 	}
-	return j.checkCourse(p)
+	if err := j.checkCourse(p); err != nil {
+		return err
+	}
+	return j.checkColourOf(p.Network)
 }
 
 // Plan splits the job's network into its columns.
@@ -118,6 +124,11 @@ func (j *Job) Identity() [32]byte {
 		c.Test = &test
 	}
 	c.Checkpoint, c.Buddy, c.Recipe.Preset = Checkpoint{}, nil, ""
+	if j.Start != nil {
+		start := *j.Start
+		start.From = "" // its sum counts
+		c.Start = &start
+	}
 	return sha256.Sum256(c.Encode())
 }
 

@@ -37,9 +37,23 @@ func TenViews(h, w, outH, outW int) (out [10]cudakern.View) {
 // frames that lie in the image widened by pad pixels of mean colour on each side; where the image is smaller than the
 // frame, over all positions within pad pixels of the centre. A flip comes up half of the time.
 func TrainView(seed, epoch, sample uint64, h, w, outH, outW int, a job.Augment) cudakern.View {
+	return drawView([4]uint32{uint32(sample), uint32(sample >> 32), 0, 0}, seed, epoch, h, w, outH, outW, a)
+}
+
+// SharedView is TrainView where Augment.Share consecutive places of the epoch have one crop and one flip, as the 2012
+// source had for every 32 images (convdata_jpeg.py, lines 238 to 246); the draws of share s are those of block
+// {s low, s high, 2, 0}.
+func SharedView(seed, epoch, place, sample uint64, h, w, outH, outW int, a job.Augment) cudakern.View {
+	if a.Share < 1 {
+		return TrainView(seed, epoch, sample, h, w, outH, outW, a)
+	}
+	s := place / uint64(a.Share)
+	return drawView([4]uint32{uint32(s), uint32(s >> 32), 2, 0}, seed, epoch, h, w, outH, outW, a)
+}
+
+func drawView(counter [4]uint32, seed, epoch uint64, h, w, outH, outW int, a job.Augment) cudakern.View {
 	v := CentreView(h, w, outH, outW)
-	draw := philox.Block([4]uint32{uint32(sample), uint32(sample >> 32), 0, 0},
-		philox.Split(philox.Key(seed, philox.View, epoch)))
+	draw := philox.Block(counter, philox.Split(philox.Key(seed, philox.View, epoch)))
 	if a.Crop == "random" {
 		v.Y = place(draw[0], h, outH, a.Pad)
 		v.X = place(draw[1], w, outW, a.Pad)

@@ -109,7 +109,8 @@ func New(cfg Config) (*Cell, error) {
 	c.b = &builder{dev: cfg.Device, st: st, plan: cfg.Plan, column: cfg.Cell.Column, batch: cfg.Job.Slice(),
 		first: cfg.Cell.Replica * cfg.Job.Slice(), whole: cfg.Job.Recipe.Batch, cell: cfg.Cell, ex: c.ex,
 		seed: cfg.Job.Seed, params: map[int]*param{}, staged: cfg.staged,
-		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale)}}
+		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale),
+			centre: cfg.Job.Augment.CentreMean()}}
 	if len(cfg.Job.Recipe.Layers) > 0 && len(c.replicas) == 1 { // all replicas' gradients are summed, needed or not
 		c.b.frozen = func(step uint64, q *param) bool { return c.job.UpdateAt(step, q.Param, c.history).Frozen }
 	}

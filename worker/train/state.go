@@ -38,7 +38,7 @@ func (b *builder) makeParam(index int, layout cudakern.Layout) (*param, error) {
 }
 
 // momentumSuffix marks a parameter's momentum in checkpoints and digests.
-const momentumSuffix = ".momentum"
+const momentumSuffix = checkpoint.MomentumSuffix
 
 // snapshot is a host copy of a cell's state in canonical order: every parameter's value and momentum.
 type snapshot struct {
