@@ -185,7 +185,8 @@ func (c *evaluateCmd) source(m *loadedModel, images *data.Pack) (*stillSource, e
 const tellEvery = 10 * time.Second
 
 // tally runs all images through all models in all views.
-func (c *evaluateCmd) tally(ctx context.Context, con console, all []*predictor, images *data.Pack) (*score.Tally, error) {
+func (c *evaluateCmd) tally(ctx context.Context, con console, all []*predictor, images *data.Pack) (
+	*score.Tally, error) {
 	classes := all[0].plan.Network.Classes
 	out, p := score.NewTally(classes), make([]float64, classes)
 	means := make([]*score.Mean, c.Batch)
