@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -52,5 +55,25 @@ func TestLinks(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestWipeKeepsWhatFills loses a host's memory while another fault fills it: that one is mended by taking its file away.
+func TestWipeKeepsWhatFills(t *testing.T) {
+	dir := t.TempDir()
+	for _, path := range []string{filling, "cluster/a.arena"} {
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := wipe(dir); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name() != filling {
+		t.Errorf("%v, %v; want what fills it, and nothing else", entries, err)
+	}
+	if err := wipe(filepath.Join(dir, "none")); err != nil {
+		t.Errorf("a directory that there is not: %v", err)
 	}
 }
