@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,6 +30,7 @@ type options struct {
 	runs, faults, steps int
 	seed                uint64
 	json, loopback      bool
+	merge               bool
 	programs, dir       string
 }
 
@@ -42,6 +42,7 @@ func main() {
 	flag.IntVar(&o.faults, "faults", 6, "faults in a run, if it lasts that long")
 	flag.IntVar(&o.steps, "steps", 3000, "steps of the job")
 	flag.BoolVar(&o.loopback, "loopback", false, "no network namespaces: no partitions, no full disks")
+	flag.BoolVar(&o.merge, "merge", false, "run nothing: print one table of the files that --json wrote")
 	flag.StringVar(&o.programs, "programs", "bin", "directory of coordinator and worker")
 	flag.StringVar(&o.dir, "dir", ".data/chaos", "where runs lie; those that fail stay there")
 	flag.Parse()
@@ -55,7 +56,14 @@ func main() {
 
 // start gets the process a network of its own, if it can have one.
 func start(o options) (int, error) {
-	if flag.NArg() > 0 || o.runs < 1 || o.faults < 0 || o.steps < 100 {
+	if o.merge && flag.NArg() > 0 {
+		s, err := merged(flag.Args())
+		if err != nil {
+			return 0, err
+		}
+		return s.print(o.json)
+	}
+	if flag.NArg() > 0 || o.merge || o.runs < 1 || o.faults < 0 || o.steps < 100 {
 		return 0, errors.New("usage: scripts/chaos [--runs N] [--seed S] [--json]; see --help")
 	}
 	if cluster.Isolated() {
@@ -115,18 +123,7 @@ func all(o options, namespaces bool, left []string) (int, error) {
 	}
 	sum := summarise(s.want, outcomes)
 	sum.Undisturbed, sum.Left = still.Seconds, left
-	if o.json {
-		sum.table(os.Stderr)
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", " ")
-		err = out.Encode(sum)
-	} else {
-		sum.table(os.Stdout)
-	}
-	if sum.Same < sum.Runs || sum.Runs == 0 {
-		return 1, err
-	}
-	return 0, err
+	return sum.print(o.json)
 }
 
 // tap says whether there are tap devices.

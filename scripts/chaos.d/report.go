@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"math"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -166,6 +168,40 @@ func summarise(want string, all []*outcome) *summary {
 	return s
 }
 
+// merged is what several summaries, as --json prints them, come to together. Of a seed that is in more than one the
+// last counts: it was run again.
+func merged(paths []string) (*summary, error) {
+	var first summary
+	bySeed := map[uint64]*outcome{}
+	for i, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		var s summary
+		if err := json.Unmarshal(b, &s); err != nil {
+			return nil, fmt.Errorf("%s is not what scripts/chaos --json prints: %w", path, err)
+		}
+		if i == 0 {
+			first = s
+		}
+		if s.Want != first.Want {
+			return nil, fmt.Errorf("%s is about another job than %s: undisturbed digests %q and %q; merge what was run with "+
+				"the same programs and steps", path, paths[0], s.Want, first.Want)
+		}
+		for _, o := range s.Outcomes {
+			bySeed[o.Seed] = o
+		}
+	}
+	var all []*outcome
+	for _, seed := range slices.Sorted(maps.Keys(bySeed)) {
+		all = append(all, bySeed[seed])
+	}
+	s := summarise(first.Want, all)
+	s.Undisturbed, s.Left = first.Undisturbed, first.Left
+	return s, nil
+}
+
 func rowOf(kind string, all []*injected) row {
 	var stood, after []float64
 	for _, i := range all {
@@ -181,6 +217,22 @@ func quantile(values []float64, q float64) float64 {
 	}
 	slices.Sort(values)
 	return values[max(0, int(math.Ceil(q*float64(len(values))))-1)]
+}
+
+// print prints it, as JSON too if wanted, and says how to exit.
+func (s *summary) print(asJSON bool) (code int, err error) {
+	if asJSON {
+		s.table(os.Stderr)
+		out := json.NewEncoder(os.Stdout)
+		out.SetIndent("", " ")
+		err = out.Encode(s)
+	} else {
+		s.table(os.Stdout)
+	}
+	if s.Same < s.Runs || s.Runs == 0 {
+		code = 1
+	}
+	return code, err
 }
 
 // table prints what a person wants to know.
