@@ -59,7 +59,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestWipeKeepsWhatFills loses a host's memory while another fault fills it: that one is mended by taking its file away.
+// TestWipeKeepsWhatFills loses a host's memory while another fault fills it, which is mended by taking its file away.
 func TestWipeKeepsWhatFills(t *testing.T) {
 	dir := t.TempDir()
 	for _, path := range []string{filling, "cluster/a.arena"} {
