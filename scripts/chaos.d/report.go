@@ -54,7 +54,9 @@ func (r *run) sum(o *outcome) {
 		o.StepsLost = append(o.StepsLost, max(had, from)-from)
 	}
 	if n := len(r.points); n > 1 && r.job.GetSteps() > 0 {
+		o.Steps = r.points[n-1].step
 		if usual := r.usual(); usual > 0 {
+			o.Step = usual
 			o.Goodput = min(1, float64(r.points[n-1].step-r.points[0].step)*usual/r.points[n-1].at.Sub(r.points[0].at).Seconds())
 		}
 	}
@@ -246,7 +248,14 @@ func (s *summary) table(w io.Writer) {
 	for _, l := range s.Left {
 		fmt.Fprintln(w, "left out:", l)
 	}
-	fmt.Fprintf(w, "%d of %d runs ended in the undisturbed digest %s\n", s.Same, s.Runs, s.Want)
+	if s.Want == "" {
+		for _, o := range s.Outcomes {
+			fmt.Fprintf(w, "goodput %.1f %% of %.0f s: %d steps of %.1f ms, %d done again\n", 100*o.Goodput, o.Seconds, o.Steps,
+				1000*o.Step, o.Lost)
+		}
+	} else {
+		fmt.Fprintf(w, "%d of %d runs ended in the undisturbed digest %s\n", s.Same, s.Runs, s.Want)
+	}
 	for _, o := range s.Outcomes {
 		if o.Trouble != "" {
 			fmt.Fprintf(w, "seed %d: %s\n  logs: %s\n  again: scripts/chaos --runs 1 --seed %d\n", o.Seed,
