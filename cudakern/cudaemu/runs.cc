@@ -170,8 +170,9 @@ void Loader::hoistLoads() {
   const auto productsLast = [&] {
     const auto first = order.end() - hoisted;
     std::set<uint32_t> loaded;
-    for (auto i = first; i != order.end(); ++i)
-      each(*i, [&](const Occurrence &o) { if (o.write) loaded.insert(o.reg); });
+    for (auto i = first; i != order.end(); ++i) // the first may be none: it stays where it is
+      if (program->code[*i].cls == Class::LoadShared)
+        each(*i, [&](const Occurrence &o) { if (o.write) loaded.insert(o.reg); });
     const auto count = [&](int by) {
       for (uint32_t i : fmas)
         each(i, [&](const Occurrence &o) { if (!o.write) uses[o.reg].here += (uint32_t)by; });
