@@ -28,6 +28,9 @@ type Tensor struct {
 	Data  []float32
 }
 
+// MomentumSuffix marks the momentum of the parameter whose name comes before it.
+const MomentumSuffix = ".momentum"
+
 // Info is what a manifest keeps of a file.
 type Info struct {
 	Path   string // below the checkpoint directory, slash-separated

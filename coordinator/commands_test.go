@@ -272,6 +272,17 @@ func TestPlanIsDrawn(t *testing.T) {
 		out) == nil {
 		t.Error("no plan")
 	}
+	// A job by its file, with packs that are not there.
+	text := "job: x\nnetwork: tiny\ndata: {train: a, test: b}\nrecipe: {preset: paper, layers: [{layer: fc4, freeze: 2}]}\n"
+	if err := os.WriteFile("x.yaml", []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := succeeds(t, "plan", "x.yaml", "--images", "1280")
+	for _, want := range []string{"conv1", "preset paper", "900 steps, 10 to an epoch", "0.01, from epoch 2 frozen"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
 }
 
 // script is a stream of updates.

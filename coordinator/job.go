@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"colonnade/checkpoint/model"
 	"colonnade/coordinator/raftnode"
 	"colonnade/proto/clusterpb"
 	"colonnade/shard"
@@ -66,25 +67,11 @@ func (c *jobSubmitCmd) Run(con console) error {
 // readJob reads a job file and everything it names that a coordinator must know: the network's text, the packs'
 // headers.
 func readJob(path string) (*job.Job, error) {
-	text, err := shard.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no job file %s; see scripts/jobs for examples", path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read job file: %w; see scripts/jobs for examples", err)
-	}
-	j, err := job.Parse(path, text)
+	j, network, err := readJobFile(path)
 	if err != nil {
 		return nil, err
 	}
 	base := filepath.Dir(path)
-	if _, err := shard.EmbeddedText(j.Network); err != nil { // else it is a file
-		j.Network = relative(base, j.Network)
-	}
-	_, network, err := shard.Load(j.Network)
-	if err != nil {
-		return nil, fmt.Errorf("%s: network: %w", path, err)
-	}
 	train, err := packOf(relative(base, j.Data.Train))
 	if err != nil {
 		return nil, fmt.Errorf("%s: data.train: %w", path, err)
@@ -95,10 +82,56 @@ func readJob(path string) (*job.Job, error) {
 			return nil, fmt.Errorf("%s: data.test: %w", path, err)
 		}
 	}
-	if err := j.Resolve(network, train, test); err != nil {
+	if j.Start == nil {
+		err = j.Resolve(string(network), train, test)
+	} else {
+		err = resolveStart(j, base, string(network), train, test)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return j, nil
+}
+
+// readJobFile reads a job file, and the text of its network.
+func readJobFile(path string) (*job.Job, []byte, error) {
+	text, err := shard.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("no job file %s; see scripts/jobs for examples", path)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read job file: %w; see scripts/jobs for examples", err)
+	}
+	j, err := job.Parse(path, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := shard.EmbeddedText(j.Network); err != nil { // else it is a file
+		j.Network = relative(filepath.Dir(path), j.Network)
+	}
+	_, network, err := shard.Load(j.Network)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: network: %w", path, err)
+	}
+	return j, []byte(network), nil
+}
+
+// resolveStart resolves a job that begins with a model, and reads the model: what is wrong with it is said now.
+func resolveStart(j *job.Job, base, network string, train, test *job.Pack) error {
+	file, err := filepath.Abs(relative(base, j.Start.From))
+	if err != nil {
+		return err
+	}
+	sum, err := model.Sum(file)
+	if err != nil {
+		return fmt.Errorf("start.from: %w; write one with: coordinator checkpoint export, or import", err)
+	}
+	j.SetStart(file, sum)
+	if err := j.Resolve(network, train, test); err != nil {
+		return err
+	}
+	_, err = model.StartOf(j, file)
+	return err
 }
 
 // relative takes a path of a job file as relative to that file.

@@ -1243,6 +1243,7 @@ type Evaluation struct {
 	Top5Errors    float64                `protobuf:"fixed64,5,opt,name=top5_errors,json=top5Errors,proto3" json:"top5_errors,omitempty"`
 	Loss          float64                `protobuf:"fixed64,6,opt,name=loss,proto3" json:"loss,omitempty"`                            // mean
 	TrainLoss     float64                `protobuf:"fixed64,7,opt,name=train_loss,json=trainLoss,proto3" json:"train_loss,omitempty"` // mean over the epoch's steps seen by this run
+	Rate          float64                `protobuf:"fixed64,8,opt,name=rate,proto3" json:"rate,omitempty"`                            // learning rate of the steps that follow
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1322,6 +1323,13 @@ func (x *Evaluation) GetLoss() float64 {
 func (x *Evaluation) GetTrainLoss() float64 {
 	if x != nil {
 		return x.TrainLoss
+	}
+	return 0
+}
+
+func (x *Evaluation) GetRate() float64 {
+	if x != nil {
+		return x.Rate
 	}
 	return 0
 }
@@ -2281,6 +2289,7 @@ type Assign struct {
 	OwesEvaluation bool                   `protobuf:"varint,9,opt,name=owes_evaluation,json=owesEvaluation,proto3" json:"owes_evaluation,omitempty"`  // memory_step's, should one be due, is not written down
 	OwesCheckpoint bool                   `protobuf:"varint,10,opt,name=owes_checkpoint,json=owesCheckpoint,proto3" json:"owes_checkpoint,omitempty"` // likewise
 	MemorySince    uint64                 `protobuf:"varint,11,opt,name=memory_since,json=memorySince,proto3" json:"memory_since,omitempty"`          // older generations' memory is of a history that was given up
+	History        []*Evaluation          `protobuf:"bytes,14,rep,name=history,proto3" json:"history,omitempty"`                                      // up to the step that is resumed from, of a job whose course goes by them
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2390,6 +2399,13 @@ func (x *Assign) GetMemorySince() uint64 {
 		return x.MemorySince
 	}
 	return 0
+}
+
+func (x *Assign) GetHistory() []*Evaluation {
+	if x != nil {
+		return x.History
+	}
+	return nil
 }
 
 type Placement struct {
@@ -4529,7 +4545,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x16\n" +
 	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x18\n" +
 	"\aaddress\x18\a \x01(\tR\aaddress\x12\x12\n" +
-	"\x04xxh3\x18\b \x01(\fR\x04xxh3\"\xc3\x01\n" +
+	"\x04xxh3\x18\b \x01(\fR\x04xxh3\"\xd7\x01\n" +
 	"\n" +
 	"Evaluation\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x14\n" +
@@ -4541,7 +4557,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"top5Errors\x12\x12\n" +
 	"\x04loss\x18\x06 \x01(\x01R\x04loss\x12\x1d\n" +
 	"\n" +
-	"train_loss\x18\a \x01(\x01R\ttrainLoss\"j\n" +
+	"train_loss\x18\a \x01(\x01R\ttrainLoss\x12\x12\n" +
+	"\x04rate\x18\b \x01(\x01R\x04rate\"j\n" +
 	"\fCellFinished\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x16\n" +
@@ -4606,7 +4623,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\x04R\aleaseMs\x12!\n" +
 	"\fheartbeat_ms\x18\x03 \x01(\x04R\vheartbeatMs\x12\"\n" +
-	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\xb0\x03\n" +
+	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\xec\x03\n" +
 	"\x06Assign\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -4623,7 +4640,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x0fowes_evaluation\x18\t \x01(\bR\x0eowesEvaluation\x12'\n" +
 	"\x0fowes_checkpoint\x18\n" +
 	" \x01(\bR\x0eowesCheckpoint\x12!\n" +
-	"\fmemory_since\x18\v \x01(\x04R\vmemorySince\"\xcd\x01\n" +
+	"\fmemory_since\x18\v \x01(\x04R\vmemorySince\x12:\n" +
+	"\ahistory\x18\x0e \x03(\v2 .colonnade.cluster.v1.EvaluationR\ahistory\"\xcd\x01\n" +
 	"\tPlacement\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1f\n" +
@@ -4917,67 +4935,68 @@ var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	1,  // 39: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
 	28, // 40: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
 	29, // 41: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
-	1,  // 42: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
-	12, // 43: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
-	60, // 44: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
-	29, // 45: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
-	44, // 46: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
-	49, // 47: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
-	58, // 48: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
-	36, // 49: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
-	37, // 50: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
-	60, // 51: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
-	60, // 52: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
-	36, // 53: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
-	2,  // 54: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
-	48, // 55: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
-	44, // 56: colonnade.cluster.v1.ListWorkersReply.workers:type_name -> colonnade.cluster.v1.Worker
-	1,  // 57: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
-	28, // 58: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
-	9,  // 59: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
-	13, // 60: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
-	60, // 61: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
-	60, // 62: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	49, // 63: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
-	49, // 64: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
-	58, // 65: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
-	29, // 66: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
-	60, // 67: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 68: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
-	34, // 69: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
-	50, // 70: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
-	51, // 71: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
-	53, // 72: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	53, // 73: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	55, // 74: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
-	56, // 75: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
-	53, // 76: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
-	45, // 77: colonnade.cluster.v1.Operator.ListWorkers:input_type -> colonnade.cluster.v1.ListWorkersRequest
-	47, // 78: colonnade.cluster.v1.Operator.DrainWorker:input_type -> colonnade.cluster.v1.DrainWorkerRequest
-	38, // 79: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
-	40, // 80: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
-	41, // 81: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
-	42, // 82: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
-	19, // 83: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
-	35, // 84: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
-	49, // 85: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
-	52, // 86: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
-	49, // 87: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
-	54, // 88: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
-	49, // 89: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
-	49, // 90: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
-	57, // 91: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
-	46, // 92: colonnade.cluster.v1.Operator.ListWorkers:output_type -> colonnade.cluster.v1.ListWorkersReply
-	44, // 93: colonnade.cluster.v1.Operator.DrainWorker:output_type -> colonnade.cluster.v1.Worker
-	39, // 94: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
-	39, // 95: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	39, // 96: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	43, // 97: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
-	83, // [83:98] is the sub-list for method output_type
-	68, // [68:83] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	13, // 42: colonnade.cluster.v1.Assign.history:type_name -> colonnade.cluster.v1.Evaluation
+	1,  // 43: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
+	12, // 44: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
+	60, // 45: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
+	29, // 46: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
+	44, // 47: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
+	49, // 48: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
+	58, // 49: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
+	36, // 50: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
+	37, // 51: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
+	60, // 52: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
+	60, // 53: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
+	36, // 54: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
+	2,  // 55: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
+	48, // 56: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
+	44, // 57: colonnade.cluster.v1.ListWorkersReply.workers:type_name -> colonnade.cluster.v1.Worker
+	1,  // 58: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
+	28, // 59: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
+	9,  // 60: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
+	13, // 61: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
+	60, // 62: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
+	60, // 63: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	49, // 64: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
+	49, // 65: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
+	58, // 66: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
+	29, // 67: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
+	60, // 68: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 69: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
+	34, // 70: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
+	50, // 71: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
+	51, // 72: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
+	53, // 73: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	53, // 74: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	55, // 75: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
+	56, // 76: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
+	53, // 77: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
+	45, // 78: colonnade.cluster.v1.Operator.ListWorkers:input_type -> colonnade.cluster.v1.ListWorkersRequest
+	47, // 79: colonnade.cluster.v1.Operator.DrainWorker:input_type -> colonnade.cluster.v1.DrainWorkerRequest
+	38, // 80: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
+	40, // 81: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
+	41, // 82: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
+	42, // 83: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
+	19, // 84: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
+	35, // 85: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
+	49, // 86: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
+	52, // 87: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
+	49, // 88: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
+	54, // 89: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
+	49, // 90: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
+	49, // 91: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
+	57, // 92: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
+	46, // 93: colonnade.cluster.v1.Operator.ListWorkers:output_type -> colonnade.cluster.v1.ListWorkersReply
+	44, // 94: colonnade.cluster.v1.Operator.DrainWorker:output_type -> colonnade.cluster.v1.Worker
+	39, // 95: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
+	39, // 96: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	39, // 97: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	43, // 98: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
+	84, // [84:99] is the sub-list for method output_type
+	69, // [69:84] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_proto_clusterpb_cluster_proto_init() }

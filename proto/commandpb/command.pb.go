@@ -51,6 +51,7 @@ type Command struct {
 	//	*Command_RecordEvent
 	//	*Command_DrainWorker
 	//	*Command_MoveJob
+	//	*Command_ForgetWorker
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -276,6 +277,15 @@ func (x *Command) GetMoveJob() *MoveJob {
 	return nil
 }
 
+func (x *Command) GetForgetWorker() *ForgetWorker {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ForgetWorker); ok {
+			return x.ForgetWorker
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -352,6 +362,10 @@ type Command_MoveJob struct {
 	MoveJob *MoveJob `protobuf:"bytes,27,opt,name=move_job,json=moveJob,proto3,oneof"`
 }
 
+type Command_ForgetWorker struct {
+	ForgetWorker *ForgetWorker `protobuf:"bytes,29,opt,name=forget_worker,json=forgetWorker,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_RegisterWorker) isCommand_Kind() {}
@@ -387,6 +401,8 @@ func (*Command_RecordEvent) isCommand_Kind() {}
 func (*Command_DrainWorker) isCommand_Kind() {}
 
 func (*Command_MoveJob) isCommand_Kind() {}
+
+func (*Command_ForgetWorker) isCommand_Kind() {}
 
 type Cell struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1509,6 +1525,7 @@ type MarkCheckpointBad struct {
 	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
 	Cell          *Cell                  `protobuf:"bytes,3,opt,name=cell,proto3" json:"cell,omitempty"`
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"` // that found it so; 0: of a coordinator that did not say
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1571,6 +1588,58 @@ func (x *MarkCheckpointBad) GetReason() string {
 	return ""
 }
 
+func (x *MarkCheckpointBad) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// ForgetWorker takes a worker that has been lost for long out of the state.
+type ForgetWorker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetWorker) Reset() {
+	*x = ForgetWorker{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetWorker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetWorker) ProtoMessage() {}
+
+func (x *ForgetWorker) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetWorker.ProtoReflect.Descriptor instead.
+func (*ForgetWorker) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ForgetWorker) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
 // DropCheckpoints forgets checkpoints that retention gives up; their files may be deleted afterwards.
 type DropCheckpoints struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1582,7 +1651,7 @@ type DropCheckpoints struct {
 
 func (x *DropCheckpoints) Reset() {
 	*x = DropCheckpoints{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[17]
+	mi := &file_proto_commandpb_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1663,7 @@ func (x *DropCheckpoints) String() string {
 func (*DropCheckpoints) ProtoMessage() {}
 
 func (x *DropCheckpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[17]
+	mi := &file_proto_commandpb_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1676,7 @@ func (x *DropCheckpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropCheckpoints.ProtoReflect.Descriptor instead.
 func (*DropCheckpoints) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{17}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DropCheckpoints) GetJob() string {
@@ -1635,13 +1704,14 @@ type RecordEvaluation struct {
 	Top5Errors    float64                `protobuf:"fixed64,7,opt,name=top5_errors,json=top5Errors,proto3" json:"top5_errors,omitempty"`
 	Loss          float64                `protobuf:"fixed64,8,opt,name=loss,proto3" json:"loss,omitempty"`
 	TrainLoss     float64                `protobuf:"fixed64,9,opt,name=train_loss,json=trainLoss,proto3" json:"train_loss,omitempty"`
+	Rate          float64                `protobuf:"fixed64,10,opt,name=rate,proto3" json:"rate,omitempty"` // learning rate of the steps that follow; 0: of old
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RecordEvaluation) Reset() {
 	*x = RecordEvaluation{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[18]
+	mi := &file_proto_commandpb_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1723,7 @@ func (x *RecordEvaluation) String() string {
 func (*RecordEvaluation) ProtoMessage() {}
 
 func (x *RecordEvaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[18]
+	mi := &file_proto_commandpb_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1736,7 @@ func (x *RecordEvaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEvaluation.ProtoReflect.Descriptor instead.
 func (*RecordEvaluation) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{18}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RecordEvaluation) GetJob() string {
@@ -1732,6 +1802,13 @@ func (x *RecordEvaluation) GetTrainLoss() float64 {
 	return 0
 }
 
+func (x *RecordEvaluation) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
 type CellFinished struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -1745,7 +1822,7 @@ type CellFinished struct {
 
 func (x *CellFinished) Reset() {
 	*x = CellFinished{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[19]
+	mi := &file_proto_commandpb_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +1834,7 @@ func (x *CellFinished) String() string {
 func (*CellFinished) ProtoMessage() {}
 
 func (x *CellFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[19]
+	mi := &file_proto_commandpb_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +1847,7 @@ func (x *CellFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellFinished.ProtoReflect.Descriptor instead.
 func (*CellFinished) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{19}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CellFinished) GetJob() string {
@@ -1820,7 +1897,7 @@ type CellStopped struct {
 
 func (x *CellStopped) Reset() {
 	*x = CellStopped{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	mi := &file_proto_commandpb_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1909,7 @@ func (x *CellStopped) String() string {
 func (*CellStopped) ProtoMessage() {}
 
 func (x *CellStopped) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	mi := &file_proto_commandpb_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +1922,7 @@ func (x *CellStopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellStopped.ProtoReflect.Descriptor instead.
 func (*CellStopped) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{20}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CellStopped) GetJob() string {
@@ -1887,7 +1964,7 @@ type FailJob struct {
 
 func (x *FailJob) Reset() {
 	*x = FailJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[21]
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +1976,7 @@ func (x *FailJob) String() string {
 func (*FailJob) ProtoMessage() {}
 
 func (x *FailJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[21]
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +1989,7 @@ func (x *FailJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailJob.ProtoReflect.Descriptor instead.
 func (*FailJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{21}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FailJob) GetJob() string {
@@ -1949,7 +2026,7 @@ type RecordEvent struct {
 
 func (x *RecordEvent) Reset() {
 	*x = RecordEvent{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2038,7 @@ func (x *RecordEvent) String() string {
 func (*RecordEvent) ProtoMessage() {}
 
 func (x *RecordEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2051,7 @@ func (x *RecordEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEvent.ProtoReflect.Descriptor instead.
 func (*RecordEvent) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RecordEvent) GetKind() string {
@@ -2020,7 +2097,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2109,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2122,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -2110,7 +2187,7 @@ type LineageRecord struct {
 
 func (x *LineageRecord) Reset() {
 	*x = LineageRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2199,7 @@ func (x *LineageRecord) String() string {
 func (*LineageRecord) ProtoMessage() {}
 
 func (x *LineageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2212,7 @@ func (x *LineageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageRecord.ProtoReflect.Descriptor instead.
 func (*LineageRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LineageRecord) GetCluster() string {
@@ -2180,7 +2257,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[25]
+	mi := &file_proto_commandpb_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2269,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[25]
+	mi := &file_proto_commandpb_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2282,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Backup) GetVersion() uint32 {
@@ -2258,7 +2335,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[26]
+	mi := &file_proto_commandpb_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2347,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[26]
+	mi := &file_proto_commandpb_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2360,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{26}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WorkerRecord) GetRegistered() *RegisterWorker {
@@ -2370,7 +2447,7 @@ type JobRecord struct {
 
 func (x *JobRecord) Reset() {
 	*x = JobRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[27]
+	mi := &file_proto_commandpb_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2459,7 @@ func (x *JobRecord) String() string {
 func (*JobRecord) ProtoMessage() {}
 
 func (x *JobRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[27]
+	mi := &file_proto_commandpb_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2472,7 @@ func (x *JobRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRecord.ProtoReflect.Descriptor instead.
 func (*JobRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{27}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *JobRecord) GetSubmitted() *SubmitJob {
@@ -2597,13 +2674,14 @@ type CheckpointRecord struct {
 	Committed       bool                   `protobuf:"varint,6,opt,name=committed,proto3" json:"committed,omitempty"`
 	CommittedUnixNs int64                  `protobuf:"varint,7,opt,name=committed_unix_ns,json=committedUnixNs,proto3" json:"committed_unix_ns,omitempty"`
 	Bad             string                 `protobuf:"bytes,8,opt,name=bad,proto3" json:"bad,omitempty"`
+	Rewritten       uint64                 `protobuf:"varint,9,opt,name=rewritten,proto3" json:"rewritten,omitempty"` // the newest generation that has written a file of it
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CheckpointRecord) Reset() {
 	*x = CheckpointRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[28]
+	mi := &file_proto_commandpb_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2693,7 @@ func (x *CheckpointRecord) String() string {
 func (*CheckpointRecord) ProtoMessage() {}
 
 func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[28]
+	mi := &file_proto_commandpb_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2706,7 @@ func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRecord.ProtoReflect.Descriptor instead.
 func (*CheckpointRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{28}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CheckpointRecord) GetStep() uint64 {
@@ -2687,6 +2765,13 @@ func (x *CheckpointRecord) GetBad() string {
 	return ""
 }
 
+func (x *CheckpointRecord) GetRewritten() uint64 {
+	if x != nil {
+		return x.Rewritten
+	}
+	return 0
+}
+
 type EventRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -2701,7 +2786,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[29]
+	mi := &file_proto_commandpb_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +2798,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[29]
+	mi := &file_proto_commandpb_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +2811,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{29}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *EventRecord) GetIndex() uint64 {
@@ -2775,7 +2860,7 @@ var File_proto_commandpb_command_proto protoreflect.FileDescriptor
 
 const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dproto/commandpb/command.proto\x12\x14colonnade.command.v1\"\x9d\v\n" +
+	"\x1dproto/commandpb/command.proto\x12\x14colonnade.command.v1\"\xe8\v\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12&\n" +
 	"\x0fdecided_unix_ns\x18\x02 \x01(\x03R\rdecidedUnixNs\x12\x1c\n" +
@@ -2803,7 +2888,8 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\bfail_job\x18\x18 \x01(\v2\x1d.colonnade.command.v1.FailJobH\x00R\afailJob\x12F\n" +
 	"\frecord_event\x18\x19 \x01(\v2!.colonnade.command.v1.RecordEventH\x00R\vrecordEvent\x12F\n" +
 	"\fdrain_worker\x18\x1a \x01(\v2!.colonnade.command.v1.DrainWorkerH\x00R\vdrainWorker\x12:\n" +
-	"\bmove_job\x18\x1b \x01(\v2\x1d.colonnade.command.v1.MoveJobH\x00R\amoveJobB\x06\n" +
+	"\bmove_job\x18\x1b \x01(\v2\x1d.colonnade.command.v1.MoveJobH\x00R\amoveJob\x12I\n" +
+	"\rforget_worker\x18\x1d \x01(\v2\".colonnade.command.v1.ForgetWorkerH\x00R\fforgetWorkerB\x06\n" +
 	"\x04kind\"8\n" +
 	"\x04Cell\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x05R\areplica\x12\x16\n" +
@@ -2905,15 +2991,20 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x16\n" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x16\n" +
 	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x12\n" +
-	"\x04xxh3\x18\a \x01(\fR\x04xxh3\"\x81\x01\n" +
+	"\x04xxh3\x18\a \x01(\fR\x04xxh3\"\xa1\x01\n" +
 	"\x11MarkCheckpointBad\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12.\n" +
 	"\x04cell\x18\x03 \x01(\v2\x1a.colonnade.command.v1.CellR\x04cell\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"9\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\x04R\n" +
+	"generation\"&\n" +
+	"\fForgetWorker\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\"9\n" +
 	"\x0fDropCheckpoints\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
-	"\x05steps\x18\x02 \x03(\x04R\x05steps\"\xfb\x01\n" +
+	"\x05steps\x18\x02 \x03(\x04R\x05steps\"\x8f\x02\n" +
 	"\x10RecordEvaluation\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -2928,7 +3019,9 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"top5Errors\x12\x12\n" +
 	"\x04loss\x18\b \x01(\x01R\x04loss\x12\x1d\n" +
 	"\n" +
-	"train_loss\x18\t \x01(\x01R\ttrainLoss\"\x9c\x01\n" +
+	"train_loss\x18\t \x01(\x01R\ttrainLoss\x12\x12\n" +
+	"\x04rate\x18\n" +
+	" \x01(\x01R\x04rate\"\x9c\x01\n" +
 	"\fCellFinished\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -3022,7 +3115,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\favoid_memory\x18\x18 \x01(\bR\vavoidMemory\x12!\n" +
 	"\fmemory_tries\x18\x19 \x01(\x04R\vmemoryTries\x12!\n" +
 	"\fmemory_since\x18\x1a \x01(\x04R\vmemorySince\x12\x16\n" +
-	"\x06moving\x18\x1b \x01(\bR\x06moving\"\x9b\x02\n" +
+	"\x06moving\x18\x1b \x01(\bR\x06moving\"\xb9\x02\n" +
 	"\x10CheckpointRecord\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x1e\n" +
 	"\n" +
@@ -3034,7 +3127,8 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\bnumerics\x18\x05 \x01(\tR\bnumerics\x12\x1c\n" +
 	"\tcommitted\x18\x06 \x01(\bR\tcommitted\x12*\n" +
 	"\x11committed_unix_ns\x18\a \x01(\x03R\x0fcommittedUnixNs\x12\x10\n" +
-	"\x03bad\x18\b \x01(\tR\x03bad\"\x93\x01\n" +
+	"\x03bad\x18\b \x01(\tR\x03bad\x12\x1c\n" +
+	"\trewritten\x18\t \x01(\x04R\trewritten\"\x93\x01\n" +
 	"\vEventRecord\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1c\n" +
 	"\n" +
@@ -3056,7 +3150,7 @@ func file_proto_commandpb_command_proto_rawDescGZIP() []byte {
 	return file_proto_commandpb_command_proto_rawDescData
 }
 
-var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_proto_commandpb_command_proto_goTypes = []any{
 	(*Command)(nil),           // 0: colonnade.command.v1.Command
 	(*Cell)(nil),              // 1: colonnade.command.v1.Cell
@@ -3075,19 +3169,20 @@ var file_proto_commandpb_command_proto_goTypes = []any{
 	(*CheckpointWritten)(nil), // 14: colonnade.command.v1.CheckpointWritten
 	(*CheckpointFile)(nil),    // 15: colonnade.command.v1.CheckpointFile
 	(*MarkCheckpointBad)(nil), // 16: colonnade.command.v1.MarkCheckpointBad
-	(*DropCheckpoints)(nil),   // 17: colonnade.command.v1.DropCheckpoints
-	(*RecordEvaluation)(nil),  // 18: colonnade.command.v1.RecordEvaluation
-	(*CellFinished)(nil),      // 19: colonnade.command.v1.CellFinished
-	(*CellStopped)(nil),       // 20: colonnade.command.v1.CellStopped
-	(*FailJob)(nil),           // 21: colonnade.command.v1.FailJob
-	(*RecordEvent)(nil),       // 22: colonnade.command.v1.RecordEvent
-	(*Snapshot)(nil),          // 23: colonnade.command.v1.Snapshot
-	(*LineageRecord)(nil),     // 24: colonnade.command.v1.LineageRecord
-	(*Backup)(nil),            // 25: colonnade.command.v1.Backup
-	(*WorkerRecord)(nil),      // 26: colonnade.command.v1.WorkerRecord
-	(*JobRecord)(nil),         // 27: colonnade.command.v1.JobRecord
-	(*CheckpointRecord)(nil),  // 28: colonnade.command.v1.CheckpointRecord
-	(*EventRecord)(nil),       // 29: colonnade.command.v1.EventRecord
+	(*ForgetWorker)(nil),      // 17: colonnade.command.v1.ForgetWorker
+	(*DropCheckpoints)(nil),   // 18: colonnade.command.v1.DropCheckpoints
+	(*RecordEvaluation)(nil),  // 19: colonnade.command.v1.RecordEvaluation
+	(*CellFinished)(nil),      // 20: colonnade.command.v1.CellFinished
+	(*CellStopped)(nil),       // 21: colonnade.command.v1.CellStopped
+	(*FailJob)(nil),           // 22: colonnade.command.v1.FailJob
+	(*RecordEvent)(nil),       // 23: colonnade.command.v1.RecordEvent
+	(*Snapshot)(nil),          // 24: colonnade.command.v1.Snapshot
+	(*LineageRecord)(nil),     // 25: colonnade.command.v1.LineageRecord
+	(*Backup)(nil),            // 26: colonnade.command.v1.Backup
+	(*WorkerRecord)(nil),      // 27: colonnade.command.v1.WorkerRecord
+	(*JobRecord)(nil),         // 28: colonnade.command.v1.JobRecord
+	(*CheckpointRecord)(nil),  // 29: colonnade.command.v1.CheckpointRecord
+	(*EventRecord)(nil),       // 30: colonnade.command.v1.EventRecord
 }
 var file_proto_commandpb_command_proto_depIdxs = []int32{
 	2,  // 0: colonnade.command.v1.Command.init_cluster:type_name -> colonnade.command.v1.InitCluster
@@ -3100,39 +3195,40 @@ var file_proto_commandpb_command_proto_depIdxs = []int32{
 	13, // 7: colonnade.command.v1.Command.resume_job:type_name -> colonnade.command.v1.ResumeJob
 	14, // 8: colonnade.command.v1.Command.checkpoint_written:type_name -> colonnade.command.v1.CheckpointWritten
 	16, // 9: colonnade.command.v1.Command.mark_checkpoint_bad:type_name -> colonnade.command.v1.MarkCheckpointBad
-	17, // 10: colonnade.command.v1.Command.drop_checkpoints:type_name -> colonnade.command.v1.DropCheckpoints
-	18, // 11: colonnade.command.v1.Command.record_evaluation:type_name -> colonnade.command.v1.RecordEvaluation
-	19, // 12: colonnade.command.v1.Command.cell_finished:type_name -> colonnade.command.v1.CellFinished
-	20, // 13: colonnade.command.v1.Command.cell_stopped:type_name -> colonnade.command.v1.CellStopped
-	21, // 14: colonnade.command.v1.Command.fail_job:type_name -> colonnade.command.v1.FailJob
-	22, // 15: colonnade.command.v1.Command.record_event:type_name -> colonnade.command.v1.RecordEvent
+	18, // 10: colonnade.command.v1.Command.drop_checkpoints:type_name -> colonnade.command.v1.DropCheckpoints
+	19, // 11: colonnade.command.v1.Command.record_evaluation:type_name -> colonnade.command.v1.RecordEvaluation
+	20, // 12: colonnade.command.v1.Command.cell_finished:type_name -> colonnade.command.v1.CellFinished
+	21, // 13: colonnade.command.v1.Command.cell_stopped:type_name -> colonnade.command.v1.CellStopped
+	22, // 14: colonnade.command.v1.Command.fail_job:type_name -> colonnade.command.v1.FailJob
+	23, // 15: colonnade.command.v1.Command.record_event:type_name -> colonnade.command.v1.RecordEvent
 	6,  // 16: colonnade.command.v1.Command.drain_worker:type_name -> colonnade.command.v1.DrainWorker
 	7,  // 17: colonnade.command.v1.Command.move_job:type_name -> colonnade.command.v1.MoveJob
-	3,  // 18: colonnade.command.v1.RegisterWorker.device:type_name -> colonnade.command.v1.Device
-	10, // 19: colonnade.command.v1.AssignJob.placement:type_name -> colonnade.command.v1.Placement
-	1,  // 20: colonnade.command.v1.Placement.cell:type_name -> colonnade.command.v1.Cell
-	15, // 21: colonnade.command.v1.CheckpointWritten.file:type_name -> colonnade.command.v1.CheckpointFile
-	1,  // 22: colonnade.command.v1.CheckpointFile.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 23: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 24: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 25: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
-	26, // 26: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
-	27, // 27: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
-	29, // 28: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
-	24, // 29: colonnade.command.v1.Snapshot.lineage:type_name -> colonnade.command.v1.LineageRecord
-	4,  // 30: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
-	8,  // 31: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
-	10, // 32: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
-	28, // 33: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
-	18, // 34: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
-	19, // 35: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
-	20, // 36: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
-	15, // 37: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	17, // 18: colonnade.command.v1.Command.forget_worker:type_name -> colonnade.command.v1.ForgetWorker
+	3,  // 19: colonnade.command.v1.RegisterWorker.device:type_name -> colonnade.command.v1.Device
+	10, // 20: colonnade.command.v1.AssignJob.placement:type_name -> colonnade.command.v1.Placement
+	1,  // 21: colonnade.command.v1.Placement.cell:type_name -> colonnade.command.v1.Cell
+	15, // 22: colonnade.command.v1.CheckpointWritten.file:type_name -> colonnade.command.v1.CheckpointFile
+	1,  // 23: colonnade.command.v1.CheckpointFile.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 24: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 25: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 26: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
+	27, // 27: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
+	28, // 28: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
+	30, // 29: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
+	25, // 30: colonnade.command.v1.Snapshot.lineage:type_name -> colonnade.command.v1.LineageRecord
+	4,  // 31: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
+	8,  // 32: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
+	10, // 33: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
+	29, // 34: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
+	19, // 35: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
+	20, // 36: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
+	21, // 37: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
+	15, // 38: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_proto_commandpb_command_proto_init() }
@@ -3159,6 +3255,7 @@ func file_proto_commandpb_command_proto_init() {
 		(*Command_RecordEvent)(nil),
 		(*Command_DrainWorker)(nil),
 		(*Command_MoveJob)(nil),
+		(*Command_ForgetWorker)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3166,7 +3263,7 @@ func file_proto_commandpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_commandpb_command_proto_rawDesc), len(file_proto_commandpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

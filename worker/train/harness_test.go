@@ -66,6 +66,8 @@ type setup struct {
 	memory func(exchange.Cell, MemoryLayout) (Memory, error)
 	resume uint64 // step to go on from in memory
 
+	history job.History // what the job's log has of evaluations
+
 	staged                bool // these as in Config
 	partBytes, smallBytes int
 
@@ -312,7 +314,7 @@ func (s setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex e
 	c, err := New(Config{Memory: memory,
 		Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev, Exchanger: ex,
 		Source: source, Directory: s.root, staged: s.staged, partBytes: s.partBytes,
-		smallBytes: s.smallBytes, Now: time.Now, Log: slog.New(slog.DiscardHandler), Report: func(e Event) {
+		smallBytes: s.smallBytes, History: s.history, Now: time.Now, Log: slog.New(slog.DiscardHandler), Report: func(e Event) {
 			out.report(e)
 			if s.report != nil {
 				s.report(e)

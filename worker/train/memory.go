@@ -116,5 +116,5 @@ func (c *Cell) Resume(step uint64, owed Owed) error {
 	}
 	c.step, c.owed = step, owed
 	c.copies.soon = true // no checkpoint has the step
-	return nil
+	return c.remember(c.recorded)
 }

@@ -38,7 +38,7 @@ func (b *builder) makeParam(index int, layout cudakern.Layout) (*param, error) {
 }
 
 // momentumSuffix marks a parameter's momentum in checkpoints and digests.
-const momentumSuffix = ".momentum"
+const momentumSuffix = checkpoint.MomentumSuffix
 
 // snapshot is a host copy of a cell's state in canonical order: every parameter's value and momentum.
 type snapshot struct {
@@ -115,7 +115,7 @@ func (c *Cell) put(s *snapshot) error {
 	}
 	c.mem.Finish(half, s.step)
 	c.step = s.step
-	return nil
+	return c.remember(c.recorded)
 }
 
 // initial fills s with the state before the first step.

@@ -72,14 +72,17 @@ func (c *Cell) score(p *pass) (Score, error) {
 	return c.b.out.score(p.valid)
 }
 
-// update is the paper's rule (section 5), from this step's half of the state to the other.
+// update is the paper's rule (section 5), from this step's half of the state to the other. A frozen parameter goes over
+// as it is, without momentum: there may be no gradient of it, so something finite stands in.
 func (c *Cell) update(p *pass) error {
-	r := c.job.Recipe
-	rate := c.job.RateAt(p.step)
 	c.mem.Begin(1 - p.half)
 	for _, q := range c.params {
-		err := q.sgd.Update(c.st, q.w[p.half], q.v[p.half], q.grad, q.w[1-p.half], q.v[1-p.half],
-			float32(r.Momentum), float32(rate*q.Rate), float32(r.Decay*q.Decay))
+		u, momentum, grad := c.job.UpdateAt(p.step, q.Param, c.history), float32(c.job.Recipe.Momentum), q.grad
+		if u.Frozen {
+			momentum, grad = 0, q.w[p.half]
+		}
+		err := q.sgd.Update(c.st, q.w[p.half], q.v[p.half], grad, q.w[1-p.half], q.v[1-p.half],
+			momentum, float32(u.Rate), float32(u.Decay))
 		if err != nil {
 			return fmt.Errorf("%s: %w", q.Name, err)
 		}
@@ -93,41 +96,5 @@ func (c *Cell) update(p *pass) error {
 		return err
 	}
 	c.mem.Finish(1-p.half, p.step+1)
-	return nil
-}
-
-// evaluate runs the whole test set, each replica its slices, and has one cell report what it came to.
-func (c *Cell) evaluate(ctx context.Context) error {
-	var total Score
-	for i := range c.source.TestBatches() {
-		p := &pass{ctx: ctx, step: c.step, half: int(c.step % 2), tag: evalTag | uint32(i)<<evalShift}
-		var score Score
-		whole := []phase{{label: same("test data"), kind: Other, run: func(p *pass) error {
-			if err := c.b.begin(); err != nil {
-				return err
-			}
-			return c.b.in.fetch(p, c.source.Test(i))
-		}}}
-		whole = append(whole, c.b.forward...)
-		whole = append(whole, c.lossPhase(&score))
-		if err := c.runPhases(p, whole); err != nil {
-			return err
-		}
-		total.Add(score)
-	}
-	if c.id.Column == 0 && len(c.replicas) > 1 {
-		p := &pass{ctx: ctx, step: c.step}
-		err := c.runPhases(p, []phase{{label: same("scores of replicas"), kind: Wait, run: func(p *pass) error {
-			return c.addScores(p, &total)
-		}}})
-		if err != nil {
-			return err
-		}
-	}
-	if c.id.Replica == 0 && c.id.Column == 0 {
-		c.report(Evaluated{Step: c.step, Score: total, TrainLoss: c.epochLoss / float64(max(c.epochSteps, 1))})
-	}
-	c.epochLoss, c.epochSteps = 0, 0
-	c.status.start(c.now(), c.step)
 	return nil
 }
