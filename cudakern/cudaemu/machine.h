@@ -218,6 +218,8 @@ uint64_t clockOf(Warp &);
 // checkAccess is what Check::Full (and Counts::detail) adds to a load or store of i.bytes * i.count bytes a lane,
 // before it is done. Lane l's address is addresses[l]. `atomic`: read and write at once, ordered against other atomics.
 void checkAccess(Warp &, const Inst &i, uint32_t mask, const uint64_t *addresses, Space, bool write, bool atomic);
+// countAsync is what Counts::detail adds to a cp.async: lane l's read[l] bytes are at from[l].
+void countAsync(Warp &, const Inst &i, const PendingCopy &, const uint64_t *from, const uint32_t *read);
 void checkAsyncIssue(Warp &, const Inst &i, int lane, uint64_t from, uint32_t shared, uint32_t n);
 void checkAsyncDone(Warp &, const PendingCopy &, uint32_t done);
 
