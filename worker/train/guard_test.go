@@ -162,9 +162,10 @@ func TestGuardOfTheWeights(t *testing.T) {
 				states[id] = d
 			}
 		}
-		setup{dev: ref.New(), job: j, root: t.TempDir(), ended: digests, steps: func(ctx context.Context, c *Cell) error {
-			return c.Measure(ctx, 4, func(StepTimes) error { return nil })
-		}}.mustRun(t)
+		setup{dev: ref.New(), job: j, root: t.TempDir(), ended: digests,
+			steps: func(ctx context.Context, c *Cell) error {
+				return c.Measure(ctx, 4, func(StepTimes) error { return nil })
+			}}.mustRun(t)
 		want := maps.Clone(states)
 		got := setup{dev: ref.New(), job: j, root: t.TempDir(), carrier: "workers", ended: digests,
 			steps: func(ctx context.Context, c *Cell) error {
