@@ -147,8 +147,7 @@ func TestGuardOfABatch(t *testing.T) {
 	}
 }
 
-// TestGuardOfTheWeights has an update go wrong in one of two columns, and then in one of two replicas' column: no cell's
-// step counts.
+// TestGuardOfTheWeights has an update go wrong in the second column of two, in both replicas: no cell's step counts.
 func TestGuardOfTheWeights(t *testing.T) {
 	j := replicated(t, 2, 2, nil)
 	for _, number := range []float64{math.NaN(), math.Inf(-1)} {
