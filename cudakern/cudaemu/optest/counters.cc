@@ -1,5 +1,5 @@
-// Counts in detail: sectors of global memory and passes through the banks of shared memory, of accesses whose pattern is
-// chosen by hand, one kernel each.
+// Counts in detail: sectors of global memory and passes through the banks of shared memory, of accesses whose pattern
+// is chosen by hand, one kernel each.
 #include "optest.h"
 
 namespace optest {
