@@ -202,6 +202,8 @@ func text(d Decision) string {
 		switch a := a.(type) {
 		case Lose:
 			fmt.Fprintf(&b, "  lose %s: %s\n", a.Worker, a.Reason)
+		case Forget:
+			fmt.Fprintf(&b, "  forget %s\n", a.Worker)
 		case Assign:
 			from := "the start"
 			switch {
