@@ -13,6 +13,26 @@ func CentreView(h, w, outH, outW int) cudakern.View {
 	return cudakern.View{Y: floorHalf(h - outH), X: floorHalf(w - outW)}
 }
 
+// TenViews are the paper's ways to see a test image (section 4.1), in the source's order (convdata_jpeg.py:224-233): top
+// left, top right, centre, bottom left, bottom right, then the mirror images of these. An image that is no larger than
+// the frame is centred in it five times.
+func TenViews(h, w, outH, outW int) (out [10]cudakern.View) {
+	centre := CentreView(h, w, outH, outW)
+	y0, x0, y1, x1 := centre.Y, centre.X, centre.Y, centre.X
+	if h > outH {
+		y0, y1 = 0, int32(h-outH)
+	}
+	if w > outW {
+		x0, x1 = 0, int32(w-outW)
+	}
+	for i, v := range [5]cudakern.View{{Y: y0, X: x0}, {Y: y0, X: x1}, centre, {Y: y1, X: x0}, {Y: y1, X: x1}} {
+		out[i] = v
+		v.Flip = true
+		out[i+5] = v
+	}
+	return out
+}
+
 // TrainView is how a sample is seen in an epoch, drawn by (seed, epoch, sample) alone. A random crop is even over all
 // frames that lie in the image widened by pad pixels of mean colour on each side; where the image is smaller than the
 // frame, over all positions within pad pixels of the centre. A flip comes up half of the time.
