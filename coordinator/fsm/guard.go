@@ -79,7 +79,8 @@ func consequence(outcome, job string) string {
 	if outcome == VetoSkipped {
 		return "no cell has applied it; goes back to the last checkpoint and skips its batch"
 	}
-	return fmt.Sprintf("no cell has applied it; paused, go on without its batch: coordinator job resume %s --skip-batch", job)
+	return fmt.Sprintf("no cell has applied it; paused, go on without its batch: coordinator job resume %s --skip-batch",
+		job)
 }
 
 func findVeto(j *commandpb.JobRecord, step uint64) (int, bool) {
