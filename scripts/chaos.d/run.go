@@ -215,7 +215,7 @@ func (r *run) last() *clusterpb.Job {
 }
 
 func ended(j *clusterpb.Job) bool {
-	return j != nil && (j.State == "done" || j.State == "failed" || j.State == "stopped")
+	return j != nil && (j.State == "done" || j.State == "failed" || j.State == "stopped" || j.State == "paused")
 }
 
 // loop does what is planned, each at its time, until the job has ended.

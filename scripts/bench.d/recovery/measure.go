@@ -175,7 +175,7 @@ func (r *rig) until(ctx context.Context, when func(*clusterpb.Job) bool) (last *
 			if last = u.Job; when(last) {
 				return last, nil
 			}
-			if last.State == "failed" {
+			if last.State == "failed" || last.State == "paused" {
 				return last, fmt.Errorf("the job failed: %s", last.Reason)
 			}
 		}
