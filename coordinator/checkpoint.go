@@ -18,6 +18,8 @@ import (
 type checkpointCmd struct {
 	List   checkpointListCmd   `cmd:"" help:"List a job's checkpoints."`
 	Verify checkpointVerifyCmd `cmd:"" help:"Read every file of a job's checkpoints and check it against its manifest."`
+	Export checkpointExportCmd `cmd:"" help:"Write the whole network's weights, columns merged, for PyTorch, numpy or ONNX."`
+	Import checkpointImportCmd `cmd:"" help:"Read a model of PyTorch, numpy, ONNX or ours, check it, and write what a job begins with."`
 	Digest checkpointDigestCmd `cmd:"" help:"Print the digest of a checkpoint: SHA-256 of the whole state."`
 }
 

@@ -87,6 +87,7 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 	like(t, succeeds(t, "job", "show", "j"),
 		`j: stopped, step 10 of 20, generation 1\n.*newest checkpoint: step 10\n  numerics: fake\n.*EPOCH.*\n1 .*`)
 
+	t.Run("evaluate", evaluatesJ)
 	c.attach("finish", "a") // in place of the others
 	c.attach("finish", "b")
 	succeeds(t, "job", "resume", "j", "--step", "0")
@@ -271,6 +272,17 @@ func TestPlanIsDrawn(t *testing.T) {
 	if out := succeeds(t, "plan", "tiny", "-k", "1", "--channels", "3", "--classes", "4", "--json"); object(t,
 		out) == nil {
 		t.Error("no plan")
+	}
+	// A job by its file, with packs that are not there.
+	text := "job: x\nnetwork: tiny\ndata: {train: a, test: b}\nrecipe: {preset: paper, layers: [{layer: fc4, freeze: 2}]}\n"
+	if err := os.WriteFile("x.yaml", []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := succeeds(t, "plan", "x.yaml", "--images", "1280")
+	for _, want := range []string{"conv1", "preset paper", "900 steps, 10 to an epoch", "0.01, from epoch 2 frozen"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
 	}
 }
 

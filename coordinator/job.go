@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"colonnade/checkpoint/model"
 	"colonnade/coordinator/raftnode"
 	"colonnade/proto/clusterpb"
 	"colonnade/shard"
@@ -29,7 +30,7 @@ type jobCmd struct {
 	Show   jobShowCmd   `cmd:"" help:"Show one job."`
 	Watch  jobWatchCmd  `cmd:"" help:"Follow a job until it ends."`
 	Stop   jobStopCmd   `cmd:"" help:"Stop a job at a step boundary, after a checkpoint."`
-	Resume jobResumeCmd `cmd:"" help:"Go on with a job that was stopped or has failed."`
+	Resume jobResumeCmd `cmd:"" help:"Go on with a job that was stopped, has paused or has failed."`
 }
 
 type jobSubmitCmd struct {
@@ -66,25 +67,11 @@ func (c *jobSubmitCmd) Run(con console) error {
 // readJob reads a job file and everything it names that a coordinator must know: the network's text, the packs'
 // headers.
 func readJob(path string) (*job.Job, error) {
-	text, err := shard.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no job file %s; see scripts/jobs for examples", path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read job file: %w; see scripts/jobs for examples", err)
-	}
-	j, err := job.Parse(path, text)
+	j, network, err := readJobFile(path)
 	if err != nil {
 		return nil, err
 	}
 	base := filepath.Dir(path)
-	if _, err := shard.EmbeddedText(j.Network); err != nil { // else it is a file
-		j.Network = relative(base, j.Network)
-	}
-	_, network, err := shard.Load(j.Network)
-	if err != nil {
-		return nil, fmt.Errorf("%s: network: %w", path, err)
-	}
 	train, err := packOf(relative(base, j.Data.Train))
 	if err != nil {
 		return nil, fmt.Errorf("%s: data.train: %w", path, err)
@@ -95,10 +82,56 @@ func readJob(path string) (*job.Job, error) {
 			return nil, fmt.Errorf("%s: data.test: %w", path, err)
 		}
 	}
-	if err := j.Resolve(network, train, test); err != nil {
+	if j.Start == nil {
+		err = j.Resolve(string(network), train, test)
+	} else {
+		err = resolveStart(j, base, string(network), train, test)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return j, nil
+}
+
+// readJobFile reads a job file, and the text of its network.
+func readJobFile(path string) (*job.Job, []byte, error) {
+	text, err := shard.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("no job file %s; see scripts/jobs for examples", path)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read job file: %w; see scripts/jobs for examples", err)
+	}
+	j, err := job.Parse(path, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := shard.EmbeddedText(j.Network); err != nil { // else it is a file
+		j.Network = relative(filepath.Dir(path), j.Network)
+	}
+	_, network, err := shard.Load(j.Network)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: network: %w", path, err)
+	}
+	return j, []byte(network), nil
+}
+
+// resolveStart resolves a job that begins with a model, and reads the model: what is wrong with it is said now.
+func resolveStart(j *job.Job, base, network string, train, test *job.Pack) error {
+	file, err := filepath.Abs(relative(base, j.Start.From))
+	if err != nil {
+		return err
+	}
+	sum, err := model.Sum(file)
+	if err != nil {
+		return fmt.Errorf("start.from: %w; write one with: coordinator checkpoint export, or import", err)
+	}
+	j.SetStart(file, sum)
+	if err := j.Resolve(network, train, test); err != nil {
+		return err
+	}
+	_, err = model.StartOf(j, file)
+	return err
 }
 
 // relative takes a path of a job file as relative to that file.
@@ -274,12 +307,16 @@ type jobResumeCmd struct {
 	clientFlags
 	Name string  `arg:"" name:"NAME" help:"Job."`
 	Step *uint64 `placeholder:"N" help:"Checkpoint to go on from; 0: from the start. Default: the newest good one."`
+
+	SkipBatch   bool `xor:"batch" help:"Do without the batch that the job has paused for: its step changes nothing."`
+	AcceptBatch bool `xor:"batch" help:"Train on the batch that the job has paused for, however high its loss."`
 }
 
 // Run resumes a job.
 func (c *jobResumeCmd) Run(con console) error {
 	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
-		req := &clusterpb.ResumeJobRequest{Name: c.Name, Request: raftnode.NewID()}
+		req := &clusterpb.ResumeJobRequest{Name: c.Name, Request: raftnode.NewID(), SkipBatch: c.SkipBatch,
+			AcceptBatch: c.AcceptBatch}
 		if c.Step != nil {
 			req.Step, req.FromStep = *c.Step, true
 		}

@@ -27,7 +27,8 @@ type cli struct {
 	Backup     backupCmd     `cmd:"" help:"Write the cluster's state into a file, while it runs."`
 	Plan       planCmd       `cmd:"" help:"Draw who computes, owns, sends and receives what when a network is split into columns."`
 	Job        jobCmd        `cmd:"" help:"Submit, list, show, watch, stop and resume jobs."`
-	Checkpoint checkpointCmd `cmd:"" help:"List and verify a job's checkpoints, print the digest of its weights."`
+	Evaluate   evaluateCmd   `cmd:"" help:"Test a job's checkpoint on a pack, or the mean of several jobs'."`
+	Checkpoint checkpointCmd `cmd:"" help:"List, verify and export a job's checkpoints, print the digest of its weights."`
 }
 
 // console is where commands print, and the clock they print by.
@@ -62,7 +63,8 @@ func run(args []string, con console) int {
 			"threads": strconv.Itoa(defaultThreads()), "election": raftnode.DefaultElection.String(),
 			"snapshotEntries": strconv.Itoa(raftnode.DefaultSnapshotEntries),
 			"snapshotEvery":   raftnode.DefaultSnapshotEvery.String(), "trailing": strconv.Itoa(raftnode.DefaultTrailing),
-			"spreadAfter": sched.DefaultRules.Spread.String(), "hangGrace": sched.DefaultPatience.Grace.String()},
+			"spreadAfter": sched.DefaultRules.Spread.String(),
+			"forgetAfter": sched.DefaultRules.Forget.String(), "hangGrace": sched.DefaultPatience.Grace.String()},
 		kong.Exit(func(code int) { exited = code }),
 		kong.Description("Assigns columns of networks to workers and keeps the truth about what is committed."))
 	if err != nil {

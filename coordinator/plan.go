@@ -4,10 +4,11 @@ import "colonnade/shard"
 
 // planCmd is `coordinator plan`.
 type planCmd struct {
-	Network  string `arg:"" name:"NETWORK" help:"Name of an embedded network, or a network file."`
+	Network  string `arg:"" name:"NETWORK" help:"Name of an embedded network, a network file, or a job file, to see its recipe too."`
 	Columns  int    `short:"k" default:"2" help:"Columns to split it into."`
 	Channels int    `help:"Channels of the input, where the network allows several. Default: the most."`
 	Classes  int    `help:"Classes, if not the network's own."`
+	Images   int    `help:"Of a job file: as if its packs had so many images; they need not be there."`
 	JSON     bool   `help:"Print as JSON."`
 }
 
@@ -20,6 +21,14 @@ func (c *planCmd) Run(con console) error {
 		return usagef("--channels %d; leave it out to take the network's", c.Channels)
 	case c.Classes < 0:
 		return usagef("--classes %d; leave it out to take the network's", c.Classes)
+	}
+	switch {
+	case c.Images < 0:
+		return usagef("--images %d; give the images to train on", c.Images)
+	case isJob(c.Network) && c.JSON:
+		return usagef("--json is for networks; leave it out to see a job's recipe")
+	case isJob(c.Network):
+		return planJob(con, c.Network, c.Images)
 	}
 	network, _, err := shard.Load(c.Network)
 	if err != nil {

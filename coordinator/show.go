@@ -119,20 +119,46 @@ func showJob(out io.Writer, j *clusterpb.Job) error {
 			s.GetImagesPerSecond(), cmp.Or(s.GetCarrier(), "-"))
 	}
 	if len(j.Evaluations) > 0 {
-		fmt.Fprintln(w, "\nEPOCH\tSTEP\tTRAIN LOSS\tTEST LOSS\tTOP-1 ERROR\tTOP-5 ERROR")
+		fmt.Fprintln(w, "\nEPOCH\tSTEP\tTRAIN LOSS\tTEST LOSS\tTOP-1 ERROR\tTOP-5 ERROR\tRATE")
 	}
 	for _, e := range j.Evaluations {
 		n := float64(max(e.Images, 1))
-		fmt.Fprintf(w, "%d\t%d\t%.4f\t%.4f\t%.2f %%\t%.2f %%\n", e.Epoch, e.Step, e.TrainLoss, e.Loss,
-			100*e.Top1Errors/n, 100*e.Top5Errors/n)
+		fmt.Fprintf(w, "%d\t%d\t%.4f\t%.4f\t%.2f %%\t%.2f %%\t%s\n", e.Epoch, e.Step, e.TrainLoss, e.Loss,
+			100*e.Top1Errors/n, 100*e.Top5Errors/n, rateOf(e))
+	}
+	if len(j.Vetoes) > 0 {
+		fmt.Fprintln(w, "\nVETOED STEP\tCELL\tCAUSE\tLOSS\tLIMIT\tOUTCOME")
+	}
+	for _, v := range j.Vetoes {
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", v.Step, fsm.CellName(v.Cell), v.Cause, known(v.Loss), known(v.Limit),
+			v.Outcome)
 	}
 	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := showRecipe(out, j); err != nil {
 		return err
 	}
 	if len(j.Digest) > 0 {
 		fmt.Fprintf(out, "\ndigest %x\n", j.Digest)
 	}
 	return nil
+}
+
+// rateOf is the rate of the steps behind an evaluation; records of old do not have it.
+func rateOf(e *clusterpb.Evaluation) string {
+	if e.Rate == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.5g", e.Rate)
+}
+
+// known is a number, if there is one.
+func known(v float64) string {
+	if v == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(v, 'g', 6, 64)
 }
 
 func statusOf(cells []*clusterpb.CellStatus, c *clusterpb.Cell) *clusterpb.CellStatus {

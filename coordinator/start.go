@@ -34,6 +34,7 @@ type startCmd struct {
 	SnapshotInterval time.Duration `default:"${snapshotEvery}" help:"How often to see whether there are so many."`
 	HangGrace        time.Duration `default:"${hangGrace}" help:"How long a worker may be stuck in one phase of a step, or cells wait for each other, before its cells go to others. It is named at once. One that is silent is replaced when its lease of 3 s is over."`
 	SpreadAfter      time.Duration `default:"${spreadAfter}" help:"How long a worker must have been there, and a job have run, before cells that share a worker move to the one that is free, at a step boundary; 0: never."`
+	ForgetAfter      time.Duration `default:"${forgetAfter}" help:"How long a worker must have been lost to be forgotten, unless a job that is not done has files with it; 0: never."`
 	TrailingEntries  uint64        `default:"${trailing}" placeholder:"N" help:"Log entries kept behind a snapshot, for coordinators that lag."`
 }
 
@@ -61,7 +62,7 @@ func (c *startCmd) Run(con console) error {
 	cfg.patience = sched.DefaultPatience
 	cfg.patience.Grace = c.HangGrace
 	cfg.rules = sched.DefaultRules
-	cfg.rules.Spread = c.SpreadAfter
+	cfg.rules.Spread, cfg.rules.Forget = c.SpreadAfter, c.ForgetAfter
 	var err error
 	if cfg.listener, err = listen("--listen", c.Listen, c.Insecure); err != nil {
 		return err
@@ -122,6 +123,8 @@ func (c *startCmd) check() error {
 		return usagef("--snapshot-interval %v; give %v or more", c.SnapshotInterval, leastSnapshot)
 	case c.HangGrace <= 0:
 		return usagef("--hang-grace %v; give more than 0", c.HangGrace)
+	case c.ForgetAfter < 0:
+		return usagef("--forget-after %v; give more than 0, or 0 for never", c.ForgetAfter)
 	case c.SpreadAfter < 0:
 		return usagef("--spread-after %v; give more than 0, or 0 for never", c.SpreadAfter)
 	case c.TrailingEntries < 1:

@@ -166,7 +166,20 @@ func (d ConcatDesc) Total() int {
 }
 
 // Check says whether the descriptor makes sense.
-func (d InputDesc) Check() error { return positive("input", d.N, d.C, d.H, d.W, d.OutH, d.OutW) }
+func (d InputDesc) Check() error {
+	if d.CentreMean && (d.OutH > d.H || d.OutW > d.W) {
+		return fmt.Errorf("input: the mean of %dx%d has no centre of %dx%d: %w", d.H, d.W, d.OutH, d.OutW, ErrShape)
+	}
+	return positive("input", d.N, d.C, d.H, d.W, d.OutH, d.OutW)
+}
+
+// MeanAt is where in the mean image the output's mean begins; -1, -1: each pixel has its own.
+func (d InputDesc) MeanAt() (y, x int) {
+	if !d.CentreMean {
+		return -1, -1
+	}
+	return (d.H - d.OutH) / 2, (d.W - d.OutW) / 2
+}
 
 // YShape is that of the network's input.
 func (d InputDesc) YShape() Shape { return Shape{d.N, d.C, d.OutH, d.OutW} }

@@ -222,6 +222,7 @@ type Concat interface {
 type InputDesc struct {
 	N, C, H, W int
 	OutH, OutW int
+	CentreMean bool // the centre of the mean is subtracted from every output, wherever in the image it is from
 }
 
 // View says how one image enters the network.
@@ -231,7 +232,9 @@ type View struct {
 	Shift [3]float32 // added to every pixel of each channel inside the image after the mean (PCA colour noise); 0 for none
 }
 
-// Input computes, for pixel inside the image, (pixel - mean at the same place of the image + Shift[c]) * Scale;
+// Input computes, for pixel inside the image, (pixel - mean at the same place of the image + Shift[c]) * Scale; with
+// CentreMean, where an output is not larger than the image, the mean at output place (y, x) is that at
+// ((H-OutH)/2 + y, (W-OutW)/2 + x), mirrored or not (as the 2012 source did: convdata_jpeg.py, lines 209 to 211);
 // pixels outside the image are 0 (the mean colour). mean is C x H x W float32, Plain.
 type Input interface {
 	Layouts() (y Layout)

@@ -50,6 +50,7 @@ func TestCounts(t *testing.T) {
 		{"alexnet", 3, 1, []int64{62_378_344}, []int64{1_135_256_096}, nil},
 		{"alexnet-source", 3, 2, []int64{32_531_112, 28_434_112}, []int64{364_251_408, 360_155_408},
 			[][2]int64{{28_288, 30_336}, {28_288, 30_336}}},
+		{"alexnet-owt", 3, 1, []int64{61_100_840}, []int64{714_188_480}, nil}, // as torchvision publishes
 		{"alexnet-source", 3, 1, []int64{62_378_344}, []int64{1_135_256_096}, nil},
 		// Four columns: conv2, conv4 and conv5 see a quarter of the maps; a column sends a quarter to each of the others.
 		{"alexnet", 3, 4, []int64{15_064_666, 15_064_666, 15_064_666, 15_064_666},
@@ -199,6 +200,9 @@ var digests = map[string]string{
 	"alexnet-3ch-1col":        "ee53e48fb4c4cc86",
 	"alexnet-3ch-2col":        "14766af0c985389c",
 	"alexnet-3ch-4col":        "405b4893171533db",
+	"alexnet-owt-3ch-1col":    "770a4cba514f0c23",
+	"alexnet-owt-3ch-2col":    "e77456af9cedcade",
+	"alexnet-owt-3ch-4col":    "6e9a515e5b0b26ef",
 	"alexnet-source-3ch-1col": "a37d342720389fde",
 	"alexnet-source-3ch-2col": "8acee733ac7b0b8f",
 	"alexnet-source-3ch-4col": "e9a4e391558c6d24",

@@ -144,12 +144,17 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		}
 		memory.close()
 	}()
+	if err := checkpoint.WriteSpec(h.root, a.Job, a.Spec); err != nil {
+		h.log.Warn("checkpoints can be exported with the coordinator's help only", "job", a.Job, "err", err)
+	}
 	steps := j.StepsPerEpoch()
 	for _, pc := range a.Cells {
 		id := cellOf(pc)
 		run.enter(phaseBuild)
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
-			Copy:   h.copyOf(run, id, memory),
+			Copy:    h.copyOf(run, id, memory),
+			History: historyOf(a),
+			Skipped: a.Skipped, Accepted: a.Accepted,
 			Device: devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
 			Directory: h.root, Now: time.Now, Log: h.log,
 			Memory: h.memoryOf(ctx, run, a, j, plan, id, devices.numerics(), memory),
@@ -165,7 +170,7 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 			h.log.Warn("files of writes that were cut off stay behind", "job", a.Job, "cell", id, "err", err)
 		}
 		run.enter(phaseRestore)
-		if err := h.restore(ctx, run, a, c, id, plan); err != nil {
+		if err := h.restore(ctx, run, a, c, id, j, plan); err != nil {
 			return err
 		}
 	}
@@ -189,11 +194,20 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 	return g.Wait()
 }
 
+// historyOf are the evaluations that an assignment tells of.
+func historyOf(a *clusterpb.Assign) (h job.History) {
+	for _, e := range a.History {
+		n := float64(max(e.Images, 1))
+		h = h.With(job.Evaluation{Step: e.Step, Top1: e.Top1Errors / n, Top5: e.Top5Errors / n, Loss: e.Loss})
+	}
+	return h
+}
+
 // restore gives a cell the state of the assignment's checkpoint, or its first one. A file that cannot be used is
 // reported, so that the coordinator falls back to an older one; one that could not be had just now is not: the next
 // generation may have more luck.
 func (h *host) restore(ctx context.Context, run *assignment, a *clusterpb.Assign, c *train.Cell, id exchange.Cell,
-	plan *shard.Plan) error {
+	j *job.Job, plan *shard.Plan) error {
 	if a.FromMemory {
 		if err := c.Resume(a.MemoryStep, train.Owed{Evaluation: a.OwesEvaluation, Checkpoint: a.OwesCheckpoint}); err != nil {
 			return memoryError{err}
@@ -201,7 +215,7 @@ func (h *host) restore(ctx context.Context, run *assignment, a *clusterpb.Assign
 		return nil
 	}
 	if len(a.Restore) == 0 {
-		return c.Initialise()
+		return h.begin(j, c, id)
 	}
 	m := a.Restore[0]
 	i := slices.IndexFunc(m.Files, func(f *clusterpb.CheckpointFile) bool { return cellOf(f.Cell) == id })

@@ -17,11 +17,13 @@ import (
 
 // cli is the command line.
 type cli struct {
-	Run     runCmd     `cmd:"" help:"Register with a coordinator and train what it assigns, until stopped."`
-	Devices devicesCmd `cmd:"" help:"List the devices this worker can drive."`
-	Verify  verifyCmd  `cmd:"" help:"Check a device against the reference, op by op."`
-	Bench   benchCmd   `cmd:"" help:"Time training steps on this machine and say where the time goes."`
-	Data    dataCmd    `cmd:"" help:"Prepare and inspect datasets."`
+	Run      runCmd      `cmd:"" help:"Register with a coordinator and train what it assigns, until stopped."`
+	Devices  devicesCmd  `cmd:"" help:"List the devices this worker can drive."`
+	Verify   verifyCmd   `cmd:"" help:"Check a device against the reference, op by op."`
+	Bench    benchCmd    `cmd:"" help:"Time training steps on this machine and say where the time goes."`
+	Predict  predictCmd  `cmd:"" help:"Say what is on pictures, with a trained model."`
+	Evaluate evaluateCmd `cmd:"" help:"Test trained models on a pack: loss, errors, by class, and what is taken for what."`
+	Data     dataCmd     `cmd:"" help:"Prepare and inspect datasets."`
 }
 
 // console is where commands print.

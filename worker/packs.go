@@ -28,6 +28,10 @@ func openPacks(j *job.Job, directory string) (*packs, error) {
 	if p.train, err = openPack(j.Train, directory); err != nil {
 		return nil, fmt.Errorf("training data: %w", err)
 	}
+	if _, ok := p.train.Header.Colour(); !ok && j.Augment.Colour != nil {
+		return nil, errors.Join(fmt.Errorf("training data: %s has no colour components, which augment.colour is along: it is "+
+			"grey, or older; make it again with: worker data pack", p.train.Path()), p.train.Close())
+	}
 	if j.Test == nil {
 		return p, nil
 	}

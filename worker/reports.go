@@ -25,7 +25,8 @@ func (h *host) eventReport(run *assignment, numerics string, stepsPerEpoch int, 
 		n := float64(max(e.Score.Images, 1))
 		r.Kind = &clusterpb.Report_Evaluation{Evaluation: &clusterpb.Evaluation{
 			Step: e.Step, Epoch: e.Step / uint64(stepsPerEpoch), Images: e.Score.Images,
-			Top1Errors: e.Score.Top1, Top5Errors: e.Score.Top5, Loss: e.Score.Loss / n, TrainLoss: e.TrainLoss}}
+			Top1Errors: e.Score.Top1, Top5Errors: e.Score.Top5, Loss: e.Score.Loss / n, TrainLoss: e.TrainLoss,
+			Rate: e.Rate}}
 	case train.Finished:
 		r.Kind = &clusterpb.Report_Finished{Finished: &clusterpb.CellFinished{
 			Cell: cellPB(e.Cell), Step: e.Step, Digest: e.Digest[:]}}
@@ -55,6 +56,10 @@ func failureReport(run *assignment, err error) *clusterpb.Report {
 	var memory memoryError
 	f.Memory = errors.As(err, &memory)
 	var permanent permanentError
+	if v, ok := errors.AsType[*train.Veto](err); ok {
+		f.Veto = &clusterpb.Veto{Cell: cellPB(v.Cell), Step: v.Step, Cause: v.Cause.String(), Loss: v.Loss, Limit: v.Limit,
+			Reason: v.Error(), Skip: v.Skip}
+	}
 	f.Permanent = errors.As(err, &permanent) || errors.Is(err, train.ErrDiverged)
 	return &clusterpb.Report{Job: run.job, Generation: run.generation,
 		Kind: &clusterpb.Report_Failed{Failed: f}}

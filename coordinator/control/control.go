@@ -4,11 +4,12 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +61,7 @@ type Control struct {
 	specs    map[string]specFacts             // by job: what its spec says, which never changes
 	troubles []sched.Trouble                  // from the last judgement
 	changed  chan struct{}                    // closed and replaced when something to watch has changed
+	roster   roster
 }
 
 type cellKey struct{ replica, column int32 }
@@ -78,7 +80,8 @@ func New(cfg Config) *Control {
 	}
 	return &Control{cfg: cfg, wake: make(chan struct{}, 1), sessions: map[string]*Session{},
 		broken: map[string]time.Time{}, handled: map[string]handled{}, cells: map[string]map[cellKey]*cellNote{},
-		reasons: map[string]string{}, specs: map[string]specFacts{}, changed: make(chan struct{})}
+		reasons: map[string]string{}, specs: map[string]specFacts{}, changed: make(chan struct{}),
+		roster: newRoster()}
 }
 
 // Run leads whenever its node does, until ctx ends.
@@ -170,6 +173,7 @@ func (c *Control) follow() {
 		s.end()
 	}
 	clear(c.sessions)
+	c.roster = newRoster()
 	clear(c.broken)
 	clear(c.handled)
 	clear(c.cells)
@@ -199,6 +203,9 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 			next = idle
 			break
 		}
+		if f, ok := a.(sched.Forget); ok {
+			c.forgotten(f.Worker)
+		}
 	}
 	next = min(next, c.judge(ctx, now))
 	c.mu.Lock()
@@ -210,21 +217,31 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 	return next
 }
 
+// forgotten drops what this node alone knows of a worker that the state does not know any more.
+func (c *Control) forgotten(worker string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sessions[worker] == nil {
+		delete(c.broken, worker)
+		delete(c.handled, worker)
+	}
+}
+
 // input is what the scheduler is told.
 func (c *Control) input(view fsm.View) sched.Input {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	in := sched.Input{View: view, Sessions: map[string]sched.Liveness{}, Leader: c.since, Rules: c.cfg.Rules,
-		Holdings: map[string]map[string]sched.Holding{}, Keepers: map[string][]string{}}
-	for id, t := range c.broken {
-		in.Sessions[id] = sched.Liveness{Broken: t}
+	in := sched.Input{View: view, Leader: c.since, Rules: c.cfg.Rules, Keepers: c.roster.keepers(view),
+		Sessions: make(sched.Sessions, 0, len(c.roster.inOrder)+len(c.broken))}
+	for _, s := range c.roster.inOrder {
+		in.Sessions = append(in.Sessions, sched.Session{Worker: s.worker, Answers: s.answers,
+			Liveness: sched.Liveness{Connected: true, Heard: s.heard, Memory: s.memory}})
 	}
-	for id, s := range c.sessions {
-		in.Sessions[id] = sched.Liveness{Connected: true, Heard: s.heard, Memory: s.memory}
-		in.Holdings[id] = maps.Clone(s.answers)
-		for name := range s.holds {
-			in.Keepers[name] = append(in.Keepers[name], id)
-		}
+	for id, t := range c.broken {
+		in.Sessions = append(in.Sessions, sched.Session{Worker: id, Liveness: sched.Liveness{Broken: t}})
+	}
+	if len(c.broken) > 0 {
+		slices.SortFunc(in.Sessions, func(a, b sched.Session) int { return cmp.Compare(a.Worker, b.Worker) })
 	}
 	return in
 }
@@ -239,6 +256,9 @@ func decision(a sched.Action) *commandpb.Command {
 		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
 			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
 			FromMemory: a.FromMemory, MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}}
+	case sched.Forget:
+		return &commandpb.Command{Kind: &commandpb.Command_ForgetWorker{
+			ForgetWorker: &commandpb.ForgetWorker{Worker: a.Worker}}}
 	case sched.Move:
 		return &commandpb.Command{Kind: &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job,
 			Generation: a.Generation, Reason: a.Reason}}}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"colonnade/coordinator/fsm"
+	"colonnade/coordinator/sched"
 	"colonnade/proto/clusterpb"
 	"colonnade/proto/commandpb"
 )
@@ -82,9 +83,9 @@ func (c *Control) begun(name string, j *commandpb.JobRecord) bool {
 }
 
 // tellDrain tells a worker what has become of its being drained. c.mu is held.
-func (s *Session) tellDrain(view fsm.View, id string, c *Control) {
-	now := clusterpb.Drain{Draining: view.Workers[id].GetDraining()}
-	now.Drained = c.drained(view, id)
+func (s *Session) tellDrain(view fsm.View, w *commandpb.WorkerRecord, c *Control) {
+	now := clusterpb.Drain{Draining: w.Draining}
+	now.Drained = w.Draining && c.drained(view, s.worker)
 	if now.Draining == s.draining && now.Drained == s.drained {
 		return
 	}
@@ -94,25 +95,14 @@ func (s *Session) tellDrain(view fsm.View, id string, c *Control) {
 }
 
 // warm has a worker without cells get ready for the first job under way that could run there. c.mu is held.
-func (s *Session) warm(view fsm.View, id string) {
-	w := view.Workers[id]
+func (s *Session) warm(view fsm.View, w *commandpb.WorkerRecord) {
 	if w.Draining || w.Hung || !s.memory || len(s.told) > 0 {
 		return
 	}
-	var first *commandpb.JobRecord
-	for _, name := range view.JobNames() {
-		j := view.Jobs[name]
-		if j.State != fsm.Running && j.State != fsm.Stopping {
-			continue
-		}
-		numerics := w.Registered.Device.GetNumerics()
-		if j.Submitted.Direct {
-			numerics = w.Registered.Device.GetDirectNumerics()
-		}
-		if numerics == j.Numerics {
-			first = j
-			break
-		}
+	first := s.c.roster.firstUnder(view, kind{w.Registered.Device.GetNumerics(), false})
+	if j := s.c.roster.firstUnder(view, kind{w.Registered.Device.GetDirectNumerics(), true}); j != nil &&
+		(first == nil || sched.Before(j, first)) {
+		first = j
 	}
 	if first == nil || s.warmed == first.Submitted.Job {
 		return

@@ -36,12 +36,12 @@ func newMemories(can bool) memories {
 // note keeps what a worker says. c.mu is held.
 func (s *Session) note(h *clusterpb.Holdings) {
 	for _, held := range h.Held {
-		s.holds[held.Job] = true
+		s.c.roster.hold(s, held.Job)
 	}
 	if h.Job == "" {
 		return
 	}
-	s.holds[h.Job] = true
+	s.c.roster.hold(s, h.Job)
 	answer := sched.Holding{Generation: h.Generation}
 	for _, held := range h.Held {
 		if held.Job == h.Job && held.Generation <= h.Generation {
@@ -50,6 +50,7 @@ func (s *Session) note(h *clusterpb.Holdings) {
 				Copy: held.Copy})
 		}
 	}
+	s.answers = maps.Clone(s.answers) // a decision may be at what was
 	s.answers[h.Job] = answer
 }
 
@@ -73,14 +74,11 @@ func (c *Control) ask(asks []sched.Ask) {
 // c.mu is held.
 func (s *Session) forgetEnded(view fsm.View, id string) {
 	for _, name := range slices.Sorted(maps.Keys(s.holds)) {
-		if !s.holds[name] {
-			continue
-		}
 		j := view.Jobs[name]
 		below, forget := uint64(0), true
 		switch {
 		case j == nil:
-		case j.State == fsm.Done || j.State == fsm.Failed || j.State == fsm.Stopped:
+		case fsm.Ended(j.State):
 		default:
 			below = j.Generation
 			forget = (j.State == fsm.Running || j.State == fsm.Stopping) && len(cellsOn(j, id)) == 0 && kept(j)
@@ -92,15 +90,15 @@ func (s *Session) forgetEnded(view fsm.View, id string) {
 			Forget: &clusterpb.Forget{Job: name, Below: below}}})
 		// What it holds of the generation that runs, copies for others, stays until the end.
 		if s.forgot[name] = below; below == 0 {
-			delete(s.holds, name)
+			s.c.roster.unhold(s, name)
 			delete(s.forgot, name)
 		}
 	}
 }
 
 // tellBuddies says to a worker who keeps copies of its cells of a job, if that is new. c.mu is held.
-func (s *Session) tellBuddies(view fsm.View, j *commandpb.JobRecord, ring *sched.Ring, c *Control) {
-	name, now := j.Submitted.Job, buddies{j.Generation, ring.After(s.worker)}
+func (s *Session) tellBuddies(view fsm.View, j *commandpb.JobRecord, c *Control) {
+	name, now := j.Submitted.Job, buddies{j.Generation, c.roster.ringNow(view, c.sessions).After(s.worker)}
 	was, told := s.buddies[name]
 	if !s.memory || (!told || was.generation != now.generation) && len(now.workers) == 0 ||
 		was.generation == now.generation && slices.Equal(was.workers, now.workers) {
@@ -111,7 +109,7 @@ func (s *Session) tellBuddies(view fsm.View, j *commandpb.JobRecord, ring *sched
 	for _, id := range now.workers {
 		m.Workers = append(m.Workers, &clusterpb.Buddy{Worker: id, Address: view.Workers[id].Registered.Address})
 		if other := c.sessions[id]; other != nil { // it has to be told when nobody needs them any more
-			other.holds[name] = true
+			c.roster.hold(other, name)
 		}
 	}
 	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Buddies{Buddies: m}})

@@ -105,7 +105,7 @@ func command(r *clusterpb.Report, worker string) (*commandpb.Command, error) {
 		e := k.Evaluation
 		c.Kind = &commandpb.Command_RecordEvaluation{RecordEvaluation: &commandpb.RecordEvaluation{Job: r.Job,
 			Generation: r.Generation, Step: e.Step, Epoch: e.Epoch, Images: e.Images, Top1Errors: e.Top1Errors,
-			Top5Errors: e.Top5Errors, Loss: e.Loss, TrainLoss: e.TrainLoss}}
+			Top5Errors: e.Top5Errors, Loss: e.Loss, TrainLoss: e.TrainLoss, Rate: e.Rate}}
 	case *clusterpb.Report_Finished:
 		c.Kind = &commandpb.Command_CellFinished{CellFinished: &commandpb.CellFinished{Job: r.Job,
 			Generation: r.Generation, Cell: cellCommand(cell), Step: k.Finished.Step, Digest: k.Finished.Digest}}
@@ -114,9 +114,13 @@ func command(r *clusterpb.Report, worker string) (*commandpb.Command, error) {
 			Generation: r.Generation, Cell: cellCommand(cell), Step: k.Stopped.Step}}
 	case *clusterpb.Report_Bad:
 		c.Kind = &commandpb.Command_MarkCheckpointBad{MarkCheckpointBad: &commandpb.MarkCheckpointBad{Job: r.Job,
-			Step: k.Bad.Step, Cell: cellCommand(cell), Reason: oneLine(k.Bad.Reason)}}
+			Step: k.Bad.Step, Cell: cellCommand(cell), Reason: oneLine(k.Bad.Reason), Generation: r.Generation}}
 	case *clusterpb.Report_Failed:
 		reason := oneLine(k.Failed.Reason)
+		if v := k.Failed.Veto; v != nil {
+			c.Kind = &commandpb.Command_VetoStep{VetoStep: vetoCommand(r, v)}
+			break
+		}
 		if k.Failed.Permanent {
 			c.Kind = &commandpb.Command_FailJob{FailJob: &commandpb.FailJob{Job: r.Job, Generation: r.Generation,
 				Reason: reason}}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"colonnade/coordinator/fsm"
-	"colonnade/coordinator/sched"
 	"colonnade/proto/clusterpb"
 	"colonnade/proto/commandpb"
 )
@@ -97,6 +96,7 @@ func (c *Control) enter(s *Session) error {
 	}
 	s.heard = c.cfg.Now()
 	c.sessions[s.worker] = s
+	c.roster.join(s)
 	delete(c.broken, s.worker)
 	return nil
 }
@@ -169,6 +169,7 @@ func (s *Session) Detach() {
 	c.mu.Lock()
 	if c.sessions[s.worker] == s {
 		delete(c.sessions, s.worker)
+		c.roster.leave(s.worker)
 		c.broken[s.worker] = c.cfg.Now()
 	}
 	c.mu.Unlock()
@@ -226,32 +227,43 @@ func (c *Control) reconcile() {
 	view, _ := c.cfg.Node.View()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ring := sync.OnceValue(func() *sched.Ring { // there may be ten thousand workers, and no job
-		return sched.NewRing(view, func(id string) bool { s := c.sessions[id]; return s != nil && s.memory })
-	})
-	for id, s := range c.sessions {
-		switch w := view.Workers[id]; {
+	c.roster.follow(view)
+	roll := view.Roll
+	for _, s := range c.roster.inOrder { // both are in order of worker
+		id := s.worker
+		for len(roll) > 0 && roll[0].ID < id {
+			roll = roll[1:]
+		}
+		var w *commandpb.WorkerRecord
+		if len(roll) > 0 && roll[0].ID == id {
+			w = roll[0].Record
+		}
+		switch {
 		case s.joined == 0 || view.Index < s.joined: // its registration is on its way
 		case w == nil || w.Lost:
 			// It was silent for too long and is back on the same stream: it has to register anew to get work again.
 			s.end()
 		default:
-			s.align(view, id, ring, c)
-			s.tellDrain(view, id, c)
-			s.warm(view, id)
+			s.align(view, id, c)
+			s.tellDrain(view, w, c)
+			s.warm(view, w)
 		}
 	}
 }
 
 // align tells one worker what has changed for it: new generations, ended ones, stops.
-func (s *Session) align(view fsm.View, id string, ring func() *sched.Ring, c *Control) {
-	for _, name := range slices.Sorted(maps.Keys(s.told)) {
+func (s *Session) align(view fsm.View, id string, c *Control) {
+	var told []string
+	if len(s.told) > 0 {
+		told = slices.Sorted(maps.Keys(s.told))
+	}
+	for _, name := range told {
 		if view.Jobs[name] == nil { // of another cluster, or of a coordinator that has lost its directory
 			s.revoke(name, "this coordinator does not know the job")
 		}
 	}
 	defer s.forgetEnded(view, id)
-	for _, name := range view.JobNames() {
+	for _, name := range c.roster.concerns(view, s) {
 		j := view.Jobs[name]
 		mine := cellsOn(j, id)
 		active := (j.State == fsm.Running || j.State == fsm.Stopping) && len(mine) > 0
@@ -263,10 +275,12 @@ func (s *Session) align(view fsm.View, id string, ring func() *sched.Ring, c *Co
 		if active && !ok {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Assign{Assign: c.assign(view, j, mine)}})
 			s.told[name] = j.Generation
-			s.holds[name] = s.memory
+			if s.memory {
+				c.roster.hold(s, name)
+			}
 		}
 		if active {
-			s.tellBuddies(view, j, ring(), c)
+			s.tellBuddies(view, j, c)
 		}
 		if active && j.State == fsm.Stopping && s.stopped[name] != j.Generation {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Stop{Stop: &clusterpb.Stop{
@@ -297,8 +311,10 @@ func cellsOn(j *commandpb.JobRecord, worker string) []*clusterpb.Cell {
 // it.
 func (c *Control) assign(view fsm.View, j *commandpb.JobRecord, mine []*clusterpb.Cell) *clusterpb.Assign {
 	a := &clusterpb.Assign{Job: j.Submitted.Job, Generation: j.Generation, Spec: j.Submitted.Spec, Cells: mine,
-		Placement: placementPB(view, j)}
+		Placement: placementPB(view, j), Skipped: fsm.StepsOf(j, fsm.VetoSkipped),
+		Accepted: fsm.StepsOf(j, fsm.VetoAccepted)}
 	goOn(a, j)
+	a.History = c.history(j)
 	if !j.HasRestore {
 		return a
 	}

@@ -114,16 +114,48 @@ func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord) *clusterpb.Job {
 		out.ImagesPerSecond = max(out.ImagesPerSecond, s.ImagesPerSecond)
 	}
 	for _, e := range j.Evaluations {
-		out.Evaluations = append(out.Evaluations, &clusterpb.Evaluation{Step: e.Step, Epoch: e.Epoch, Images: e.Images,
-			Top1Errors: e.Top1Errors, Top5Errors: e.Top5Errors, Loss: e.Loss, TrainLoss: e.TrainLoss})
+		out.Evaluations = append(out.Evaluations, evaluationPB(e))
+	}
+	for _, r := range j.Vetoes {
+		out.Vetoes = append(out.Vetoes, vetoPB(r))
 	}
 	facts := c.specFacts(j)
 	out.Epochs, out.StepsPerEpoch, out.Batch = facts.epochs, facts.stepsPerEpoch, facts.batch
 	return out
 }
 
+// evaluationPB is an evaluation as it goes out.
+func evaluationPB(e *commandpb.RecordEvaluation) *clusterpb.Evaluation {
+	return &clusterpb.Evaluation{Step: e.Step, Epoch: e.Epoch, Images: e.Images, Top1Errors: e.Top1Errors,
+		Top5Errors: e.Top5Errors, Loss: e.Loss, TrainLoss: e.TrainLoss, Rate: e.Rate}
+}
+
+// history is what a generation must know of the evaluations before the step that it goes on from, if its job's course
+// depends on them. Nothing up to that step is written down in this generation before all of its cells have begun, but for
+// that step's own, which all cells owe or none: all are told the same. c.mu is held.
+func (c *Control) history(j *commandpb.JobRecord) (out []*clusterpb.Evaluation) {
+	from := j.RestoreStep
+	if j.FromMemory {
+		from = j.MemoryStep
+	} else if !j.HasRestore {
+		return nil
+	}
+	if !c.specFacts(j).adaptive {
+		return nil
+	}
+	for _, e := range j.Evaluations {
+		if e.Step <= from {
+			out = append(out, evaluationPB(e))
+		}
+	}
+	return out
+}
+
 // specFacts is what operators see of a spec.
-type specFacts struct{ epochs, stepsPerEpoch, batch uint64 }
+type specFacts struct {
+	epochs, stepsPerEpoch, batch uint64
+	adaptive                     bool // its course depends on its evaluations
+}
 
 // specFacts reads a job's spec, once. c.mu is held.
 func (c *Control) specFacts(j *commandpb.JobRecord) specFacts {
@@ -133,7 +165,7 @@ func (c *Control) specFacts(j *commandpb.JobRecord) specFacts {
 		return facts
 	}
 	if spec, err := job.Decode(j.Submitted.Spec); err == nil { // it was when it was submitted
-		facts = specFacts{spec.Epochs(), uint64(spec.StepsPerEpoch()), uint64(spec.Recipe.Batch)}
+		facts = specFacts{spec.Epochs(), uint64(spec.StepsPerEpoch()), uint64(spec.Recipe.Batch), spec.Adaptive()}
 	}
 	c.specs[name] = facts
 	return facts

@@ -86,6 +86,9 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 		a.keep(j)
 		return nil
 	}
+	if r.Generation != c.Generation {
+		r.Rewritten = max(r.Rewritten, c.Generation)
+	}
 	if found {
 		r.Files[at] = f
 	} else {
@@ -117,7 +120,7 @@ func differs(r *commandpb.CheckpointRecord, f *commandpb.CheckpointFile) *comman
 func record(j *commandpb.JobRecord, c *commandpb.CheckpointWritten) *commandpb.CheckpointRecord {
 	i, r := find(j, c.Step)
 	if r != nil && (r.Generation == c.Generation || (r.Committed && r.Bad == "")) {
-		return r
+		return changing(j, i)
 	}
 	fresh := &commandpb.CheckpointRecord{Step: c.Step, Generation: c.Generation, PlanDigest: c.PlanDigest,
 		Numerics: c.Numerics}
@@ -134,9 +137,13 @@ func (a *applier) markCheckpointBad(c *commandpb.MarkCheckpointBad) error {
 	if err != nil {
 		return err
 	}
-	_, r := find(j, c.Step)
+	i, r := find(j, c.Step)
 	if r == nil || !r.Committed {
 		return fmt.Errorf("job %s, step %d: %w", c.Job, c.Step, ErrNoCheckpoint)
+	}
+	if written := max(r.Generation, r.Rewritten); c.Generation > 0 && c.Generation < written {
+		return fmt.Errorf("job %s, step %d: generation %d found it bad, %d has written it anew: %w", c.Job, c.Step,
+			c.Generation, written, ErrStale)
 	}
 	if c.Reason == "" {
 		return fmt.Errorf("job %s, step %d: bad checkpoint without a reason: %w", c.Job, c.Step, ErrInvalid)
@@ -144,7 +151,7 @@ func (a *applier) markCheckpointBad(c *commandpb.MarkCheckpointBad) error {
 	if r.Bad == "" {
 		j.Failures = 0 // the next generation tries an older one, which is no repetition
 	}
-	r.Bad = c.Reason
+	changing(j, i).Bad = c.Reason
 	a.keep(j)
 	a.event("checkpoint-bad", c.Job, "", "job %s: checkpoint of step %d cannot be used: %s", c.Job, c.Step, c.Reason)
 	return nil

@@ -109,7 +109,7 @@ func TestRefusals(t *testing.T) {
 		{"stop a failed job", after(running(), failJob("j", 1, "x")), stop("j", true), ErrJobState, "job j is failed"},
 
 		{"resume no job", begin(), resume("k", -1), ErrNoJob, "job k"},
-		{"resume a queued job", begin(), resume("j", -1), ErrJobState, "only stopped and failed jobs"},
+		{"resume a queued job", begin(), resume("j", -1), ErrJobState, "only stopped, paused and failed jobs"},
 		{"resume a running job", running(), resume("j", -1), ErrJobState, "job j is running"},
 		{"resume a done job", done(), resume("j", 10), ErrJobState, "job j is done"},
 		{"resume from nothing", after(committed(4), stop("j", true)), resume("j", 5),

@@ -16,8 +16,8 @@ import (
 func (v View) Encode() ([]byte, error) {
 	s := &commandpb.Snapshot{Version: Version, Cluster: v.Cluster, AppliedIndex: v.Index, Events: v.Events,
 		Lineage: v.Lineage}
-	for _, id := range slices.Sorted(maps.Keys(v.Workers)) {
-		s.Workers = append(s.Workers, v.Workers[id])
+	for _, e := range v.Roll {
+		s.Workers = append(s.Workers, e.Record)
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.Jobs)) {
 		s.Jobs = append(s.Jobs, v.Jobs[name])
@@ -63,6 +63,7 @@ func Decode(r io.Reader) (*State, error) {
 			return nil, fmt.Errorf("%w: worker %q after %q: without id or device, or out of order", ErrSnapshot, id, last)
 		}
 		st.v.Workers[id], last = w, id
+		st.v.Roll = append(st.v.Roll, Enrolled{id, w})
 	}
 	last = ""
 	for _, j := range s.Jobs {

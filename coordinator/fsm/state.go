@@ -4,12 +4,11 @@
 package fsm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-
-	"google.golang.org/protobuf/proto"
 
 	"colonnade/proto/commandpb"
 )
@@ -25,6 +24,7 @@ var (
 	ErrNumerics     = errors.New("other numerics")
 	ErrCluster      = errors.New("of another cluster")
 	ErrInvalid      = errors.New("invalid command")
+	ErrNoVeto       = errors.New("no such batch to decide on")
 )
 
 // ErrUnknownCommand stops a node: the log holds something this program cannot apply, and skipping it would fork the
@@ -41,6 +41,7 @@ const (
 	Recovering = "recovering" // a generation was lost; waits for workers
 	Stopping   = "stopping"   // asked to stop at a step boundary, or, if it is moving, to go on elsewhere from there
 	Stopped    = "stopped"    // an operator stopped it; can be resumed
+	Paused     = "paused"     // a guard vetoed a step; can be resumed
 	Done       = "done"
 	Failed     = "failed" // can be resumed
 )
@@ -56,9 +57,26 @@ type View struct {
 	Cluster string
 	Index   uint64
 	Workers map[string]*commandpb.WorkerRecord
+	Roll    []Enrolled // Workers, in order of id
 	Jobs    map[string]*commandpb.JobRecord
 	Events  []*commandpb.EventRecord   // oldest first
 	Lineage []*commandpb.LineageRecord // backups that the state was restored from, oldest first
+}
+
+// Enrolled is a worker and its id.
+type Enrolled struct {
+	ID     string
+	Record *commandpb.WorkerRecord
+}
+
+// RollOf puts workers in order of id.
+func RollOf(workers map[string]*commandpb.WorkerRecord) []Enrolled {
+	roll := make([]Enrolled, 0, len(workers))
+	for id, w := range workers {
+		roll = append(roll, Enrolled{id, w})
+	}
+	slices.SortFunc(roll, func(a, b Enrolled) int { return cmp.Compare(a.ID, b.ID) })
+	return roll
 }
 
 // JobNames returns the jobs in the order they were submitted.
@@ -97,10 +115,34 @@ func (s *State) View() View {
 
 // keepWorker puts a worker's record in its place.
 func (s *State) keepWorker(id string, w *commandpb.WorkerRecord) {
-	if s.workersShared {
-		s.v.Workers, s.workersShared = maps.Clone(s.v.Workers), false
-	}
+	s.ownWorkers()
 	s.v.Workers[id] = w
+	at, there := s.enrolled(id)
+	if !there {
+		s.v.Roll = slices.Insert(s.v.Roll, at, Enrolled{ID: id})
+	}
+	s.v.Roll[at].Record = w
+}
+
+// dropWorker takes a worker's record out.
+func (s *State) dropWorker(id string) {
+	s.ownWorkers()
+	delete(s.v.Workers, id)
+	if at, there := s.enrolled(id); there {
+		s.v.Roll = slices.Delete(s.v.Roll, at, at+1)
+	}
+}
+
+// ownWorkers makes what holds the workers' records the state's own, to be changed.
+func (s *State) ownWorkers() {
+	if s.workersShared {
+		s.v.Workers, s.v.Roll, s.workersShared = maps.Clone(s.v.Workers), slices.Clone(s.v.Roll), false
+	}
+}
+
+// enrolled is a worker's place on the roll, or where it would be.
+func (s *State) enrolled(id string) (int, bool) {
+	return slices.BinarySearchFunc(s.v.Roll, id, func(e Enrolled, id string) int { return cmp.Compare(e.ID, id) })
 }
 
 // keepJob puts a job's record in its place.
@@ -175,8 +217,12 @@ func (a *applier) dispatch(c *commandpb.Command) error {
 		return a.failJob(k.FailJob)
 	case *commandpb.Command_DrainWorker:
 		return a.drainWorker(k.DrainWorker)
+	case *commandpb.Command_ForgetWorker:
+		return a.forgetWorker(k.ForgetWorker)
 	case *commandpb.Command_MoveJob:
 		return a.moveJob(k.MoveJob)
+	case *commandpb.Command_VetoStep:
+		return a.vetoStep(k.VetoStep)
 	case *commandpb.Command_RecordEvent:
 		a.event(k.RecordEvent.Kind, k.RecordEvent.Job, k.RecordEvent.Worker, "%s", k.RecordEvent.Text)
 		return nil
@@ -184,15 +230,16 @@ func (a *applier) dispatch(c *commandpb.Command) error {
 	return fmt.Errorf("kind %T: %w", c.Kind, ErrUnknownCommand)
 }
 
-// event appends to the log of events; views made before keep theirs.
+// event appends to the log of events. Views made before keep theirs: what is appended lies behind their ends, and
+// there is only one history to append to.
 func (a *applier) event(kind, job, worker, format string, args ...any) {
 	e := &commandpb.EventRecord{Index: a.index, AtUnixNs: a.now, Kind: kind, Job: job, Worker: worker,
 		Text: fmt.Sprintf(format, args...)}
 	events := a.s.v.Events
 	if len(events) >= maxEvents {
-		events = slices.Clone(events[len(events)-maxEvents+1:])
+		events = events[len(events)-maxEvents+1:]
 	}
-	a.s.v.Events = append(slices.Clip(events), e)
+	a.s.v.Events = append(events, e)
 }
 
 // job returns a copy of a job's record that the command may change and then keep.
@@ -201,7 +248,7 @@ func (a *applier) job(name string) (*commandpb.JobRecord, error) {
 	if !ok {
 		return nil, fmt.Errorf("job %s: %w; see: coordinator job list", name, ErrNoJob)
 	}
-	return proto.CloneOf(j), nil
+	return copyJob(j), nil
 }
 
 func (a *applier) keep(j *commandpb.JobRecord) { a.s.keepJob(j) }
@@ -213,9 +260,14 @@ func (a *applier) enter(j *commandpb.JobRecord, state, reason string) {
 	}
 	j.State, j.Reason = state, reason
 	j.Moving = j.Moving && state == Stopping
-	if state == Done || state == Failed || state == Stopped {
+	if Ended(state) {
 		j.EndedUnixNs = a.now
 	}
+}
+
+// Ended says whether a job in a state has no cells and gets none before an operator says so.
+func Ended(state string) bool {
+	return state == Done || state == Failed || state == Stopped || state == Paused
 }
 
 // current returns a job for a command of one generation, which must be the one that runs.

@@ -68,6 +68,43 @@ func (a *applier) drainWorker(c *commandpb.DrainWorker) error {
 	return nil
 }
 
+// forgetWorker takes a worker that is lost out of the state, unless a job may still need to know it. If it comes back it
+// is a new one.
+func (a *applier) forgetWorker(c *commandpb.ForgetWorker) error {
+	w, ok := a.s.v.Workers[c.Worker]
+	switch {
+	case !ok:
+		return fmt.Errorf("worker %s: %w", c.Worker, ErrNoWorker)
+	case !w.Lost:
+		return fmt.Errorf("worker %s is not lost: %w", c.Worker, ErrInvalid)
+	case NeededWorkers(a.s.v)[c.Worker]:
+		return fmt.Errorf("worker %s has cells or files of a job that is not done: %w", c.Worker, ErrInvalid)
+	}
+	a.s.dropWorker(c.Worker)
+	a.event("worker", "", c.Worker, "worker %s is forgotten: %s", w.Registered.Name, w.LostReason)
+	return nil
+}
+
+// NeededWorkers are those that jobs which are not done may still need to know: where their cells are or were, and who has
+// files of their checkpoints.
+func NeededWorkers(v View) map[string]bool {
+	needed := map[string]bool{}
+	for _, j := range v.Jobs {
+		if j.State == Done {
+			continue
+		}
+		for _, p := range j.Placement {
+			needed[p.Worker] = true
+		}
+		for _, r := range j.Checkpoints {
+			for _, f := range r.Files {
+				needed[f.Worker] = true
+			}
+		}
+	}
+	return needed
+}
+
 // abandon ends every generation that has a cell on a worker.
 func (a *applier) abandon(worker, reason string) {
 	for _, name := range a.s.v.JobNames() {

@@ -103,8 +103,8 @@ func BenchmarkDecide(b *testing.B) {
 		}, func(d Decision) bool { return len(d.Actions) == 10_000 }},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			w := c.make()
-			if d := Decide(at(100), w.Input); !c.want(d) {
+			in := c.make().input()
+			if d := Decide(at(100), in); !c.want(d) {
 				b.Fatalf("decides otherwise: %d actions, %d asks, %d wait", len(d.Actions), len(d.Asks), len(d.Reasons))
 			}
 			var wall, core []time.Duration
@@ -112,7 +112,7 @@ func BenchmarkDecide(b *testing.B) {
 			defer runtime.UnlockOSThread()
 			for b.Loop() {
 				began, used := time.Now(), threadTime(b)
-				Decide(at(100), w.Input)
+				Decide(at(100), in)
 				wall, core = append(wall, time.Since(began)), append(core, threadTime(b)-used)
 			}
 			for name, all := range map[string][]time.Duration{"wall": wall, "core": core} {

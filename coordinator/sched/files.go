@@ -51,7 +51,7 @@ func (p *pool) goOn(j *commandpb.JobRecord, workers []*candidate, a *Assign, d *
 func (p *pool) away(j *commandpb.JobRecord, r *commandpb.CheckpointRecord, placed []*commandpb.Placement) string {
 	var names []string
 	for i, f := range r.Files { // in the order of the cells, like placements
-		if p.in.Sessions[f.Worker].Connected || i < len(placed) && placed[i].Worker == f.Worker {
+		if p.in.Sessions.connected(f.Worker) || i < len(placed) && placed[i].Worker == f.Worker {
 			continue
 		}
 		name := f.Worker

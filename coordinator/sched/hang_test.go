@@ -187,7 +187,7 @@ func TestStoppedIsNamedInTime(t *testing.T) {
 func TestHungWorkersGetNothing(t *testing.T) {
 	w := newWorld().worker("w0", "n0", 0).job("j", fsm.Queued, 1, 0)
 	w.View.Workers["w0"].Hung, w.View.Workers["w0"].Registered.Name = true, "left"
-	d := Decide(at(1), w.Input)
+	d := Decide(at(1), w.input())
 	if len(d.Actions) > 0 || !strings.Contains(d.Reasons["j"], "left hangs in what it was given before") {
 		t.Errorf("%s", render(d))
 	}

@@ -47,13 +47,13 @@ func ask(now time.Time, in Input, j *commandpb.JobRecord, workers []*candidate, 
 	}
 	waits := 0
 	for _, w := range workers {
-		if _, ok := answer(in, j, w.id); !ok && in.Sessions[w.id].Memory {
+		if _, ok := answer(w.session, j); !ok && w.session.Memory {
 			d.Asks = append(d.Asks, Ask{w.id, j.Submitted.Job, j.Generation})
 			waits++
 		}
 	}
 	for _, id := range keepers(in, j, workers) {
-		if _, ok := answer(in, j, id); !ok {
+		if _, ok := answer(in.Sessions.Of(id), j); !ok {
 			d.Asks = append(d.Asks, Ask{id, j.Submitted.Job, j.Generation})
 			waits++
 		}
@@ -74,9 +74,9 @@ func ask(now time.Time, in Input, j *commandpb.JobRecord, workers []*candidate, 
 // another job, or are to be drained.
 func keepers(in Input, j *commandpb.JobRecord, workers []*candidate) (ids []string) {
 	for _, id := range in.Keepers[j.Submitted.Job] {
-		w, s := in.View.Workers[id], in.Sessions[id]
+		w, s := in.View.Workers[id], in.Sessions.Of(id)
 		_, takes := slices.BinarySearchFunc(workers, id, func(w *candidate, id string) int { return cmp.Compare(w.id, id) })
-		if w != nil && !w.Lost && s.Connected && s.Memory && !takes {
+		if w != nil && !w.Lost && s != nil && s.Connected && s.Memory && !takes {
 			ids = append(ids, id)
 		}
 	}
@@ -85,8 +85,11 @@ func keepers(in Input, j *commandpb.JobRecord, workers []*candidate) (ids []stri
 }
 
 // answer is what a worker says of a job's present generation.
-func answer(in Input, j *commandpb.JobRecord, worker string) (Holding, bool) {
-	h, ok := in.Holdings[worker][j.Submitted.Job]
+func answer(s *Session, j *commandpb.JobRecord) (Holding, bool) {
+	if s == nil {
+		return Holding{}, false
+	}
+	h, ok := s.Answers[j.Submitted.Job]
 	return h, ok && h.Generation == j.Generation
 }
 
@@ -183,13 +186,14 @@ func reachable(in Input, j *commandpb.JobRecord, numerics string, workers []*can
 	by [][]reach, asked bool) {
 	by = make([][]reach, int(j.Submitted.Replicas)*int(j.Submitted.Columns))
 	for at := range len(workers) + len(others) {
-		id, takes := "", at < len(workers)
+		var s *Session
+		takes := at < len(workers)
 		if takes {
-			id = workers[at].id
+			s = workers[at].session
 		} else {
-			id = others[at-len(workers)]
+			s = in.Sessions.Of(others[at-len(workers)])
 		}
-		h, ok := answer(in, j, id)
+		h, ok := answer(s, j)
 		asked = asked || ok
 		if !ok {
 			continue

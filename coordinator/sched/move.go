@@ -47,7 +47,7 @@ func (p *pool) move(j *commandpb.JobRecord, crowded bool, d *Decision) {
 	}
 	most, own := 0, 0 // the cells of its fullest worker; the workers it has and may keep
 	for id, n := range load {
-		if w := p.in.View.Workers[id]; w != nil && placeable(w, p.in.Sessions[id]) {
+		if w := p.in.View.Workers[id]; w != nil && placeable(w, p.in.Sessions.Of(id)) {
 			most, own = max(most, n), own+1
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"colonnade/coordinator/fsm"
@@ -25,7 +26,8 @@ type pool struct {
 	names     []string        // of numerics, by their place in a candidate's
 	free      [2][]int        // how many are not taken, by kind of job and numerics
 	idle      int             // how many are not taken
-	change    time.Time       // when who is there last changed; zero: not looked at yet
+	changed   time.Time       // when who is there last changed
+	lapsed    []string        // workers that have been lost for long
 	scratch   []*candidate    // what candidates returned last
 }
 
@@ -46,34 +48,58 @@ func kindOf(j *commandpb.JobRecord) int {
 type candidate struct {
 	id         string
 	registered int64
+	session    *Session
 	runs       [2]int // under which numerics, by kind of job, as places in pool.names; -1: not at all
 	taken      bool
 }
 
 // placeable says whether cells may be placed on a worker at all.
-func placeable(w *commandpb.WorkerRecord, s Liveness) bool {
-	return !w.Lost && s.Connected && !w.Hung && !w.Draining
+func placeable(w *commandpb.WorkerRecord, s *Session) bool {
+	return !w.Lost && s != nil && s.Connected && !w.Hung && !w.Draining
 }
 
-// newPool looks at every worker, once: those that are to be given up become actions, in order of id. The pool is empty
+// newPool looks at every worker, once, in order of id, and goes through sessions and busy workers beside them: looking
+// ten thousand of them up would take most of the time. Those that are to be given up become actions. The pool is empty
 // unless it is wanted.
 func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
 	p := &pool{now: now, in: in, wanted: wanted}
-	var busy map[string]struct{}
-	var found []candidate
+	var busy []string
+	last, unixNow := int64(math.MinInt64), now.UnixNano()
 	if wanted {
 		busy = busyWorkers(in.View)
-		found = make([]candidate, 0, max(len(in.View.Workers)-len(busy), 0))
+		p.all = make([]candidate, 0, max(len(in.View.Roll)-len(busy), 0))
 	}
-	var gone []string
-	for id, w := range in.View.Workers {
-		s, known := in.Sessions[id]
+	words := map[verdict]string{}
+	sessions := in.Sessions
+	for _, e := range in.View.Roll {
+		id, w := e.ID, e.Record
+		var s *Session
+		for len(sessions) > 0 {
+			order := strings.Compare(sessions[0].Worker, id)
+			if order > 0 {
+				break
+			}
+			if order == 0 {
+				s = &sessions[0]
+			}
+			if sessions = sessions[1:]; order == 0 {
+				break
+			}
+		}
 		if !w.Lost {
-			if deadline, _ := judge(&in, s, known); now.Before(deadline) {
+			if deadline, why := judge(&in, s); now.Before(deadline) {
 				d.wakeAt(deadline)
 			} else {
-				gone = append(gone, id)
+				text, said := words[why]
+				if !said {
+					text = why.String()
+					words[why] = text
+				}
+				d.Actions = append(d.Actions, Lose{Worker: id, Reason: text})
 			}
+		}
+		if w.Lost && (s == nil || !s.Connected) {
+			p.lapse(id, w, d)
 		}
 		if w.Draining {
 			if p.draining == nil {
@@ -81,7 +107,15 @@ func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
 			}
 			p.draining[id] = true
 		}
-		if !wanted || w.Lost || !s.Connected {
+		if !wanted {
+			continue
+		}
+		for _, ns := range [...]int64{w.RegisteredUnixNs, w.LostUnixNs} {
+			if ns <= unixNow {
+				last = max(last, ns)
+			}
+		}
+		if w.Lost || s == nil || !s.Connected {
 			continue
 		}
 		p.connected++
@@ -93,20 +127,30 @@ func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
 			}
 			continue
 		}
-		if _, has := busy[id]; has {
+		has := false
+		for len(busy) > 0 && !has {
+			order := strings.Compare(busy[0], id)
+			if order > 0 {
+				break
+			}
+			has = order == 0
+			if !has {
+				busy = busy[1:]
+			}
+		}
+		if has {
 			continue
 		}
 		device := w.Registered.Device
-		found = append(found, candidate{id: id, registered: w.RegisteredUnixNs,
+		p.all = append(p.all, candidate{id: id, registered: w.RegisteredUnixNs, session: s,
 			runs: [2]int{p.placeOf(device.GetNumerics()), p.placeOf(device.GetDirectNumerics())}})
+		for kind, at := range p.all[len(p.all)-1].runs {
+			if at >= 0 {
+				p.free[kind][at]++
+			}
+		}
 	}
-	slices.Sort(gone)
-	for _, id := range gone {
-		s, known := in.Sessions[id]
-		_, why := judge(&in, s, known)
-		d.Actions = append(d.Actions, Lose{Worker: id, Reason: why.String()})
-	}
-	p.sort(found)
+	p.idle, p.changed = len(p.all), time.Unix(0, last)
 	return p
 }
 
@@ -126,53 +170,34 @@ func (p *pool) placeOf(numerics string) int {
 	return at
 }
 
-// sort puts candidates in order of id, and counts them. Most ids differ in their first eight bytes, which are quick to
+// busyWorkers are those that run a job, in order of id. Most ids differ in their first eight bytes, which are quick to
 // compare and to move.
-func (p *pool) sort(found []candidate) {
+func busyWorkers(v fsm.View) []string {
 	type key struct {
-		first uint64
-		at    int
+		first  uint64
+		worker string
 	}
-	keys := make([]key, len(found))
-	for i := range found {
-		var first [8]byte
-		copy(first[:], found[i].id)
-		keys[i] = key{binary.BigEndian.Uint64(first[:]), i}
+	var keys []key
+	for _, j := range v.Jobs {
+		if j.State != fsm.Running && j.State != fsm.Stopping {
+			continue
+		}
+		keys = slices.Grow(keys, len(j.Placement))
+		for _, p := range j.Placement {
+			var first [8]byte
+			copy(first[:], p.Worker)
+			keys = append(keys, key{binary.BigEndian.Uint64(first[:]), p.Worker})
+		}
 	}
 	slices.SortFunc(keys, func(a, b key) int {
 		if a.first != b.first {
 			return cmp.Compare(a.first, b.first)
 		}
-		return cmp.Compare(found[a.at].id, found[b.at].id)
+		return cmp.Compare(a.worker, b.worker)
 	})
-	p.all, p.idle = make([]candidate, len(found)), len(found)
+	busy := make([]string, len(keys))
 	for i, k := range keys {
-		p.all[i] = found[k.at]
-		for kind, at := range p.all[i].runs {
-			if at >= 0 {
-				p.free[kind][at]++
-			}
-		}
-	}
-}
-
-// busyWorkers are those that run a job.
-func busyWorkers(v fsm.View) map[string]struct{} {
-	cells := 0
-	running := func(j *commandpb.JobRecord) bool { return j.State == fsm.Running || j.State == fsm.Stopping }
-	for _, j := range v.Jobs {
-		if running(j) {
-			cells += len(j.Placement)
-		}
-	}
-	busy := make(map[string]struct{}, cells)
-	for _, j := range v.Jobs {
-		if !running(j) {
-			continue
-		}
-		for _, p := range j.Placement {
-			busy[p.Worker] = struct{}{}
-		}
+		busy[i] = k.worker
 	}
 	return busy
 }
@@ -277,21 +302,4 @@ func (p *pool) past(t time.Time, ns int64) time.Time {
 		return later(t, s)
 	}
 	return t
-}
-
-// changed is when who is there last changed.
-func (p *pool) changed() time.Time {
-	if !p.change.IsZero() {
-		return p.change
-	}
-	last, now := int64(math.MinInt64), p.now.UnixNano()
-	for _, w := range p.in.View.Workers {
-		for _, ns := range [...]int64{w.RegisteredUnixNs, w.LostUnixNs} {
-			if ns <= now {
-				last = max(last, ns)
-			}
-		}
-	}
-	p.change = time.Unix(0, last)
-	return p.change
 }

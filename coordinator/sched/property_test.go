@@ -132,20 +132,20 @@ func TestDecideProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, now := drawWorld(t)
 		before := encode(t, w.View)
-		d := Decide(now, w.Input)
-		if again := Decide(now, w.Input); !reflect.DeepEqual(render(d), render(again)) {
+		d := Decide(now, w.input())
+		if again := Decide(now, w.input()); !reflect.DeepEqual(render(d), render(again)) {
 			t.Fatalf("decided twice:\n%s\n%s", render(d), render(again))
 		}
 		if !bytes.Equal(encode(t, w.View), before) {
 			t.Fatal("deciding has changed the input")
 		}
-		lost := checkLost(t, w.Input, now, d)
+		lost := checkLost(t, w.input(), now, d)
 		if lost == 0 {
-			checkPlaced(t, w.Input, now, d)
+			checkPlaced(t, w.input(), now, d)
 		} else if len(d.Actions) != lost {
 			t.Fatalf("places before lost workers are out:\n%s", render(d))
 		}
-		checkNext(t, w.Input, now, d)
+		checkNext(t, w.input(), now, d)
 		for _, a := range d.Actions {
 			seen[fmt.Sprintf("%T", a)]++
 		}
@@ -189,7 +189,7 @@ func checkLost(t *rapid.T, in Input, now time.Time, d Decision) int {
 		}
 	}
 	for id, w := range in.View.Workers {
-		s, known := in.Sessions[id]
+		s, known := in.Sessions.of(id), in.Sessions.Of(id) != nil
 		alive := now.Sub(in.Leader) < in.Rules.Lease || // the leader is new
 			(known && s.Connected && now.Sub(s.Heard) < in.Rules.Lease) ||
 			(known && !s.Connected && now.Sub(s.Broken) < in.Rules.Grace)
@@ -262,7 +262,7 @@ func checkPlaced(t *rapid.T, in Input, now time.Time, d Decision) {
 // may says whether a worker may have cells.
 func may(in Input, id string) bool {
 	w := in.View.Workers[id]
-	return w != nil && !w.Lost && !w.Draining && !w.Hung && in.Sessions[id].Connected
+	return w != nil && !w.Lost && !w.Draining && !w.Hung && in.Sessions.of(id).Connected
 }
 
 // checkMoves wants a job that runs to move when one of its workers is drained and another can take its cells, or when
@@ -449,8 +449,8 @@ func asking(in Input, now time.Time, j *commandpb.JobRecord, could []string) boo
 		return false
 	}
 	return slices.ContainsFunc(could, func(id string) bool {
-		h, ok := in.Holdings[id][j.Submitted.Job]
-		return in.Sessions[id].Memory && (!ok || h.Generation != j.Generation)
+		h, ok := in.Sessions.of(id).Answers[j.Submitted.Job]
+		return in.Sessions.of(id).Memory && (!ok || h.Generation != j.Generation)
 	})
 }
 
@@ -458,7 +458,7 @@ func asking(in Input, now time.Time, j *commandpb.JobRecord, could []string) boo
 // cells as they were placed.
 func checkMemory(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, best uint64) {
 	holds := func(cell int, step uint64) bool {
-		h := in.Holdings[a.Placement[cell].Worker][j.Submitted.Job]
+		h := in.Sessions.of(a.Placement[cell].Worker).Answers[j.Submitted.Job]
 		return h.Generation == j.Generation && slices.ContainsFunc(h.Held, func(x Held) bool {
 			ofThis := x.Generation >= j.MemorySince && j.FromMemory || x.Generation == j.Generation
 			return ofThis && int(x.Replica*j.Submitted.Columns+x.Column) == cell && x.Numerics == a.Numerics &&
@@ -517,7 +517,7 @@ func TestDecisionsHold(t *testing.T) {
 			t.Fatal(err)
 		}
 		for round := 0; ; round++ {
-			in := w.Input
+			in := w.input()
 			in.View = state.View()
 			d := Decide(now, in)
 			if len(d.Actions) == 0 {

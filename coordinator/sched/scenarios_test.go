@@ -3,8 +3,10 @@ package sched
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,12 +23,36 @@ var t0 = time.Unix(1_000_000, 0)
 func at(seconds float64) time.Time { return t0.Add(time.Duration(seconds * float64(time.Second))) }
 
 // world is an Input under construction.
-type world struct{ Input }
+type world struct {
+	Input
+	Sessions map[string]Liveness           // by worker
+	Holdings map[string]map[string]Holding // by worker and job
+}
 
 func newWorld() *world {
-	return &world{Input{Leader: t0, Rules: DefaultRules, Sessions: map[string]Liveness{},
-		Holdings: map[string]map[string]Holding{},
-		View:     fsm.View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}}}
+	rules := DefaultRules
+	rules.Forget = 0 // but where it is what a scenario is about
+	return &world{Input: Input{Leader: t0, Rules: rules,
+		View: fsm.View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}},
+		Sessions: map[string]Liveness{}, Holdings: map[string]map[string]Holding{}}
+}
+
+// input is what the world comes to.
+func (w *world) input() Input {
+	in := w.Input
+	in.View.Roll = fsm.RollOf(in.View.Workers)
+	for _, id := range slices.Sorted(maps.Keys(w.Sessions)) {
+		in.Sessions = append(in.Sessions, Session{id, w.Sessions[id], w.Holdings[id]})
+	}
+	return in
+}
+
+// of is what is known of a worker; nothing if it has no session.
+func (s Sessions) of(worker string) Session {
+	if x := s.Of(worker); x != nil {
+		return *x
+	}
+	return Session{}
 }
 
 // worker adds a worker that registered when it was last heard of, and is connected.
@@ -112,6 +138,12 @@ func away(heard float64) *world {
 	w := newWorld().worker("w0", "n0", 0).worker("w1", "n0", 0).worker("w2", "n0", 0).heard("w0", heard).heard("w1", heard)
 	return w.lost("w2", 1).job("j", fsm.Recovering, 2, 1, "w0", "w2").checkpoints("j", 10, 20).files("j", 10, "w0", "w1").
 		files("j", 20, "w0", "w2")
+}
+
+// forget has workers forgotten that have been lost for so many seconds.
+func (w *world) forget(seconds float64) *world {
+	w.Rules.Forget = time.Duration(seconds * float64(time.Second))
+	return w
 }
 
 // askable says that workers can be asked.
@@ -300,9 +332,14 @@ func TestGoldenScenarios(t *testing.T) {
 		{"from the same step a third time, and no fourth", 8.1, died().holds("w0", 0, 18, 17).holds("w2", 1, 17).
 			memory(17, 3, false)},
 		{"one worker is left, another may come", 8.1, alone().holds("w0", 0, 18, 17).holds("w0", 1, 17)},
+		{"a worker was lost a while ago", 9.9, two().heard("w0", 9).heard("w1", 9).worker("w2", "n0", 0).lost("w2", 5).
+			forget(5)},
+		{"a worker was lost long ago and is forgotten", 10, two().heard("w0", 9).heard("w1", 9).worker("w2", "n0", 0).
+			lost("w2", 5).forget(5)},
+		{"one that has a file of a job is not", 40, away(39).forget(5)},
 		{"one worker is left and takes both", 8.5, alone().holds("w0", 0, 18, 17).holds("w0", 1, 17)},
 	} {
-		fmt.Fprintf(&b, "%s, at %v\n%s\n", s.name, at(s.now).Sub(t0), text(Decide(at(s.now), s.in.Input)))
+		fmt.Fprintf(&b, "%s, at %v\n%s\n", s.name, at(s.now).Sub(t0), text(Decide(at(s.now), s.in.input())))
 	}
 	path := filepath.Join("testdata", "scenarios.txt")
 	if *update {

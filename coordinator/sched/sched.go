@@ -26,11 +26,13 @@ type Rules struct {
 	// How long a worker must have been there, and a job have run, before cells that share a worker move to that one; 0:
 	// they never do.
 	Spread time.Duration
+	Forget time.Duration // how long a worker must have been lost to be forgotten; 0: none is
 }
 
 // DefaultRules suit machines on one network.
 var DefaultRules = Rules{Lease: 3 * time.Second, Grace: time.Second, Settle: 2 * time.Second,
-	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second, Files: 30 * time.Second, Spread: 10 * time.Second}
+	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second, Files: 30 * time.Second, Spread: 10 * time.Second,
+	Forget: 24 * time.Hour}
 
 // Liveness is what the leader knows of a worker's session.
 type Liveness struct {
@@ -40,13 +42,37 @@ type Liveness struct {
 	Memory    bool      // it can be asked what its host holds
 }
 
+// Session is what the leader knows of one worker's session.
+type Session struct {
+	Worker string
+	Liveness
+	Answers map[string]Holding // by job: the newest to what it was asked
+}
+
+// Sessions are in order of worker. A worker that is not among them has not been heard of by this leader.
+type Sessions []Session
+
+// Of is a worker's session; nil: there is none.
+func (s Sessions) Of(worker string) *Session {
+	at, ok := slices.BinarySearchFunc(s, worker, func(x Session, id string) int { return cmp.Compare(x.Worker, id) })
+	if !ok {
+		return nil
+	}
+	return &s[at]
+}
+
+// connected says whether a worker is.
+func (s Sessions) connected(worker string) bool {
+	x := s.Of(worker)
+	return x != nil && x.Connected
+}
+
 // Input is all that a decision depends on.
 type Input struct {
 	View     fsm.View
-	Sessions map[string]Liveness           // by worker; a worker without one has not been heard of by this leader
-	Holdings map[string]map[string]Holding // by worker and job: the newest answers to asks
-	Keepers  map[string][]string           // by job: workers that may have copies of its cells, cells of theirs or not
-	Leader   time.Time                     // since when this node leads: it judges nobody before one lease has passed
+	Sessions Sessions
+	Keepers  map[string][]string // by job that recovers: workers that may have copies of its cells, cells of theirs or not
+	Leader   time.Time           // since when this node leads: it judges nobody before one lease has passed
 	Rules    Rules
 }
 
@@ -105,6 +131,9 @@ const maxAssigns = 64
 // Decide decides. Lost workers come first: placing waits until they are out of the state.
 func Decide(now time.Time, in Input) Decision {
 	d := Decision{Reasons: map[string]string{}}
+	if len(in.View.Roll) != len(in.View.Workers) { // made by hand
+		in.View.Roll = fsm.RollOf(in.View.Workers)
+	}
 	jobs, crowded := undecided(in.View)
 	p := newPool(now, in, len(jobs) > 0, &d)
 	if len(d.Actions) > 0 {
@@ -132,16 +161,19 @@ func Decide(now time.Time, in Input) Decision {
 			d.Reasons[j.Submitted.Job] = reason
 		}
 	}
+	p.forget(&d)
 	return d
 }
 
 // undecided are the jobs that want workers, or other ones than they have, in the order they were submitted: those that
 // wait, that move, and whose cells share workers, which are the crowded ones.
 func undecided(v fsm.View) (out []*commandpb.JobRecord, crowded map[string]bool) {
-	crowded = map[string]bool{}
 	for name, j := range v.Jobs {
 		switch {
 		case j.State == fsm.Running && shares(j.Placement):
+			if crowded == nil {
+				crowded = map[string]bool{}
+			}
 			crowded[name] = true
 			out = append(out, j)
 		case j.State == fsm.Queued || j.State == fsm.Recovering || j.Moving:
@@ -153,15 +185,18 @@ func undecided(v fsm.View) (out []*commandpb.JobRecord, crowded map[string]bool)
 }
 
 // inOrder puts jobs in the order they were submitted.
-func inOrder(jobs []*commandpb.JobRecord) {
-	slices.SortFunc(jobs, func(a, b *commandpb.JobRecord) int {
-		return cmp.Or(cmp.Compare(a.SubmittedUnixNs, b.SubmittedUnixNs), cmp.Compare(a.Submitted.Job, b.Submitted.Job))
-	})
+func inOrder(jobs []*commandpb.JobRecord) { slices.SortFunc(jobs, byOrder) }
+
+func byOrder(a, b *commandpb.JobRecord) int {
+	return cmp.Or(cmp.Compare(a.SubmittedUnixNs, b.SubmittedUnixNs), cmp.Compare(a.Submitted.Job, b.Submitted.Job))
 }
+
+// Before says whether a job was submitted before another.
+func Before(a, b *commandpb.JobRecord) bool { return byOrder(a, b) < 0 }
 
 // shares says whether cells share a worker.
 func shares(placement []*commandpb.Placement) bool {
-	const few = 8
+	const few = 16
 	if len(placement) > few {
 		seen := make(map[string]struct{}, len(placement))
 		for _, p := range placement {
@@ -189,9 +224,9 @@ type verdict struct {
 func (v verdict) String() string { return fmt.Sprintf(v.format, v.span) }
 
 // judge says when a worker must be given up if nothing is heard of it until then, and why.
-func judge(in *Input, s Liveness, known bool) (deadline time.Time, why verdict) {
+func judge(in *Input, s *Session) (deadline time.Time, why verdict) {
 	switch {
-	case !known:
+	case s == nil:
 		deadline = in.Leader.Add(in.Rules.Lease)
 		why = verdict{"not heard of within %v of this leader's start", in.Rules.Lease}
 	case !s.Connected:
@@ -263,7 +298,7 @@ func (p *pool) settled(j *commandpb.JobRecord, workers []*candidate) time.Time {
 	for _, w := range workers {
 		first = min(first, w.registered)
 	}
-	ready, limit := later(began, p.changed()).Add(settle(in, j)), p.past(began, first).Add(patience*in.Rules.Settle)
+	ready, limit := later(began, p.changed).Add(settle(in, j)), p.past(began, first).Add(patience*in.Rules.Settle)
 	if j.State == fsm.Recovering { // workers may take that long to find a new leader
 		ready = later(ready, in.Leader.Add(in.Rules.Lease))
 	}

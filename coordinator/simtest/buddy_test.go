@@ -220,8 +220,12 @@ func (w *worker) copiesHeld(spec jobSpec) (out []sched.Held) {
 }
 
 // tellBuddies says to a worker who keeps copies of its cells, if that is new.
-func (x *session) tellBuddies(j *commandpb.JobRecord, ring *sched.Ring) {
-	name, now := j.Submitted.Job, told{j.Generation, ring.After(x.w.id)}
+func (x *session) tellBuddies(j *commandpb.JobRecord) {
+	s := x.w.sim
+	if s.ring == nil {
+		s.ring = sched.NewRing(s.view, func(id string) bool { return s.sessions[id] != nil })
+	}
+	name, now := j.Submitted.Job, told{j.Generation, s.ring.After(x.w.id)}
 	if was := x.buddies[name]; was.generation == now.generation && slices.Equal(was.workers, now.workers) {
 		return
 	}
@@ -323,7 +327,7 @@ func (c *checker) promised(r *run, i int, b *worker) {
 func (c *checker) reaches(in sched.Input, a sched.Assign, step uint64) bool {
 	since := c.history[a.Job]
 	answered := func(id string) bool {
-		h, ok := in.Holdings[id][a.Job]
+		h, ok := of(in, id).Answers[a.Job]
 		return ok && h.Generation+1 == a.Generation
 	}
 	for i, p := range a.Placement {

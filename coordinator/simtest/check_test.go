@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"slices"
 	"strings"
+	"time"
 
 	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/sched"
@@ -38,6 +39,7 @@ type checker struct {
 	deaths   int               // of processes
 	copied   int               // cells that have gone on from copies
 	machines int               // that were lost
+	forgot   int               // workers that were forgotten
 }
 
 // cellKey is a cell of one generation.
@@ -107,6 +109,8 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 			c.moved++
 		case sched.Lose:
 			c.checkLose(in, a)
+		case sched.Forget:
+			c.checkForget(in, a)
 		}
 	}
 	if len(d.Actions) > 0 {
@@ -116,6 +120,36 @@ func (c *checker) decided(in sched.Input, d sched.Decision) {
 		if why := d.Reasons[name]; (j.State == fsm.Queued || j.State == fsm.Recovering) && (why == "" ||
 			strings.Contains(why, "\n")) {
 			s.fail("job %s is %s for the reason %q", name, j.State, why)
+		}
+	}
+}
+
+// of is what the leader knows of a worker's session.
+func of(in sched.Input, worker string) sched.Session {
+	if x := in.Sessions.Of(worker); x != nil {
+		return *x
+	}
+	return sched.Session{}
+}
+
+// checkForget wants a worker to be forgotten that has been lost for long and has no file of a good checkpoint that a job
+// may need.
+func (c *checker) checkForget(in sched.Input, f sched.Forget) {
+	c.forgot++
+	w := in.View.Workers[f.Worker]
+	if w == nil || !w.Lost || c.s.now.Sub(time.Unix(0, w.LostUnixNs)) < in.Rules.Forget {
+		c.s.fail("worker %s is forgotten, which is not lost, or not for long: %v", f.Worker, w)
+	}
+	for _, j := range in.View.Jobs {
+		if j.State == fsm.Done {
+			continue
+		}
+		for _, r := range j.Checkpoints {
+			for _, file := range r.Files {
+				if c.good[j.Submitted.Job][r.Step] && file.Worker == f.Worker {
+					c.s.fail("worker %s is forgotten, and has a file of step %d of %s", f.Worker, r.Step, j.Submitted.Job)
+				}
+			}
 		}
 	}
 }
@@ -146,7 +180,7 @@ func (c *checker) checkRestore(in sched.Input, a sched.Assign) {
 		if r.Step <= a.Restore || !c.good[a.Job][r.Step] {
 			continue
 		}
-		if !slices.ContainsFunc(r.Files, func(f *commandpb.CheckpointFile) bool { return !in.Sessions[f.Worker].Connected }) {
+		if !slices.ContainsFunc(r.Files, func(f *commandpb.CheckpointFile) bool { return !of(in, f.Worker).Connected }) {
 			c.s.fail("generation %d of %s begins at step %d, and there is a good checkpoint of step %d", a.Generation, a.Job,
 				a.Restore, r.Step)
 		}
@@ -381,11 +415,11 @@ func (c *checker) checkMemory(in sched.Input, a sched.Assign) {
 	j := in.View.Jobs[a.Job]
 	c.remembered++
 	for _, p := range a.Placement {
-		h := in.Holdings[p.Worker][a.Job]
+		h := of(in, p.Worker).Answers[a.Job]
 		if p.Source != "" {
-			h = in.Holdings[p.Source][a.Job]
+			h = of(in, p.Source).Answers[a.Job]
 		}
-		if !slices.ContainsFunc(h.Held, func(held sched.Held) bool {
+		if h.Generation+1 != a.Generation || !slices.ContainsFunc(h.Held, func(held sched.Held) bool {
 			return held.Replica == p.Cell.Replica && held.Column == p.Cell.Column && slices.Contains(held.Steps, a.Memory) &&
 				(held.Copy || p.Source == "")
 		}) {

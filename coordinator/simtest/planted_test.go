@@ -119,7 +119,7 @@ var bugs = []bug{
 }
 
 // hunted is how many lives a bug may take to be found.
-const hunted = 6_000
+const hunted = 20_000
 
 // hunter is the test that the patched program has besides: it hunts one bug after another, and nothing first.
 const hunter = `package simtest

@@ -41,7 +41,9 @@ type sim struct {
 	broken   map[string]time.Time
 	handled  map[string]handled // by worker: the last report that is written down
 	kicked   bool
+	wake     int         // the timer that counts: the newest decision's
 	in       sched.Input // its maps are made once
+	ring     *sched.Ring // of those who are there now; nil: not made yet
 
 	workers []*worker
 	memory  map[int][]*arena // by host
@@ -67,8 +69,7 @@ func newSim(seed uint64) *sim {
 	s := &sim{r: rand.New(rand.NewPCG(seed, 0xc0)), now: epoch, state: fsm.New(), sessions: map[string]*session{},
 		broken: map[string]time.Time{}, groups: map[groupKey]*group{}, faults: true,
 		memory: map[int][]*arena{}, handled: map[string]handled{}, in: sched.Input{Rules: rules(),
-			Sessions: map[string]sched.Liveness{}, Keepers: map[string][]string{},
-			Holdings: map[string]map[string]sched.Holding{}}}
+			Keepers: map[string][]string{}}}
 	s.view = s.state.View()
 	s.check = newChecker(s)
 	for i := range 1 + s.r.IntN(4) {
@@ -88,7 +89,7 @@ func newSim(seed uint64) *sim {
 // rules are the usual ones, with less patience before cells spread out: these jobs are short.
 func rules() sched.Rules {
 	r := sched.DefaultRules
-	r.Spread = 2 * time.Second
+	r.Spread, r.Forget = 2*time.Second, 3*time.Second
 	return r
 }
 
@@ -257,18 +258,19 @@ func (s *sim) decide() {
 	}
 	in := s.in
 	in.View, in.Leader = s.view, s.since
-	clear(in.Sessions)
-	clear(in.Holdings)
+	in.Sessions = in.Sessions[:0]
 	for _, j := range s.jobs {
 		in.Keepers[j.name] = s.keepers(j.name)
 	}
-	for id, t := range s.broken {
-		in.Sessions[id] = sched.Liveness{Broken: t}
+	for _, w := range s.workers {
+		if x := s.sessions[w.id]; x != nil {
+			in.Sessions = append(in.Sessions, sched.Session{Worker: w.id, Answers: x.answers,
+				Liveness: sched.Liveness{Connected: true, Heard: x.heard, Memory: true}})
+		} else if t, ok := s.broken[w.id]; ok {
+			in.Sessions = append(in.Sessions, sched.Session{Worker: w.id, Liveness: sched.Liveness{Broken: t}})
+		}
 	}
-	for id, x := range s.sessions {
-		in.Sessions[id] = sched.Liveness{Connected: true, Heard: x.heard, Memory: true}
-		in.Holdings[id] = x.answers
-	}
+	s.in.Sessions = in.Sessions
 	d := sched.Decide(s.now, in)
 	s.check.decided(in, d)
 	for _, a := range d.Actions {
@@ -278,8 +280,14 @@ func (s *sim) decide() {
 	}
 	s.reconcile()
 	s.asks(d)
+	s.wake++ // what an older decision wanted is its affair no more, as in the leader's loop
 	if !d.Next.IsZero() {
-		s.at(d.Next, s.kick)
+		mine := s.wake
+		s.at(d.Next, func() {
+			if s.wake == mine {
+				s.kick()
+			}
+		})
 	}
 }
 
@@ -292,6 +300,9 @@ func command(a sched.Action) *commandpb.Command {
 		return &commandpb.Command{Kind: &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job,
 			Generation: a.Generation, Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore,
 			FromMemory: a.FromMemory, MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}}
+	case sched.Forget:
+		return &commandpb.Command{Kind: &commandpb.Command_ForgetWorker{ForgetWorker: &commandpb.ForgetWorker{
+			Worker: a.Worker}}}
 	case sched.Move:
 		return &commandpb.Command{Kind: &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job,
 			Generation: a.Generation, Reason: a.Reason}}}
@@ -302,17 +313,17 @@ func command(a sched.Action) *commandpb.Command {
 // reconcile tells every worker what has changed for it.
 func (s *sim) reconcile() {
 	names := s.view.JobNames()
-	ring := sched.NewRing(s.view, func(id string) bool { return s.sessions[id] != nil })
+	s.ring = nil
 	for _, w := range s.workers {
 		if x := s.sessions[w.id]; x != nil {
 			for _, name := range names {
-				x.align(s.view.Jobs[name], ring)
+				x.align(s.view.Jobs[name])
 			}
 		}
 	}
 }
 
-func (x *session) align(j *commandpb.JobRecord, ring *sched.Ring) {
+func (x *session) align(j *commandpb.JobRecord) {
 	name := j.Submitted.Job
 	active := (j.State == fsm.Running || j.State == fsm.Stopping) &&
 		slices.ContainsFunc(j.Placement, func(p *commandpb.Placement) bool { return p.Worker == x.w.id })
@@ -326,7 +337,7 @@ func (x *session) align(j *commandpb.JobRecord, ring *sched.Ring) {
 		x.told[name] = j.Generation
 	}
 	if active {
-		x.tellBuddies(j, ring)
+		x.tellBuddies(j)
 	}
 	if active && j.State == fsm.Stopping && x.stopped[name] != j.Generation {
 		generation := j.Generation

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 // totals is what has happened in many lives.
-type totals struct{ runs, generations, committed, lost, remembered, moved, copied, machines, events int }
+type totals struct{ runs, generations, committed, lost, remembered, moved, copied, machines, forgot, events int }
 
 func (t *totals) add(s *sim) {
 	t.runs++
@@ -40,6 +40,7 @@ func (t *totals) add(s *sim) {
 	t.moved += s.check.moved
 	t.copied += s.check.copied
 	t.machines += s.check.machines
+	t.forgot += s.check.forgot
 	t.events += s.count
 }
 
@@ -87,6 +88,7 @@ func simulate(from, n uint64) (all totals, found *violation) {
 			all.moved += mine.moved
 			all.copied += mine.copied
 			all.machines += mine.machines
+			all.forgot += mine.forgot
 			all.events += mine.events
 		})
 	}
@@ -122,11 +124,11 @@ func TestSimulations(t *testing.T) {
 	}
 	t.Logf("%d clusters in %v, %.0f a second, %.0f a second of one processor: %d events, %d generations, of which %d "+
 		"went on from memory, %d checkpoints committed, %d workers given up, %d moves, %d machines lost, "+
-		"%d cells gone on from copies", all.runs, took.Round(time.Millisecond),
+		"%d cells gone on from copies, %d workers forgotten", all.runs, took.Round(time.Millisecond),
 		float64(all.runs)/took.Seconds(), float64(all.runs)/used.Seconds(), all.events, all.generations,
-		all.remembered, all.committed, all.lost, all.moved, all.machines, all.copied)
+		all.remembered, all.committed, all.lost, all.moved, all.machines, all.copied, all.forgot)
 	if all.lost < all.runs/2 || all.remembered < all.runs/10 || all.moved < all.runs/10 || all.generations < 3*all.runs ||
-		all.machines < all.runs/10 || all.copied < all.runs/20 {
+		all.machines < all.runs/10 || all.copied < all.runs/20 || all.forgot < all.runs/50 {
 		t.Error("too little happens: nobody is lost, or jobs run through")
 	}
 }

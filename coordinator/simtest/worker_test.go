@@ -392,7 +392,7 @@ func (w *worker) assign(a assignment) {
 			w.logf("worker %s, generation %d of %s: %s", w.id, a.generation, a.job, why)
 			w.queue(a.job,
 				&commandpb.Command{Kind: &commandpb.Command_MarkCheckpointBad{MarkCheckpointBad: &commandpb.MarkCheckpointBad{
-					Job: a.job, Step: a.restore.Step, Cell: r.cell(i), Reason: why}}})
+					Job: a.job, Step: a.restore.Step, Cell: r.cell(i), Reason: why, Generation: a.generation}}})
 			w.fails(r, why)
 			return
 		}

@@ -108,6 +108,7 @@ void ck_softmax_backward(ck_team *team, int n, int classes, int valid, int divis
     const int32_t *labels, float *dz);
 typedef struct {
   int n, c, h, w, out_h, out_w, block;
+  int mean_y, mean_x; // where the output's mean begins in the mean image; -1: each pixel has its own
 } ck_input_desc;
 typedef struct {
   int32_t y, x;

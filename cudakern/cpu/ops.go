@@ -310,8 +310,10 @@ func (d *device) NewInput(c cudakern.InputDesc) (cudakern.Input, error) {
 		return nil, err
 	}
 	l := d.mapsLayout(c.C)
+	my, mx := c.MeanAt()
 	return &input{d.newOp(), c, l, C.ck_input_desc{n: C.int(c.N), c: C.int(c.C), h: C.int(c.H), w: C.int(c.W),
-		out_h: C.int(c.OutH), out_w: C.int(c.OutW), block: C.int(d.blockOf(l))}, make([]C.ck_view, c.N)}, nil
+		out_h: C.int(c.OutH), out_w: C.int(c.OutW), block: C.int(d.blockOf(l)), mean_y: C.int(my),
+		mean_x: C.int(mx)}, make([]C.ck_view, c.N)}, nil
 }
 
 func (c *input) Layouts() cudakern.Layout { return c.layout }

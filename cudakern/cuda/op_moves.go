@@ -85,8 +85,9 @@ func (c *input) Forward(st cudakern.Stream, images cudakern.Buffer, views []cuda
 		return fmt.Errorf("input: views: %w", err)
 	}
 	grid, blocks, overBlocks := spread(c.N, c.C*c.OutH*c.OutW, threads)
+	my, mx := c.MeanAt()
 	err := c.d.launch(a.st, "input_forward", grid, dim{X: threads}, 0, blocks, overBlocks, c.C, c.H, c.W, c.OutH, c.OutW,
-		over(c.OutH), over(c.OutW), pixels, slot.device, average, scale, out)
+		over(c.OutH), over(c.OutW), pixels, slot.device, average, my, mx, scale, out)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,9 @@ func dataTests() []test {
 	}
 	for _, d := range []cudakern.InputDesc{{N: 2, C: 1, H: 28, W: 28, OutH: 32, OutW: 32},
 		{N: 3, C: 3, H: 32, W: 32, OutH: 32, OutW: 32},
-		{N: 2, C: 3, H: 17, W: 13, OutH: 11, OutW: 7}, {N: 1, C: 3, H: 64, W: 64, OutH: 57, OutW: 57}} {
+		{N: 2, C: 3, H: 17, W: 13, OutH: 11, OutW: 7}, {N: 1, C: 3, H: 64, W: 64, OutH: 57, OutW: 57},
+		{N: 4, C: 3, H: 17, W: 13, OutH: 11, OutW: 7, CentreMean: true},
+		{N: 3, C: 1, H: 9, W: 70, OutH: 9, OutW: 65, CentreMean: true}} {
 		out = append(out, inputTest(d))
 	}
 	return out
@@ -134,7 +136,8 @@ func concatTest(d cudakern.ConcatDesc) test {
 
 // inputTest sees images from every side: inside, over each edge, mirrored, with a colour shift.
 func inputTest(d cudakern.InputDesc) test {
-	return test{"input", fmt.Sprintf("%dx%dx%dx%d to %dx%d", d.N, d.C, d.H, d.W, d.OutH, d.OutW), func(e *env) error {
+	return test{"input", fmt.Sprintf("%dx%dx%dx%d to %dx%d%s", d.N, d.C, d.H, d.W, d.OutH, d.OutW,
+		map[bool]string{true: ", one mean"}[d.CentreMean]), func(e *env) error {
 		p, err := e.dev.NewInput(d)
 		if err != nil {
 			return err

@@ -385,6 +385,9 @@ func (c *input) Forward(_ cudakern.Stream, images cudakern.Buffer, views []cudak
 		if py >= 0 && py < c.H && px >= 0 && px < c.W {
 			at := (ch*c.H+py)*c.W + px
 			pixel := float64(images.(*buffer).raw[n*c.C*c.H*c.W+at])
+			if my, mx := c.MeanAt(); c.CentreMean {
+				at = (ch*c.H+oy+my)*c.W + i%c.OutW + mx
+			}
 			vals(y)[i] = (pixel - vals(mean)[at] + float64(v.Shift[ch%3])) * float64(scale)
 		}
 	}

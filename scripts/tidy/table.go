@@ -63,9 +63,13 @@ var importTable = []importRule{
 		why: "starts the emulated driver for tests; it knows the driver's interface, in C++, and nothing of the device"},
 	{path: "checkpoint", ours: []string{"shard"}, third: []string{bbolt, xxh3, unix},
 		why: "a file format with its verification; of ours it may know the names of parameters only"},
+	{path: "checkpoint/tensors", third: []string{"google.golang.org/protobuf/encoding/protowire"},
+		why: "formats of other programs: names, shapes and values, whatever they are of"},
+	{path: "checkpoint/model", ours: []string{"checkpoint", "checkpoint/tensors", "shard/..."},
+		why: "merges columns as the plan says and checks what comes back; computes nothing and asks nobody"},
 
 	// The coordinator: decides and keeps the truth. It never computes, so no cudakern, and never imports the worker.
-	{path: "coordinator", ours: []string{"coordinator/...", "proto/...", "shard/...", "checkpoint"},
+	{path: "coordinator", ours: []string{"coordinator/...", "proto/...", "shard/...", "checkpoint/..."},
 		third: []string{kong, bar, errgroup, term, unix, grpc, protobuf, rpcs},
 		why:   "the program: reads the configuration, wires its packages, is the command line; checks checkpoint files"},
 	{path: "coordinator/fsm", ours: []string{"proto/commandpb"}, third: []string{protobuf},
@@ -94,7 +98,7 @@ var importTable = []importRule{
 		why:   "tests only: a whole simulated cluster has both sides in it"},
 
 	// The worker: computes. It meets the coordinator in proto only, so a cluster can be upgraded one program at a time.
-	{path: "worker", ours: []string{"worker/...", "proto/...", "shard/...", "cudakern/...", "checkpoint"},
+	{path: "worker", ours: []string{"worker/...", "proto/...", "shard/...", "cudakern/...", "checkpoint/..."},
 		third: []string{kong, errgroup, unix, grpc, protobuf},
 		why:   "the program: opens devices, wires cells to sessions and exchanges, is the command line"},
 	{path: "worker/session", ours: []string{"proto/clusterpb"}, third: []string{grpc, protobuf},

@@ -18,6 +18,8 @@ type Job struct {
 	Evaluate   Evaluate   `yaml:"evaluate"`
 	Checkpoint Checkpoint `yaml:"checkpoint"`
 	Buddy      *Buddy     `yaml:"buddy,omitempty"` // nil: the default
+	Start      *Start     `yaml:"start,omitempty"` // nil: random weights
+	Guard      *Guard     `yaml:"guard,omitempty"` // nil: the default
 
 	NetworkText string `yaml:"network_text,omitempty"` // resolved: the network file
 	Train       *Pack  `yaml:"train_pack,omitempty"`   // resolved
@@ -41,7 +43,8 @@ type Pack struct {
 	Classes  int    `yaml:"classes"`
 }
 
-// Recipe is how weights are trained: SGD with momentum and decay (paper, section 5).
+// Recipe is how weights are trained: SGD with momentum and decay (paper, section 5). The keys from Preset on came later:
+// a job without them has the bytes it always had. See recipe.go for what they are, course.go for what they do.
 type Recipe struct {
 	Batch    int     `yaml:"batch"`  // images a step, over all replicas
 	Epochs   int     `yaml:"epochs"` // either Epochs or Steps
@@ -49,7 +52,14 @@ type Recipe struct {
 	Rate     float64 `yaml:"rate"`
 	Momentum float64 `yaml:"momentum"`
 	Decay    float64 `yaml:"decay"`
-	Schedule []Drop  `yaml:"schedule"`
+	Schedule []Drop  `yaml:"schedule"` // one of Schedule, Plateau and Dexp
+
+	Preset    string   `yaml:"preset,omitempty"` // where the values came from: they are all in the job
+	Plateau   *Plateau `yaml:"plateau,omitempty"`
+	Dexp      *Dexp    `yaml:"dexp,omitempty"`
+	Biases    *Biases  `yaml:"biases,omitempty"`
+	Layers    []Layer  `yaml:"layers,omitempty"` // later entries go before earlier ones
+	ColourOff int      `yaml:"colour_off,omitempty"`
 }
 
 // Drop sets another rate from the start of an epoch on (counted from 1, so the first possible drop is at 2), or from a
@@ -62,15 +72,19 @@ type Drop struct {
 
 // Augment is how training images vary. Test images are always the centre, unflipped.
 type Augment struct {
-	Crop  string  `yaml:"crop"`  // centre, random
-	Pad   int     `yaml:"pad"`   // pixels of mean colour around the image that a random crop may reach into
-	Flip  bool    `yaml:"flip"`  // reflect half of the images
-	Scale float64 `yaml:"scale"` // what pixels (0..255, mean subtracted) are multiplied by
+	Crop   string  `yaml:"crop"`             // centre, random
+	Pad    int     `yaml:"pad"`              // pixels of mean colour around the image that a random crop may reach into
+	Flip   bool    `yaml:"flip"`             // reflect half of the images
+	Scale  float64 `yaml:"scale"`            // what pixels (0..255, mean subtracted) are multiplied by
+	Share  int     `yaml:"share,omitempty"`  // consecutive images of an epoch that have one crop and flip; 0: each its own
+	Mean   string  `yaml:"mean,omitempty"`   // image (the default), centre; see colour.go
+	Colour *Colour `yaml:"colour,omitempty"` // nil: no noise
 }
 
 // Evaluate says when the test set is run.
 type Evaluate struct {
-	Every int `yaml:"every"` // epochs; 0: only at the end
+	Every int `yaml:"every"`           // epochs; 0: only at the end
+	Views int `yaml:"views,omitempty"` // 10: corners, centre and their mirrors, averaged (paper, section 4.1); 0: the centre
 }
 
 // Checkpoint says when state is kept.

@@ -233,7 +233,7 @@ func TestSchedule(t *testing.T) {
 		t.Fatalf("%d steps an epoch, %d in all, %d epochs; want 10, 40, 4", j.StepsPerEpoch(), j.Steps(), j.Epochs())
 	}
 	for step, want := range map[uint64]float64{0: 0.1, 9: 0.1, 10: 0.05, 29: 0.05, 30: 0.01, 39: 0.01} {
-		if got := j.RateAt(step); got != want {
+		if got := j.RateAt(step, nil); got != want {
 			t.Errorf("rate after %d steps is %g, want %g", step, got, want)
 		}
 	}

@@ -35,15 +35,26 @@ const (
 	defaultKeep     = 3
 )
 
-// Parse reads a job file.
-func Parse(file string, text []byte) (*Job, error) {
-	j := &Job{Columns: defaultColumns, Replicas: 1,
+// defaults is a job that says nothing.
+func defaults() *Job {
+	return &Job{Columns: defaultColumns, Replicas: 1,
 		Recipe:     Recipe{Momentum: defaultMomentum, Decay: defaultDecay},
 		Augment:    Augment{Crop: "centre", Scale: defaultScale},
 		Evaluate:   Evaluate{Every: 1},
 		Checkpoint: Checkpoint{Keep: defaultKeep}}
+}
+
+// Parse reads a job file.
+func Parse(file string, text []byte) (*Job, error) {
+	j := defaults()
 	if err := decode(file, text, j); err != nil {
 		return nil, err
+	}
+	if err := j.fillPreset(file, text); err != nil {
+		return nil, err
+	}
+	if j.Evaluate.Views == 1 { // as if nothing was said
+		j.Evaluate.Views = 0
 	}
 	if j.NetworkText != "" || j.Train != nil || j.Test != nil {
 		return nil, errorf("%s: network_text, train_pack and test_pack are filled in when the job is submitted; remove them",
@@ -149,6 +160,10 @@ func (j *Job) check() error {
 		return errorf("augment.pad: %d; it must be between 0 and 1024", j.Augment.Pad)
 	case !(j.Augment.Scale > 0) || !finite(j.Augment.Scale):
 		return errorf("augment.scale: %g; it must be positive", j.Augment.Scale)
+	case j.Evaluate.Views != 0 && j.Evaluate.Views != 10:
+		return errorf("evaluate.views: %d; use 1, the centre, or 10, the paper's", j.Evaluate.Views)
+	case j.Augment.checkColour() != nil:
+		return j.Augment.checkColour()
 	case j.Evaluate.Every < 0:
 		return errorf("evaluate.every: %d; give epochs, or 0 for the end only", j.Evaluate.Every)
 	case j.Checkpoint.Every < 0:
@@ -158,23 +173,11 @@ func (j *Job) check() error {
 	case j.Checkpoint.Keep < 1:
 		return errorf("checkpoint.keep: %d; keep at least 1", j.Checkpoint.Keep)
 	}
-	return j.checkSchedule()
-}
-
-func (j *Job) checkSchedule() error {
-	for i, d := range j.Recipe.Schedule {
-		switch {
-		case (d.Epoch > 0) == (d.Step > 0) || d.Epoch < 0 || d.Step < 0:
-			return errorf("recipe.schedule: entry %d: give either epoch or step, positive", i+1)
-		case d.Epoch == 1:
-			return errorf("recipe.schedule: entry %d: epoch 1 is the first; use recipe.rate for it", i+1)
-		case !(d.Rate > 0) || math.IsInf(d.Rate, 0):
-			return errorf("recipe.schedule: entry %d: rate %g; it must be positive", i+1, d.Rate)
-		case i > 0 && (d.Epoch > 0) != (j.Recipe.Schedule[i-1].Epoch > 0):
-			return errorf("recipe.schedule: entry %d: use epochs throughout, or steps throughout", i+1)
-		case i > 0 && d.Epoch+d.Step <= j.Recipe.Schedule[i-1].Epoch+j.Recipe.Schedule[i-1].Step:
-			return errorf("recipe.schedule: entry %d is not behind entry %d; put them in order", i+1, i)
-		}
+	if err := j.checkStart(); err != nil {
+		return err
 	}
-	return nil
+	if err := j.Guard.check(); err != nil {
+		return err
+	}
+	return j.checkRecipe()
 }

@@ -48,8 +48,17 @@ func (j *Job) checkResolved() error {
 				t.Classes, j.Classes)
 		}
 	}
-	_, err := j.Plan()
-	return err
+	if j.Start != nil && j.Start.SHA256 == "" {
+		return errorf("start.from: the model was not looked at; submit the job again with this program")
+	}
+	p, err := j.Plan()
+	if err != nil {
+		return err
+	}
+	if err := j.checkCourse(p); err != nil {
+		return err
+	}
+	return j.checkColourOf(p.Network)
 }
 
 // Plan splits the job's network into its columns.
@@ -61,7 +70,7 @@ func (j *Job) Plan() (*shard.Plan, error) {
 	if n, err = n.Resolve(j.Train.Channels, j.Classes); err != nil {
 		return nil, fmt.Errorf("job %s: %w", j.Name, err)
 	}
-	p, err := shard.NewPlan(n, j.Columns)
+	p, err := shard.NewPlan(j.start(n), j.Columns)
 	if err != nil {
 		return nil, fmt.Errorf("job %s: %w", j.Name, err)
 	}
@@ -114,7 +123,12 @@ func (j *Job) Identity() [32]byte {
 		test.Path = ""
 		c.Test = &test
 	}
-	c.Checkpoint, c.Buddy = Checkpoint{}, nil
+	c.Checkpoint, c.Buddy, c.Recipe.Preset = Checkpoint{}, nil, ""
+	if j.Start != nil {
+		start := *j.Start
+		start.From = "" // its sum counts
+		c.Start = &start
+	}
 	return sha256.Sum256(c.Encode())
 }
 
@@ -137,21 +151,6 @@ func (j *Job) Steps() uint64 {
 func (j *Job) Epochs() uint64 {
 	per := uint64(j.StepsPerEpoch())
 	return (j.Steps() + per - 1) / per
-}
-
-// RateAt is the learning rate of the step that follows `step` finished ones.
-func (j *Job) RateAt(step uint64) float64 {
-	rate := j.Recipe.Rate
-	for _, d := range j.Recipe.Schedule {
-		from := uint64(d.Step)
-		if d.Epoch > 0 {
-			from = uint64(d.Epoch-1) * uint64(j.StepsPerEpoch())
-		}
-		if step >= from {
-			rate = d.Rate
-		}
-	}
-	return rate
 }
 
 // CheckpointAfter says whether state is kept after so many finished steps. The end always is.

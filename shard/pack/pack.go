@@ -16,6 +16,10 @@
 //	labels    uint16 x images
 //	mean      float32 x channels x height x width: the mean image, each value the exact mean rounded once
 //	pixels    uint8 x images x channels x height x width
+//
+// Version 2 has more between identity and checksum, see Extra, and after the mean a table: the SHA-256 of every chunk of
+// pixels. Its pixels may lie in files beside it, see ShardName. The identity is computed as for version 1: what a
+// dataset is does not depend on how it is laid out.
 package pack
 
 import (
@@ -35,8 +39,8 @@ import (
 // ErrPack is wrapped by every refusal of a pack.
 var ErrPack = errors.New("pack")
 
-// Version is the format's version.
-const Version = 1
+// Version is the newest version of the format. Version 1 is still read.
+const Version = 2
 
 const (
 	magic      = "colpack\x00"
@@ -55,6 +59,7 @@ type Header struct {
 	Width    int
 	Classes  []string // names, by label
 	ID       [32]byte
+	Extra    *Extra // nil: version 1
 }
 
 // ImageBytes is the size of one image.
@@ -66,20 +71,33 @@ func (h *Header) Bytes() int {
 	for _, c := range h.Classes {
 		n += 2 + len(c)
 	}
+	if h.Extra != nil {
+		n += h.Extra.bytes()
+	}
 	return n
 }
 
-// LabelsAt, MeanAt, PixelsAt and FileBytes are offsets in the file.
-func (h *Header) LabelsAt() int64  { return int64(h.Bytes()) }
-func (h *Header) MeanAt() int64    { return h.LabelsAt() + 2*int64(h.Images) }
-func (h *Header) PixelsAt() int64  { return h.MeanAt() + 4*int64(h.ImageBytes()) }
-func (h *Header) FileBytes() int64 { return h.PixelsAt() + int64(h.Images)*int64(h.ImageBytes()) }
+// LabelsAt, MeanAt, TableAt, PixelsAt and FileBytes are offsets in the file.
+func (h *Header) LabelsAt() int64 { return int64(h.Bytes()) }
+func (h *Header) MeanAt() int64   { return h.LabelsAt() + 2*int64(h.Images) }
+func (h *Header) TableAt() int64  { return h.MeanAt() + 4*int64(h.ImageBytes()) }
+func (h *Header) PixelsAt() int64 { return h.TableAt() + sha256.Size*int64(h.Chunks()) }
 
-// NewIdentity returns the hash that gives a dataset its identity, fed with the description of the pack already. Labels,
-// mean and pixels must follow as they lie in the file.
+// FileBytes is the size of the file that the header is in.
+func (h *Header) FileBytes() int64 {
+	if h.Shards() > 0 {
+		return h.PixelsAt()
+	}
+	return h.PixelsAt() + int64(h.Images)*int64(h.ImageBytes())
+}
+
+// NewIdentity returns the hash that gives a dataset its identity, fed with the description of the pack already, as
+// version 1 has it. Labels, mean and pixels must follow as they lie in the file.
 func (h *Header) NewIdentity() hash.Hash {
+	first := *h
+	first.Extra = nil
 	s := sha256.New()
-	s.Write(h.prefix())
+	s.Write(first.prefix())
 	return s
 }
 
@@ -100,14 +118,24 @@ func (h *Header) Check() error {
 			return fmt.Errorf("%w with the class name %q", ErrPack, c)
 		}
 	}
+	if h.Extra != nil {
+		return h.Extra.check(h)
+	}
 	return nil
+}
+
+func (h *Header) version() uint32 {
+	if h.Extra != nil {
+		return 2
+	}
+	return 1
 }
 
 // prefix is the header up to the identity.
 func (h *Header) prefix() []byte {
 	le := binary.LittleEndian
 	b := []byte(magic)
-	b = le.AppendUint32(b, Version)
+	b = le.AppendUint32(b, h.version())
 	b = le.AppendUint32(b, uint32(h.Bytes()))
 	b = le.AppendUint64(b, uint64(h.Images))
 	for _, v := range []int{h.Channels, h.Height, h.Width, len(h.Classes)} {
@@ -123,6 +151,9 @@ func (h *Header) prefix() []byte {
 // Encode gives the header's bytes.
 func (h *Header) Encode() []byte {
 	b := append(h.prefix(), h.ID[:]...)
+	if h.Extra != nil {
+		b = h.Extra.append(b)
+	}
 	return binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
 }
 
@@ -133,11 +164,12 @@ func Read(r io.Reader) (*Header, error) {
 	if _, err := io.ReadFull(r, fixed); err != nil || string(fixed[:8]) != magic {
 		return nil, fmt.Errorf("not a %w file", ErrPack)
 	}
-	if v := le.Uint32(fixed[8:]); v != Version {
-		return nil, fmt.Errorf("%w of version %d, this program reads version %d", ErrPack, v, Version)
+	version := le.Uint32(fixed[8:])
+	if version < 1 || version > Version {
+		return nil, fmt.Errorf("%w of version %d, this program reads versions 1 to %d", ErrPack, version, Version)
 	}
 	total := le.Uint32(fixed[12:])
-	if total < fixedBytes+36 || total > fixedBytes+36+maxClasses*(2+maxName) {
+	if total < fixedBytes+36 || total > fixedBytes+36+maxClasses*(2+maxName)+maxExtra {
 		return nil, fmt.Errorf("%w with a damaged header", ErrPack)
 	}
 	rest := make([]byte, total-fixedBytes)
@@ -159,10 +191,16 @@ func Read(r io.Reader) (*Header, error) {
 		h.Classes = append(h.Classes, string(b[2:2+n]))
 		b = b[2+n:]
 	}
-	if len(b) != len(h.ID) {
+	if len(b) < len(h.ID) || version == 1 && len(b) != len(h.ID) {
 		return nil, fmt.Errorf("%w with damaged class names", ErrPack)
 	}
 	copy(h.ID[:], b)
+	if version == 2 {
+		var err error
+		if h.Extra, err = readExtra(b[len(h.ID):], h.Channels); err != nil {
+			return nil, err
+		}
+	}
 	return h, h.Check()
 }
 

@@ -44,7 +44,7 @@ func evenly(t *testing.T, path string, channels, side, perClass int, classes []s
 		t.Fatal(err)
 	}
 	want := Facts{Path: path, ID: f.ID, Images: perClass * len(classes), Channels: channels, Height: side, Width: side,
-		Mean: f.Mean}
+		Mean: f.Mean, Made: f.Made, Bytes: f.Bytes, Colour: f.Colour}
 	for _, c := range classes {
 		want.Classes = append(want.Classes, Class{c, perClass})
 	}

@@ -98,63 +98,20 @@ func atEnd(path string, r io.Reader) error {
 	return fmt.Errorf("%s goes on after what its header says it has", path)
 }
 
-// importIDX feeds every image of an IDX pair to w.
-func importIDX(from, split string, classes []string, w *writer, each func() error) error {
-	images, labels, err := idxPair(from, split)
+// readIDXLabels reads a file of labels.
+func readIDXLabels(path string) ([]byte, error) {
+	r, done, err := openMaybeGzip(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	ir, iclose, err := openMaybeGzip(images)
+	defer func() { _ = done() }() // only read
+	count, err := idxHeader(r, 1)
 	if err != nil {
-		return err
-	}
-	defer func() { _ = iclose() }() // only read
-	lr, lclose, err := openMaybeGzip(labels)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lclose() }()
-	size, err := idxHeader(ir, 3)
-	if err != nil {
-		return fmt.Errorf("%s %w", images, err)
-	}
-	count, err := idxHeader(lr, 1)
-	if err != nil {
-		return fmt.Errorf("%s %w", labels, err)
-	}
-	if size[0] != count[0] {
-		return fmt.Errorf("%s has %d images, %s has %d labels", images, size[0], labels, count[0])
+		return nil, fmt.Errorf("%s %w", path, err)
 	}
 	all := make([]byte, count[0])
-	if _, err := io.ReadFull(lr, all); err != nil {
-		return fmt.Errorf("%s is truncated: %w", labels, err)
+	if _, err := io.ReadFull(r, all); err != nil {
+		return nil, fmt.Errorf("%s is truncated: %w", path, err)
 	}
-	if err := atEnd(labels, lr); err != nil {
-		return err
-	}
-	if w.h.Classes = classes; classes == nil {
-		top := 0
-		for _, l := range all {
-			top = max(top, int(l))
-		}
-		for l := range top + 1 {
-			w.h.Classes = append(w.h.Classes, fmt.Sprint(l))
-		}
-	}
-	img := image{channels: 1, height: size[1], width: size[2], pixels: make([]byte, size[1]*size[2])}
-	for i, l := range all {
-		if _, err := io.ReadFull(ir, img.pixels); err != nil {
-			return fmt.Errorf("%s is truncated at image %d: %w", images, i, err)
-		}
-		if err := w.fits(img, int(l)); err != nil {
-			return fmt.Errorf("%s: image %d %w", images, i, err)
-		}
-		if err := w.add(img, int(l)); err != nil {
-			return err
-		}
-		if err := each(); err != nil {
-			return err
-		}
-	}
-	return atEnd(images, ir)
+	return all, atEnd(path, r)
 }

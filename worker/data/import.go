@@ -1,32 +1,45 @@
 package data
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
-	"strings"
-
-	"github.com/klauspost/compress/zstd"
+	"sync"
 )
 
 // PackOptions says what to pack and how.
 type PackOptions struct {
-	From     string   // IDX file or directory, folder CLASS/IMAGE, or tar (plain, gzip, zstd) of such a folder
+	From     string   // see sourceKind
 	Out      string   // pack file
-	Split    string   // train or test: of an IDX directory; of others the subtree of that name, if it has splits
-	Classes  []string // names by label; nil takes the folder's own, sorted
+	Split    string   // a part that the source has, or NAME=FROM-TO in percent
+	Classes  []string // names by label; nil takes the source's own, sorted
+	Labels   string   // file that says the classes of pictures in no class directory
+	Synsets  string   // file of class names in the order of the numbers in Labels
 	Channels int      // 1 or 3; 0 takes 1 if all images are grey, else 3
+	Size     int      // shorter side and central square; 0: images stay as they are and must have one size
 	MaxBad   int      // broken images to skip; one more fails
-	Progress func(images int)
+	Shard    int64    // bytes of a file of pixels, where they are more; 0: 4 GiB
+	Progress func(Progress)
+
+	journalEvery func() bool // when to write down how far it is; nil: every few seconds
 }
+
+// Progress is how far packing is.
+type Progress struct {
+	Images  int // packed
+	Skipped int
+	Total   int // images of the source
+	Resumed int // images of an earlier run that were not done again
+}
+
+// scratch is the directory for what is unpacked.
+func (o *PackOptions) scratch() string { return filepath.Dir(o.Out) }
 
 // Summary is what packing came to.
 type Summary struct {
@@ -43,53 +56,58 @@ type Skipped struct {
 	Reason string `json:"reason"`
 }
 
-// MakePack packs a dataset. The same source gives the same file. On an error nothing is left under Out but what was
-// there before.
+// keepFrom is how many images make the work of a run that failed worth keeping.
+const keepFrom = 4096
+
+// MakePack packs a dataset. The same source gives the same file, however often it is killed on the way: the same call
+// goes on where the last one stopped. On an error nothing is under Out but what was there before.
 func MakePack(ctx context.Context, o PackOptions) (s Summary, err error) {
-	if err := o.check(); err != nil {
-		return Summary{}, fmt.Errorf("pack %s: %w", o.From, err)
-	}
-	w, err := newWriter(o.Out)
-	if err != nil {
-		return Summary{}, err
-	}
 	defer func() {
 		if err != nil {
-			w.discard()
 			err = fmt.Errorf("pack %s: %w", o.From, err)
 		}
 	}()
-	each := func() error {
-		if o.Progress != nil {
-			o.Progress(w.h.Images)
-		}
-		return context.Cause(ctx)
+	if err := o.check(); err != nil {
+		return Summary{}, err
 	}
-	switch kind, kindErr := sourceKind(o.From); {
-	case kindErr != nil:
-		return Summary{}, kindErr
-	case kind == "idx" && o.Channels > 1:
-		err = errors.New("IDX images are grey; leave out --channels")
-	case kind == "idx":
-		err = importIDX(o.From, o.Split, o.Classes, w, each)
-	default:
-		s.Skipped, err = importPictures(ctx, o, kind, w, each)
+	if err := os.MkdirAll(o.scratch(), 0o755); err != nil {
+		return Summary{}, fmt.Errorf("write pack: %w; choose another --out", err)
 	}
+	l, err := list(ctx, o)
 	if err != nil {
 		return Summary{}, err
 	}
-	h, err := w.finish()
+	defer l.close()
+	p, err := newPacking(o, l)
 	if err != nil {
 		return Summary{}, err
 	}
-	s.Path, s.ID, s.Images, s.Classes = o.Out, fmt.Sprintf("%x", h.ID), h.Images, h.Classes
-	return s, nil
+	w, err := newWriter(o.Out, p)
+	if err != nil {
+		return Summary{}, err
+	}
+	if err = p.run(ctx, w); err == nil {
+		err = p.complete(w)
+	}
+	if err == nil {
+		err = w.finish(ctx)
+	}
+	if err != nil {
+		return Summary{}, w.abandon(ctx, err)
+	}
+	return Summary{Path: o.Out, ID: fmt.Sprintf("%x", w.h.ID), Images: w.h.Images, Classes: w.h.Classes,
+		Skipped: w.at.Skipped}, nil
 }
 
 // check refuses what cannot be, before anything is read or written.
-func (o PackOptions) check() error {
-	if o.Channels != 0 && o.Channels != 1 && o.Channels != 3 {
+func (o *PackOptions) check() error {
+	switch {
+	case o.Channels != 0 && o.Channels != 1 && o.Channels != 3:
 		return fmt.Errorf("%d channels; use --channels 1 or --channels 3", o.Channels)
+	case o.Size != 0 && (o.Size < minSide || o.Size > 4096):
+		return fmt.Errorf("size %d; use --size 256, or between %d and 4096", o.Size, minSide)
+	case o.Synsets != "" && o.Labels == "":
+		return errors.New("--synsets gives the names of the numbers in --labels; give both")
 	}
 	seen := make(map[string]bool)
 	for _, c := range o.Classes {
@@ -112,238 +130,262 @@ func (o PackOptions) check() error {
 	return nil
 }
 
-// sourceKind tells idx, folder and tar apart by looking.
-func sourceKind(from string) (string, error) {
-	info, err := os.Stat(from)
-	if err != nil {
-		return "", err
-	}
-	name := strings.ToLower(filepath.Base(from))
-	if !info.IsDir() {
-		if strings.Contains(name, ".tar") || strings.HasSuffix(name, ".tgz") {
-			return "tar", nil
-		}
-		return "idx", nil
-	}
-	found, err := filepath.Glob(filepath.Join(from, "*-images-idx3-ubyte*"))
-	if err != nil || len(found) == 0 {
-		return "folder", err
-	}
-	return "idx", nil
+// packing is one run of MakePack.
+type packing struct {
+	o       PackOptions
+	l       *listing
+	classes []string
+	labels  map[string]int // by class
+	shape   image          // of every image; without pixels
+	lot     int            // images that are done together
 }
 
-// picture is one encoded image of a folder or tar.
-type picture struct {
-	name  string // CLASS/.../FILE below the split
-	class string
-	data  []byte
-}
+// lotBytes is about what a lot's pixels take.
+const lotBytes = 4 << 20
 
-// importPictures reads all encoded images, which are much smaller than decoded ones, sorts them by name and packs them.
-func importPictures(ctx context.Context, o PackOptions, kind string, w *writer, each func() error) ([]Skipped, error) {
-	read := readFolder
-	if kind == "tar" {
-		read = readTar
+func newPacking(o PackOptions, l *listing) (*packing, error) {
+	p := &packing{o: o, l: l, classes: l.classes, labels: make(map[string]int)}
+	if o.Classes != nil {
+		p.classes = o.Classes
 	}
-	pictures, err := read(ctx, o.From)
-	if err != nil {
-		return nil, err
+	for i, c := range p.classes {
+		p.labels[c] = i
 	}
-	if pictures, err = takeSplit(pictures, o.Split); err != nil {
-		return nil, err
+	switch {
+	case l.channels > 0 && o.Channels == 0:
+		p.o.Channels = l.channels
+	case o.Channels == 0:
+		p.o.Channels = l.commonChannels()
 	}
-	slices.SortFunc(pictures, func(a, b picture) int { return strings.Compare(a.name, b.name) })
-	if w.h.Classes = o.Classes; o.Classes == nil {
-		for _, p := range pictures {
-			w.h.Classes = append(w.h.Classes, p.class)
+	// The first image that is sound decides the shape.
+	reason := errors.New("no images")
+	var first *item
+	for i := range l.items {
+		img, _, err := p.decode(&l.items[i])
+		if err == nil {
+			p.shape = image{channels: img.channels, height: img.height, width: img.width}
+			p.lot = min(max(lotBytes/len(img.pixels), 1), 256)
+			return p, nil
 		}
-		slices.Sort(w.h.Classes)
-		w.h.Classes = slices.Compact(w.h.Classes)
-	}
-	if o.Channels == 0 {
-		o.Channels = commonChannels(pictures)
-	}
-	var skipped []Skipped
-	for _, p := range pictures {
-		img, label, err := readPicture(o, w, p)
-		if err != nil {
-			skipped = append(skipped, Skipped{p.name, err.Error()})
-			if len(skipped) > o.MaxBad {
-				return skipped, fmt.Errorf("%s %w; mend or remove it, or allow broken images with --max-bad N", p.name, err)
-			}
-		} else if err := w.add(img, label); err != nil {
-			return skipped, err
+		if first == nil {
+			first, reason = &l.items[i], err
 		}
-		if err := each(); err != nil {
-			return skipped, err
+		if i >= o.MaxBad {
+			break
 		}
 	}
-	return skipped, nil
+	return nil, fmt.Errorf("%s %w; mend or remove it, or allow broken images with --max-bad N", first.name, reason)
 }
 
 // commonChannels is 1 if all pictures that can be read are grey, else 3: colour is not thrown away unasked.
-func commonChannels(pictures []picture) int {
-	for _, p := range pictures {
-		if n, err := channelsOf(p.data); err == nil && n == 3 {
-			return 3
+func (l *listing) commonChannels() int {
+	for i := range l.items {
+		if b, err := l.read(&l.items[i]); err == nil {
+			if n, err := channelsOf(b); err == nil && n == 3 {
+				return 3
+			}
 		}
 	}
 	return 1
 }
 
-// readPicture decodes a picture; an error says what is wrong with that picture.
-func readPicture(o PackOptions, w *writer, p picture) (image, int, error) {
-	label := slices.Index(w.h.Classes, p.class)
-	if label < 0 {
-		return image{}, 0, fmt.Errorf("is of class %q, which is not among the given classes", p.class)
+// made says what the pixels went through.
+func (p *packing) made() string {
+	how := decoder
+	if p.l.channels > 0 {
+		how = "raw pixels"
 	}
-	img, err := decodeImage(p.data, o.Channels)
-	if err != nil {
-		return image{}, 0, err
+	if p.o.Size > 0 {
+		how += fmt.Sprintf(", to %d by %s", p.o.Size, resizing)
 	}
-	return img, label, w.fits(img, label)
+	return how
 }
 
-// isPicture goes by the name.
-func isPicture(name string) bool {
-	switch strings.ToLower(path.Ext(name)) {
-	case ".jpg", ".jpeg", ".png":
-		return !strings.HasPrefix(path.Base(name), ".")
+// decode makes an image of an item; an error says what is wrong with that item.
+func (p *packing) decode(it *item) (img image, label int, err error) {
+	label = it.label
+	if !it.raw {
+		var ok bool
+		if label, ok = p.labels[it.class]; !ok {
+			return image{}, 0, fmt.Errorf("is of class %q, which is not among the given classes", it.class)
+		}
 	}
-	return false
+	if label >= len(p.classes) {
+		return image{}, 0, fmt.Errorf("has label %d, but there are %d classes", label, len(p.classes))
+	}
+	b, err := p.l.read(it)
+	if err != nil {
+		return image{}, 0, fmt.Errorf("cannot be read: %w", err)
+	}
+	if !it.raw {
+		img, err = decodeImage(b, p.o.Channels)
+	} else {
+		img = image{channels: p.l.channels, height: p.l.height, width: p.l.width, pixels: b}
+		if p.o.Channels != img.channels {
+			err = fmt.Errorf("has %d channels; leave out --channels", img.channels)
+		}
+	}
+	if err == nil && p.o.Size > 0 {
+		img, err = square(img, p.o.Size)
+	}
+	return img, label, err
 }
 
-// takeSplit keeps the pictures below the split's directory and cuts their names down to what follows it. A source
-// without splits is taken whole.
-func takeSplit(all []picture, split string) ([]picture, error) {
-	depth, err := splitDepth(all, split)
-	if err != nil {
-		return nil, err
+// fits says why an image does not go with the others.
+func (p *packing) fits(img image) error {
+	s := p.shape
+	if img.channels != s.channels || img.height != s.height || img.width != s.width {
+		return fmt.Errorf("is %dx%dx%d, others are %dx%dx%d (channels x height x width); bring all to one size "+
+			"with --size 256", img.channels, img.height, img.width, s.channels, s.height, s.width)
 	}
-	var out []picture
-	for _, p := range all {
-		parts := strings.Split(p.name, "/")
-		if depth >= 0 {
-			if depth >= len(parts)-1 || parts[depth] != split {
-				continue
-			}
-			parts = parts[depth+1:]
-		}
-		if len(parts) < 2 {
-			return nil, fmt.Errorf("%s lies in no class directory; use CLASS/IMAGE", p.name)
-		}
-		p.name, p.class = path.Join(parts...), parts[len(parts)-2]
-		out = append(out, p)
-	}
-	if len(out) == 0 {
-		return nil, errors.New("no .jpg, .jpeg or .png in it; use CLASS/IMAGE")
-	}
-	return out, nil
+	return nil
 }
 
-// splitDepth is how many directories lie above the split's, -1 for a source without splits. The outermost directory of
-// that name counts: a set may have a class called train.
-func splitDepth(all []picture, split string) (int, error) {
-	depth, other := -1, ""
-	for _, p := range all {
-		dirs := strings.Split(path.Dir(p.name), "/")
-		if at := slices.Index(dirs, split); split != "" && at >= 0 && (depth < 0 || at < depth) {
-			depth = at
-		}
-		for _, s := range []string{"train", "test"} {
-			if slices.Contains(dirs, s) {
-				other = s
-			}
-		}
+// fingerprint is of everything that the pack is a function of, so that only the same packing goes on.
+func (p *packing) fingerprint() [32]byte {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %d %d %d %q %d", p.made(), p.shape.channels, p.shape.height, p.shape.width, p.classes, p.lot)
+	for i := range p.l.items {
+		it := &p.l.items[i]
+		fmt.Fprintf(h, "%q %q %d %d\n", it.name, it.class, it.label, it.size)
 	}
-	if split != "" && depth < 0 && other != "" {
-		return 0, fmt.Errorf("no directory %s in it, but there is %s; choose another --split", split, other)
-	}
-	return depth, nil
+	return [32]byte(h.Sum(nil))
 }
 
-func readFolder(ctx context.Context, from string) ([]picture, error) {
-	from, err := filepath.EvalSymlinks(from) // a walk does not follow a link it begins at
-	if err != nil {
-		return nil, err
-	}
-	var out []picture
-	err = filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() || !isPicture(d.Name()) {
-			return context.Cause(ctx)
-		}
-		rel, err := filepath.Rel(from, p)
-		if err != nil {
-			return err
-		}
-		data, err := os.ReadFile(p)
-		out = append(out, picture{name: filepath.ToSlash(rel), data: data})
-		return err
-	})
-	return out, err
+// batchOf is a lot's images, done.
+type batchOf struct {
+	labels   []byte // uint16 each
+	pixels   []byte
+	sums     []uint64 // by place in the image
+	channels []uint64 // sums by channel
+	products []uint64 // by pair of channels
+	skipped  []Skipped
 }
 
-func readTar(ctx context.Context, from string) ([]picture, error) {
-	f, err := os.Open(from)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	r, done, err := decompress(f)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	var out []picture
-	for t := tar.NewReader(r); ; {
-		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
-			_, err = io.Copy(io.Discard, r) // only at its end does a compressed file prove to be whole
-			if err != nil {
-				err = fmt.Errorf("read archive: %w", err)
-			}
-			return out, err
+// do decodes a lot.
+func (p *packing) do(n int) *batchOf {
+	s := p.shape
+	area := s.height * s.width
+	b := &batchOf{sums: make([]uint64, s.channels*area), channels: make([]uint64, s.channels),
+		products: make([]uint64, s.channels*(s.channels+1)/2)}
+	for i := n * p.lot; i < min((n+1)*p.lot, len(p.l.items)); i++ {
+		it := &p.l.items[i]
+		img, label, err := p.decode(it)
+		if err == nil {
+			err = p.fits(img)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read archive: %w", err)
-		}
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
-		}
-		if h.Typeflag != tar.TypeReg || !isPicture(h.Name) {
+			b.skipped = append(b.skipped, Skipped{it.name, err.Error()})
 			continue
 		}
-		data, err := io.ReadAll(t)
-		if err != nil {
-			return nil, fmt.Errorf("read %s from archive: %w", h.Name, err)
+		b.labels = binary.LittleEndian.AppendUint16(b.labels, uint16(label))
+		b.pixels = append(b.pixels, img.pixels...)
+		for at, v := range img.pixels {
+			b.sums[at] += uint64(v)
 		}
-		out = append(out, picture{name: strings.TrimPrefix(path.Clean(h.Name), "./"), data: data})
+		at := 0
+		for c := range s.channels {
+			x := img.pixels[c*area : (c+1)*area]
+			for d := c; d < s.channels; d++ {
+				b.products[at] += dot(x, img.pixels[d*area:(d+1)*area])
+				at++
+			}
+		}
 	}
+	for at, v := range b.sums {
+		b.channels[at/area] += v
+	}
+	return b
 }
 
-// decompress looks at the first bytes and undoes gzip or zstd.
-func decompress(f *os.File) (io.Reader, func(), error) {
-	var head [4]byte
-	n, err := io.ReadFull(f, head[:])
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, nil, fmt.Errorf("read archive: %w", err)
+// dot is the sum of products of bytes; exact, since images have less than 2^30 bytes.
+func dot(x, y []byte) uint64 {
+	var sum uint64
+	y = y[:len(x)]
+	for i, v := range x {
+		sum += uint64(uint32(v) * uint32(y[i]))
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, nil, err
-	}
-	switch {
-	case n >= 2 && head[0] == 0x1f && head[1] == 0x8b:
-		z, err := gzip.NewReader(f)
-		return z, func() {}, err
-	case head == [4]byte{0x28, 0xb5, 0x2f, 0xfd}:
-		z, err := zstd.NewReader(f, zstd.WithDecoderMaxWindow(1<<28))
-		if err != nil {
-			return nil, nil, err
-		}
-		return z, z.Close, nil
-	}
-	return f, func() {}, nil
+	return sum
 }
+
+// run decodes what the writer does not have yet, in parallel, and hands it over in order.
+func (p *packing) run(ctx context.Context, w *writer) error {
+	lots := (len(p.l.items) + p.lot - 1) / p.lot
+	workers := min(runtime.GOMAXPROCS(0), max(lots, 1))
+	type task struct {
+		n    int
+		done chan *batchOf
+	}
+	stop := make(chan struct{})
+	work, order := make(chan task), make(chan task, 2*workers)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer close(stop)
+	group.Go(func() {
+		defer close(order)
+		defer close(work)
+		for n := w.at.Lot; n < lots; n++ {
+			t := task{n, make(chan *batchOf, 1)}
+			for _, to := range []chan task{order, work} {
+				select {
+				case to <- t:
+				case <-stop:
+					return
+				}
+			}
+		}
+	})
+	for range workers {
+		group.Go(func() {
+			for t := range work {
+				t.done <- p.do(t.n)
+			}
+		})
+	}
+	resumed := w.h.Images
+	for t := range order {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case b := <-t.done:
+			if err := p.take(w, b); err != nil {
+				return err
+			}
+		}
+		if p.o.Progress != nil {
+			p.o.Progress(Progress{Images: w.h.Images, Skipped: len(w.at.Skipped), Total: len(p.l.items), Resumed: resumed})
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// take writes a lot, unless too many images of it are broken.
+func (p *packing) take(w *writer, b *batchOf) error {
+	if n := p.o.MaxBad - len(w.at.Skipped); len(b.skipped) > n {
+		k := b.skipped[max(n, 0)]
+		return fmt.Errorf("%s %s; mend or remove it, or allow broken images with --max-bad N", k.Name, k.Reason)
+	}
+	return w.add(b)
+}
+
+// complete wants an image of every class that the source says it has.
+func (p *packing) complete(w *writer) error {
+	if p.o.Classes != nil {
+		return nil // a part of a set may lack some of the classes that were named
+	}
+	used := make([]bool, len(p.classes))
+	for i := range w.h.Images {
+		used[binary.LittleEndian.Uint16(w.at.Labels[2*i:])] = true
+	}
+	if c := slices.Index(used, false); c >= 0 && !p.raw() {
+		return fmt.Errorf("class %s has no image that can be used; mend or remove it, or name the classes with --classes",
+			p.classes[c])
+	}
+	return nil
+}
+
+// raw says whether the source has pixels and numbers, not pictures and names.
+func (p *packing) raw() bool { return p.l.channels > 0 }

@@ -1,6 +1,9 @@
 package data
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Facts are what `worker data info` says of a pack.
 type Facts struct {
@@ -12,6 +15,17 @@ type Facts struct {
 	Width    int       `json:"width"`
 	Classes  []Class   `json:"classes"`
 	Mean     []float64 `json:"mean"` // by channel, 0..255
+	Made     string    `json:"made,omitempty"`
+	Files    []string  `json:"files,omitempty"` // of pixels, beside the pack
+	Bytes    int64     `json:"bytes"`           // of all files
+	Colour   *Colour   `json:"colour,omitempty"`
+}
+
+// Colour is the principal components of the pixel values.
+type Colour struct {
+	Deviations [3]float64    `json:"deviations"` // along the components: roots of the covariance's eigenvalues
+	Components [3][3]float64 `json:"components"` // unit vectors over R, G, B
+	Covariance [3][3]float64 `json:"covariance"`
 }
 
 // Class is one class of a pack.
@@ -27,6 +41,9 @@ func Info(path string) (Facts, error) {
 		return Facts{}, err
 	}
 	defer p.Close()
+	if err := p.VerifyIdentity(); err != nil {
+		return Facts{}, err
+	}
 	f := Facts{Path: path, ID: fmt.Sprintf("%x", p.ID), Images: p.Images, Channels: p.Channels, Height: p.Height,
 		Width: p.Width}
 	for _, c := range p.Classes {
@@ -42,6 +59,20 @@ func Info(path string) (Facts, error) {
 			sum += float64(v)
 		}
 		f.Mean = append(f.Mean, sum/float64(area))
+	}
+	f.Bytes = p.FileBytes()
+	if p.Extra != nil {
+		f.Made = p.Extra.Made
+	}
+	for s := range p.Shards() {
+		from, to := p.ShardImages(s)
+		f.Files, f.Bytes = append(f.Files, p.ShardName(path, s)), f.Bytes+int64(to-from)*int64(p.ImageBytes())
+	}
+	if c, ok := p.Header.Colour(); ok {
+		f.Colour = &Colour{Components: c.Vectors, Covariance: c.Covariance}
+		for i, v := range c.Values {
+			f.Colour.Deviations[i] = math.Sqrt(v)
+		}
 	}
 	return f, nil
 }

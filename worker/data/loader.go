@@ -11,6 +11,9 @@ type Batch struct {
 	Labels []int32         // N
 	Views  []cudakern.View // N
 	Valid  int             // images that count; the rest pads the last batch of a test set
+	// Divisor is what pixels are divided by besides the job's scale; 0 is 1.
+	Divisor float64
+	Err     error // the images could not be had
 }
 
 // Loader gives one cell its replica's slices of the batches: pure functions of the step, and of the batch of the test
@@ -26,14 +29,19 @@ type Loader struct {
 	order      Order
 	epoch      uint64 // of order, if it is set
 	ordered    bool
+	colours    *colours // nil: no noise
 }
 
 // NewLoader makes a replica's slices of a job's batches for a network that takes images of outH x outW. The packs must
 // stay open while it is used.
 func NewLoader(j *job.Job, replica int, train, test *Pack, outH, outW int) *Loader {
 	n := j.Slice()
-	return &Loader{job: j, slice: n, first: replica * n, train: train, test: test, outH: outH, outW: outW, batch: Batch{
+	l := &Loader{job: j, slice: n, first: replica * n, train: train, test: test, outH: outH, outW: outW, batch: Batch{
 		Images: make([]byte, n*train.ImageBytes()), Labels: make([]int32, n), Views: make([]cudakern.View, n)}}
+	if c, ok := train.Header.Colour(); ok {
+		l.colours = newColours(j.Augment, c)
+	}
+	return l
 }
 
 // Train gathers the replica's slice of the batch of the step that follows `step` finished ones.
@@ -43,13 +51,36 @@ func (l *Loader) Train(step uint64) Batch {
 	if !l.ordered || epoch != l.epoch {
 		l.order, l.epoch, l.ordered = NewOrder(l.job.Seed, epoch, uint64(l.train.Images)), epoch, true
 	}
+	l.batch.Err, l.batch.Divisor = nil, 0
+	noise := l.colours
+	if noise != nil && colourOff(l.job, epoch) {
+		noise = nil
+	}
 	for i := range l.batch.Labels {
 		sample := l.order.At(place + uint64(i))
 		l.put(l.train, i, int(sample))
-		l.batch.Views[i] = TrainView(l.job.Seed, epoch, sample, l.train.Height, l.train.Width, l.outH, l.outW, l.job.Augment)
+		view := &l.batch.Views[i]
+		*view = SharedView(l.job.Seed, epoch, place+uint64(i), sample, l.train.Height, l.train.Width, l.outH, l.outW,
+			l.job.Augment)
+		if noise != nil {
+			view.Shift, l.batch.Divisor = noise.shift(l.job.Seed, epoch, sample), noise.divisor
+		}
 	}
 	l.batch.Valid = len(l.batch.Labels)
+	l.ahead(step + 1)
 	return l.batch
+}
+
+// ahead has the images of a step read from disk, where they are not in memory anyhow.
+func (l *Loader) ahead(step uint64) {
+	per := uint64(l.job.StepsPerEpoch())
+	if l.train.sound == nil || step/per != l.epoch {
+		return
+	}
+	place := step%per*uint64(l.job.Recipe.Batch) + uint64(l.first)
+	for i := range l.slice {
+		l.train.Ahead(int(l.order.At(place + uint64(i))))
+	}
 }
 
 // TestBatches is the number of batches of the test set.
@@ -65,15 +96,19 @@ func (l *Loader) TestBatches() int {
 func (l *Loader) Test(index int) Batch {
 	view := CentreView(l.test.Height, l.test.Width, l.outH, l.outW)
 	first := index*l.job.Recipe.Batch + l.first
+	l.batch.Err = nil
 	for i := range l.batch.Labels {
 		l.put(l.test, i, min(first+i, l.test.Images-1))
 		l.batch.Views[i] = view
 	}
-	l.batch.Valid = max(0, min(l.slice, l.test.Images-first))
+	l.batch.Valid, l.batch.Divisor = max(0, min(l.slice, l.test.Images-first)), 0
 	return l.batch
 }
 
 func (l *Loader) put(p *Pack, place, sample int) {
+	if err := p.Check(sample); err != nil && l.batch.Err == nil {
+		l.batch.Err = err
+	}
 	copy(l.batch.Images[place*p.ImageBytes():(place+1)*p.ImageBytes()], p.Image(sample))
 	l.batch.Labels[place] = int32(p.Label(sample))
 }

@@ -166,7 +166,7 @@ func TestRepeatedClassIsRefused(t *testing.T) {
 func TestOutIsADirectory(t *testing.T) {
 	progressed := false
 	refused(t, PackOptions{From: pets(t).folder(t), Split: "train", Out: t.TempDir(),
-		Progress: func(int) { progressed = true }})
+		Progress: func(Progress) { progressed = true }})
 	if progressed {
 		t.Error("refused only after reading images")
 	}

@@ -13,13 +13,47 @@ func CentreView(h, w, outH, outW int) cudakern.View {
 	return cudakern.View{Y: floorHalf(h - outH), X: floorHalf(w - outW)}
 }
 
+// TenViews are the paper's ways to see a test image (section 4.1), in the source's order (convdata_jpeg.py:224-233): top
+// left, top right, centre, bottom left, bottom right, then the mirror images of these. An image that is no larger than
+// the frame is centred in it five times.
+func TenViews(h, w, outH, outW int) (out [10]cudakern.View) {
+	centre := CentreView(h, w, outH, outW)
+	y0, x0, y1, x1 := centre.Y, centre.X, centre.Y, centre.X
+	if h > outH {
+		y0, y1 = 0, int32(h-outH)
+	}
+	if w > outW {
+		x0, x1 = 0, int32(w-outW)
+	}
+	for i, v := range [5]cudakern.View{{Y: y0, X: x0}, {Y: y0, X: x1}, centre, {Y: y1, X: x0}, {Y: y1, X: x1}} {
+		out[i] = v
+		v.Flip = true
+		out[i+5] = v
+	}
+	return out
+}
+
 // TrainView is how a sample is seen in an epoch, drawn by (seed, epoch, sample) alone. A random crop is even over all
 // frames that lie in the image widened by pad pixels of mean colour on each side; where the image is smaller than the
 // frame, over all positions within pad pixels of the centre. A flip comes up half of the time.
 func TrainView(seed, epoch, sample uint64, h, w, outH, outW int, a job.Augment) cudakern.View {
+	return drawView([4]uint32{uint32(sample), uint32(sample >> 32), 0, 0}, seed, epoch, h, w, outH, outW, a)
+}
+
+// SharedView is TrainView where Augment.Share consecutive places of the epoch have one crop and one flip, as the 2012
+// source had for every 32 images (convdata_jpeg.py, lines 238 to 246); the draws of share s are those of block
+// {s low, s high, 2, 0}.
+func SharedView(seed, epoch, place, sample uint64, h, w, outH, outW int, a job.Augment) cudakern.View {
+	if a.Share < 1 {
+		return TrainView(seed, epoch, sample, h, w, outH, outW, a)
+	}
+	s := place / uint64(a.Share)
+	return drawView([4]uint32{uint32(s), uint32(s >> 32), 2, 0}, seed, epoch, h, w, outH, outW, a)
+}
+
+func drawView(counter [4]uint32, seed, epoch uint64, h, w, outH, outW int, a job.Augment) cudakern.View {
 	v := CentreView(h, w, outH, outW)
-	draw := philox.Block([4]uint32{uint32(sample), uint32(sample >> 32), 0, 0},
-		philox.Split(philox.Key(seed, philox.View, epoch)))
+	draw := philox.Block(counter, philox.Split(philox.Key(seed, philox.View, epoch)))
 	if a.Crop == "random" {
 		v.Y = place(draw[0], h, outH, a.Pad)
 		v.X = place(draw[1], w, outW, a.Pad)

@@ -38,8 +38,9 @@ type builder struct {
 	forward  []phase
 	backward [][]phase // by layer; run from the last to the first
 
-	reducer *reducer // nil where there is one replica
-	staged  bool     // see Config
+	reducer *reducer                         // nil where there is one replica
+	frozen  func(step uint64, q *param) bool // nil: nothing ever is
+	staged  bool                             // see Config
 
 	in  *inputStage
 	out *lossStage // nil for a column that has no part in the softmax

@@ -31,6 +31,7 @@ type Config struct {
 	Report     func(Event)      // called in order from the cell's goroutines; must not block for long
 	Now        func() time.Time // for reports only
 	Log        *slog.Logger
+	History    job.History // the evaluations that the job's log has: what a recipe's plateau goes by
 	// Memory, if set, is asked for the memory of the cell's state, on devices that can work in it (cudakern.Placer). It
 	// must stay until the cell is closed. An error of it is New's.
 	Memory func(MemoryLayout) (Memory, error)
@@ -40,6 +41,10 @@ type Config struct {
 	// by all cells or none, on a goroutine of the run's. The half that holds the step stays as it is for at least the
 	// next step; Copy must see whether it did. Of the copies before, only that of step keep is needed, unless keep is 0.
 	Copy func(ctx context.Context, step, keep uint64) (whole bool, err error)
+
+	// Steps, counted from 1, that were vetoed and then decided on: they change nothing, or are done however high their
+	// loss. All cells have the same.
+	Skipped, Accepted []uint64
 
 	// For tests; the bits depend on none of them.
 	staged                bool // exchange through host buffers even where the host can address device memory
@@ -68,8 +73,12 @@ type Cell struct {
 	saver    *saver
 	copies   *copier
 	mem      Memory // of the state
-	step     uint64 // finished steps
-	owed     Owed   // before the next step
+	watch    watch
+	layout   MemoryLayout
+	step     uint64      // finished steps
+	owed     Owed        // before the next step
+	recorded job.History // as Config.History
+	history  job.History // the evaluations up to step, if the job's course depends on them
 	stop     atomic.Bool
 	status   tracker
 	timing   *timing
@@ -91,7 +100,7 @@ func New(cfg Config) (*Cell, error) {
 	}
 	c := &Cell{id: cfg.Cell, job: cfg.Job, plan: cfg.Plan, dev: cfg.Device, st: st,
 		source: cfg.Source, report: cfg.Report, now: cfg.Now, log: cfg.Log, timing: newTiming(), usual: usual{},
-		reserve: reserve}
+		reserve: reserve, recorded: cfg.History}
 	c.ex = &observed{cfg.Exchanger, &c.status, cfg.Cell}
 	for _, other := range cfg.Cells {
 		if other.Column == cfg.Cell.Column {
@@ -106,7 +115,11 @@ func New(cfg Config) (*Cell, error) {
 	c.b = &builder{dev: cfg.Device, st: st, plan: cfg.Plan, column: cfg.Cell.Column, batch: cfg.Job.Slice(),
 		first: cfg.Cell.Replica * cfg.Job.Slice(), whole: cfg.Job.Recipe.Batch, cell: cfg.Cell, ex: c.ex,
 		seed: cfg.Job.Seed, params: map[int]*param{}, staged: cfg.staged,
-		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale)}}
+		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale),
+			centre: cfg.Job.Augment.CentreMean()}}
+	if len(cfg.Job.Recipe.Layers) > 0 && len(c.replicas) == 1 { // all replicas' gradients are summed, needed or not
+		c.b.frozen = func(step uint64, q *param) bool { return c.job.UpdateAt(step, q.Param, c.history).Frozen }
+	}
 	if err = c.b.openStreams(); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
@@ -124,9 +137,14 @@ func New(cfg Config) (*Cell, error) {
 	for i := range cfg.Plan.Params[cfg.Cell.Column] {
 		c.params = append(c.params, c.b.params[i])
 	}
+	c.watch.past.window = cfg.Job.GuardRules().Window // which has room in every half
 	if err := c.place(cfg.Memory); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
+	}
+	if err := c.newWatch(cfg); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("cell %s: guard: %w", cfg.Cell, err)
 	}
 	c.backward = c.b.backwardPhases()
 	c.saver = newSaver(c, cfg)

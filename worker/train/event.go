@@ -32,6 +32,7 @@ type Evaluated struct {
 	Step      uint64 // finished steps
 	Score     Score
 	TrainLoss float64 // mean over the steps of this epoch that this run has done
+	Rate      float64 // the recipe's, of the steps that follow
 }
 
 // Finished says that a cell has done the job's last step; its final checkpoint was reported before.

@@ -28,6 +28,7 @@ type inputStage struct {
 	labels cudakern.Buffer
 	mean   cudakern.Buffer
 	scale  float32
+	centre bool // the mean's centre is subtracted from every crop
 	source Source
 	ahead  bool // batches are staged ahead
 }
@@ -38,6 +39,7 @@ type slot struct {
 	labels cudakern.Buffer
 	views  []cudakern.View
 	valid  int
+	scale  float32
 	ready  cudakern.Event // on the stream that copies
 	holds  bool           // the batch of the step that follows `step` finished ones
 	step   uint64
@@ -47,7 +49,8 @@ type slot struct {
 func (b *builder) buildInput() (*value, error) {
 	first := b.plan.Layers[0].Columns[b.column].In
 	ch, h, w := b.in.source.Shape()
-	op, err := b.dev.NewInput(cudakern.InputDesc{N: b.batch, C: ch, H: h, W: w, OutH: first.H, OutW: first.W})
+	op, err := b.dev.NewInput(cudakern.InputDesc{N: b.batch, C: ch, H: h, W: w, OutH: first.H, OutW: first.W,
+		CentreMean: b.in.centre})
 	if err != nil {
 		return nil, fmt.Errorf("input: %w", err)
 	}
@@ -139,6 +142,9 @@ func (in *inputStage) room() *slot {
 // stage copies a batch to the device, behind all that earlier passes computed.
 func (in *inputStage) stage(s *slot, batch data.Batch) (err error) {
 	b := in.b
+	if batch.Err != nil {
+		return fmt.Errorf("training data: %w", batch.Err)
+	}
 	if err := b.up.Wait(b.begun); err != nil {
 		return err
 	}
@@ -149,6 +155,9 @@ func (in *inputStage) stage(s *slot, batch data.Batch) (err error) {
 		return err
 	}
 	s.views, s.valid, s.holds = append(s.views[:0], batch.Views...), batch.Valid, false
+	if s.scale = in.scale; batch.Divisor > 0 {
+		s.scale = float32(float64(in.scale) / batch.Divisor)
+	}
 	s.ready, err = b.up.Record()
 	return err
 }
@@ -159,7 +168,7 @@ func (in *inputStage) run(x cudakern.Buffer) error {
 	if err := b.st.Wait(in.now.ready); err != nil {
 		return err
 	}
-	return in.op.Forward(b.st, in.now.images, in.now.views, in.mean, in.scale, x)
+	return in.op.Forward(b.st, in.now.images, in.now.views, in.mean, in.now.scale, x)
 }
 
 // allocBytes makes a byte buffer that the cell frees when it closes.

@@ -1,14 +1,12 @@
 package train
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math"
 	"unsafe"
 
 	"colonnade/cudakern"
 	"colonnade/shard"
-	"colonnade/worker/exchange"
+	"colonnade/shard/score"
 )
 
 // lossStage is the softmax over the whole layer's logits. Every column that holds it computes it whole, from the same
@@ -19,25 +17,13 @@ type lossStage struct {
 	loss   cudakern.Buffer
 	rank   cudakern.Buffer
 	ties   cudakern.Buffer
+	logits cudakern.Buffer
 	losses []float32
 	ranks  []int32 // in memory that the device writes without being waited for
 	equals []int32
-}
 
-// Score is what a batch or a test set came to.
-type Score struct {
-	Images uint64
-	Loss   float64 // sum of the images' cross-entropies, in image order within a replica
-	Top1   float64 // errors; logits equal to the label's share the credit (layer_kernels.cu:96-118 of the source)
-	Top5   float64
-}
-
-// Add adds another score.
-func (s *Score) Add(o Score) {
-	s.Images += o.Images
-	s.Loss += o.Loss
-	s.Top1 += o.Top1
-	s.Top5 += o.Top5
+	classes int
+	views   *views // nil: none have been asked for
 }
 
 // buildLoss gathers the logits and makes the softmax.
@@ -85,7 +71,7 @@ func (b *builder) buildSoftmax(lp *shard.LayerPlan, cur *value, parts []cudakern
 	if err != nil {
 		return err
 	}
-	s := &lossStage{b: b, losses: make([]float32, b.batch)}
+	s := &lossStage{b: b, losses: make([]float32, b.batch), logits: logits.buf, classes: classes}
 	for _, v := range []*[]int32{&s.ranks, &s.equals} {
 		h, err := b.dev.AllocHost(4 * b.batch)
 		if err != nil {
@@ -140,46 +126,9 @@ func (s *lossStage) score(valid int) (Score, error) {
 	if err := b.st.Sync(); err != nil {
 		return Score{}, err
 	}
-	out := Score{Images: uint64(valid)}
+	var out Score
 	for i := range valid {
-		out.Loss += float64(s.losses[i])
-		out.Top1 += 1 - credit(1, s.ranks[i], s.equals[i])
-		out.Top5 += 1 - credit(5, s.ranks[i], s.equals[i])
+		out.Add(score.Of(float64(s.losses[i]), int(s.ranks[i]), int(s.equals[i])))
 	}
 	return out, nil
-}
-
-const scoreBytes = 32
-
-// addScores tells cell r0c0 what this replica's part of the test set came to; there it adds the others', in replica
-// order.
-func (c *Cell) addScores(p *pass, total *Score) error {
-	tag := exchange.Tag{Step: p.step, Exchange: scoreTag}
-	var buf [scoreBytes]byte
-	le := binary.LittleEndian
-	if c.id.Replica > 0 {
-		le.PutUint64(buf[0:], total.Images)
-		le.PutUint64(buf[8:], math.Float64bits(total.Loss))
-		le.PutUint64(buf[16:], math.Float64bits(total.Top1))
-		le.PutUint64(buf[24:], math.Float64bits(total.Top5))
-		return c.ex.Send(p.ctx, c.replicas[0], tag, buf[:])
-	}
-	for _, other := range c.replicas[1:] {
-		if err := c.ex.Recv(p.ctx, other, tag, buf[:]); err != nil {
-			return err
-		}
-		total.Add(Score{Images: le.Uint64(buf[0:]), Loss: math.Float64frombits(le.Uint64(buf[8:])),
-			Top1: math.Float64frombits(le.Uint64(buf[16:])), Top5: math.Float64frombits(le.Uint64(buf[24:]))})
-	}
-	return nil
-}
-
-// credit is the share of a top-k success: with `above` logits greater than the label's and `ties` others equal to it,
-// the k - above places left are shared by ties + 1 classes.
-func credit(k, above, ties int32) float64 {
-	left := k - above
-	if left <= 0 {
-		return 0
-	}
-	return min(1, float64(left)/float64(ties+1))
 }

@@ -38,12 +38,13 @@ func (b *builder) makeParam(index int, layout cudakern.Layout) (*param, error) {
 }
 
 // momentumSuffix marks a parameter's momentum in checkpoints and digests.
-const momentumSuffix = ".momentum"
+const momentumSuffix = checkpoint.MomentumSuffix
 
 // snapshot is a host copy of a cell's state in canonical order: every parameter's value and momentum.
 type snapshot struct {
 	step    uint64
 	tensors []checkpoint.Tensor
+	losses  []float64 // of the last steps
 	memory  []byte
 }
 
@@ -94,6 +95,7 @@ func (c *Cell) take(s *snapshot, step uint64) error {
 		}
 	}
 	s.step = step
+	s.losses = append(s.losses[:0], c.watch.past.losses...)
 	return nil
 }
 
@@ -113,9 +115,11 @@ func (c *Cell) put(s *snapshot) error {
 	if err := c.st.Sync(); err != nil {
 		return err
 	}
+	c.watch.past.set(s.losses)
+	c.watch.past.encode(c.tail(half))
 	c.mem.Finish(half, s.step)
 	c.step = s.step
-	return nil
+	return c.remember(c.recorded)
 }
 
 // initial fills s with the state before the first step.
@@ -124,5 +128,5 @@ func (c *Cell) initial(s *snapshot) {
 		fillInitial(s.tensors[2*i].Data, c.plan, c.id.Column, p.Param, c.job.Seed)
 		clear(s.tensors[2*i+1].Data)
 	}
-	s.step = 0
+	s.step, s.losses = 0, s.losses[:0]
 }

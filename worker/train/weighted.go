@@ -142,7 +142,10 @@ func (b *builder) buildBackward(lp *shard.LayerPlan, cur *value, x *crossing, y 
 		if i == 0 {
 			db = bias.grad
 		}
-		ph := b.back(label{blk.w.Name + " weights", name + " weights"}, func(*pass) error {
+		ph := b.back(label{blk.w.Name + " weights", name + " weights"}, func(p *pass) error {
+			if b.isFrozen(p.step, blk.w) && (db == nil || b.isFrozen(p.step, bias)) {
+				return nil
+			}
 			return blk.op.BackwardWeights(b.st, blk.x.buf, y.grad, blk.w.grad, db)
 		})
 		ph.kind, ph.macs = Weights, b.macs(blk.Block)
@@ -156,6 +159,9 @@ func (b *builder) buildBackward(lp *shard.LayerPlan, cur *value, x *crossing, y 
 	}
 	return b.reduce(name, params)
 }
+
+// isFrozen says whether a step has no use for a parameter's gradient.
+func (b *builder) isFrozen(step uint64, q *param) bool { return b.frozen != nil && b.frozen(step, q) }
 
 // blockLabel names what is done with block i of a layer's blocks.
 func blockLabel(layer string, i int, sb shard.Block, blocks int) label {

@@ -4,13 +4,14 @@
 // view_words are the 32-bit words of one image's view: y, x, flip, and the shift of three channels as float.
 constexpr int view_words = 6;
 
-// Views uint8 images: a thread makes one element of the output. Sums of 32 bits may wrap where a view is far outside;
+// Views uint8 images: a thread makes one element of the output. The mean is that of the pixel or, where mean_y is not
+// negative, that which begins at (mean_y, mean_x) and lies under every output alike. Sums of 32 bits may wrap where a view is far outside;
 // what is inside is told by one comparison without sign, so a wrapped place is outside all the same.
 extern "C" __global__ void __launch_bounds__(256, 4)
 input_forward(int blocks, unsigned long long over_blocks, int channels, int height, int width, int out_h, int out_w,
               unsigned long long over_out_h, unsigned long long over_out_w,
               const unsigned char *__restrict__ pixels, const unsigned *__restrict__ views,
-              const float *__restrict__ mean, float scale, float *__restrict__ y) {
+              const float *__restrict__ mean, int mean_y, int mean_x, float scale, float *__restrict__ y) {
   const images::Place at = images::place(blocks, over_blocks);
   const int each = channels * out_h * out_w, area = height * width;
   if (at.i >= each) return;
@@ -21,7 +22,9 @@ input_forward(int blocks, unsigned long long over_blocks, int channels, int heig
   if (py < (unsigned)height && px < (unsigned)width) {
     const unsigned pixel = (unsigned)(to.map * area) + py * (unsigned)width + px;
     const unsigned char *image = pixels + at.image * (unsigned)(channels * area);
-    v = ((float)image[pixel] - mean[pixel] + __uint_as_float(view[3 + to.map % 3])) * scale;
+    const unsigned under =
+        mean_y < 0 ? pixel : (unsigned)(to.map * area) + (unsigned)((to.y + mean_y) * width + to.x + mean_x);
+    v = ((float)image[pixel] - mean[under] + __uint_as_float(view[3 + to.map % 3])) * scale;
   }
   y[at.image * (unsigned)each + (unsigned)at.i] = v;
 }

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"colonnade/checkpoint"
+	"colonnade/checkpoint/model"
+	"colonnade/checkpoint/tensors"
+	"colonnade/shard"
+	"colonnade/shard/job"
+)
+
+type checkpointImportCmd struct {
+	File     string  `arg:"" name:"FILE" help:"Model: safetensors, a state_dict by torch.save, npz or ONNX; of this program, of the module it writes, or torchvision's AlexNet."`
+	Out      string  `required:"" placeholder:"FILE" help:"Model to write as safetensors, for start.from in a job and for: worker predict."`
+	Job      string  `placeholder:"JOB.yaml" help:"Job whose network, columns, scale and pack it is for."`
+	Network  string  `placeholder:"NAME" help:"Without a job: the network, or a network file. Default: what the file says itself."`
+	Columns  int     `placeholder:"K" help:"Without a job: its columns."`
+	Channels int     `help:"Without a job: channels of its input, where the network allows several. Default: the most."`
+	Scale    float64 `help:"Without a job: what pixels less their mean are multiplied by."`
+	Dir      string  `placeholder:"DIR" help:"Also write the checkpoint files of step 0 of the job into this directory."`
+	JSON     bool    `help:"Print as JSON."`
+}
+
+// Run imports a model.
+func (c *checkpointImportCmd) Run(con console) error {
+	if c.Job != "" && (c.Network != "" || c.Columns != 0 || c.Channels != 0 || c.Scale != 0) {
+		return usagef("--job says network, columns, channels and scale; leave these out")
+	}
+	if c.Dir != "" && c.Job == "" {
+		return usagef("--dir wants checkpoint files of a job; name it with --job")
+	}
+	f, err := tensors.Open(c.File)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	about, j, err := c.about(f)
+	if err != nil {
+		return fmt.Errorf("import %s: %w", c.File, err)
+	}
+	s, err := fill(f, about)
+	if err != nil {
+		return fmt.Errorf("import %s: %w", c.File, err)
+	}
+	all, write, err := model.Export(about, s, "safetensors", nil)
+	if err != nil {
+		return err
+	}
+	if err := tensors.Create(c.Out, write); err != nil {
+		return err
+	}
+	if c.Dir != "" {
+		if err := writeStart(c.Dir, j, s); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return printJSON(con.out, map[string]any{"file": c.Out, "from": c.File, "format": f.Format, "network": about.Name,
+			"columns": about.Columns, "classes": len(about.Classes), "tensors": len(all)})
+	}
+	fmt.Fprintf(con.out, "wrote %s: %s in %d columns, %d classes, from %s; begin a job with it: start: {from: %s}\n",
+		c.Out,
+		about.Name, about.Columns, len(about.Classes), f.Format, c.Out)
+	return nil
+}
+
+// about is what the model is: as the job has it, as the file says itself, or as the flags say.
+func (c *checkpointImportCmd) about(f *tensors.File) (*model.About, *job.Job, error) {
+	mean, err := loadMean(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.Job != "" {
+		j, err := readJob(c.Job)
+		if err != nil {
+			return nil, nil, err
+		}
+		about, err := model.AboutJob(j, "")
+		if err == nil && mean != nil {
+			about.Mean = mean
+		}
+		return about, j, err
+	}
+	own, err := model.AboutOf(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	if own != nil && c.Network == "" {
+		if c.Columns != 0 {
+			own.Columns = c.Columns
+		}
+		return own, nil, nil
+	}
+	if c.Network == "" || c.Columns < 1 || !(c.Scale > 0) {
+		return nil, nil, usagef("the file does not say what it is: name --job JOB.yaml, or --network, --columns and --scale")
+	}
+	network, text, err := shard.Load(c.Network)
+	if err != nil {
+		return nil, nil, err
+	}
+	about := &model.About{Text: text, Name: network.Name, Columns: c.Columns, Channels: c.Channels, Scale: c.Scale,
+		Mean: mean}
+	if about.Channels == 0 {
+		about.Channels = network.Input.Channels[len(network.Input.Channels)-1]
+	}
+	classes := network.Classes
+	if n := len(f.Entries); model.IsTorchvision(f) || n > 0 {
+		classes = lastClasses(f, network)
+	}
+	for i := range classes {
+		about.Classes = append(about.Classes, strconv.Itoa(i))
+	}
+	return about, nil, nil
+}
+
+// lastClasses is how many classes a file's last layer has, if it has one; else as many as the network.
+func lastClasses(f *tensors.File, network *shard.Network) int {
+	last := network.Layers[len(network.Layers)-2].Name + ".bias"
+	for _, e := range f.Entries {
+		if (e.Name == last || e.Name == "classifier.6.bias") && len(e.Shape) == 1 {
+			return e.Shape[0]
+		}
+	}
+	return network.Classes
+}
+
+// loadMean is the mean image that a file has with it; nil if it has none.
+func loadMean(f *tensors.File) ([]float32, error) {
+	for i, e := range f.Entries {
+		if e.Name == model.MeanName {
+			return f.Load(i)
+		}
+	}
+	return nil, nil
+}
+
+// fill reads the tensors into a state of the network.
+func fill(f *tensors.File, about *model.About) (*model.State, error) {
+	plan, err := about.Plan()
+	if err != nil {
+		return nil, err
+	}
+	in := plan.Network.Input
+	if n := about.Channels * in.Height * in.Width; about.Mean != nil && len(about.Mean) != n {
+		return nil, fmt.Errorf("%w: its mean image has %d values, the network's input %d", model.ErrModel, len(about.Mean), n)
+	}
+	s := model.NewState(plan)
+	if err := s.Import(f, nil); err != nil {
+		return nil, err
+	}
+	if !model.IsTorchvision(f) {
+		return s, nil
+	}
+	if about.Mean, err = s.FromTorchvision(about.Scale); err != nil {
+		return nil, err
+	}
+	if about.Height == 0 { // as torchvision's own transforms: the shorter side to 256, then the centre of 224
+		about.Height, about.Width = in.Height+in.Height/7, in.Width+in.Width/7
+	}
+	return s, nil
+}
+
+// writeStart writes the files of step 0 of a job, as if it had been trained to there.
+func writeStart(dir string, j *job.Job, s *model.State) error {
+	if err := os.MkdirAll(filepath.Join(dir, j.Name), 0o755); err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	if err := checkpoint.WriteSpec(dir, j.Name, j.Encode()); err != nil {
+		return err
+	}
+	for c := range j.Columns {
+		m := checkpoint.Meta{Job: j.Name, Column: c, PlanDigest: s.Plan.Digest(), Numerics: "imported"}
+		if _, err := s.Write(context.Background(), dir, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+package data
+
+import (
+	"math"
+
+	"colonnade/cudakern/philox"
+	"colonnade/shard/job"
+	"colonnade/shard/pack"
+)
+
+// colours draws the colour noise of images: a function of (seed, epoch, sample) and of the training set's colours.
+type colours struct {
+	directions [3][3]float64 // [component][channel]: what one draw is multiplied by
+	divisor    float64       // of images with noise
+}
+
+// newColours gives what a job draws; nil if it has no noise.
+func newColours(a job.Augment, c pack.Colour) *colours {
+	if a.Colour == nil {
+		return nil
+	}
+	out := &colours{divisor: 1}
+	if a.Colour.Rescale {
+		out.divisor = 1 + a.Colour.Noise
+	}
+	for k, value := range c.Values {
+		size := math.Sqrt(value)
+		if a.Colour.By == job.ByEigenvalue {
+			size = value / 255 // of 0..1 the eigenvalue is value/255^2, and a step is 255
+		}
+		for ch, v := range c.Vectors[k] {
+			out.directions[k][ch] = float64(a.Colour.Noise*size) * v
+		}
+	}
+	return out
+}
+
+// shift is what is added to an image's channels. Its draws are the words of Philox block {sample low, sample high, 1, 0}
+// under Key(seed, View, epoch): two make two normal numbers (Box and Muller), of which the last is not used.
+func (c *colours) shift(seed, epoch, sample uint64) (out [3]float32) {
+	w := philox.Block([4]uint32{uint32(sample), uint32(sample >> 32), 1, 0},
+		philox.Split(philox.Key(seed, philox.View, epoch)))
+	var draw [4]float64
+	for i := 0; i < 4; i += 2 {
+		r := math.Sqrt(-2 * math.Log((float64(w[i])+1)/(1<<32)))
+		sin, cos := math.Sincos(2 * math.Pi * float64(w[i+1]) / (1 << 32))
+		draw[i], draw[i+1] = float64(r*cos), float64(r*sin)
+	}
+	for ch := range out {
+		sum := 0.0
+		for k := range c.directions {
+			sum += float64(draw[k] * c.directions[k][ch])
+		}
+		out[ch] = float32(sum)
+	}
+	return out
+}
+
+// colourOff says whether noise is off in an epoch, counted from 0.
+func colourOff(*job.Job, uint64) bool { return false }
