@@ -229,6 +229,8 @@ func text(d Decision) string {
 			fmt.Fprintf(&b, "  move %s, generation %d: %s\n", a.Job, a.Generation, a.Reason)
 		case Lose:
 			fmt.Fprintf(&b, "  lose %s: %s\n", a.Worker, a.Reason)
+		case Forget:
+			fmt.Fprintf(&b, "  forget %s\n", a.Worker)
 		case Assign:
 			from := "the start"
 			switch {
