@@ -19,6 +19,9 @@ type Meta struct {
 	Column     int
 	PlanDigest [32]byte
 	Numerics   string
+	// Losses of the last steps, oldest first, which a guard judges the next ones by. No part of the state's digest, not
+	// compared on load, and not in files of old.
+	Losses []float64 `json:",omitempty"`
 }
 
 // Tensor is one named tensor of a cell's state in canonical order, float32, row-major. Data is only borrowed.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -136,7 +137,7 @@ func TestGoldenFile(t *testing.T) {
 		t.Errorf("the golden file holds %v", got)
 	}
 	meta, info, err := Verify(context.Background(), path, Want{Meta: m})
-	if err != nil || meta != m || info.Digest != Digest(tensors) {
+	if err != nil || !reflect.DeepEqual(meta, m) || info.Digest != Digest(tensors) {
 		t.Errorf("verify gives %+v, %+v, %v", meta, info, err)
 	}
 }

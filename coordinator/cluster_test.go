@@ -170,6 +170,9 @@ func workerProgram(play string, args []string) int {
 		fmt.Fprintln(os.Stderr, "worker: no device at all; see: worker devices")
 		return 1
 	}
+	if play == "evaluate" {
+		return fakeEvaluate(flags["--checkpoint"], flags["--views"])
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { // the parent is gone when this ends
 		io.Copy(io.Discard, os.Stdin)
@@ -189,7 +192,7 @@ func workerProgram(play string, args []string) int {
 
 // fakeWorker does what a coordinator sees of a worker. Plays: "finish" does every job to its end at once, "train" gets
 // half-way and waits to be stopped, "stubborn" does not stop either, "fail" finds its pack wrong. As processes also:
-// "absent" never joins, "die" ends at once.
+// "absent" never joins, "die" ends at once, "evaluate" says what it was given to evaluate.
 type fakeWorker struct {
 	play, id, directory string
 	joined              func() // called at the welcome

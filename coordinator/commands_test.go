@@ -87,6 +87,7 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 	like(t, succeeds(t, "job", "show", "j"),
 		`j: stopped, step 10 of 20, generation 1\n.*newest checkpoint: step 10\n  numerics: fake\n.*EPOCH.*\n1 .*`)
 
+	t.Run("evaluate", evaluatesJ)
 	c.attach("finish", "a") // in place of the others
 	c.attach("finish", "b")
 	succeeds(t, "job", "resume", "j", "--step", "0")

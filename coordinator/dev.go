@@ -20,6 +20,7 @@ import (
 	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/raftnode"
 	"colonnade/proto/clusterpb"
+	"colonnade/proto/commandpb"
 	"colonnade/shard/job"
 )
 
@@ -31,6 +32,10 @@ type devCmd struct {
 	Device  string `default:"cpu" help:"Device of every worker: see worker devices."`
 	Data    string `default:"colonnade-data" placeholder:"DIR" help:"Directory of everything: the coordinator's state, the workers', checkpoints, logs."`
 	Resume  bool   `help:"Go on with the job if DIR knows it already."`
+
+	SkipBatch   bool `xor:"batch" help:"With --resume: do without the batch that the job has paused for."`
+	AcceptBatch bool `xor:"batch" help:"With --resume: train on the batch that the job has paused for, however high its loss."`
+
 	Carrier string `default:"auto" enum:"auto,shm,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells; shm (shared memory of one host) and grpc are used even within one worker, or not at all."`
 	JSON    bool   `help:"Print every update as a line of JSON, in the words of proto/clusterpb/cluster.proto."`
 	Program string `placeholder:"FILE" help:"Worker program. Default: worker, beside this program."`
@@ -215,6 +220,13 @@ func (d *dev) mayBegin(ctx context.Context) error {
 
 // follow submits the job and shows its progress.
 func (d *dev) follow(ctx context.Context, address string) (last *clusterpb.Job, err error) {
+	if d.SkipBatch || d.AcceptBatch {
+		err := d.node.control.Resume(ctx, &commandpb.ResumeJob{Job: d.job.Name, Request: raftnode.NewID(),
+			SkipBatch: d.SkipBatch, AcceptBatch: d.AcceptBatch})
+		if err != nil {
+			return nil, err
+		}
+	}
 	name, err := d.node.control.Submit(ctx, d.job.Encode(), d.Resume, raftnode.NewID())
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
+	"colonnade/coordinator/fsm"
 	"colonnade/proto/clusterpb"
 )
 
@@ -20,6 +21,7 @@ type updates interface {
 // Errors of a job that did not get to its end.
 var (
 	errJobFailed = errors.New("job failed")
+	errJobPaused = errors.New("job is paused")
 	errNoEnd     = errors.New("the coordinator ended the watch before the job ended")
 )
 
@@ -28,7 +30,7 @@ const plainEvery = 10 * time.Second
 
 // ended says whether a job has come to rest.
 func ended(j *clusterpb.Job) bool {
-	return j.State == "done" || j.State == "failed" || j.State == "stopped"
+	return fsm.Ended(j.State)
 }
 
 // view is what a watcher sees of a job: a bar on a terminal, plain lines elsewhere, a line for every evaluation and
@@ -214,6 +216,8 @@ func printEnd(out io.Writer, j *clusterpb.Job, resume string) error {
 	case "stopped":
 		fmt.Fprintf(out, "stopped after step %d of %d; go on with: %s\n", j.CommittedStep, j.Steps, resume)
 		return nil
+	case fsm.Paused:
+		return fmt.Errorf("%w: %s: %s; go on without its batch: %s --skip-batch", errJobPaused, j.Name, j.Reason, resume)
 	}
 	return fmt.Errorf("%w: %s: %s; when that is mended: %s", errJobFailed, j.Name, j.Reason, resume)
 }

@@ -156,9 +156,13 @@ func fill(f *tensors.File, about *model.About) (*model.State, error) {
 	if !model.IsTorchvision(f) {
 		return s, nil
 	}
-	mean, err := s.FromTorchvision(about.Scale)
-	about.Mean = mean
-	return s, err
+	if about.Mean, err = s.FromTorchvision(about.Scale); err != nil {
+		return nil, err
+	}
+	if about.Height == 0 { // as torchvision's own transforms: the shorter side to 256, then the centre of 224
+		about.Height, about.Width = in.Height+in.Height/7, in.Width+in.Width/7
+	}
+	return s, nil
 }
 
 // writeStart writes the files of step 0 of a job, as if it had been trained to there.

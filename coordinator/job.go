@@ -30,7 +30,7 @@ type jobCmd struct {
 	Show   jobShowCmd   `cmd:"" help:"Show one job."`
 	Watch  jobWatchCmd  `cmd:"" help:"Follow a job until it ends."`
 	Stop   jobStopCmd   `cmd:"" help:"Stop a job at a step boundary, after a checkpoint."`
-	Resume jobResumeCmd `cmd:"" help:"Go on with a job that was stopped or has failed."`
+	Resume jobResumeCmd `cmd:"" help:"Go on with a job that was stopped, has paused or has failed."`
 }
 
 type jobSubmitCmd struct {
@@ -307,12 +307,16 @@ type jobResumeCmd struct {
 	clientFlags
 	Name string  `arg:"" name:"NAME" help:"Job."`
 	Step *uint64 `placeholder:"N" help:"Checkpoint to go on from; 0: from the start. Default: the newest good one."`
+
+	SkipBatch   bool `xor:"batch" help:"Do without the batch that the job has paused for: its step changes nothing."`
+	AcceptBatch bool `xor:"batch" help:"Train on the batch that the job has paused for, however high its loss."`
 }
 
 // Run resumes a job.
 func (c *jobResumeCmd) Run(con console) error {
 	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
-		req := &clusterpb.ResumeJobRequest{Name: c.Name, Request: raftnode.NewID()}
+		req := &clusterpb.ResumeJobRequest{Name: c.Name, Request: raftnode.NewID(), SkipBatch: c.SkipBatch,
+			AcceptBatch: c.AcceptBatch}
 		if c.Step != nil {
 			req.Step, req.FromStep = *c.Step, true
 		}

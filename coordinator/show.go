@@ -126,6 +126,13 @@ func showJob(out io.Writer, j *clusterpb.Job) error {
 		fmt.Fprintf(w, "%d\t%d\t%.4f\t%.4f\t%.2f %%\t%.2f %%\t%s\n", e.Epoch, e.Step, e.TrainLoss, e.Loss,
 			100*e.Top1Errors/n, 100*e.Top5Errors/n, rateOf(e))
 	}
+	if len(j.Vetoes) > 0 {
+		fmt.Fprintln(w, "\nVETOED STEP\tCELL\tCAUSE\tLOSS\tLIMIT\tOUTCOME")
+	}
+	for _, v := range j.Vetoes {
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", v.Step, fsm.CellName(v.Cell), v.Cause, known(v.Loss), known(v.Limit),
+			v.Outcome)
+	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -144,6 +151,14 @@ func rateOf(e *clusterpb.Evaluation) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.5g", e.Rate)
+}
+
+// known is a number, if there is one.
+func known(v float64) string {
+	if v == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(v, 'g', 6, 64)
 }
 
 func statusOf(cells []*clusterpb.CellStatus, c *clusterpb.Cell) *clusterpb.CellStatus {

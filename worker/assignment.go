@@ -154,7 +154,8 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
 			Copy:    h.copyOf(run, id, memory),
 			History: historyOf(a),
-			Device:  devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
+			Skipped: a.Skipped, Accepted: a.Accepted,
+			Device: devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
 			Directory: h.root, Now: time.Now, Log: h.log,
 			Memory: h.memoryOf(ctx, run, a, j, plan, id, devices.numerics(), memory),
 			Report: func(e train.Event) { h.report(h.eventReport(run, devices.numerics(), steps, e)) }})

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"colonnade/cudakern"
 	"colonnade/shard/pack"
@@ -113,7 +114,7 @@ func (c *evaluateCmd) Run(ctx context.Context, con console) (err error) {
 			return err
 		}
 	}
-	tally, err := c.tally(ctx, all, images)
+	tally, err := c.tally(ctx, con, all, images)
 	if err != nil {
 		return err
 	}
@@ -180,8 +181,12 @@ func (c *evaluateCmd) source(m *loadedModel, images *data.Pack) (*stillSource, e
 	return s, nil
 }
 
+// tellEvery is how often a long evaluation says how far it is.
+const tellEvery = 10 * time.Second
+
 // tally runs all images through all models in all views.
-func (c *evaluateCmd) tally(ctx context.Context, all []*predictor, images *data.Pack) (*score.Tally, error) {
+func (c *evaluateCmd) tally(ctx context.Context, con console, all []*predictor, images *data.Pack) (
+	*score.Tally, error) {
 	classes := all[0].plan.Network.Classes
 	out, p := score.NewTally(classes), make([]float64, classes)
 	means := make([]*score.Mean, c.Batch)
@@ -190,10 +195,19 @@ func (c *evaluateCmd) tally(ctx context.Context, all []*predictor, images *data.
 	}
 	batch := data.Batch{Images: make([]byte, c.Batch*images.ImageBytes()), Labels: make([]int32, c.Batch),
 		Views: make([]cudakern.View, c.Batch)}
+	began, told := time.Now(), time.Now()
 	for first := 0; first < images.Images; first += c.Batch {
+		if now := time.Now(); !c.JSON && now.Sub(told) > tellEvery {
+			left := time.Duration(float64(now.Sub(began)) * float64(images.Images-first) / float64(first))
+			fmt.Fprintf(con.err, "%d of %d images, %v left\n", first, images.Images, left.Round(time.Second))
+			told = now
+		}
 		batch.Valid = min(c.Batch, images.Images-first)
 		for i := range batch.Labels {
 			at := min(first+i, images.Images-1) // what is missing in the last batch is its last image, and not counted
+			if err := images.Check(at); err != nil {
+				return nil, err
+			}
 			copy(batch.Images[i*images.ImageBytes():], images.Image(at))
 			batch.Labels[i] = int32(images.Label(at))
 		}

@@ -95,7 +95,7 @@ func (t *loadedModel) predictJob(source *stillSource, batch int) (*job.Job, erro
 	}
 	j.Network, j.Augment.Scale = t.about.Name, t.about.Scale
 	if t.job != nil {
-		j.Winograd, j.Augment = t.job.Winograd, t.job.Augment
+		j.Winograd, j.Augment.Mean = t.job.Winograd, t.job.Augment.Mean
 	}
 	return j, j.Resolve(t.about.Text, &job.Pack{Path: "none", ID: "none", Images: batch, Channels: source.channels,
 		Height: source.height, Width: source.width, Classes: t.state.Plan.Network.Classes}, nil)

@@ -56,6 +56,10 @@ func failureReport(run *assignment, err error) *clusterpb.Report {
 	var memory memoryError
 	f.Memory = errors.As(err, &memory)
 	var permanent permanentError
+	if v, ok := errors.AsType[*train.Veto](err); ok {
+		f.Veto = &clusterpb.Veto{Cell: cellPB(v.Cell), Step: v.Step, Cause: v.Cause.String(), Loss: v.Loss, Limit: v.Limit,
+			Reason: v.Error(), Skip: v.Skip}
+	}
 	f.Permanent = errors.As(err, &permanent) || errors.Is(err, train.ErrDiverged)
 	return &clusterpb.Report{Job: run.job, Generation: run.generation,
 		Kind: &clusterpb.Report_Failed{Failed: f}}

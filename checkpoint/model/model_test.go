@@ -70,8 +70,15 @@ func read(t testing.TB, raw []byte) *tensors.File {
 
 // TestRoundTrip exports every small network in every number of columns and format, imports it and exports it again.
 func TestRoundTrip(t *testing.T) {
-	for _, name := range []string{"tiny", "alexnet-32"} {
+	for _, name := range shard.EmbeddedNames() {
 		for _, columns := range []int{1, 2, 4} {
+			n, err := shard.Embedded(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := shard.NewPlan(resolve(t, n), columns); n.Input.Height > 64 || err != nil {
+				continue // too large to be quick, or not to be split so
+			}
 			a, s := network(t, name, columns, 8)
 			want := exported(t, a, s, "safetensors", nil)
 			for _, format := range []string{"safetensors", "pytorch", "npz", "onnx"} {
@@ -100,6 +107,34 @@ func TestRoundTrip(t *testing.T) {
 			about.Mean = a.Mean
 			if diff := cmp.Diff(a, about); diff != "" {
 				t.Errorf("%s says of itself (-want +got):\n%s", name, diff)
+			}
+		}
+	}
+}
+
+func resolve(t *testing.T, n *shard.Network) *shard.Network {
+	t.Helper()
+	r, err := n.Resolve(3, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestEveryNetworkTravels wants a PyTorch module of every network that is built in, however it is split.
+func TestEveryNetworkTravels(t *testing.T) {
+	for _, name := range shard.EmbeddedNames() {
+		n, err := shard.Embedded(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, columns := range []int{1, 2, 4} {
+			plan, err := shard.NewPlan(resolve(t, n), columns)
+			if err != nil {
+				continue
+			}
+			if _, err := Python(&About{Name: name, Columns: columns, Scale: 1, Classes: make([]string, 8)}, plan); err != nil {
+				t.Errorf("%s in %d columns: %v", name, columns, err)
 			}
 		}
 	}

@@ -90,7 +90,7 @@ func (c *Control) submitAgain(ctx context.Context, j *job.Job, resume bool, requ
 			"give this one another name", j.Name, old.State)
 	}
 	state, err := c.settled(ctx, j.Name)
-	if err != nil || state != fsm.Stopped && state != fsm.Failed {
+	if err != nil || state != fsm.Stopped && state != fsm.Failed && state != fsm.Paused {
 		return err
 	}
 	return c.Resume(ctx, &commandpb.ResumeJob{Job: j.Name, Request: request})

@@ -78,7 +78,7 @@ func (s *Session) forgetEnded(view fsm.View, id string) {
 		below, forget := uint64(0), true
 		switch {
 		case j == nil:
-		case j.State == fsm.Done || j.State == fsm.Failed || j.State == fsm.Stopped:
+		case fsm.Ended(j.State):
 		default:
 			below = j.Generation
 			forget = (j.State == fsm.Running || j.State == fsm.Stopping) && len(cellsOn(j, id)) == 0 && kept(j)

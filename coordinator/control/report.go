@@ -117,6 +117,10 @@ func command(r *clusterpb.Report, worker string) (*commandpb.Command, error) {
 			Step: k.Bad.Step, Cell: cellCommand(cell), Reason: oneLine(k.Bad.Reason), Generation: r.Generation}}
 	case *clusterpb.Report_Failed:
 		reason := oneLine(k.Failed.Reason)
+		if v := k.Failed.Veto; v != nil {
+			c.Kind = &commandpb.Command_VetoStep{VetoStep: vetoCommand(r, v)}
+			break
+		}
 		if k.Failed.Permanent {
 			c.Kind = &commandpb.Command_FailJob{FailJob: &commandpb.FailJob{Job: r.Job, Generation: r.Generation,
 				Reason: reason}}

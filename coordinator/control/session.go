@@ -311,7 +311,8 @@ func cellsOn(j *commandpb.JobRecord, worker string) []*clusterpb.Cell {
 // it.
 func (c *Control) assign(view fsm.View, j *commandpb.JobRecord, mine []*clusterpb.Cell) *clusterpb.Assign {
 	a := &clusterpb.Assign{Job: j.Submitted.Job, Generation: j.Generation, Spec: j.Submitted.Spec, Cells: mine,
-		Placement: placementPB(view, j)}
+		Placement: placementPB(view, j), Skipped: fsm.StepsOf(j, fsm.VetoSkipped),
+		Accepted: fsm.StepsOf(j, fsm.VetoAccepted)}
 	goOn(a, j)
 	a.History = c.history(j)
 	if !j.HasRestore {

@@ -116,6 +116,9 @@ func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord) *clusterpb.Job {
 	for _, e := range j.Evaluations {
 		out.Evaluations = append(out.Evaluations, evaluationPB(e))
 	}
+	for _, r := range j.Vetoes {
+		out.Vetoes = append(out.Vetoes, vetoPB(r))
+	}
 	facts := c.specFacts(j)
 	out.Epochs, out.StepsPerEpoch, out.Batch = facts.epochs, facts.stepsPerEpoch, facts.batch
 	return out

@@ -16,7 +16,7 @@ func copyJob(j *commandpb.JobRecord) *commandpb.JobRecord {
 		StopNow: j.StopNow, Digest: j.Digest, EndedUnixNs: j.EndedUnixNs, ResumeStep: j.ResumeStep,
 		HasResumeStep: j.HasResumeStep, StateUnixNs: j.StateUnixNs, Failures: j.Failures,
 		Requests: slices.Clone(j.Requests), FromMemory: j.FromMemory, MemoryStep: j.MemoryStep, AvoidMemory: j.AvoidMemory,
-		MemoryTries: j.MemoryTries, MemorySince: j.MemorySince, Moving: j.Moving}
+		MemoryTries: j.MemoryTries, MemorySince: j.MemorySince, Moving: j.Moving, Vetoes: slices.Clone(j.Vetoes)}
 	if more := j.ProtoReflect().GetUnknown(); len(more) > 0 { // a newer program's
 		c.ProtoReflect().SetUnknown(more)
 	}

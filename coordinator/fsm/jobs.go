@@ -318,23 +318,25 @@ func (a *applier) resumeJob(c *commandpb.ResumeJob) error {
 	if asked(j, c.Request) {
 		return nil
 	}
-	if j.State != Stopped && j.State != Failed {
-		return fmt.Errorf("job %s is %s, only stopped and failed jobs are resumed: %w", c.Job, j.State, ErrJobState)
+	if j.State != Stopped && j.State != Failed && j.State != Paused {
+		return fmt.Errorf("job %s is %s, only stopped, paused and failed jobs are resumed: %w", c.Job, j.State, ErrJobState)
+	}
+	decided, err := decideVeto(j, c)
+	if err != nil {
+		return err
 	}
 	if c.FromStep {
 		if c.Step > 0 && usable(j, c.Step) == nil {
 			return fmt.Errorf("job %s, step %d: %w; see: coordinator checkpoint list %s", c.Job, c.Step, ErrNoCheckpoint, c.Job)
 		}
 		j.HasResumeStep, j.ResumeStep = true, c.Step
-		// What came after is computed anew, to the same bits.
-		j.Checkpoints = slices.DeleteFunc(j.Checkpoints, func(r *commandpb.CheckpointRecord) bool { return r.Step > c.Step })
-		j.Evaluations = slices.DeleteFunc(j.Evaluations, func(e *commandpb.RecordEvaluation) bool { return e.Step > c.Step })
+		forget(j, c.Step) // it is computed anew, to the same bits
 	}
 	j.Failures, j.EndedUnixNs, j.Digest = 0, 0, nil
 	remember(j, c.Request)
 	a.enter(j, Queued, "resumed")
 	a.keep(j)
-	a.event("job", c.Job, "", "job %s resumed", c.Job)
+	a.event("job", c.Job, "", "job %s resumed%s", c.Job, decided)
 	return nil
 }
 

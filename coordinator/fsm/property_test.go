@@ -80,7 +80,7 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 				m.Generation = rapid.Uint64Range(0, generation).Draw(t, "found by")
 			})
 	case "forget":
-		return forget(worker)
+		return forgotten(worker)
 	case "drop":
 		return drop(job, rapid.SliceOfN(rapid.Uint64Range(1, 6), 0, 3).Draw(t, "steps")...)
 	case "evaluation":
@@ -93,6 +93,18 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 		return drain(worker, rapid.Bool().Draw(t, "undo"))
 	case "move":
 		return moves(job, generation)
+	case "veto":
+		v := veto(job, generation, step, c)
+		v.GetVetoStep().Skip = rapid.Bool().Draw(t, "skip")
+		if rapid.Bool().Draw(t, "not finite") {
+			v.GetVetoStep().Cause = "loss-not-finite"
+		}
+		return v
+	case "decide":
+		r := resume(job, rapid.IntRange(-1, 1).Draw(t, "from"))
+		r.GetResumeJob().SkipBatch = rapid.Bool().Draw(t, "skip")
+		r.GetResumeJob().AcceptBatch = !r.GetResumeJob().SkipBatch || rarely(t, "both")
+		return r
 	case "fail":
 		return failJob(job, generation, "cannot")
 	}
@@ -102,7 +114,7 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 // kinds are drawn in these proportions.
 var kinds = slices.Concat(slices.Repeat([]string{"assign"}, 10), slices.Repeat([]string{"all written"}, 6),
 	slices.Repeat([]string{"written", "finished", "register", "resume"}, 2), []string{"init", "lose", "submit",
-		"release", "stop", "drain", "move",
+		"release", "stop", "drain", "move", "veto", "decide",
 		"forget", "bad", "drop", "evaluation", "all finished", "stopped", "all stopped", "fail", "event"})
 
 // drawAssign draws a generation that would be right if its workers are there, and then sometimes spoils it.
@@ -174,7 +186,7 @@ func TestProperties(t *testing.T) {
 			seen["job "+j.State]++
 		}
 	})
-	for _, state := range []string{Queued, Running, Recovering, Stopping, Stopped, Done, Failed} {
+	for _, state := range []string{Queued, Running, Recovering, Stopping, Stopped, Paused, Done, Failed} {
 		if seen["job "+state] == 0 {
 			t.Errorf("no run has left a job %s: the commands are drawn badly", state)
 		}
@@ -258,10 +270,11 @@ func decodeT(t *rapid.T, b []byte) *State {
 // transitions are the states a job may go to from each.
 var transitions = map[string][]string{
 	Queued:     {Running, Stopped},
-	Running:    {Recovering, Stopping, Stopped, Done, Failed},
-	Recovering: {Running, Stopped},
-	Stopping:   {Stopped, Recovering, Done, Failed}, // recovering only if it was to move: see TestMove
+	Running:    {Recovering, Stopping, Stopped, Paused, Done, Failed},
+	Recovering: {Running, Stopped, Paused},
+	Stopping:   {Stopped, Recovering, Paused, Done, Failed}, // recovering only if it was to move: see TestMove
 	Stopped:    {Queued},
+	Paused:     {Queued, Stopped},
 	Failed:     {Queued},
 	Done:       {},
 }
@@ -281,6 +294,8 @@ func generationOf(c *commandpb.Command) (generation uint64, job string, ok bool)
 		return k.ReleaseJob.Generation, k.ReleaseJob.Job, true
 	case *commandpb.Command_FailJob:
 		return k.FailJob.Generation, k.FailJob.Job, true
+	case *commandpb.Command_VetoStep:
+		return k.VetoStep.Generation, k.VetoStep.Job, true
 	}
 	return 0, "", false
 }
@@ -307,6 +322,7 @@ func checkStep(t *rapid.T, before, after View, c *commandpb.Command, refused err
 		if old.State == Done && !bytes.Equal(old.Digest, now.Digest) {
 			t.Fatalf("%v changed the digest of job %s, which is done", c, name)
 		}
+		checkVetoes(t, old, now, c)
 		for _, r := range old.Checkpoints {
 			if r.Committed && r.Bad == "" {
 				checkKept(t, name, r, now, c, seen)
@@ -319,16 +335,40 @@ func checkStep(t *rapid.T, before, after View, c *commandpb.Command, refused err
 	}
 }
 
+// checkVetoes wants vetoed steps to be kept by step, and decisions to stand: a batch that is skipped stays so, whatever
+// happens, since states were computed without it; and nothing behind a step that was decided on to have stayed.
+func checkVetoes(t *rapid.T, old, now *commandpb.JobRecord, c *commandpb.Command) {
+	for i, v := range now.Vetoes {
+		if i > 0 && now.Vetoes[i-1].Vetoed.Step >= v.Vetoed.Step {
+			t.Fatalf("%v: vetoes are not by step: %v", c, now.Vetoes)
+		}
+	}
+	for _, v := range old.Vetoes {
+		at, found := findVeto(now, v.Vetoed.Step)
+		if !found || v.Outcome == VetoSkipped && !proto.Equal(now.Vetoes[at], v) {
+			t.Fatalf("%v has changed the decision on step %d of job %s", c, v.Vetoed.Step, now.Submitted.Job)
+		}
+		if found && v.Outcome != now.Vetoes[at].Outcome && now.Vetoes[at].Outcome != VetoPaused {
+			if n := len(now.Checkpoints); n > 0 && now.Checkpoints[n-1].Step >= v.Vetoed.Step {
+				t.Fatalf("%v: the checkpoint of step %d was computed before it was decided on step %d", c,
+					now.Checkpoints[n-1].Step, v.Vetoed.Step)
+			}
+		}
+	}
+}
+
 // checkKept wants a good checkpoint to be there still, unless the command is one that may take it away.
 func checkKept(t *rapid.T, job string, r *commandpb.CheckpointRecord, now *commandpb.JobRecord, c *commandpb.Command,
 	seen map[string]int) {
-	m, d, res := c.GetMarkCheckpointBad(), c.GetDropCheckpoints(), c.GetResumeJob()
+	m, d, res, veto := c.GetMarkCheckpointBad(), c.GetDropCheckpoints(), c.GetResumeJob(), c.GetVetoStep()
 	marked := m.GetJob() == job && m.GetStep() == r.Step
 	dropped := d.GetJob() == job && slices.Contains(d.GetSteps(), r.Step)
 	rewound := res.GetJob() == job && res.GetFromStep() && res.GetStep() < r.Step
 	i := slices.IndexFunc(now.Checkpoints, func(x *commandpb.CheckpointRecord) bool { return x.Step == r.Step })
 	if i < 0 || !now.Checkpoints[i].Committed || now.Checkpoints[i].Bad != "" {
-		if !marked && !dropped && !rewound {
+		decided := res.GetJob() == job && (res.GetSkipBatch() || res.GetAcceptBatch()) ||
+			veto.GetJob() == job && veto.GetSkip() && veto.GetStep() <= r.Step
+		if !marked && !dropped && !rewound && !decided {
 			t.Fatalf("%v has taken the committed checkpoint of step %d of job %s", c, r.Step, job)
 		}
 		seen["checkpoint taken"]++

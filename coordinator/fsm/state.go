@@ -24,6 +24,7 @@ var (
 	ErrNumerics     = errors.New("other numerics")
 	ErrCluster      = errors.New("of another cluster")
 	ErrInvalid      = errors.New("invalid command")
+	ErrNoVeto       = errors.New("no such batch to decide on")
 )
 
 // ErrUnknownCommand stops a node: the log holds something this program cannot apply, and skipping it would fork the
@@ -40,6 +41,7 @@ const (
 	Recovering = "recovering" // a generation was lost; waits for workers
 	Stopping   = "stopping"   // asked to stop at a step boundary, or, if it is moving, to go on elsewhere from there
 	Stopped    = "stopped"    // an operator stopped it; can be resumed
+	Paused     = "paused"     // a guard vetoed a step; can be resumed
 	Done       = "done"
 	Failed     = "failed" // can be resumed
 )
@@ -227,6 +229,8 @@ func (a *applier) dispatch(c *commandpb.Command) error {
 		return a.forgetWorker(k.ForgetWorker)
 	case *commandpb.Command_MoveJob:
 		return a.moveJob(k.MoveJob)
+	case *commandpb.Command_VetoStep:
+		return a.vetoStep(k.VetoStep)
 	case *commandpb.Command_RecordEvent:
 		a.event(k.RecordEvent.Kind, k.RecordEvent.Job, k.RecordEvent.Worker, "%s", k.RecordEvent.Text)
 		return nil
@@ -264,9 +268,14 @@ func (a *applier) enter(j *commandpb.JobRecord, state, reason string) {
 	}
 	j.State, j.Reason = state, reason
 	j.Moving = j.Moving && state == Stopping
-	if state == Done || state == Failed || state == Stopped {
+	if Ended(state) {
 		j.EndedUnixNs = a.now
 	}
+}
+
+// Ended says whether a job in a state has no cells and gets none before an operator says so.
+func Ended(state string) bool {
+	return state == Done || state == Failed || state == Stopped || state == Paused
 }
 
 // current returns a job for a command of one generation, which must be the one that runs.

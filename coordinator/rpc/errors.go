@@ -33,6 +33,7 @@ var known = []struct {
 	{fsm.ErrStale, codes.FailedPrecondition, "STALE"},
 	{fsm.ErrNumerics, codes.FailedPrecondition, "NUMERICS"},
 	{fsm.ErrCluster, codes.FailedPrecondition, "CLUSTER"},
+	{fsm.ErrNoVeto, codes.FailedPrecondition, "NO_VETO"},
 	{fsm.ErrNoWorker, codes.NotFound, "NO_WORKER"},
 	{fsm.ErrInvalid, codes.InvalidArgument, "INVALID"},
 	{job.ErrJob, codes.InvalidArgument, "BAD_JOB"},

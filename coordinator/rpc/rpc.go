@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"colonnade/coordinator/control"
+	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/raftnode"
 	"colonnade/proto/clusterpb"
 	"colonnade/proto/commandpb"
@@ -205,7 +206,7 @@ func (s *Server) ResumeJob(ctx context.Context, r *clusterpb.ResumeJobRequest) (
 		return nil, err
 	}
 	err := s.Control.Resume(ctx, &commandpb.ResumeJob{Job: r.Name, Step: r.Step, FromStep: r.FromStep,
-		Request: r.Request})
+		Request: r.Request, SkipBatch: r.SkipBatch, AcceptBatch: r.AcceptBatch})
 	if err != nil {
 		return nil, s.status(err)
 	}
@@ -268,7 +269,7 @@ func (s *Server) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamin
 		if err := stream.Send(u); err != nil {
 			return err
 		}
-		if j.State == "done" || j.State == "failed" || j.State == "stopped" {
+		if fsm.Ended(j.State) {
 			return nil
 		}
 		pause := time.NewTimer(watchEvery)

@@ -187,41 +187,66 @@ template <class F> void pieces(uint64_t at, uint32_t n, F f) {
 
 } // namespace
 
-// countAccess adds an access to the counts in detail: sectors of 32 bytes of global memory, and how often the 32 banks
-// of shared memory must be gone through. Banks serve 128 bytes a pass: wider accesses go in parts of the warp (halves
-// for 8 bytes a lane, quarters for 16), and different words of one bank in turns.
-static void countAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresses, Space space, bool write) {
-  Tally &t = w.block->worker->detail;
-  const uint32_t n = (uint32_t)i.bytes * i.count;
+namespace {
+
+// Some numbers, each once: a warp's access touches 64 at most.
+struct Distinct {
   uint64_t seen[lanes * 2];
   uint32_t count = 0;
-  const auto add = [&](uint64_t x) {
-    if (std::find(seen, seen + count, x) == seen + count) seen[count++] = x;
-  };
-  const int first = __builtin_ctz(mask);
+  void add(uint64_t x) {
+    if (count < lanes * 2 && std::find(seen, seen + count, x) == seen + count) seen[count++] = x;
+  }
+};
+
+// sectorsOf is how many sectors of 32 bytes hold the n bytes at each lane's address.
+uint32_t sectorsOf(uint32_t mask, const uint64_t *addresses, uint32_t n) {
+  Distinct sectors;
+  for (int l = 0; l < lanes; l++)
+    if (mask >> l & 1)
+      for (uint64_t s = addresses[l] / 32; s <= (addresses[l] + n - 1) / 32; s++) sectors.add(s);
+  return sectors.count;
+}
+
+// countShared adds how often the 32 banks of shared memory must be gone through for an access, and how often if no two
+// words were in one bank. Banks serve 128 bytes a pass: wider accesses go in parts of the warp (halves for 8 bytes a
+// lane, quarters for 16), and different words of one bank in turns.
+template <class At> void countShared(Tally &t, uint32_t mask, const At *addresses, uint32_t n) {
+  const int part = n <= 4 ? lanes : n <= 8 ? lanes / 2 : lanes / 4;
+  for (int from = 0; from < lanes; from += part) {
+    Distinct words;
+    uint32_t turns[32] = {}, most = 0;
+    for (int l = from; l < from + part; l++)
+      if (mask >> l & 1)
+        for (uint64_t word = addresses[l] / 4; word <= ((uint64_t)addresses[l] + n - 1) / 4; word++) words.add(word);
+    for (uint32_t k = 0; k < words.count; k++) most = std::max(most, ++turns[words.seen[k] % 32]);
+    t.sharedPasses += most;
+    t.sharedPassesIdeal += (words.count + 31) / 32;
+  }
+}
+
+// countAccess adds a load or store to the counts in detail.
+void countAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresses, Space space, bool write) {
+  Tally &t = w.block->worker->detail;
+  const uint32_t n = (uint32_t)i.bytes * i.count;
   if (space == Space::Generic) {
-    const uint64_t window = addresses[first] & windowMask;
+    const uint64_t window = addresses[__builtin_ctz(mask)] & windowMask;
     space = window == sharedWindow ? Space::Shared : window == localWindow ? Space::Local : Space::Global;
   }
-  if (space == Space::Global) {
-    for (int l = 0; l < lanes; l++)
-      if (mask >> l & 1)
-        for (uint64_t s = addresses[l] / 32; s <= (addresses[l] + n - 1) / 32 && count < lanes * 2; s++) add(s);
-    (write ? t.sectorsStored : t.sectorsLoaded) += count;
-  } else if (space == Space::Shared) {
-    const int part = n <= 4 ? lanes : n <= 8 ? lanes / 2 : lanes / 4;
-    for (int from = 0; from < lanes; from += part) {
-      count = 0;
-      uint32_t turns[32] = {}, most = 0;
-      for (int l = from; l < from + part; l++)
-        if (mask >> l & 1)
-          for (uint64_t word = addresses[l] / 4; word <= (addresses[l] + n - 1) / 4 && count < lanes * 2; word++)
-            add(word);
-      for (uint32_t k = 0; k < count; k++) most = std::max(most, ++turns[seen[k] % 32]);
-      t.sharedPasses += most;
-      t.sharedPassesIdeal += (count + 31) / 32;
-    }
-  }
+  if (space == Space::Global) (write ? t.sectorsStored : t.sectorsLoaded) += sectorsOf(mask, addresses, n);
+  else if (space == Space::Shared) countShared(t, mask, addresses, n);
+}
+
+} // namespace
+
+void countAsync(Warp &w, const Inst &i, const PendingCopy &c, const uint64_t *from, const uint32_t *read) {
+  const Launch &of = *w.block->worker->launch;
+  if (!of.counts || !of.counts->detail) return;
+  uint32_t reads = 0, most = 1; // who reads nothing writes zeros
+  for (int l = 0; l < lanes; l++)
+    if (c.mask >> l & 1 && read[l]) reads |= 1u << l, most = std::max(most, read[l]);
+  Tally &t = w.block->worker->detail;
+  t.sectorsLoaded += sectorsOf(reads, from, most);
+  countShared(t, c.mask, c.shared, i.bytes);
 }
 
 void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresses, Space space, bool write,

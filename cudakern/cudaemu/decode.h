@@ -14,6 +14,7 @@
 #include "machine.h"
 #include "ptx.h"
 #include "ptx_lex.h"
+#include "runs.h"
 
 namespace emu {
 
@@ -48,6 +49,7 @@ struct Ops {
   Handler loadParam; // of a parameter whose place is known
   Handler fma;       // fma.rn.f32 alone and
   Handler fmaRun;    // a run of them
+  Handler product;   // a run with the loads of its factors
 };
 namespace portable { Ops ops(); }
 namespace avx2 { Ops ops(); }
@@ -86,6 +88,7 @@ struct Program {
   std::vector<std::vector<uint32_t>> tables; // of brx.idx
   std::deque<std::array<uint32_t, 16>> more;
   std::deque<std::vector<uint32_t>> runs; // plans of runs of fma: runs.h
+  std::deque<Product> products;
   uint32_t registerBytes = 0;     // of a warp
   uint32_t spans = 0;             // instructions with a span of their own
   uint32_t reaches = 0;

@@ -186,6 +186,10 @@ public:
           k.guardLanes[i->target] += lanesIn(m);
           if (m) i->fn(w, *i, m);
           i++;
+        } else if (i->flow == Flow::Branch) {
+          const uint32_t m = guard(w, *i, mask);
+          if (m && m != mask) break; // lanes go apart
+          i = m ? code + i->target : i + 1;
         } else {
           break;
         }

@@ -20,6 +20,7 @@ constexpr int lanes = 32;
 constexpr uint32_t everyone = ~0u;
 
 struct Inst;
+struct Product; // runs.h
 struct Warp;
 struct Block;
 
@@ -50,6 +51,7 @@ struct Inst {
   int64_t imm = 0;                     // offset of an address, immediate modifier
   int64_t imm2 = 0;                    // offset of the second address (cp.async)
   uint32_t *more = nullptr;            // slots of what needs more (mma.sync; runs of fma), in Program::more or runs
+  const Product *product = nullptr;    // the first of a product: what it does, in Program::products
   int32_t pred = -1;                   // slot of the guard, -1: none
   uint32_t line = 0;                   // of the PTX text
   uint32_t target = 0;                 // Branch: index of an instruction; BranchTable: of Program::tables
@@ -84,9 +86,9 @@ struct Span {
 // register keeps its content: unrolled loops load from one register with many offsets.
 struct Reach {
   uint64_t low = 0, high = 0, bits = 0; // lowest, highest, all or-ed
-  uint64_t step = 0;                    // from each lane to the next, if it is the same; else ~0
   bool groups = false;                  // each 8 lanes have one address
   bool period = false;                  // lane l has the address of lane l+8
+  bool rows = false;                    // each 8 lanes have neighbouring words of 4 bytes, in order
 };
 
 // Group is lanes of a warp that are at one place.
@@ -216,6 +218,8 @@ uint64_t clockOf(Warp &);
 // checkAccess is what Check::Full (and Counts::detail) adds to a load or store of i.bytes * i.count bytes a lane,
 // before it is done. Lane l's address is addresses[l]. `atomic`: read and write at once, ordered against other atomics.
 void checkAccess(Warp &, const Inst &i, uint32_t mask, const uint64_t *addresses, Space, bool write, bool atomic);
+// countAsync is what Counts::detail adds to a cp.async: lane l's read[l] bytes are at from[l].
+void countAsync(Warp &, const Inst &i, const PendingCopy &, const uint64_t *from, const uint32_t *read);
 void checkAsyncIssue(Warp &, const Inst &i, int lane, uint64_t from, uint32_t shared, uint32_t n);
 void checkAsyncDone(Warp &, const PendingCopy &, uint32_t done);
 

@@ -22,6 +22,7 @@ Handler storeHandler(Space, int bytes, int width, int count);
 Handler loadParamHandler();
 Handler fmaHandler();
 Handler fmaRunHandler();
+Handler productHandler();
 
 Ops ops() {
   Ops o;
@@ -33,6 +34,7 @@ Ops ops() {
   o.loadParam = loadParamHandler();
   o.fma = fmaHandler();
   o.fmaRun = fmaRunHandler();
+  o.product = productHandler();
   return o;
 }
 

@@ -1,5 +1,5 @@
 // fma.rn.f32, and runs of them: most of what a product of matrices does.
-#include "lanes.h"
+#include "some.h"
 
 namespace emu {
 namespace EMU_BUILD {
@@ -11,28 +11,6 @@ void fma32(Warp &w, const Inst &i, u32 m) {
   if (m == everyone) EMU_LANES d[l] = __builtin_fmaf(a[l], b[l], c[l]);
   else EMU_LANES d[l] = (m >> l & 1) ? __builtin_fmaf(a[l], b[l], c[l]) : d[l];
 }
-
-// Some lanes at once, as many as the processor adds in one instruction.
-#ifdef __AVX2__
-using Some = __m256;
-inline Some load(const char *p) { return _mm256_load_ps((const float *)p); }
-inline void store(char *p, Some v) { _mm256_store_ps((float *)p, v); }
-inline Some fma(Some a, Some b, Some c) { return _mm256_fmadd_ps(a, b, c); }
-#else
-struct Some {
-  f32 v[4];
-};
-inline Some load(const char *p) {
-  Some s;
-  memcpy(s.v, p, sizeof s);
-  return s;
-}
-inline void store(char *p, Some s) { memcpy(p, s.v, sizeof s); }
-inline Some fma(Some a, Some b, Some c) {
-  for (int l = 0; l < 4; l++) c.v[l] = __builtin_fmaf(a.v[l], b.v[l], c.v[l]);
-  return c;
-}
-#endif
 
 // sums does two rows and four columns of a part through all its steps: eight sums, which stay in the processor's
 // registers. to: the four (d, c) of the first row; row2 words on, of the second. factors: of the first step, each

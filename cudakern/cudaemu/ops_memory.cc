@@ -1,6 +1,6 @@
 // Loads and stores: ld st, ld.param. The decoder asks loadHandler and storeHandler for what a statement needs; what
 // moves 4-byte words between global or shared memory and a whole warp has paths of its own, all else goes lane by lane.
-#include "lanes.h"
+#include "reach.h"
 
 namespace emu {
 namespace EMU_BUILD {
@@ -10,63 +10,6 @@ namespace {
 void addressesOf(Warp &w, const Inst &i, u64 *at) {
   const u64 *a = w.reg<u64>(i.a);
   for (int l = 0; l < lanes; l++) at[l] = a[l] + (u64)i.imm;
-}
-
-// reach is what the register's addresses (of all lanes, without the offset) have in common.
-const Reach &reach(Warp &w, const Inst &i) {
-  Reach &r = w.reaches[i.reach];
-  if (!i.fresh) return r;
-  const u64 *a = w.reg<u64>(i.a);
-  const u64 step = a[1] - a[0];
-#ifdef __AVX2__
-  const auto vector = [&](int k) { return _mm256_load_si256((const __m256i *)(a + 4 * k)); };
-  const __m256i first = vector(0), second = vector(1), zero = _mm256_setzero_si256();
-  __m256i low = first, high = first, bits = zero, uneven = zero, grouped = zero, periodic = zero, want = first;
-  const __m256i ahead = _mm256_set1_epi64x((long long)(4 * step));
-  uneven = _mm256_xor_si256(first, _mm256_setr_epi64x((long long)a[0], (long long)(a[0] + step),
-                                       (long long)(a[0] + 2 * step), (long long)(a[0] + 3 * step)));
-  for (int k = 0; k < 8; k += 2) {
-    const __m256i x = vector(k), y = vector(k + 1), one = _mm256_permute4x64_epi64(x, 0);
-    bits = _mm256_or_si256(bits, _mm256_or_si256(x, y));
-    low = _mm256_blendv_epi8(low, x, _mm256_cmpgt_epi64(low, x)); // above 2^63 no address is: signed comparison will do
-    low = _mm256_blendv_epi8(low, y, _mm256_cmpgt_epi64(low, y));
-    high = _mm256_blendv_epi8(high, x, _mm256_cmpgt_epi64(x, high));
-    high = _mm256_blendv_epi8(high, y, _mm256_cmpgt_epi64(y, high));
-    uneven = _mm256_or_si256(uneven, _mm256_xor_si256(x, want));
-    want = _mm256_add_epi64(want, ahead);
-    uneven = _mm256_or_si256(uneven, _mm256_xor_si256(y, want));
-    want = _mm256_add_epi64(want, ahead);
-    grouped = _mm256_or_si256(grouped, _mm256_or_si256(_mm256_xor_si256(x, one), _mm256_xor_si256(y, one)));
-    periodic = _mm256_or_si256(periodic, _mm256_or_si256(_mm256_xor_si256(x, first), _mm256_xor_si256(y, second)));
-  }
-  alignas(32) s64 lows[4], highs[4];
-  alignas(32) u64 ors[4];
-  _mm256_store_si256((__m256i *)lows, low);
-  _mm256_store_si256((__m256i *)highs, high);
-  _mm256_store_si256((__m256i *)ors, bits);
-  s64 least = lows[0], most = highs[0];
-  for (int k = 1; k < 4; k++) {
-    least = lows[k] < least ? lows[k] : least;
-    most = highs[k] > most ? highs[k] : most;
-  }
-  r.low = (u64)least;
-  r.high = (u64)most;
-  r.bits = ors[0] | ors[1] | ors[2] | ors[3];
-  r.step = _mm256_testz_si256(uneven, uneven) ? step : ~(u64)0;
-  r.groups = _mm256_testz_si256(grouped, grouped);
-  r.period = _mm256_testz_si256(periodic, periodic);
-#else
-  r = {a[0], a[0], 0, step, true, true};
-  for (int l = 0; l < lanes; l++) {
-    r.low = (s64)a[l] < (s64)r.low ? a[l] : r.low;
-    r.high = (s64)a[l] > (s64)r.high ? a[l] : r.high;
-    r.bits |= a[l];
-    if (a[l] != a[0] + step * (u64)l) r.step = ~(u64)0;
-    r.groups = r.groups && a[l] == a[l & ~7];
-    r.period = r.period && a[l] == a[l & 7];
-  }
-#endif
-  return r;
 }
 
 // base yields the pointer to which addresses are to be added, if all of [low, end) may be accessed, else null. (For
@@ -92,33 +35,6 @@ inline void spread(const u8 *from, u32 *to) {
   u32 v;
   memcpy(&v, from, 4);
   for (int n = 0; n < 8; n++) to[n] = v;
-#endif
-}
-
-// Four words of each of `count` lanes (a multiple of 8), to registers that hold one word of all lanes; `repeat`: the
-// other lanes get the same, 8 by 8.
-void gather4(const u8 *from, const u64 *at, u32 *const *d, int count, bool repeat) {
-#ifdef __AVX2__
-  for (int l = 0; l < count; l += 8) {
-    const auto two = [&](int k) {
-      return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)(from + at[l + k]))),
-          _mm_loadu_ps((const float *)(from + at[l + k + 4])), 1);
-    };
-    const __m256 a = two(0), b = two(1), c = two(2), e = two(3);
-    const __m256 ab = _mm256_unpacklo_ps(a, b), AB = _mm256_unpackhi_ps(a, b);
-    const __m256 ce = _mm256_unpacklo_ps(c, e), CE = _mm256_unpackhi_ps(c, e);
-    const __m256 out[4] = {_mm256_shuffle_ps(ab, ce, 0x44), _mm256_shuffle_ps(ab, ce, 0xEE),
-        _mm256_shuffle_ps(AB, CE, 0x44), _mm256_shuffle_ps(AB, CE, 0xEE)};
-    for (int k = 0; k < 4; k++)
-      for (int to = l; to < (repeat ? lanes : l + 8); to += 8) _mm256_store_ps((float *)(d[k] + to), out[k]);
-  }
-#else
-  for (int l = 0; l < count; l++) {
-    u32 v[4];
-    memcpy(v, from + at[l], 16);
-    for (int k = 0; k < 4; k++)
-      for (int to = l; to < (repeat ? lanes : l + 1); to += 8) d[k][to] = v[k];
-  }
 #endif
 }
 
@@ -195,8 +111,12 @@ template <Space space, int count> void loadWords(Warp &w, const Inst &i, u32 m) 
     }
   } else if constexpr (count == 4) {
     gather4(from, at, d, r.period ? 8 : lanes, r.period);
-  } else if (count == 1 && r.step == size) {
-    memcpy(d[0], from + r.low, lanes * size);
+  } else if (count == 1 && r.rows) {
+    const u8 *last = nullptr;
+    for (int l = 0; l < lanes; l += 8) {
+      if (space == Space::Global) last = ahead(from + at[l], last);
+      memcpy(d[0] + l, from + at[l], 32);
+    }
   } else {
     const u8 *last = nullptr;
     for (int l = 0; l < lanes; l++) {
@@ -218,8 +138,8 @@ template <Space space, int count> void storeWords(Warp &w, const Inst &i, u32 m)
   const u64 *at = w.reg<u64>(i.a);
   const u32 *d[count];
   for (int k = 0; k < count; k++) d[k] = w.reg<u32>(i.vec[k]);
-  if (count == 1 && r.step == size) {
-    memcpy(to + r.low, d[0], lanes * size);
+  if (count == 1 && r.rows) {
+    for (int l = 0; l < lanes; l += 8) memcpy(to + at[l], d[0] + l, 32);
     return;
   }
   for (int l = 0; l < lanes; l++) {

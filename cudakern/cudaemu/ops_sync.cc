@@ -23,34 +23,68 @@ void copyLane(Warp &w, const Inst &i, int l, PendingCopy &c) {
   if (read) memcpy(to, resolve(w, i, l, source, read, Space::Global, false), read);
 }
 
+void count(Warp &w, const Inst &i, const PendingCopy &c) {
+  u64 from[lanes];
+  u32 read[lanes];
+  for (int l = 0; l < lanes; l++) {
+    const u32 valid = i.mode & 1 ? w.reg<u32>(i.c)[l] : i.bytes;
+    from[l] = w.reg<u64>(i.b)[l] + (u64)i.imm2;
+    read[l] = valid < i.bytes ? valid : i.bytes;
+  }
+  countAsync(w, i, c, from, read);
+}
+
 // copyWarp does it for all lanes, if each copies all or nothing, and those that copy read one allocation that was read
 // here before. False: they have to be looked at one by one.
 template <u32 size> bool copyWarp(Warp &w, const Inst &i, PendingCopy &c) {
   static const u8 zeros[16] = {};
   const u64 *to = w.reg<u64>(i.a), *from = w.reg<u64>(i.b);
   const Span &span = spanOf(w, i);
-  u32 reads[lanes], part = 0;
+  u32 reads = everyone;
   if (i.mode & 1) {
     const u32 *valid = w.reg<u32>(i.c);
-    for (int l = 0; l < lanes; l++) reads[l] = valid[l] >= size, part |= valid[l] && valid[l] < size;
-  } else {
-    for (u32 &r : reads) r = 1;
+    alignas(64) s32 whole[lanes], none[lanes];
+    EMU_LANES whole[l] = valid[l] >= size ? -1 : 0, none[l] = valid[l] ? 0 : -1;
+    reads = pack(whole);
+    if ((reads | pack(none)) != everyone) return false;
   }
   const u64 shared = w.block->sharedBytes, global = span.high - span.low;
-  if (part || shared < size || global < size) return false;
+  if (shared < size || global < size) return false;
+  alignas(64) s64 beyond[lanes]; // of what lanes read, below zero if it is not in the allocation
   u64 bad = 0;
   for (int l = 0; l < lanes; l++) { // a difference below zero has bit 63
     const u64 a = to[l] + (u64)i.imm, b = from[l] + (u64)i.imm2, offset = b - span.low;
-    bad |= ((a | b) & (size - 1)) | (a | (shared - size - a)) >> 63 |
-           ((offset | (global - size - offset)) >> 63 & reads[l]);
+    bad |= ((a | b) & (size - 1)) | (a | (shared - size - a)) >> 63;
+    beyond[l] = (s64)(offset | (global - size - offset));
     c.shared[l] = (u32)a;
   }
   if (bad) return false;
+  if (reads == everyone) {
+    s64 any = 0;
+    for (int l = 0; l < lanes; l++) any |= beyond[l];
+    if (any < 0) return false;
+  } else {
+    for (int l = 0; l < lanes; l++)
+      if (reads >> l & 1 && beyond[l] < 0) return false;
+  }
   const uintptr_t base = (uintptr_t)span.bytes + (uintptr_t)i.imm2 - (uintptr_t)span.low;
   const u8 *last = zeros;
-  for (int l = 0; l < lanes; l++) {
-    if (reads[l]) last = ahead((const u8 *)(base + (uintptr_t)from[l]), last);
-    memcpy(c.data + (u32)l * size, reads[l] ? last : zeros, size);
+  for (int l = 0; l < lanes; l += 8) {
+    u8 *const data = c.data + (u32)l * size;
+    const u32 eight = reads >> l & 0xFF;
+    u64 apart = 0; // 0: neighbours
+    for (int k = 1; k < 8; k++) apart |= from[l + k] ^ (from[l] + (u64)k * size);
+    if (eight == 0xFF && !apart) {
+      last = ahead((const u8 *)(base + (uintptr_t)from[l]), last);
+      memcpy(data, last, 8 * size);
+    } else if (!eight) {
+      memset(data, 0, 8 * size);
+    } else {
+      for (int k = 0; k < 8; k++) {
+        if (eight >> k & 1) last = ahead((const u8 *)(base + (uintptr_t)from[l + k]), last);
+        memcpy(data + (u32)k * size, eight >> k & 1 ? last : zeros, size);
+      }
+    }
   }
   return true;
 }
@@ -58,8 +92,9 @@ template <u32 size> bool copyWarp(Warp &w, const Inst &i, PendingCopy &c) {
 void copyAsync(Warp &w, const Inst &i, u32 m) {
   while (m) { // once for each number of commits that lanes have made: as a rule, all the same
     const u32 group = w.committed[__builtin_ctz(m)];
-    u32 same = 0;
-    for (int l = 0; l < lanes; l++) same |= (u32)(w.committed[l] == group) << l;
+    alignas(64) s32 equal[lanes];
+    EMU_LANES equal[l] = w.committed[l] == group ? -1 : 0;
+    const u32 same = pack(equal);
     PendingCopy &c = w.copies.add();
     c.mask = same & m;
     c.group = group;
@@ -69,9 +104,11 @@ void copyAsync(Warp &w, const Inst &i, u32 m) {
                        (i.bytes == 4   ? copyWarp<4>(w, i, c)
                         : i.bytes == 8 ? copyWarp<8>(w, i, c)
                                        : copyWarp<16>(w, i, c));
-    if (!whole)
+    if (!whole) {
       for (int l = 0; l < lanes; l++)
         if (c.mask >> l & 1) copyLane(w, i, l, c);
+      if (w.block->watched) count(w, i, c);
+    }
     m &= ~same;
   }
 }
@@ -80,9 +117,13 @@ void commit(Warp &w, const Inst &, u32 m) {
 }
 // wait finishes the copies of lanes in m that belong to a group before the last imm commits; mode 1: all copies.
 void wait(Warp &w, const Inst &i, u32 m) {
+  u32 least = w.committed[0], most = least;
+  EMU_LANES least = w.committed[l] < least ? w.committed[l] : least, most = w.committed[l] > most ? w.committed[l] : most;
   w.copies.sweep([&](const PendingCopy &c) {
     u32 done = everyone;
-    if (!(i.mode & 1)) {
+    if (!(i.mode & 1) && (s64)c.group >= (s64)most - i.imm) {
+      done = 0;
+    } else if (!(i.mode & 1) && (s64)c.group >= (s64)least - i.imm) { // it depends on the lane
       done = 0;
       for (int l = 0; l < lanes; l++) done |= (u32)((s64)c.group < (s64)w.committed[l] - i.imm) << l;
     }

@@ -24,4 +24,29 @@ constexpr uint32_t runLoose = 1u << 31;
 constexpr uint32_t noNext = ~0u;
 std::vector<uint32_t> planOf(const Inst *fmas, uint32_t n, const std::vector<uint32_t> &next);
 
+
+// Product is a run all of whose factors are loaded by the instructions right in front of it, ld.shared.v4, and go
+// nowhere else. Loads and run are one instruction to the dispatcher then (Inst::product of the first): it fetches
+// factors and leaves their registers alone. The sums are those of the run's plan, which has one part.
+struct Product {
+  static constexpr uint32_t mostRows = 8, mostSteps = 8, mostAddresses = 4;
+  struct Address {
+    uint32_t load;           // the first load from this register, counted from the product's first instruction
+    bool ofA;                // a's are loaded from it, else b's
+    uint64_t low, high, bits; // of the loads' offsets: lowest, highest, all or-ed
+  };
+  struct Quad { // where four factors are, words behind each other
+    uint32_t address;        // index of addresses
+    int64_t offset;
+  };
+  Handler load = nullptr;    // of one load
+  uint32_t loads = 0, rows = 0, steps = 0;
+  std::vector<Address> addresses;
+  std::vector<Quad> a, b;    // by step: rows / 4 of them, runColumns / 4 of them
+  const uint32_t *sums = nullptr; // rows * runColumns times (d, c), in the plan
+};
+
+// productOf says whether `loads` loads and the run behind them, which has this plan, are a product.
+bool productOf(const Inst *first, uint32_t loads, const std::vector<uint32_t> &plan, Product *);
+
 } // namespace emu

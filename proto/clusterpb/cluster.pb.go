@@ -706,7 +706,7 @@ type CellStatus struct {
 	ImagesPerSecond float64                `protobuf:"fixed64,6,opt,name=images_per_second,json=imagesPerSecond,proto3" json:"images_per_second,omitempty"`
 	Loss            float64                `protobuf:"fixed64,7,opt,name=loss,proto3" json:"loss,omitempty"`                                                                                                               // of the last finished step; only from cells that hold the softmax
 	PhaseSeconds    map[string]float64     `protobuf:"bytes,8,rep,name=phase_seconds,json=phaseSeconds,proto3" json:"phase_seconds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // mean of the last steps
-	Carrier         string                 `protobuf:"bytes,9,opt,name=carrier,proto3" json:"carrier,omitempty"`                                                                                                           // of what it sends to its peers: local, shm, grpc, or how many links of each
+	Carrier         string                 `protobuf:"bytes,9,opt,name=carrier,proto3" json:"carrier,omitempty"`                                                                                                           // of what it sends to its peers: local, peer, shm, grpc, or how many links of each
 	Memory          string                 `protobuf:"bytes,10,opt,name=memory,proto3" json:"memory,omitempty"`                                                                                                            // where its state lies, in words; empty: not known yet
 	InPhaseSeconds  float64                `protobuf:"fixed64,11,opt,name=in_phase_seconds,json=inPhaseSeconds,proto3" json:"in_phase_seconds,omitempty"`                                                                  // how long it has been in the phase
 	UsualSeconds    float64                `protobuf:"fixed64,12,opt,name=usual_seconds,json=usualSeconds,proto3" json:"usual_seconds,omitempty"`                                                                          // how long the phase usually takes, the median of before; 0: not known
@@ -1456,6 +1456,7 @@ type CellFailed struct {
 	Permanent     bool                   `protobuf:"varint,4,opt,name=permanent,proto3" json:"permanent,omitempty"` // trying again elsewhere is pointless (bad pack, bad network, NaN)
 	Suspect       string                 `protobuf:"bytes,5,opt,name=suspect,proto3" json:"suspect,omitempty"`      // worker id of a peer that is to blame, if any
 	Memory        bool                   `protobuf:"varint,6,opt,name=memory,proto3" json:"memory,omitempty"`       // the state that was to be in memory could not be had
+	Veto          *Veto                  `protobuf:"bytes,7,opt,name=veto,proto3" json:"veto,omitempty"`            // the guard held all cells before they applied the step; all of them report the same
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1532,6 +1533,122 @@ func (x *CellFailed) GetMemory() bool {
 	return false
 }
 
+func (x *CellFailed) GetVeto() *Veto {
+	if x != nil {
+		return x.Veto
+	}
+	return nil
+}
+
+// Veto is a step that the guard of some cell found wrong.
+type Veto struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cell          *Cell                  `protobuf:"bytes,1,opt,name=cell,proto3" json:"cell,omitempty"`
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`      // counted from 1: the one that would have been finished next
+	Cause         string                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`     // loss-not-finite, loss-spike, weights-not-finite
+	Loss          float64                `protobuf:"fixed64,4,opt,name=loss,proto3" json:"loss,omitempty"`     // of the cell's part of the batch, mean; what was not finite is 0
+	Limit         float64                `protobuf:"fixed64,5,opt,name=limit,proto3" json:"limit,omitempty"`   // that a spike is above
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`   // in words
+	Skip          bool                   `protobuf:"varint,7,opt,name=skip,proto3" json:"skip,omitempty"`      // the job says to go on without the batch
+	Outcome       string                 `protobuf:"bytes,8,opt,name=outcome,proto3" json:"outcome,omitempty"` // paused, skipped, accepted; only in what operators see
+	At            *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=at,proto3" json:"at,omitempty"`           // likewise
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Veto) Reset() {
+	*x = Veto{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Veto) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Veto) ProtoMessage() {}
+
+func (x *Veto) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Veto.ProtoReflect.Descriptor instead.
+func (*Veto) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Veto) GetCell() *Cell {
+	if x != nil {
+		return x.Cell
+	}
+	return nil
+}
+
+func (x *Veto) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Veto) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *Veto) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *Veto) GetLimit() float64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Veto) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Veto) GetSkip() bool {
+	if x != nil {
+		return x.Skip
+	}
+	return false
+}
+
+func (x *Veto) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Veto) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 // CheckpointBad says that a committed checkpoint could not be loaded.
 type CheckpointBad struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1544,7 +1661,7 @@ type CheckpointBad struct {
 
 func (x *CheckpointBad) Reset() {
 	*x = CheckpointBad{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1673,7 @@ func (x *CheckpointBad) String() string {
 func (*CheckpointBad) ProtoMessage() {}
 
 func (x *CheckpointBad) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1686,7 @@ func (x *CheckpointBad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointBad.ProtoReflect.Descriptor instead.
 func (*CheckpointBad) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CheckpointBad) GetStep() uint64 {
@@ -1605,7 +1722,7 @@ type CheckpointFailed struct {
 
 func (x *CheckpointFailed) Reset() {
 	*x = CheckpointFailed{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1734,7 @@ func (x *CheckpointFailed) String() string {
 func (*CheckpointFailed) ProtoMessage() {}
 
 func (x *CheckpointFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1747,7 @@ func (x *CheckpointFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointFailed.ProtoReflect.Descriptor instead.
 func (*CheckpointFailed) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CheckpointFailed) GetCell() *Cell {
@@ -1676,7 +1793,7 @@ type CoordinatorMessage struct {
 
 func (x *CoordinatorMessage) Reset() {
 	*x = CoordinatorMessage{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1805,7 @@ func (x *CoordinatorMessage) String() string {
 func (*CoordinatorMessage) ProtoMessage() {}
 
 func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1818,7 @@ func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorMessage.ProtoReflect.Descriptor instead.
 func (*CoordinatorMessage) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CoordinatorMessage) GetKind() isCoordinatorMessage_Kind {
@@ -1891,7 +2008,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2020,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2033,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Drain) GetDraining() bool {
@@ -1944,7 +2061,7 @@ type Warm struct {
 
 func (x *Warm) Reset() {
 	*x = Warm{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2073,7 @@ func (x *Warm) String() string {
 func (*Warm) ProtoMessage() {}
 
 func (x *Warm) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2086,7 @@ func (x *Warm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warm.ProtoReflect.Descriptor instead.
 func (*Warm) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Warm) GetJob() string {
@@ -1997,7 +2114,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2126,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2139,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Ask) GetJob() string {
@@ -2051,7 +2168,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2180,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2193,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Forget) GetJob() string {
@@ -2106,7 +2223,7 @@ type Buddies struct {
 
 func (x *Buddies) Reset() {
 	*x = Buddies{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2235,7 @@ func (x *Buddies) String() string {
 func (*Buddies) ProtoMessage() {}
 
 func (x *Buddies) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2248,7 @@ func (x *Buddies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Buddies.ProtoReflect.Descriptor instead.
 func (*Buddies) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Buddies) GetJob() string {
@@ -2165,7 +2282,7 @@ type Buddy struct {
 
 func (x *Buddy) Reset() {
 	*x = Buddy{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2294,7 @@ func (x *Buddy) String() string {
 func (*Buddy) ProtoMessage() {}
 
 func (x *Buddy) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2307,7 @@ func (x *Buddy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Buddy.ProtoReflect.Descriptor instead.
 func (*Buddy) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Buddy) GetWorker() string {
@@ -2219,7 +2336,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2348,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2361,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Welcome) GetCluster() string {
@@ -2290,13 +2407,15 @@ type Assign struct {
 	OwesCheckpoint bool                   `protobuf:"varint,10,opt,name=owes_checkpoint,json=owesCheckpoint,proto3" json:"owes_checkpoint,omitempty"` // likewise
 	MemorySince    uint64                 `protobuf:"varint,11,opt,name=memory_since,json=memorySince,proto3" json:"memory_since,omitempty"`          // older generations' memory is of a history that was given up
 	History        []*Evaluation          `protobuf:"bytes,14,rep,name=history,proto3" json:"history,omitempty"`                                      // up to the step that is resumed from, of a job whose course goes by them
+	Skipped        []uint64               `protobuf:"varint,12,rep,packed,name=skipped,proto3" json:"skipped,omitempty"`                              // steps, counted from 1, whose batches are not trained on: they change nothing
+	Accepted       []uint64               `protobuf:"varint,13,rep,packed,name=accepted,proto3" json:"accepted,omitempty"`                            // steps that are done however high their loss
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2427,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2440,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Assign) GetJob() string {
@@ -2408,6 +2527,20 @@ func (x *Assign) GetHistory() []*Evaluation {
 	return nil
 }
 
+func (x *Assign) GetSkipped() []uint64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+func (x *Assign) GetAccepted() []uint64 {
+	if x != nil {
+		return x.Accepted
+	}
+	return nil
+}
+
 type Placement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cell          *Cell                  `protobuf:"bytes,1,opt,name=cell,proto3" json:"cell,omitempty"`
@@ -2422,7 +2555,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2567,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2580,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Placement) GetCell() *Cell {
@@ -2510,7 +2643,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2655,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2668,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Manifest) GetJob() string {
@@ -2613,7 +2746,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2758,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2771,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Revoke) GetJob() string {
@@ -2673,7 +2806,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2685,7 +2818,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2698,7 +2831,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Stop) GetJob() string {
@@ -2725,7 +2858,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +2870,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2883,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Ack) GetSequence() uint64 {
@@ -2777,7 +2910,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2789,7 +2922,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2802,7 +2935,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2821,7 +2954,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +2966,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +2979,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -2875,7 +3008,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2887,7 +3020,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2900,7 +3033,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -2995,7 +3128,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3007,7 +3140,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3020,7 +3153,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Member) GetId() string {
@@ -3078,7 +3211,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3223,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3236,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Lineage) GetCluster() string {
@@ -3142,7 +3275,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3287,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3300,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 type ListMembersReply struct {
@@ -3180,7 +3313,7 @@ type ListMembersReply struct {
 
 func (x *ListMembersReply) Reset() {
 	*x = ListMembersReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3192,7 +3325,7 @@ func (x *ListMembersReply) String() string {
 func (*ListMembersReply) ProtoMessage() {}
 
 func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3205,7 +3338,7 @@ func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersReply.ProtoReflect.Descriptor instead.
 func (*ListMembersReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListMembersReply) GetCluster() string {
@@ -3233,7 +3366,7 @@ type AddMemberRequest struct {
 
 func (x *AddMemberRequest) Reset() {
 	*x = AddMemberRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3378,7 @@ func (x *AddMemberRequest) String() string {
 func (*AddMemberRequest) ProtoMessage() {}
 
 func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3391,7 @@ func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
 func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AddMemberRequest) GetId() string {
@@ -3291,7 +3424,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3303,7 +3436,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3316,7 +3449,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -3334,7 +3467,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3346,7 +3479,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3359,7 +3492,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
 }
 
 type BackupChunk struct {
@@ -3371,7 +3504,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3383,7 +3516,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3396,7 +3529,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -3421,13 +3554,14 @@ type Worker struct {
 	Draining      bool                   `protobuf:"varint,11,opt,name=draining,proto3" json:"draining,omitempty"` // no cell is placed on it
 	Drained       bool                   `protobuf:"varint,12,opt,name=drained,proto3" json:"drained,omitempty"`   // and none needs it any more: it may end
 	Machine       string                 `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`
+	Buddies       []string               `protobuf:"bytes,14,rep,name=buddies,proto3" json:"buddies,omitempty"` // workers that keep copies of its cells' states, the first that takes them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3573,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3586,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Worker) GetId() string {
@@ -3546,6 +3680,13 @@ func (x *Worker) GetMachine() string {
 	return ""
 }
 
+func (x *Worker) GetBuddies() []string {
+	if x != nil {
+		return x.Buddies
+	}
+	return nil
+}
+
 type ListWorkersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3554,7 +3695,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3707,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3720,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
 }
 
 type ListWorkersReply struct {
@@ -3591,7 +3732,7 @@ type ListWorkersReply struct {
 
 func (x *ListWorkersReply) Reset() {
 	*x = ListWorkersReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3603,7 +3744,7 @@ func (x *ListWorkersReply) String() string {
 func (*ListWorkersReply) ProtoMessage() {}
 
 func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3616,7 +3757,7 @@ func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersReply.ProtoReflect.Descriptor instead.
 func (*ListWorkersReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListWorkersReply) GetWorkers() []*Worker {
@@ -3636,7 +3777,7 @@ type DrainWorkerRequest struct {
 
 func (x *DrainWorkerRequest) Reset() {
 	*x = DrainWorkerRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3648,7 +3789,7 @@ func (x *DrainWorkerRequest) String() string {
 func (*DrainWorkerRequest) ProtoMessage() {}
 
 func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3661,7 +3802,7 @@ func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
 func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DrainWorkerRequest) GetWorker() string {
@@ -3688,7 +3829,7 @@ type JobCell struct {
 
 func (x *JobCell) Reset() {
 	*x = JobCell{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +3841,7 @@ func (x *JobCell) String() string {
 func (*JobCell) ProtoMessage() {}
 
 func (x *JobCell) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +3854,7 @@ func (x *JobCell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobCell.ProtoReflect.Descriptor instead.
 func (*JobCell) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *JobCell) GetJob() string {
@@ -3733,7 +3874,7 @@ func (x *JobCell) GetCell() *Cell {
 type Job struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	State           string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // queued, placing, running, recovering, stopping, stopped, done, failed
+	State           string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // queued, placing, running, recovering, stopping, stopped, paused, done, failed
 	Reason          string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // the scheduler's words
 	Generation      uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
 	Step            uint64                 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`                                        // highest finished step that was reported
@@ -3752,13 +3893,14 @@ type Job struct {
 	Loss            float64                `protobuf:"fixed64,18,opt,name=loss,proto3" json:"loss,omitempty"`
 	ImagesPerSecond float64                `protobuf:"fixed64,19,opt,name=images_per_second,json=imagesPerSecond,proto3" json:"images_per_second,omitempty"`
 	Numerics        string                 `protobuf:"bytes,20,opt,name=numerics,proto3" json:"numerics,omitempty"` // under which it began; empty before
+	Vetoes          []*Veto                `protobuf:"bytes,21,rep,name=vetoes,proto3" json:"vetoes,omitempty"`     // by step
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3770,7 +3912,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3783,7 +3925,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Job) GetName() string {
@@ -3926,6 +4068,13 @@ func (x *Job) GetNumerics() string {
 	return ""
 }
 
+func (x *Job) GetVetoes() []*Veto {
+	if x != nil {
+		return x.Vetoes
+	}
+	return nil
+}
+
 type SubmitJobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Spec          []byte                 `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`       // canonical job
@@ -3937,7 +4086,7 @@ type SubmitJobRequest struct {
 
 func (x *SubmitJobRequest) Reset() {
 	*x = SubmitJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3949,7 +4098,7 @@ func (x *SubmitJobRequest) String() string {
 func (*SubmitJobRequest) ProtoMessage() {}
 
 func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3962,7 +4111,7 @@ func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobRequest.ProtoReflect.Descriptor instead.
 func (*SubmitJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SubmitJobRequest) GetSpec() []byte {
@@ -3994,7 +4143,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4006,7 +4155,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4019,7 +4168,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{52}
 }
 
 type ListJobsReply struct {
@@ -4031,7 +4180,7 @@ type ListJobsReply struct {
 
 func (x *ListJobsReply) Reset() {
 	*x = ListJobsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4043,7 +4192,7 @@ func (x *ListJobsReply) String() string {
 func (*ListJobsReply) ProtoMessage() {}
 
 func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4056,7 +4205,7 @@ func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsReply.ProtoReflect.Descriptor instead.
 func (*ListJobsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{52}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListJobsReply) GetJobs() []*Job {
@@ -4075,7 +4224,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4087,7 +4236,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4100,7 +4249,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{53}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetJobRequest) GetName() string {
@@ -4120,7 +4269,7 @@ type JobUpdate struct {
 
 func (x *JobUpdate) Reset() {
 	*x = JobUpdate{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4132,7 +4281,7 @@ func (x *JobUpdate) String() string {
 func (*JobUpdate) ProtoMessage() {}
 
 func (x *JobUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4145,7 +4294,7 @@ func (x *JobUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobUpdate.ProtoReflect.Descriptor instead.
 func (*JobUpdate) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{54}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *JobUpdate) GetJob() *Job {
@@ -4173,7 +4322,7 @@ type StopJobRequest struct {
 
 func (x *StopJobRequest) Reset() {
 	*x = StopJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4185,7 +4334,7 @@ func (x *StopJobRequest) String() string {
 func (*StopJobRequest) ProtoMessage() {}
 
 func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4198,7 +4347,7 @@ func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopJobRequest.ProtoReflect.Descriptor instead.
 func (*StopJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{55}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *StopJobRequest) GetName() string {
@@ -4225,16 +4374,18 @@ func (x *StopJobRequest) GetRequest() string {
 type ResumeJobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`                         // 0: from the newest good checkpoint
-	FromStep      bool                   `protobuf:"varint,3,opt,name=from_step,json=fromStep,proto3" json:"from_step,omitempty"` // step was given
-	Request       string                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`                    // id that asking again has too
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`                                  // 0: from the newest good checkpoint
+	FromStep      bool                   `protobuf:"varint,3,opt,name=from_step,json=fromStep,proto3" json:"from_step,omitempty"`          // step was given
+	Request       string                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`                             // id that asking again has too
+	SkipBatch     bool                   `protobuf:"varint,5,opt,name=skip_batch,json=skipBatch,proto3" json:"skip_batch,omitempty"`       // do without the batch of the step that was vetoed last
+	AcceptBatch   bool                   `protobuf:"varint,6,opt,name=accept_batch,json=acceptBatch,proto3" json:"accept_batch,omitempty"` // train on it in spite of its loss
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4246,7 +4397,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4259,7 +4410,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{56}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ResumeJobRequest) GetName() string {
@@ -4290,6 +4441,20 @@ func (x *ResumeJobRequest) GetRequest() string {
 	return ""
 }
 
+func (x *ResumeJobRequest) GetSkipBatch() bool {
+	if x != nil {
+		return x.SkipBatch
+	}
+	return false
+}
+
+func (x *ResumeJobRequest) GetAcceptBatch() bool {
+	if x != nil {
+		return x.AcceptBatch
+	}
+	return false
+}
+
 type ListCheckpointsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Checkpoints   []*Manifest            `protobuf:"bytes,1,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
@@ -4300,7 +4465,7 @@ type ListCheckpointsReply struct {
 
 func (x *ListCheckpointsReply) Reset() {
 	*x = ListCheckpointsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4312,7 +4477,7 @@ func (x *ListCheckpointsReply) String() string {
 func (*ListCheckpointsReply) ProtoMessage() {}
 
 func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4325,7 +4490,7 @@ func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCheckpointsReply.ProtoReflect.Descriptor instead.
 func (*ListCheckpointsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{57}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListCheckpointsReply) GetCheckpoints() []*Manifest {
@@ -4356,7 +4521,7 @@ type LogEvent struct {
 
 func (x *LogEvent) Reset() {
 	*x = LogEvent{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4368,7 +4533,7 @@ func (x *LogEvent) String() string {
 func (*LogEvent) ProtoMessage() {}
 
 func (x *LogEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4381,7 +4546,7 @@ func (x *LogEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEvent.ProtoReflect.Descriptor instead.
 func (*LogEvent) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{58}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *LogEvent) GetIndex() uint64 {
@@ -4565,7 +4730,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x06digest\x18\x03 \x01(\fR\x06digest\"Q\n" +
 	"\vCellStopped\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x12\n" +
-	"\x04step\x18\x02 \x01(\x04R\x04step\"\xb8\x01\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\"\xe8\x01\n" +
 	"\n" +
 	"CellFailed\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x12\n" +
@@ -4573,7 +4738,18 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
 	"\tpermanent\x18\x04 \x01(\bR\tpermanent\x12\x18\n" +
 	"\asuspect\x18\x05 \x01(\tR\asuspect\x12\x16\n" +
-	"\x06memory\x18\x06 \x01(\bR\x06memory\"k\n" +
+	"\x06memory\x18\x06 \x01(\bR\x06memory\x12.\n" +
+	"\x04veto\x18\a \x01(\v2\x1a.colonnade.cluster.v1.VetoR\x04veto\"\xfc\x01\n" +
+	"\x04Veto\x12.\n" +
+	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x14\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x12\n" +
+	"\x04loss\x18\x04 \x01(\x01R\x04loss\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x01R\x05limit\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04skip\x18\a \x01(\bR\x04skip\x12\x18\n" +
+	"\aoutcome\x18\b \x01(\tR\aoutcome\x12*\n" +
+	"\x02at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"k\n" +
 	"\rCheckpointBad\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12.\n" +
 	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
@@ -4623,7 +4799,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\x04R\aleaseMs\x12!\n" +
 	"\fheartbeat_ms\x18\x03 \x01(\x04R\vheartbeatMs\x12\"\n" +
-	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\xec\x03\n" +
+	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\xa2\x04\n" +
 	"\x06Assign\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -4641,7 +4817,9 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x0fowes_checkpoint\x18\n" +
 	" \x01(\bR\x0eowesCheckpoint\x12!\n" +
 	"\fmemory_since\x18\v \x01(\x04R\vmemorySince\x12:\n" +
-	"\ahistory\x18\x0e \x03(\v2 .colonnade.cluster.v1.EvaluationR\ahistory\"\xcd\x01\n" +
+	"\ahistory\x18\x0e \x03(\v2 .colonnade.cluster.v1.EvaluationR\ahistory\x12\x18\n" +
+	"\askipped\x18\f \x03(\x04R\askipped\x12\x1a\n" +
+	"\baccepted\x18\r \x03(\x04R\baccepted\"\xcd\x01\n" +
 	"\tPlacement\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1f\n" +
@@ -4718,7 +4896,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x0f\n" +
 	"\rBackupRequest\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\x85\x03\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x9f\x03\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4733,7 +4911,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	" \x01(\tR\x04note\x12\x1a\n" +
 	"\bdraining\x18\v \x01(\bR\bdraining\x12\x18\n" +
 	"\adrained\x18\f \x01(\bR\adrained\x12\x18\n" +
-	"\amachine\x18\r \x01(\tR\amachine\"\x14\n" +
+	"\amachine\x18\r \x01(\tR\amachine\x12\x18\n" +
+	"\abuddies\x18\x0e \x03(\tR\abuddies\"\x14\n" +
 	"\x12ListWorkersRequest\"J\n" +
 	"\x10ListWorkersReply\x126\n" +
 	"\aworkers\x18\x01 \x03(\v2\x1c.colonnade.cluster.v1.WorkerR\aworkers\"@\n" +
@@ -4742,7 +4921,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x04undo\x18\x02 \x01(\bR\x04undo\"K\n" +
 	"\aJobCell\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12.\n" +
-	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\"\xbd\x05\n" +
+	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\"\xf1\x05\n" +
 	"\x03Job\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -4766,7 +4945,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x05batch\x18\x11 \x01(\x04R\x05batch\x12\x12\n" +
 	"\x04loss\x18\x12 \x01(\x01R\x04loss\x12*\n" +
 	"\x11images_per_second\x18\x13 \x01(\x01R\x0fimagesPerSecond\x12\x1a\n" +
-	"\bnumerics\x18\x14 \x01(\tR\bnumerics\"X\n" +
+	"\bnumerics\x18\x14 \x01(\tR\bnumerics\x122\n" +
+	"\x06vetoes\x18\x15 \x03(\v2\x1a.colonnade.cluster.v1.VetoR\x06vetoes\"X\n" +
 	"\x10SubmitJobRequest\x12\x12\n" +
 	"\x04spec\x18\x01 \x01(\fR\x04spec\x12\x16\n" +
 	"\x06resume\x18\x02 \x01(\bR\x06resume\x12\x18\n" +
@@ -4782,12 +4962,15 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x0eStopJobRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03now\x18\x02 \x01(\bR\x03now\x12\x18\n" +
-	"\arequest\x18\x03 \x01(\tR\arequest\"q\n" +
+	"\arequest\x18\x03 \x01(\tR\arequest\"\xb3\x01\n" +
 	"\x10ResumeJobRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x1b\n" +
 	"\tfrom_step\x18\x03 \x01(\bR\bfromStep\x12\x18\n" +
-	"\arequest\x18\x04 \x01(\tR\arequest\"z\n" +
+	"\arequest\x18\x04 \x01(\tR\arequest\x12\x1d\n" +
+	"\n" +
+	"skip_batch\x18\x05 \x01(\bR\tskipBatch\x12!\n" +
+	"\faccept_batch\x18\x06 \x01(\bR\vacceptBatch\"z\n" +
 	"\x14ListCheckpointsReply\x12@\n" +
 	"\vcheckpoints\x18\x01 \x03(\v2\x1e.colonnade.cluster.v1.ManifestR\vcheckpoints\x12 \n" +
 	"\vdirectories\x18\x02 \x03(\tR\vdirectories\"\x9e\x01\n" +
@@ -4828,7 +5011,7 @@ func file_proto_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_proto_clusterpb_cluster_proto_rawDescData
 }
 
-var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_proto_clusterpb_cluster_proto_goTypes = []any{
 	(*Redirect)(nil),              // 0: colonnade.cluster.v1.Redirect
 	(*Cell)(nil),                  // 1: colonnade.cluster.v1.Cell
@@ -4847,50 +5030,51 @@ var file_proto_clusterpb_cluster_proto_goTypes = []any{
 	(*CellFinished)(nil),          // 14: colonnade.cluster.v1.CellFinished
 	(*CellStopped)(nil),           // 15: colonnade.cluster.v1.CellStopped
 	(*CellFailed)(nil),            // 16: colonnade.cluster.v1.CellFailed
-	(*CheckpointBad)(nil),         // 17: colonnade.cluster.v1.CheckpointBad
-	(*CheckpointFailed)(nil),      // 18: colonnade.cluster.v1.CheckpointFailed
-	(*CoordinatorMessage)(nil),    // 19: colonnade.cluster.v1.CoordinatorMessage
-	(*Drain)(nil),                 // 20: colonnade.cluster.v1.Drain
-	(*Warm)(nil),                  // 21: colonnade.cluster.v1.Warm
-	(*Ask)(nil),                   // 22: colonnade.cluster.v1.Ask
-	(*Forget)(nil),                // 23: colonnade.cluster.v1.Forget
-	(*Buddies)(nil),               // 24: colonnade.cluster.v1.Buddies
-	(*Buddy)(nil),                 // 25: colonnade.cluster.v1.Buddy
-	(*Welcome)(nil),               // 26: colonnade.cluster.v1.Welcome
-	(*Assign)(nil),                // 27: colonnade.cluster.v1.Assign
-	(*Placement)(nil),             // 28: colonnade.cluster.v1.Placement
-	(*Manifest)(nil),              // 29: colonnade.cluster.v1.Manifest
-	(*Revoke)(nil),                // 30: colonnade.cluster.v1.Revoke
-	(*Stop)(nil),                  // 31: colonnade.cluster.v1.Stop
-	(*Ack)(nil),                   // 32: colonnade.cluster.v1.Ack
-	(*Goodbye)(nil),               // 33: colonnade.cluster.v1.Goodbye
-	(*StatusRequest)(nil),         // 34: colonnade.cluster.v1.StatusRequest
-	(*StatusReply)(nil),           // 35: colonnade.cluster.v1.StatusReply
-	(*Member)(nil),                // 36: colonnade.cluster.v1.Member
-	(*Lineage)(nil),               // 37: colonnade.cluster.v1.Lineage
-	(*ListMembersRequest)(nil),    // 38: colonnade.cluster.v1.ListMembersRequest
-	(*ListMembersReply)(nil),      // 39: colonnade.cluster.v1.ListMembersReply
-	(*AddMemberRequest)(nil),      // 40: colonnade.cluster.v1.AddMemberRequest
-	(*RemoveMemberRequest)(nil),   // 41: colonnade.cluster.v1.RemoveMemberRequest
-	(*BackupRequest)(nil),         // 42: colonnade.cluster.v1.BackupRequest
-	(*BackupChunk)(nil),           // 43: colonnade.cluster.v1.BackupChunk
-	(*Worker)(nil),                // 44: colonnade.cluster.v1.Worker
-	(*ListWorkersRequest)(nil),    // 45: colonnade.cluster.v1.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 46: colonnade.cluster.v1.ListWorkersReply
-	(*DrainWorkerRequest)(nil),    // 47: colonnade.cluster.v1.DrainWorkerRequest
-	(*JobCell)(nil),               // 48: colonnade.cluster.v1.JobCell
-	(*Job)(nil),                   // 49: colonnade.cluster.v1.Job
-	(*SubmitJobRequest)(nil),      // 50: colonnade.cluster.v1.SubmitJobRequest
-	(*ListJobsRequest)(nil),       // 51: colonnade.cluster.v1.ListJobsRequest
-	(*ListJobsReply)(nil),         // 52: colonnade.cluster.v1.ListJobsReply
-	(*GetJobRequest)(nil),         // 53: colonnade.cluster.v1.GetJobRequest
-	(*JobUpdate)(nil),             // 54: colonnade.cluster.v1.JobUpdate
-	(*StopJobRequest)(nil),        // 55: colonnade.cluster.v1.StopJobRequest
-	(*ResumeJobRequest)(nil),      // 56: colonnade.cluster.v1.ResumeJobRequest
-	(*ListCheckpointsReply)(nil),  // 57: colonnade.cluster.v1.ListCheckpointsReply
-	(*LogEvent)(nil),              // 58: colonnade.cluster.v1.LogEvent
-	nil,                           // 59: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
-	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
+	(*Veto)(nil),                  // 17: colonnade.cluster.v1.Veto
+	(*CheckpointBad)(nil),         // 18: colonnade.cluster.v1.CheckpointBad
+	(*CheckpointFailed)(nil),      // 19: colonnade.cluster.v1.CheckpointFailed
+	(*CoordinatorMessage)(nil),    // 20: colonnade.cluster.v1.CoordinatorMessage
+	(*Drain)(nil),                 // 21: colonnade.cluster.v1.Drain
+	(*Warm)(nil),                  // 22: colonnade.cluster.v1.Warm
+	(*Ask)(nil),                   // 23: colonnade.cluster.v1.Ask
+	(*Forget)(nil),                // 24: colonnade.cluster.v1.Forget
+	(*Buddies)(nil),               // 25: colonnade.cluster.v1.Buddies
+	(*Buddy)(nil),                 // 26: colonnade.cluster.v1.Buddy
+	(*Welcome)(nil),               // 27: colonnade.cluster.v1.Welcome
+	(*Assign)(nil),                // 28: colonnade.cluster.v1.Assign
+	(*Placement)(nil),             // 29: colonnade.cluster.v1.Placement
+	(*Manifest)(nil),              // 30: colonnade.cluster.v1.Manifest
+	(*Revoke)(nil),                // 31: colonnade.cluster.v1.Revoke
+	(*Stop)(nil),                  // 32: colonnade.cluster.v1.Stop
+	(*Ack)(nil),                   // 33: colonnade.cluster.v1.Ack
+	(*Goodbye)(nil),               // 34: colonnade.cluster.v1.Goodbye
+	(*StatusRequest)(nil),         // 35: colonnade.cluster.v1.StatusRequest
+	(*StatusReply)(nil),           // 36: colonnade.cluster.v1.StatusReply
+	(*Member)(nil),                // 37: colonnade.cluster.v1.Member
+	(*Lineage)(nil),               // 38: colonnade.cluster.v1.Lineage
+	(*ListMembersRequest)(nil),    // 39: colonnade.cluster.v1.ListMembersRequest
+	(*ListMembersReply)(nil),      // 40: colonnade.cluster.v1.ListMembersReply
+	(*AddMemberRequest)(nil),      // 41: colonnade.cluster.v1.AddMemberRequest
+	(*RemoveMemberRequest)(nil),   // 42: colonnade.cluster.v1.RemoveMemberRequest
+	(*BackupRequest)(nil),         // 43: colonnade.cluster.v1.BackupRequest
+	(*BackupChunk)(nil),           // 44: colonnade.cluster.v1.BackupChunk
+	(*Worker)(nil),                // 45: colonnade.cluster.v1.Worker
+	(*ListWorkersRequest)(nil),    // 46: colonnade.cluster.v1.ListWorkersRequest
+	(*ListWorkersReply)(nil),      // 47: colonnade.cluster.v1.ListWorkersReply
+	(*DrainWorkerRequest)(nil),    // 48: colonnade.cluster.v1.DrainWorkerRequest
+	(*JobCell)(nil),               // 49: colonnade.cluster.v1.JobCell
+	(*Job)(nil),                   // 50: colonnade.cluster.v1.Job
+	(*SubmitJobRequest)(nil),      // 51: colonnade.cluster.v1.SubmitJobRequest
+	(*ListJobsRequest)(nil),       // 52: colonnade.cluster.v1.ListJobsRequest
+	(*ListJobsReply)(nil),         // 53: colonnade.cluster.v1.ListJobsReply
+	(*GetJobRequest)(nil),         // 54: colonnade.cluster.v1.GetJobRequest
+	(*JobUpdate)(nil),             // 55: colonnade.cluster.v1.JobUpdate
+	(*StopJobRequest)(nil),        // 56: colonnade.cluster.v1.StopJobRequest
+	(*ResumeJobRequest)(nil),      // 57: colonnade.cluster.v1.ResumeJobRequest
+	(*ListCheckpointsReply)(nil),  // 58: colonnade.cluster.v1.ListCheckpointsReply
+	(*LogEvent)(nil),              // 59: colonnade.cluster.v1.LogEvent
+	nil,                           // 60: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
 }
 var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	4,  // 0: colonnade.cluster.v1.WorkerMessage.register:type_name -> colonnade.cluster.v1.Register
@@ -4903,100 +5087,104 @@ var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
 	8,  // 7: colonnade.cluster.v1.Holdings.held:type_name -> colonnade.cluster.v1.Held
 	1,  // 8: colonnade.cluster.v1.Held.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 9: colonnade.cluster.v1.CellStatus.cell:type_name -> colonnade.cluster.v1.Cell
-	59, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	60, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
 	1,  // 11: colonnade.cluster.v1.CellStatus.waits_for:type_name -> colonnade.cluster.v1.Cell
 	11, // 12: colonnade.cluster.v1.Report.checkpoint:type_name -> colonnade.cluster.v1.CheckpointWritten
 	13, // 13: colonnade.cluster.v1.Report.evaluation:type_name -> colonnade.cluster.v1.Evaluation
 	14, // 14: colonnade.cluster.v1.Report.finished:type_name -> colonnade.cluster.v1.CellFinished
 	15, // 15: colonnade.cluster.v1.Report.stopped:type_name -> colonnade.cluster.v1.CellStopped
 	16, // 16: colonnade.cluster.v1.Report.failed:type_name -> colonnade.cluster.v1.CellFailed
-	17, // 17: colonnade.cluster.v1.Report.bad:type_name -> colonnade.cluster.v1.CheckpointBad
-	18, // 18: colonnade.cluster.v1.Report.checkpoint_failed:type_name -> colonnade.cluster.v1.CheckpointFailed
+	18, // 17: colonnade.cluster.v1.Report.bad:type_name -> colonnade.cluster.v1.CheckpointBad
+	19, // 18: colonnade.cluster.v1.Report.checkpoint_failed:type_name -> colonnade.cluster.v1.CheckpointFailed
 	1,  // 19: colonnade.cluster.v1.CheckpointWritten.cell:type_name -> colonnade.cluster.v1.Cell
 	12, // 20: colonnade.cluster.v1.CheckpointWritten.file:type_name -> colonnade.cluster.v1.CheckpointFile
 	1,  // 21: colonnade.cluster.v1.CheckpointFile.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 22: colonnade.cluster.v1.CellFinished.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 23: colonnade.cluster.v1.CellStopped.cell:type_name -> colonnade.cluster.v1.Cell
 	1,  // 24: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 25: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 26: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	26, // 27: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
-	27, // 28: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
-	30, // 29: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
-	31, // 30: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
-	32, // 31: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
-	33, // 32: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
-	22, // 33: colonnade.cluster.v1.CoordinatorMessage.ask:type_name -> colonnade.cluster.v1.Ask
-	23, // 34: colonnade.cluster.v1.CoordinatorMessage.forget:type_name -> colonnade.cluster.v1.Forget
-	20, // 35: colonnade.cluster.v1.CoordinatorMessage.drain:type_name -> colonnade.cluster.v1.Drain
-	21, // 36: colonnade.cluster.v1.CoordinatorMessage.warm:type_name -> colonnade.cluster.v1.Warm
-	24, // 37: colonnade.cluster.v1.CoordinatorMessage.buddies:type_name -> colonnade.cluster.v1.Buddies
-	25, // 38: colonnade.cluster.v1.Buddies.workers:type_name -> colonnade.cluster.v1.Buddy
-	1,  // 39: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
-	28, // 40: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
-	29, // 41: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
-	13, // 42: colonnade.cluster.v1.Assign.history:type_name -> colonnade.cluster.v1.Evaluation
-	1,  // 43: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
-	12, // 44: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
-	60, // 45: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
-	29, // 46: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
-	44, // 47: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
-	49, // 48: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
-	58, // 49: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
-	36, // 50: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
-	37, // 51: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
-	60, // 52: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
-	60, // 53: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
-	36, // 54: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
-	2,  // 55: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
-	48, // 56: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
-	44, // 57: colonnade.cluster.v1.ListWorkersReply.workers:type_name -> colonnade.cluster.v1.Worker
-	1,  // 58: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
-	28, // 59: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
-	9,  // 60: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
-	13, // 61: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
-	60, // 62: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
-	60, // 63: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	49, // 64: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
-	49, // 65: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
-	58, // 66: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
-	29, // 67: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
-	60, // 68: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 69: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
-	34, // 70: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
-	50, // 71: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
-	51, // 72: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
-	53, // 73: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	53, // 74: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	55, // 75: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
-	56, // 76: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
-	53, // 77: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
-	45, // 78: colonnade.cluster.v1.Operator.ListWorkers:input_type -> colonnade.cluster.v1.ListWorkersRequest
-	47, // 79: colonnade.cluster.v1.Operator.DrainWorker:input_type -> colonnade.cluster.v1.DrainWorkerRequest
-	38, // 80: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
-	40, // 81: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
-	41, // 82: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
-	42, // 83: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
-	19, // 84: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
-	35, // 85: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
-	49, // 86: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
-	52, // 87: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
-	49, // 88: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
-	54, // 89: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
-	49, // 90: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
-	49, // 91: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
-	57, // 92: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
-	46, // 93: colonnade.cluster.v1.Operator.ListWorkers:output_type -> colonnade.cluster.v1.ListWorkersReply
-	44, // 94: colonnade.cluster.v1.Operator.DrainWorker:output_type -> colonnade.cluster.v1.Worker
-	39, // 95: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
-	39, // 96: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	39, // 97: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	43, // 98: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
-	84, // [84:99] is the sub-list for method output_type
-	69, // [69:84] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	17, // 25: colonnade.cluster.v1.CellFailed.veto:type_name -> colonnade.cluster.v1.Veto
+	1,  // 26: colonnade.cluster.v1.Veto.cell:type_name -> colonnade.cluster.v1.Cell
+	61, // 27: colonnade.cluster.v1.Veto.at:type_name -> google.protobuf.Timestamp
+	1,  // 28: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
+	1,  // 29: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
+	27, // 30: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
+	28, // 31: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
+	31, // 32: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
+	32, // 33: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
+	33, // 34: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
+	34, // 35: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
+	23, // 36: colonnade.cluster.v1.CoordinatorMessage.ask:type_name -> colonnade.cluster.v1.Ask
+	24, // 37: colonnade.cluster.v1.CoordinatorMessage.forget:type_name -> colonnade.cluster.v1.Forget
+	21, // 38: colonnade.cluster.v1.CoordinatorMessage.drain:type_name -> colonnade.cluster.v1.Drain
+	22, // 39: colonnade.cluster.v1.CoordinatorMessage.warm:type_name -> colonnade.cluster.v1.Warm
+	25, // 40: colonnade.cluster.v1.CoordinatorMessage.buddies:type_name -> colonnade.cluster.v1.Buddies
+	26, // 41: colonnade.cluster.v1.Buddies.workers:type_name -> colonnade.cluster.v1.Buddy
+	1,  // 42: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
+	29, // 43: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
+	30, // 44: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
+	13, // 45: colonnade.cluster.v1.Assign.history:type_name -> colonnade.cluster.v1.Evaluation
+	1,  // 46: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
+	12, // 47: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
+	61, // 48: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
+	30, // 49: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
+	45, // 50: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
+	50, // 51: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
+	59, // 52: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
+	37, // 53: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
+	38, // 54: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
+	61, // 55: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
+	61, // 56: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
+	37, // 57: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
+	2,  // 58: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
+	49, // 59: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
+	45, // 60: colonnade.cluster.v1.ListWorkersReply.workers:type_name -> colonnade.cluster.v1.Worker
+	1,  // 61: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
+	29, // 62: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
+	9,  // 63: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
+	13, // 64: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
+	61, // 65: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
+	61, // 66: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	17, // 67: colonnade.cluster.v1.Job.vetoes:type_name -> colonnade.cluster.v1.Veto
+	50, // 68: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
+	50, // 69: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
+	59, // 70: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
+	30, // 71: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
+	61, // 72: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
+	3,  // 73: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
+	35, // 74: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
+	51, // 75: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
+	52, // 76: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
+	54, // 77: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	54, // 78: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	56, // 79: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
+	57, // 80: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
+	54, // 81: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
+	46, // 82: colonnade.cluster.v1.Operator.ListWorkers:input_type -> colonnade.cluster.v1.ListWorkersRequest
+	48, // 83: colonnade.cluster.v1.Operator.DrainWorker:input_type -> colonnade.cluster.v1.DrainWorkerRequest
+	39, // 84: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
+	41, // 85: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
+	42, // 86: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
+	43, // 87: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
+	20, // 88: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
+	36, // 89: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
+	50, // 90: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
+	53, // 91: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
+	50, // 92: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
+	55, // 93: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
+	50, // 94: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
+	50, // 95: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
+	58, // 96: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
+	47, // 97: colonnade.cluster.v1.Operator.ListWorkers:output_type -> colonnade.cluster.v1.ListWorkersReply
+	45, // 98: colonnade.cluster.v1.Operator.DrainWorker:output_type -> colonnade.cluster.v1.Worker
+	40, // 99: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
+	40, // 100: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	40, // 101: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	44, // 102: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
+	88, // [88:103] is the sub-list for method output_type
+	73, // [73:88] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_proto_clusterpb_cluster_proto_init() }
@@ -5018,7 +5206,7 @@ func file_proto_clusterpb_cluster_proto_init() {
 		(*Report_Bad)(nil),
 		(*Report_CheckpointFailed)(nil),
 	}
-	file_proto_clusterpb_cluster_proto_msgTypes[19].OneofWrappers = []any{
+	file_proto_clusterpb_cluster_proto_msgTypes[20].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
 		(*CoordinatorMessage_Assign)(nil),
 		(*CoordinatorMessage_Revoke)(nil),
@@ -5037,7 +5225,7 @@ func file_proto_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_clusterpb_cluster_proto_rawDesc), len(file_proto_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

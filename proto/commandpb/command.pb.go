@@ -52,6 +52,7 @@ type Command struct {
 	//	*Command_DrainWorker
 	//	*Command_MoveJob
 	//	*Command_ForgetWorker
+	//	*Command_VetoStep
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -286,6 +287,15 @@ func (x *Command) GetForgetWorker() *ForgetWorker {
 	return nil
 }
 
+func (x *Command) GetVetoStep() *VetoStep {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_VetoStep); ok {
+			return x.VetoStep
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -366,6 +376,10 @@ type Command_ForgetWorker struct {
 	ForgetWorker *ForgetWorker `protobuf:"bytes,29,opt,name=forget_worker,json=forgetWorker,proto3,oneof"`
 }
 
+type Command_VetoStep struct {
+	VetoStep *VetoStep `protobuf:"bytes,28,opt,name=veto_step,json=vetoStep,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_RegisterWorker) isCommand_Kind() {}
@@ -403,6 +417,8 @@ func (*Command_DrainWorker) isCommand_Kind() {}
 func (*Command_MoveJob) isCommand_Kind() {}
 
 func (*Command_ForgetWorker) isCommand_Kind() {}
+
+func (*Command_VetoStep) isCommand_Kind() {}
 
 type Cell struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1279,7 +1295,9 @@ type ResumeJob struct {
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
 	FromStep      bool                   `protobuf:"varint,3,opt,name=from_step,json=fromStep,proto3" json:"from_step,omitempty"`
-	Request       string                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"` // the operator's: the same command again changes nothing; empty: it has none
+	Request       string                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`                             // the operator's: the same command again changes nothing; empty: it has none
+	SkipBatch     bool                   `protobuf:"varint,5,opt,name=skip_batch,json=skipBatch,proto3" json:"skip_batch,omitempty"`       // do without the batch of the step that was vetoed last
+	AcceptBatch   bool                   `protobuf:"varint,6,opt,name=accept_batch,json=acceptBatch,proto3" json:"accept_batch,omitempty"` // train on it in spite of its loss
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1342,6 +1360,190 @@ func (x *ResumeJob) GetRequest() string {
 	return ""
 }
 
+func (x *ResumeJob) GetSkipBatch() bool {
+	if x != nil {
+		return x.SkipBatch
+	}
+	return false
+}
+
+func (x *ResumeJob) GetAcceptBatch() bool {
+	if x != nil {
+		return x.AcceptBatch
+	}
+	return false
+}
+
+// VetoStep says that the guard of some cell has found a step wrong. No cell has applied it; the generation is over.
+type VetoStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Cell          *Cell                  `protobuf:"bytes,3,opt,name=cell,proto3" json:"cell,omitempty"`
+	Step          uint64                 `protobuf:"varint,4,opt,name=step,proto3" json:"step,omitempty"`    // counted from 1: the one that would have been finished next
+	Cause         string                 `protobuf:"bytes,5,opt,name=cause,proto3" json:"cause,omitempty"`   // loss-not-finite, loss-spike, weights-not-finite
+	Loss          float64                `protobuf:"fixed64,6,opt,name=loss,proto3" json:"loss,omitempty"`   // of the cell's part of the batch, mean; what was not finite is 0
+	Limit         float64                `protobuf:"fixed64,7,opt,name=limit,proto3" json:"limit,omitempty"` // that a spike is above
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"` // in words
+	Skip          bool                   `protobuf:"varint,9,opt,name=skip,proto3" json:"skip,omitempty"`    // the job says to go on without the batch; otherwise it pauses
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VetoStep) Reset() {
+	*x = VetoStep{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VetoStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VetoStep) ProtoMessage() {}
+
+func (x *VetoStep) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VetoStep.ProtoReflect.Descriptor instead.
+func (*VetoStep) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *VetoStep) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *VetoStep) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *VetoStep) GetCell() *Cell {
+	if x != nil {
+		return x.Cell
+	}
+	return nil
+}
+
+func (x *VetoStep) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *VetoStep) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *VetoStep) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *VetoStep) GetLimit() float64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *VetoStep) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *VetoStep) GetSkip() bool {
+	if x != nil {
+		return x.Skip
+	}
+	return false
+}
+
+// VetoRecord is what has become of a step that was vetoed.
+type VetoRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vetoed        *VetoStep              `protobuf:"bytes,1,opt,name=vetoed,proto3" json:"vetoed,omitempty"`
+	Outcome       string                 `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"` // paused, skipped, accepted
+	AtUnixNs      int64                  `protobuf:"varint,3,opt,name=at_unix_ns,json=atUnixNs,proto3" json:"at_unix_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VetoRecord) Reset() {
+	*x = VetoRecord{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VetoRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VetoRecord) ProtoMessage() {}
+
+func (x *VetoRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VetoRecord.ProtoReflect.Descriptor instead.
+func (*VetoRecord) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *VetoRecord) GetVetoed() *VetoStep {
+	if x != nil {
+		return x.Vetoed
+	}
+	return nil
+}
+
+func (x *VetoRecord) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *VetoRecord) GetAtUnixNs() int64 {
+	if x != nil {
+		return x.AtUnixNs
+	}
+	return 0
+}
+
 // CheckpointWritten is one cell's file. The checkpoint is committed by the command that completes it.
 type CheckpointWritten struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1357,7 +1559,7 @@ type CheckpointWritten struct {
 
 func (x *CheckpointWritten) Reset() {
 	*x = CheckpointWritten{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[14]
+	mi := &file_proto_commandpb_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1571,7 @@ func (x *CheckpointWritten) String() string {
 func (*CheckpointWritten) ProtoMessage() {}
 
 func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[14]
+	mi := &file_proto_commandpb_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1584,7 @@ func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointWritten.ProtoReflect.Descriptor instead.
 func (*CheckpointWritten) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{14}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CheckpointWritten) GetJob() string {
@@ -1442,7 +1644,7 @@ type CheckpointFile struct {
 
 func (x *CheckpointFile) Reset() {
 	*x = CheckpointFile{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[15]
+	mi := &file_proto_commandpb_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1656,7 @@ func (x *CheckpointFile) String() string {
 func (*CheckpointFile) ProtoMessage() {}
 
 func (x *CheckpointFile) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[15]
+	mi := &file_proto_commandpb_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1669,7 @@ func (x *CheckpointFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointFile.ProtoReflect.Descriptor instead.
 func (*CheckpointFile) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{15}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CheckpointFile) GetCell() *Cell {
@@ -1532,7 +1734,7 @@ type MarkCheckpointBad struct {
 
 func (x *MarkCheckpointBad) Reset() {
 	*x = MarkCheckpointBad{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[16]
+	mi := &file_proto_commandpb_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1746,7 @@ func (x *MarkCheckpointBad) String() string {
 func (*MarkCheckpointBad) ProtoMessage() {}
 
 func (x *MarkCheckpointBad) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[16]
+	mi := &file_proto_commandpb_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1759,7 @@ func (x *MarkCheckpointBad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkCheckpointBad.ProtoReflect.Descriptor instead.
 func (*MarkCheckpointBad) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{16}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MarkCheckpointBad) GetJob() string {
@@ -1605,7 +1807,7 @@ type ForgetWorker struct {
 
 func (x *ForgetWorker) Reset() {
 	*x = ForgetWorker{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[17]
+	mi := &file_proto_commandpb_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1819,7 @@ func (x *ForgetWorker) String() string {
 func (*ForgetWorker) ProtoMessage() {}
 
 func (x *ForgetWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[17]
+	mi := &file_proto_commandpb_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1832,7 @@ func (x *ForgetWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetWorker.ProtoReflect.Descriptor instead.
 func (*ForgetWorker) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{17}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ForgetWorker) GetWorker() string {
@@ -1651,7 +1853,7 @@ type DropCheckpoints struct {
 
 func (x *DropCheckpoints) Reset() {
 	*x = DropCheckpoints{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[18]
+	mi := &file_proto_commandpb_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1865,7 @@ func (x *DropCheckpoints) String() string {
 func (*DropCheckpoints) ProtoMessage() {}
 
 func (x *DropCheckpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[18]
+	mi := &file_proto_commandpb_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1878,7 @@ func (x *DropCheckpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropCheckpoints.ProtoReflect.Descriptor instead.
 func (*DropCheckpoints) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{18}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DropCheckpoints) GetJob() string {
@@ -1711,7 +1913,7 @@ type RecordEvaluation struct {
 
 func (x *RecordEvaluation) Reset() {
 	*x = RecordEvaluation{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[19]
+	mi := &file_proto_commandpb_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1925,7 @@ func (x *RecordEvaluation) String() string {
 func (*RecordEvaluation) ProtoMessage() {}
 
 func (x *RecordEvaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[19]
+	mi := &file_proto_commandpb_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1938,7 @@ func (x *RecordEvaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEvaluation.ProtoReflect.Descriptor instead.
 func (*RecordEvaluation) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{19}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordEvaluation) GetJob() string {
@@ -1822,7 +2024,7 @@ type CellFinished struct {
 
 func (x *CellFinished) Reset() {
 	*x = CellFinished{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +2036,7 @@ func (x *CellFinished) String() string {
 func (*CellFinished) ProtoMessage() {}
 
 func (x *CellFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +2049,7 @@ func (x *CellFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellFinished.ProtoReflect.Descriptor instead.
 func (*CellFinished) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{20}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CellFinished) GetJob() string {
@@ -1897,7 +2099,7 @@ type CellStopped struct {
 
 func (x *CellStopped) Reset() {
 	*x = CellStopped{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[21]
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +2111,7 @@ func (x *CellStopped) String() string {
 func (*CellStopped) ProtoMessage() {}
 
 func (x *CellStopped) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[21]
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +2124,7 @@ func (x *CellStopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellStopped.ProtoReflect.Descriptor instead.
 func (*CellStopped) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{21}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CellStopped) GetJob() string {
@@ -1964,7 +2166,7 @@ type FailJob struct {
 
 func (x *FailJob) Reset() {
 	*x = FailJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1976,7 +2178,7 @@ func (x *FailJob) String() string {
 func (*FailJob) ProtoMessage() {}
 
 func (x *FailJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1989,7 +2191,7 @@ func (x *FailJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailJob.ProtoReflect.Descriptor instead.
 func (*FailJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FailJob) GetJob() string {
@@ -2026,7 +2228,7 @@ type RecordEvent struct {
 
 func (x *RecordEvent) Reset() {
 	*x = RecordEvent{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2240,7 @@ func (x *RecordEvent) String() string {
 func (*RecordEvent) ProtoMessage() {}
 
 func (x *RecordEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2253,7 @@ func (x *RecordEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEvent.ProtoReflect.Descriptor instead.
 func (*RecordEvent) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RecordEvent) GetKind() string {
@@ -2097,7 +2299,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2311,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2324,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -2187,7 +2389,7 @@ type LineageRecord struct {
 
 func (x *LineageRecord) Reset() {
 	*x = LineageRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[25]
+	mi := &file_proto_commandpb_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2401,7 @@ func (x *LineageRecord) String() string {
 func (*LineageRecord) ProtoMessage() {}
 
 func (x *LineageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[25]
+	mi := &file_proto_commandpb_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2414,7 @@ func (x *LineageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageRecord.ProtoReflect.Descriptor instead.
 func (*LineageRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LineageRecord) GetCluster() string {
@@ -2257,7 +2459,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[26]
+	mi := &file_proto_commandpb_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2471,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[26]
+	mi := &file_proto_commandpb_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2484,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{26}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Backup) GetVersion() uint32 {
@@ -2335,7 +2537,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[27]
+	mi := &file_proto_commandpb_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2549,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[27]
+	mi := &file_proto_commandpb_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2562,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{27}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WorkerRecord) GetRegistered() *RegisterWorker {
@@ -2441,13 +2643,14 @@ type JobRecord struct {
 	MemoryTries     uint64                 `protobuf:"varint,25,opt,name=memory_tries,json=memoryTries,proto3" json:"memory_tries,omitempty"` // generations in a row from the same memory_step
 	MemorySince     uint64                 `protobuf:"varint,26,opt,name=memory_since,json=memorySince,proto3" json:"memory_since,omitempty"` // if from_memory: older generations' memory is not gone on from
 	Moving          bool                   `protobuf:"varint,27,opt,name=moving,proto3" json:"moving,omitempty"`                              // if stopping: to go on on other workers
+	Vetoes          []*VetoRecord          `protobuf:"bytes,28,rep,name=vetoes,proto3" json:"vetoes,omitempty"`                               // by step
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *JobRecord) Reset() {
 	*x = JobRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[28]
+	mi := &file_proto_commandpb_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2662,7 @@ func (x *JobRecord) String() string {
 func (*JobRecord) ProtoMessage() {}
 
 func (x *JobRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[28]
+	mi := &file_proto_commandpb_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2675,7 @@ func (x *JobRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRecord.ProtoReflect.Descriptor instead.
 func (*JobRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{28}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *JobRecord) GetSubmitted() *SubmitJob {
@@ -2664,6 +2867,13 @@ func (x *JobRecord) GetMoving() bool {
 	return false
 }
 
+func (x *JobRecord) GetVetoes() []*VetoRecord {
+	if x != nil {
+		return x.Vetoes
+	}
+	return nil
+}
+
 type CheckpointRecord struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Step            uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -2681,7 +2891,7 @@ type CheckpointRecord struct {
 
 func (x *CheckpointRecord) Reset() {
 	*x = CheckpointRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[29]
+	mi := &file_proto_commandpb_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2903,7 @@ func (x *CheckpointRecord) String() string {
 func (*CheckpointRecord) ProtoMessage() {}
 
 func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[29]
+	mi := &file_proto_commandpb_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2916,7 @@ func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRecord.ProtoReflect.Descriptor instead.
 func (*CheckpointRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{29}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CheckpointRecord) GetStep() uint64 {
@@ -2786,7 +2996,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[30]
+	mi := &file_proto_commandpb_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2798,7 +3008,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[30]
+	mi := &file_proto_commandpb_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2811,7 +3021,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{30}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *EventRecord) GetIndex() uint64 {
@@ -2860,7 +3070,7 @@ var File_proto_commandpb_command_proto protoreflect.FileDescriptor
 
 const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dproto/commandpb/command.proto\x12\x14colonnade.command.v1\"\xe8\v\n" +
+	"\x1dproto/commandpb/command.proto\x12\x14colonnade.command.v1\"\xa7\f\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12&\n" +
 	"\x0fdecided_unix_ns\x18\x02 \x01(\x03R\rdecidedUnixNs\x12\x1c\n" +
@@ -2889,7 +3099,8 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\frecord_event\x18\x19 \x01(\v2!.colonnade.command.v1.RecordEventH\x00R\vrecordEvent\x12F\n" +
 	"\fdrain_worker\x18\x1a \x01(\v2!.colonnade.command.v1.DrainWorkerH\x00R\vdrainWorker\x12:\n" +
 	"\bmove_job\x18\x1b \x01(\v2\x1d.colonnade.command.v1.MoveJobH\x00R\amoveJob\x12I\n" +
-	"\rforget_worker\x18\x1d \x01(\v2\".colonnade.command.v1.ForgetWorkerH\x00R\fforgetWorkerB\x06\n" +
+	"\rforget_worker\x18\x1d \x01(\v2\".colonnade.command.v1.ForgetWorkerH\x00R\fforgetWorker\x12=\n" +
+	"\tveto_step\x18\x1c \x01(\v2\x1e.colonnade.command.v1.VetoStepH\x00R\bvetoStepB\x06\n" +
 	"\x04kind\"8\n" +
 	"\x04Cell\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x05R\areplica\x12\x16\n" +
@@ -2968,12 +3179,33 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\vRequestStop\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x10\n" +
 	"\x03now\x18\x02 \x01(\bR\x03now\x12\x18\n" +
-	"\arequest\x18\x03 \x01(\tR\arequest\"h\n" +
+	"\arequest\x18\x03 \x01(\tR\arequest\"\xaa\x01\n" +
 	"\tResumeJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x1b\n" +
 	"\tfrom_step\x18\x03 \x01(\bR\bfromStep\x12\x18\n" +
-	"\arequest\x18\x04 \x01(\tR\arequest\"\xd0\x01\n" +
+	"\arequest\x18\x04 \x01(\tR\arequest\x12\x1d\n" +
+	"\n" +
+	"skip_batch\x18\x05 \x01(\bR\tskipBatch\x12!\n" +
+	"\faccept_batch\x18\x06 \x01(\bR\vacceptBatch\"\xec\x01\n" +
+	"\bVetoStep\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12.\n" +
+	"\x04cell\x18\x03 \x01(\v2\x1a.colonnade.command.v1.CellR\x04cell\x12\x12\n" +
+	"\x04step\x18\x04 \x01(\x04R\x04step\x12\x14\n" +
+	"\x05cause\x18\x05 \x01(\tR\x05cause\x12\x12\n" +
+	"\x04loss\x18\x06 \x01(\x01R\x04loss\x12\x14\n" +
+	"\x05limit\x18\a \x01(\x01R\x05limit\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x12\n" +
+	"\x04skip\x18\t \x01(\bR\x04skip\"|\n" +
+	"\n" +
+	"VetoRecord\x126\n" +
+	"\x06vetoed\x18\x01 \x01(\v2\x1e.colonnade.command.v1.VetoStepR\x06vetoed\x12\x18\n" +
+	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x1c\n" +
+	"\n" +
+	"at_unix_ns\x18\x03 \x01(\x03R\batUnixNs\"\xd0\x01\n" +
 	"\x11CheckpointWritten\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -3080,7 +3312,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\flost_unix_ns\x18\x05 \x01(\x03R\n" +
 	"lostUnixNs\x12\x12\n" +
 	"\x04hung\x18\x06 \x01(\bR\x04hung\x12\x1a\n" +
-	"\bdraining\x18\a \x01(\bR\bdraining\"\xb3\b\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\"\xed\b\n" +
 	"\tJobRecord\x12=\n" +
 	"\tsubmitted\x18\x01 \x01(\v2\x1f.colonnade.command.v1.SubmitJobR\tsubmitted\x12*\n" +
 	"\x11submitted_unix_ns\x18\x02 \x01(\x03R\x0fsubmittedUnixNs\x12\x14\n" +
@@ -3115,7 +3347,8 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\favoid_memory\x18\x18 \x01(\bR\vavoidMemory\x12!\n" +
 	"\fmemory_tries\x18\x19 \x01(\x04R\vmemoryTries\x12!\n" +
 	"\fmemory_since\x18\x1a \x01(\x04R\vmemorySince\x12\x16\n" +
-	"\x06moving\x18\x1b \x01(\bR\x06moving\"\xb9\x02\n" +
+	"\x06moving\x18\x1b \x01(\bR\x06moving\x128\n" +
+	"\x06vetoes\x18\x1c \x03(\v2 .colonnade.command.v1.VetoRecordR\x06vetoes\"\xb9\x02\n" +
 	"\x10CheckpointRecord\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x1e\n" +
 	"\n" +
@@ -3150,7 +3383,7 @@ func file_proto_commandpb_command_proto_rawDescGZIP() []byte {
 	return file_proto_commandpb_command_proto_rawDescData
 }
 
-var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_proto_commandpb_command_proto_goTypes = []any{
 	(*Command)(nil),           // 0: colonnade.command.v1.Command
 	(*Cell)(nil),              // 1: colonnade.command.v1.Cell
@@ -3166,23 +3399,25 @@ var file_proto_commandpb_command_proto_goTypes = []any{
 	(*ReleaseJob)(nil),        // 11: colonnade.command.v1.ReleaseJob
 	(*RequestStop)(nil),       // 12: colonnade.command.v1.RequestStop
 	(*ResumeJob)(nil),         // 13: colonnade.command.v1.ResumeJob
-	(*CheckpointWritten)(nil), // 14: colonnade.command.v1.CheckpointWritten
-	(*CheckpointFile)(nil),    // 15: colonnade.command.v1.CheckpointFile
-	(*MarkCheckpointBad)(nil), // 16: colonnade.command.v1.MarkCheckpointBad
-	(*ForgetWorker)(nil),      // 17: colonnade.command.v1.ForgetWorker
-	(*DropCheckpoints)(nil),   // 18: colonnade.command.v1.DropCheckpoints
-	(*RecordEvaluation)(nil),  // 19: colonnade.command.v1.RecordEvaluation
-	(*CellFinished)(nil),      // 20: colonnade.command.v1.CellFinished
-	(*CellStopped)(nil),       // 21: colonnade.command.v1.CellStopped
-	(*FailJob)(nil),           // 22: colonnade.command.v1.FailJob
-	(*RecordEvent)(nil),       // 23: colonnade.command.v1.RecordEvent
-	(*Snapshot)(nil),          // 24: colonnade.command.v1.Snapshot
-	(*LineageRecord)(nil),     // 25: colonnade.command.v1.LineageRecord
-	(*Backup)(nil),            // 26: colonnade.command.v1.Backup
-	(*WorkerRecord)(nil),      // 27: colonnade.command.v1.WorkerRecord
-	(*JobRecord)(nil),         // 28: colonnade.command.v1.JobRecord
-	(*CheckpointRecord)(nil),  // 29: colonnade.command.v1.CheckpointRecord
-	(*EventRecord)(nil),       // 30: colonnade.command.v1.EventRecord
+	(*VetoStep)(nil),          // 14: colonnade.command.v1.VetoStep
+	(*VetoRecord)(nil),        // 15: colonnade.command.v1.VetoRecord
+	(*CheckpointWritten)(nil), // 16: colonnade.command.v1.CheckpointWritten
+	(*CheckpointFile)(nil),    // 17: colonnade.command.v1.CheckpointFile
+	(*MarkCheckpointBad)(nil), // 18: colonnade.command.v1.MarkCheckpointBad
+	(*ForgetWorker)(nil),      // 19: colonnade.command.v1.ForgetWorker
+	(*DropCheckpoints)(nil),   // 20: colonnade.command.v1.DropCheckpoints
+	(*RecordEvaluation)(nil),  // 21: colonnade.command.v1.RecordEvaluation
+	(*CellFinished)(nil),      // 22: colonnade.command.v1.CellFinished
+	(*CellStopped)(nil),       // 23: colonnade.command.v1.CellStopped
+	(*FailJob)(nil),           // 24: colonnade.command.v1.FailJob
+	(*RecordEvent)(nil),       // 25: colonnade.command.v1.RecordEvent
+	(*Snapshot)(nil),          // 26: colonnade.command.v1.Snapshot
+	(*LineageRecord)(nil),     // 27: colonnade.command.v1.LineageRecord
+	(*Backup)(nil),            // 28: colonnade.command.v1.Backup
+	(*WorkerRecord)(nil),      // 29: colonnade.command.v1.WorkerRecord
+	(*JobRecord)(nil),         // 30: colonnade.command.v1.JobRecord
+	(*CheckpointRecord)(nil),  // 31: colonnade.command.v1.CheckpointRecord
+	(*EventRecord)(nil),       // 32: colonnade.command.v1.EventRecord
 }
 var file_proto_commandpb_command_proto_depIdxs = []int32{
 	2,  // 0: colonnade.command.v1.Command.init_cluster:type_name -> colonnade.command.v1.InitCluster
@@ -3193,42 +3428,46 @@ var file_proto_commandpb_command_proto_depIdxs = []int32{
 	11, // 5: colonnade.command.v1.Command.release_job:type_name -> colonnade.command.v1.ReleaseJob
 	12, // 6: colonnade.command.v1.Command.request_stop:type_name -> colonnade.command.v1.RequestStop
 	13, // 7: colonnade.command.v1.Command.resume_job:type_name -> colonnade.command.v1.ResumeJob
-	14, // 8: colonnade.command.v1.Command.checkpoint_written:type_name -> colonnade.command.v1.CheckpointWritten
-	16, // 9: colonnade.command.v1.Command.mark_checkpoint_bad:type_name -> colonnade.command.v1.MarkCheckpointBad
-	18, // 10: colonnade.command.v1.Command.drop_checkpoints:type_name -> colonnade.command.v1.DropCheckpoints
-	19, // 11: colonnade.command.v1.Command.record_evaluation:type_name -> colonnade.command.v1.RecordEvaluation
-	20, // 12: colonnade.command.v1.Command.cell_finished:type_name -> colonnade.command.v1.CellFinished
-	21, // 13: colonnade.command.v1.Command.cell_stopped:type_name -> colonnade.command.v1.CellStopped
-	22, // 14: colonnade.command.v1.Command.fail_job:type_name -> colonnade.command.v1.FailJob
-	23, // 15: colonnade.command.v1.Command.record_event:type_name -> colonnade.command.v1.RecordEvent
+	16, // 8: colonnade.command.v1.Command.checkpoint_written:type_name -> colonnade.command.v1.CheckpointWritten
+	18, // 9: colonnade.command.v1.Command.mark_checkpoint_bad:type_name -> colonnade.command.v1.MarkCheckpointBad
+	20, // 10: colonnade.command.v1.Command.drop_checkpoints:type_name -> colonnade.command.v1.DropCheckpoints
+	21, // 11: colonnade.command.v1.Command.record_evaluation:type_name -> colonnade.command.v1.RecordEvaluation
+	22, // 12: colonnade.command.v1.Command.cell_finished:type_name -> colonnade.command.v1.CellFinished
+	23, // 13: colonnade.command.v1.Command.cell_stopped:type_name -> colonnade.command.v1.CellStopped
+	24, // 14: colonnade.command.v1.Command.fail_job:type_name -> colonnade.command.v1.FailJob
+	25, // 15: colonnade.command.v1.Command.record_event:type_name -> colonnade.command.v1.RecordEvent
 	6,  // 16: colonnade.command.v1.Command.drain_worker:type_name -> colonnade.command.v1.DrainWorker
 	7,  // 17: colonnade.command.v1.Command.move_job:type_name -> colonnade.command.v1.MoveJob
-	17, // 18: colonnade.command.v1.Command.forget_worker:type_name -> colonnade.command.v1.ForgetWorker
-	3,  // 19: colonnade.command.v1.RegisterWorker.device:type_name -> colonnade.command.v1.Device
-	10, // 20: colonnade.command.v1.AssignJob.placement:type_name -> colonnade.command.v1.Placement
-	1,  // 21: colonnade.command.v1.Placement.cell:type_name -> colonnade.command.v1.Cell
-	15, // 22: colonnade.command.v1.CheckpointWritten.file:type_name -> colonnade.command.v1.CheckpointFile
-	1,  // 23: colonnade.command.v1.CheckpointFile.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 24: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 25: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 26: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
-	27, // 27: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
-	28, // 28: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
-	30, // 29: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
-	25, // 30: colonnade.command.v1.Snapshot.lineage:type_name -> colonnade.command.v1.LineageRecord
-	4,  // 31: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
-	8,  // 32: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
-	10, // 33: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
-	29, // 34: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
-	19, // 35: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
-	20, // 36: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
-	21, // 37: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
-	15, // 38: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	19, // 18: colonnade.command.v1.Command.forget_worker:type_name -> colonnade.command.v1.ForgetWorker
+	14, // 19: colonnade.command.v1.Command.veto_step:type_name -> colonnade.command.v1.VetoStep
+	3,  // 20: colonnade.command.v1.RegisterWorker.device:type_name -> colonnade.command.v1.Device
+	10, // 21: colonnade.command.v1.AssignJob.placement:type_name -> colonnade.command.v1.Placement
+	1,  // 22: colonnade.command.v1.Placement.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 23: colonnade.command.v1.VetoStep.cell:type_name -> colonnade.command.v1.Cell
+	14, // 24: colonnade.command.v1.VetoRecord.vetoed:type_name -> colonnade.command.v1.VetoStep
+	17, // 25: colonnade.command.v1.CheckpointWritten.file:type_name -> colonnade.command.v1.CheckpointFile
+	1,  // 26: colonnade.command.v1.CheckpointFile.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 27: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 28: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 29: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
+	29, // 30: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
+	30, // 31: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
+	32, // 32: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
+	27, // 33: colonnade.command.v1.Snapshot.lineage:type_name -> colonnade.command.v1.LineageRecord
+	4,  // 34: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
+	8,  // 35: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
+	10, // 36: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
+	31, // 37: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
+	21, // 38: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
+	22, // 39: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
+	23, // 40: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
+	15, // 41: colonnade.command.v1.JobRecord.vetoes:type_name -> colonnade.command.v1.VetoRecord
+	17, // 42: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_proto_commandpb_command_proto_init() }
@@ -3256,6 +3495,7 @@ func file_proto_commandpb_command_proto_init() {
 		(*Command_DrainWorker)(nil),
 		(*Command_MoveJob)(nil),
 		(*Command_ForgetWorker)(nil),
+		(*Command_VetoStep)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3263,7 +3503,7 @@ func file_proto_commandpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_commandpb_command_proto_rawDesc), len(file_proto_commandpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -52,6 +52,8 @@ func samples() map[string]proto.Message {
 		return &Command{Version: 1, DecidedUnixNs: 1_700_000_000_123_456_789, Ignorable: true, Kind: k}
 	}
 	events := []*EventRecord{{Index: 5, AtUnixNs: 18, Kind: "note", Job: "job", Worker: "w-1", Text: "a line"}}
+	veto := &VetoStep{Job: "job", Generation: 3, Cell: cell, Step: 408, Cause: "loss-spike", Loss: 91.5, Limit: 6.9,
+		Reason: "loss 91.5 is a spike", Skip: true}
 	return map[string]proto.Message{
 		"init_cluster":      command(&Command_InitCluster{&InitCluster{Cluster: "c-1"}}),
 		"register_worker":   command(&Command_RegisterWorker{register}),
@@ -111,6 +113,12 @@ func samples() map[string]proto.Message {
 		"snapshot_4": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 79,
 			Workers: []*WorkerRecord{{Registered: register3, RegisteredUnixNs: 11, Hung: true, Draining: true}},
 			Jobs:    []*JobRecord{{Submitted: submit, State: "stopping", Generation: 3, Moving: true}}},
+		"veto_step": command(&Command_VetoStep{veto}),
+		"resume_job_3": command(&Command_ResumeJob{&ResumeJob{Job: "job", Request: "q-4", SkipBatch: true,
+			AcceptBatch: true}}),
+		"snapshot_5": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 80,
+			Jobs: []*JobRecord{{Submitted: submit, State: "paused", Generation: 3,
+				Vetoes: []*VetoRecord{{Vetoed: veto, Outcome: "paused", AtUnixNs: 18}}}}},
 	}
 }
 

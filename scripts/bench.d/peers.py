@@ -1,6 +1,7 @@
 """PyTorch's trainers that survive the loss of a worker, and how long that takes them."""
 import glob
 import json
+import math
 import os
 import random
 import shutil
@@ -53,7 +54,12 @@ class Run:
             self.start("lighthouse", [os.path.join(os.path.dirname(sys.executable), "torchft_lighthouse"), "--bind",
                                       f"[::]:{port}", "--min_replicas", "2", *TUNED])
             self.groups = [self.group(k, 0) for k in range(2)]
-        elif peer == "torchrun":
+            return
+        if peer != "torchrun":
+            # By default the agent keeps the workers' store through restarts, and a new worker may find in it where one
+            # that is dead has listened: whether it recovers is chance.
+            self.env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+        if peer.startswith("torchrun"):
             self.start("torchrun", [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1",
                                     "--nproc-per-node=2", "--max-restarts=1000", os.path.join(PEERS, "worker.py")])
         else:
@@ -130,22 +136,28 @@ class Run:
             p.wait()
 
 
-def measure(peer, directory, kills, say):
-    """Kills of a job's worker, one after another, and whether its end is the undisturbed one."""
+def measure(peer, directory, kills, say, until=math.inf):
+    """Kills of a job's worker, one after another, and whether its end is the undisturbed one. It begins no kill after a
+    time (of time.monotonic)."""
     out = {"kills": [], "failed": []}
     run = Run(peer, os.path.join(directory, peer + "-undisturbed"), kills)
     try:
         out["undisturbed"] = sorted(run.digests())
     finally:
         run.close()
-    while len(out["kills"]) + len(out["failed"]) < kills and len(out["failed"]) < 3:
+
+    def more():
+        return len(out["kills"]) + len(out["failed"]) < kills and time.monotonic() < until
+
+    while more() and len(out["failed"]) < 3:
         run = Run(peer, os.path.join(directory, f"{peer}-{len(out['failed'])}"), kills)
         try:
             n = 0
-            while len(out["kills"]) + len(out["failed"]) < kills:
+            while more():
                 out["kills"].append(run.kill(n))
                 n += 1
-            out["digests"] = sorted(run.digests())
+            if time.monotonic() < until:
+                out["digests"] = sorted(run.digests())
         except Failed as err:
             out["failed"].append(str(err))
             say(f"  {err}")

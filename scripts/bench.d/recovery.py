@@ -26,6 +26,7 @@ OURS = {
 }
 PEERS = {
     "torchrun": "torchrun, default",
+    "torchrun-store": "torchrun, each attempt with a store of its own",
     "forked": "torchrun's agent, workers forked from a warm process",
     "torchft": "torchft, min_replicas 2 of 2, tuned",
 }
@@ -110,7 +111,7 @@ def main():
     p.add_argument("--peer-kills", type=int, default=10, help="of each peer")
     p.add_argument("--apart", type=int, default=40, help="steps between kills")
     p.add_argument("--ours", default="undisturbed,spare,restart,fewer,machine,leader")
-    p.add_argument("--peers", default="torchrun,forked,torchft")
+    p.add_argument("--peers", default="torchrun,torchrun-store,forked,torchft")
     a = p.parse_args()
     signal.signal(signal.SIGTERM, ended)  # so that what was started is ended, and what was measured is told
     os.makedirs(sides.DATA, exist_ok=True)

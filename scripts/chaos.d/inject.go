@@ -227,17 +227,22 @@ func flip(path string, pick int) error {
 	return err
 }
 
-// wipe empties a directory.
+// wipe empties a directory, but for what fills it: that is another fault's, which may not be over.
 func wipe(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		if e.Name() != filling {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
 	}
 	return err
 }
+
+// filling is the file that fills a file system.
+const filling = "filling"
 
 // Sizes of file systems that are filled: with room for what a run needs.
 const diskSize, memorySize = "size=192m", "size=96m"
@@ -324,7 +329,7 @@ func (r *run) fill(dir string, i *injected) (func() error, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, "filling")
+	path := filepath.Join(dir, filling)
 	file, err := os.Create(path)
 	if err != nil && !errors.Is(err, unix.ENOSPC) {
 		return nil, err

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,6 +30,9 @@ type options struct {
 	runs, faults, steps int
 	seed                uint64
 	json, loopback      bool
+	merge               bool
+	goodput, every      time.Duration
+	want                string
 	programs, dir       string
 }
 
@@ -42,6 +44,10 @@ func main() {
 	flag.IntVar(&o.faults, "faults", 6, "faults in a run, if it lasts that long")
 	flag.IntVar(&o.steps, "steps", 3000, "steps of the job")
 	flag.BoolVar(&o.loopback, "loopback", false, "no network namespaces: no partitions, no full disks")
+	flag.BoolVar(&o.merge, "merge", false, "run nothing: print one table of the files that --json wrote")
+	flag.DurationVar(&o.goodput, "goodput", 0, "one run of alexnet-32 for so long, with a fault --every so often")
+	flag.DurationVar(&o.every, "every", time.Minute, "of --goodput")
+	flag.StringVar(&o.want, "want", "", "the undisturbed `digest`, where it is known: leaves out the undisturbed run")
 	flag.StringVar(&o.programs, "programs", "bin", "directory of coordinator and worker")
 	flag.StringVar(&o.dir, "dir", ".data/chaos", "where runs lie; those that fail stay there")
 	flag.Parse()
@@ -55,7 +61,17 @@ func main() {
 
 // start gets the process a network of its own, if it can have one.
 func start(o options) (int, error) {
-	if flag.NArg() > 0 || o.runs < 1 || o.faults < 0 || o.steps < 100 {
+	if o.merge && flag.NArg() > 0 {
+		s, err := merged(flag.Args())
+		if err != nil {
+			return 0, err
+		}
+		return s.print(o.json)
+	}
+	if o.goodput > 0 && (o.every < time.Second || o.goodput < o.every) {
+		return 0, errors.New("--goodput wants a time of one --every at least, and that a second at least")
+	}
+	if flag.NArg() > 0 || o.merge || o.runs < 1 || o.faults < 0 || o.steps < 100 {
 		return 0, errors.New("usage: scripts/chaos [--runs N] [--seed S] [--json]; see --help")
 	}
 	if cluster.Isolated() {
@@ -88,15 +104,20 @@ func all(o options, namespaces bool, left []string) (int, error) {
 	if namespaces && !tap() {
 		left = append(left, "slow and lossy links: /dev/net/tun cannot be opened")
 	}
-	still := disturb(ctx, s, plan{carrier: "auto"})
-	if still.Trouble != "" {
-		return 0, fmt.Errorf("undisturbed: %s; logs: %s", still.Trouble, still.Kept)
+	if o.goodput > 0 {
+		return goodput(ctx, o, s, can, left)
 	}
-	if ctx.Err() != nil {
-		return 1, nil
+	still := &outcome{Digest: o.want}
+	if o.want == "" {
+		if still = disturb(ctx, s, plan{carrier: "auto"}); still.Trouble != "" {
+			return 0, fmt.Errorf("undisturbed: %s; logs: %s", still.Trouble, still.Kept)
+		}
+		if ctx.Err() != nil {
+			return 1, nil
+		}
+		fmt.Fprintf(os.Stderr, "undisturbed: %.1f s, digest %s\n", still.Seconds, still.Digest)
 	}
 	s.want = still.Digest
-	fmt.Fprintf(os.Stderr, "undisturbed: %.1f s, digest %s\n", still.Seconds, still.Digest)
 	var outcomes []*outcome
 	for i := range o.runs {
 		out := disturb(ctx, s, newPlan(o.seed+uint64(i), o.faults, can))
@@ -115,18 +136,26 @@ func all(o options, namespaces bool, left []string) (int, error) {
 	}
 	sum := summarise(s.want, outcomes)
 	sum.Undisturbed, sum.Left = still.Seconds, left
-	if o.json {
-		sum.table(os.Stderr)
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", " ")
-		err = out.Encode(sum)
-	} else {
-		sum.table(os.Stdout)
+	return sum.print(o.json)
+}
+
+// goodput does one long run with a fault every so often. It has no digest to end in: the job does not end.
+func goodput(ctx context.Context, o options, s settings, can func(need) bool, left []string) (int, error) {
+	n := int(o.goodput / o.every)
+	p := newPlan(o.seed, n, can)
+	p.every, p.length = o.every, o.goodput
+	out := disturb(ctx, s, p)
+	if ctx.Err() != nil {
+		return 1, nil
 	}
-	if sum.Same < sum.Runs || sum.Runs == 0 {
-		return 1, err
+	if out.Trouble == "" {
+		if err := os.RemoveAll(filepath.Join(s.dir, fmt.Sprintf("seed-%d", out.Seed))); err != nil {
+			return 0, err
+		}
 	}
-	return 0, err
+	sum := summarise("", []*outcome{out})
+	sum.Left = left
+	return sum.print(o.json)
 }
 
 // tap says whether there are tap devices.
@@ -165,14 +194,18 @@ func prepare(o options, namespaces bool) (s settings, err error) {
 		return s, fmt.Errorf("worker data pack: %w: %s", err, out)
 	}
 	s.jobFile = filepath.Join(s.dir, "job.yaml")
+	network, batch, steps, test := "tiny", 16, o.steps, ", test: "+pack
+	if o.goodput > 0 { // steps without end, and no evaluations between them
+		network, batch, steps, test = "alexnet-32", 32, 10_000_000, ""
+	}
 	return s, os.WriteFile(s.jobFile, fmt.Appendf(nil, `
 job: %s
-network: tiny
+network: %s
 columns: 2
 seed: 5
-data: {train: %s, test: %s}
-recipe: {batch: 16, steps: %d, rate: 0.01}
+data: {train: %s%s}
+recipe: {batch: %d, steps: %d, rate: 0.01}
 augment: {crop: random, flip: true}
 checkpoint: {every: 100, keep: 4}
-`, jobName, pack, pack, o.steps), 0o644)
+`, jobName, network, pack, test, batch, steps), 0o644)
 }

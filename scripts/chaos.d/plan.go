@@ -83,6 +83,8 @@ type plan struct {
 	apart   bool   // no memory in common
 	carrier string // of the exchange
 	faults  []fault
+	every   time.Duration // between faults, whatever they say themselves; 0: as they say
+	length  time.Duration // after which the run is over; 0: with the job
 }
 
 // newPlan draws a run's plan. can says which needs this machine meets; the same seed gives the same plan on all

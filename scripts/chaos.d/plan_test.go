@@ -1,7 +1,11 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 )
@@ -52,5 +56,58 @@ func TestLinks(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestWipeKeepsWhatFills loses a host's memory while another fault fills it, which is mended by taking its file away.
+func TestWipeKeepsWhatFills(t *testing.T) {
+	dir := t.TempDir()
+	for _, path := range []string{filling, "cluster/a.arena"} {
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := wipe(dir); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name() != filling {
+		t.Errorf("%v, %v; want what fills it, and nothing else", entries, err)
+	}
+	if err := wipe(filepath.Join(dir, "none")); err != nil {
+		t.Errorf("a directory that there is not: %v", err)
+	}
+}
+
+// TestMerged runs a seed again after it has failed.
+func TestMerged(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, s summary) string {
+		b, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	leader := []*injected{{Kind: "leader killed", Stood: 0.5}}
+	first := write("1", summary{Want: "a", Outcomes: []*outcome{{Seed: 1, Digest: "a", Goodput: 0.5, Faults: leader},
+		{Seed: 2, Digest: "b", Trouble: "another"}}})
+	second := write("2", summary{Want: "a", Outcomes: []*outcome{{Seed: 2, Digest: "a", Lost: 3, Faults: leader}}})
+	s, err := merged([]string{first, second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Runs != 2 || s.Same != 2 || s.Lost != 3 || s.All.Count != 2 || s.All.Most != 0.5 || s.Goodput != 0.5 {
+		t.Errorf("%+v", s)
+	}
+	if s, err := merged([]string{second, first}); err != nil || s.Same != 1 {
+		t.Errorf("%+v, %v: a seed that fails now has failed", s, err)
+	}
+	if _, err := merged([]string{first, write("3", summary{Want: "b"})}); err == nil {
+		t.Error("another job's runs are merged")
 	}
 }

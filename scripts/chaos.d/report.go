@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"math"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -52,7 +54,9 @@ func (r *run) sum(o *outcome) {
 		o.StepsLost = append(o.StepsLost, max(had, from)-from)
 	}
 	if n := len(r.points); n > 1 && r.job.GetSteps() > 0 {
+		o.Steps = r.points[n-1].step
 		if usual := r.usual(); usual > 0 {
+			o.Step = usual
 			o.Goodput = min(1, float64(r.points[n-1].step-r.points[0].step)*usual/r.points[n-1].at.Sub(r.points[0].at).Seconds())
 		}
 	}
@@ -166,6 +170,40 @@ func summarise(want string, all []*outcome) *summary {
 	return s
 }
 
+// merged is what several summaries, as --json prints them, come to together. Of a seed that is in more than one the
+// last counts: it was run again.
+func merged(paths []string) (*summary, error) {
+	var first summary
+	bySeed := map[uint64]*outcome{}
+	for i, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		var s summary
+		if err := json.Unmarshal(b, &s); err != nil {
+			return nil, fmt.Errorf("%s is not what scripts/chaos --json prints: %w", path, err)
+		}
+		if i == 0 {
+			first = s
+		}
+		if s.Want != first.Want {
+			return nil, fmt.Errorf("%s is about another job than %s: undisturbed digests %q and %q; merge what was run with "+
+				"the same programs and steps", path, paths[0], s.Want, first.Want)
+		}
+		for _, o := range s.Outcomes {
+			bySeed[o.Seed] = o
+		}
+	}
+	var all []*outcome
+	for _, seed := range slices.Sorted(maps.Keys(bySeed)) {
+		all = append(all, bySeed[seed])
+	}
+	s := summarise(first.Want, all)
+	s.Undisturbed, s.Left = first.Undisturbed, first.Left
+	return s, nil
+}
+
 func rowOf(kind string, all []*injected) row {
 	var stood, after []float64
 	for _, i := range all {
@@ -183,6 +221,22 @@ func quantile(values []float64, q float64) float64 {
 	return values[max(0, int(math.Ceil(q*float64(len(values))))-1)]
 }
 
+// print prints it, as JSON too if wanted, and says how to exit.
+func (s *summary) print(asJSON bool) (code int, err error) {
+	if asJSON {
+		s.table(os.Stderr)
+		out := json.NewEncoder(os.Stdout)
+		out.SetIndent("", " ")
+		err = out.Encode(s)
+	} else {
+		s.table(os.Stdout)
+	}
+	if s.Same < s.Runs || s.Runs == 0 {
+		code = 1
+	}
+	return code, err
+}
+
 // table prints what a person wants to know.
 func (s *summary) table(w io.Writer) {
 	fmt.Fprintf(w, "%-30s %6s   training stood still, s: %6s %7s %7s\n", "fault", "times", "median", "p95", "most")
@@ -194,7 +248,14 @@ func (s *summary) table(w io.Writer) {
 	for _, l := range s.Left {
 		fmt.Fprintln(w, "left out:", l)
 	}
-	fmt.Fprintf(w, "%d of %d runs ended in the undisturbed digest %s\n", s.Same, s.Runs, s.Want)
+	if s.Want == "" {
+		for _, o := range s.Outcomes {
+			fmt.Fprintf(w, "goodput %.1f %% of %.0f s: %d steps of %.1f ms, %d done again\n", 100*o.Goodput, o.Seconds, o.Steps,
+				1000*o.Step, o.Lost)
+		}
+	} else {
+		fmt.Fprintf(w, "%d of %d runs ended in the undisturbed digest %s\n", s.Same, s.Runs, s.Want)
+	}
 	for _, o := range s.Outcomes {
 		if o.Trouble != "" {
 			fmt.Fprintf(w, "seed %d: %s\n  logs: %s\n  again: scripts/chaos --runs 1 --seed %d\n", o.Seed,

@@ -55,7 +55,9 @@ type outcome struct {
 	Began       []string    `json:"generations_by_event"` // what the events say of them, in order
 	Lost        uint64      `json:"steps_lost"`           // finished by all cells and done again
 	StepsLost   []uint64    `json:"steps_lost_by_generation"`
-	Goodput     float64     `json:"goodput"` // share of the time that steps took that were finished once
+	Goodput     float64     `json:"goodput"`      // share of the time that steps took that were finished once
+	Steps       uint64      `json:"steps"`        // finished
+	Step        float64     `json:"step_seconds"` // when nothing is wrong
 	Apart       bool        `json:"apart"`
 	Ended       []string    `json:"ended_by_themselves"` // processes
 	Trouble     string      `json:"trouble,omitempty"`
@@ -157,7 +159,7 @@ func (r *run) whole(ctx context.Context, dir string, o *outcome) (err error) {
 	stop()
 	wg.Wait()
 	r.sum(o)
-	if err == nil {
+	if err == nil && r.length == 0 { // else the job is not over
 		err = r.after(ctx)
 	}
 	o.Ended = r.unexpected()
@@ -213,7 +215,7 @@ func (r *run) last() *clusterpb.Job {
 }
 
 func ended(j *clusterpb.Job) bool {
-	return j != nil && (j.State == "done" || j.State == "failed" || j.State == "stopped")
+	return j != nil && (j.State == "done" || j.State == "failed" || j.State == "stopped" || j.State == "paused")
 }
 
 // loop does what is planned, each at its time, until the job has ended.
@@ -241,7 +243,19 @@ func (r *run) loop(ctx context.Context) error {
 		if err := r.due(now); err != nil {
 			return err
 		}
+		if r.length > 0 && len(r.points) > 0 && now.After(r.points[0].at.Add(r.length)) {
+			return nil
+		}
 		switch {
+		case r.every > 0:
+			// The first comes half of the time between them after the start, the last half of it before the end.
+			if planned < len(r.faults) && len(r.points) > 0 &&
+				now.After(r.points[0].at.Add(time.Duration(planned)*r.every+r.every/2)) {
+				planned++
+				if _, err := r.inject(ctx, &r.faults[planned-1]); err != nil {
+					return fmt.Errorf("%s: %w", r.faults[planned-1].kind.name, err)
+				}
+			}
 		case r.high() < 5 || planned == len(r.faults): // it has not begun, or all is done
 		case next.IsZero():
 			if last == nil || !last.end.IsZero() && r.high() > last.Step && r.newest().After(last.end) {

@@ -39,13 +39,14 @@ type Cluster struct {
 	addresses []string // of coordinators
 	conn      *rpc.Client
 	stores    []*arena.Store
+	watches   map[string][]*arena.Watch // by job, one a store
 	id        string
 }
 
 // New makes a cluster of which nothing runs yet.
 func New(cfg Config, l *Launcher, w *Network) (*Cluster, error) {
 	c := &Cluster{Config: cfg, launcher: l, network: w, Coordinators: make([]*Process, cfg.Coordinators),
-		Workers: make([]*Process, cfg.Workers)}
+		Workers: make([]*Process, cfg.Workers), watches: map[string][]*arena.Watch{}}
 	for i := range c.Coordinators {
 		port := 7400
 		if !w.inside {
@@ -213,11 +214,17 @@ func (c *Cluster) Leader(ctx context.Context) int {
 	return -1
 }
 
-// InMemory is the newest step of a job that all of so many cells hold, whoever has them; 0 if some cell holds none.
+// InMemory is the newest step of a job that all of so many cells hold, whoever has them; 0 if some cell holds none. One
+// goroutine at a time may ask, after Start.
 func (c *Cluster) InMemory(job string, cells int) uint64 {
+	if c.watches[job] == nil {
+		for _, s := range c.stores {
+			c.watches[job] = append(c.watches[job], s.Watch(c.id, job))
+		}
+	}
 	newest := map[[2]int]uint64{}
-	for _, s := range c.stores {
-		for cell, step := range s.Newest(c.id, job) {
+	for _, w := range c.watches[job] {
+		for cell, step := range w.Newest() {
 			newest[cell] = max(newest[cell], step)
 		}
 	}
@@ -252,6 +259,11 @@ func (c *Cluster) Close() {
 	for _, p := range all {
 		if p != nil {
 			<-p.done
+		}
+	}
+	for _, all := range c.watches {
+		for _, w := range all {
+			w.Close()
 		}
 	}
 	c.conn.Close()

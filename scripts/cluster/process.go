@@ -33,6 +33,9 @@ func (p *Process) Ended() string {
 	}
 }
 
+// Pid is the process's number.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // Kill ends the process as a power cut would, and waits for its end.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended by itself

@@ -263,7 +263,7 @@ func (c *cluster) watch(job string, when func(*clusterpb.Job) bool) *clusterpb.J
 			if last = u.Job; when(last) {
 				return last
 			}
-			if last.State == "failed" {
+			if last.State == "failed" || last.State == "paused" {
 				c.t.Fatalf("job %s failed: %s", job, last.Reason)
 			}
 		}

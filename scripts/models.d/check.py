@@ -87,13 +87,13 @@ class AlexNet(torch.nn.Module):
 def torchvision(begin):
     net = AlexNet().eval()
     os.makedirs("pictures", exist_ok=True)
-    images = pictures("pictures", 2, 3, 224)
+    images = pictures("pictures", 2, 3, 256)
     if begin:
         torch.save(net.state_dict(), "torchvision.pth")
         return 0
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with torch.no_grad():
-        theirs = net((torch.from_numpy(images).float() / 255 - mean) / std).numpy()
+        theirs = net((torch.from_numpy(centre(images, 224)) / 255 - mean) / std).numpy()
     ours = numpy.array([p["logits"] for p in json.load(open("logits.json"))])
     return report("torchvision's shape", ".pth", theirs, ours)
 

@@ -19,6 +19,7 @@ type Job struct {
 	Checkpoint Checkpoint `yaml:"checkpoint"`
 	Buddy      *Buddy     `yaml:"buddy,omitempty"` // nil: the default
 	Start      *Start     `yaml:"start,omitempty"` // nil: random weights
+	Guard      *Guard     `yaml:"guard,omitempty"` // nil: the default
 
 	NetworkText string `yaml:"network_text,omitempty"` // resolved: the network file
 	Train       *Pack  `yaml:"train_pack,omitempty"`   // resolved

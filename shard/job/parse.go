@@ -176,5 +176,8 @@ func (j *Job) check() error {
 	if err := j.checkStart(); err != nil {
 		return err
 	}
+	if err := j.Guard.check(); err != nil {
+		return err
+	}
 	return j.checkRecipe()
 }

@@ -18,6 +18,8 @@ func TestSampleJobs(t *testing.T) {
 			{Images: 10000, Channels: 1, Height: 28, Width: 28, Classes: 10}},
 		"cifar10": {{Images: 50000, Channels: 3, Height: 32, Width: 32, Classes: 10},
 			{Images: 10000, Channels: 3, Height: 32, Width: 32, Classes: 10}},
+		"finetune": {{Images: 5000, Channels: 3, Height: 256, Width: 256, Classes: 20},
+			{Images: 1000, Channels: 3, Height: 256, Width: 256, Classes: 20}},
 		"imagenet": {{Images: 1281167, Channels: 3, Height: 256, Width: 256, Classes: 1000},
 			{Images: 50000, Channels: 3, Height: 256, Width: 256, Classes: 1000}},
 	}
@@ -54,6 +56,9 @@ func TestSampleJobs(t *testing.T) {
 					t.Errorf("pack %s is not where the comment makes it", p)
 				}
 				pair[i].Path = p
+			}
+			if j.Start != nil {
+				j.SetStart(j.Start.From, [32]byte{1})
 			}
 			if err := j.Resolve(network, &pair[0], &pair[1]); err != nil {
 				t.Fatal(err)

@@ -407,3 +407,47 @@ func (s *Store) peekNewest(t *testing.T, generation uint64) uint64 {
 	}
 	return 0
 }
+
+// TestWatch sees steps from outside, through arenas that come, go, and come again under the same name.
+func TestWatch(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	w := open(t, dir).Watch(testKey().Cluster, testKey().Job)
+	defer w.Close()
+	cell := [2]int{testKey().Replica, testKey().Column}
+	sees := func(want uint64) {
+		t.Helper()
+		deadline := time.Now().Add(10 * time.Second)
+		for w.Newest()[cell] != want { // the directory is looked at again after a while
+			if time.Now().After(deadline) {
+				t.Fatalf("it sees %v, want step %d", w.Newest(), want)
+			}
+			runtime.Gosched()
+		}
+	}
+	sees(0)
+	for n := range uint64(3) {
+		a := mustMake(t, s, 1)
+		step(a, 10*n+1)
+		sees(10*n + 1)
+		step(a, 10*n+2)
+		if got := w.Newest()[cell]; got != 10*n+2 {
+			t.Errorf("step %d, want %d: a step is seen at once", got, 10*n+2)
+		}
+		if len(w.Newest()) != 1 {
+			t.Errorf("%v: one cell has an arena", w.Newest())
+		}
+		for _, path := range files(t, dir) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sees(0)
+	}
+	other := s.Watch(testKey().Cluster, "another")
+	defer other.Close()
+	mustMake(t, s, 1)
+	if got := other.Newest(); len(got) > 0 {
+		t.Errorf("another job's: %v", got)
+	}
+}

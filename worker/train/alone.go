@@ -33,7 +33,7 @@ func (a *Alone) Send(ctx context.Context, _ exchange.Cell, _ exchange.Tag, _ []b
 // Recv makes up a message: a peer's agreement, its maps or its part of a gradient.
 func (a *Alone) Recv(ctx context.Context, _ exchange.Cell, tag exchange.Tag, into []byte) error {
 	if tag.Exchange >= guardTag && tag.Exchange < reduceTag {
-		verdict{finite: true}.encode(into)
+		verdict{}.encode(into)
 		return ctx.Err()
 	}
 	if len(into) == 0 {

@@ -42,6 +42,10 @@ type Config struct {
 	// next step; Copy must see whether it did. Of the copies before, only that of step keep is needed, unless keep is 0.
 	Copy func(ctx context.Context, step, keep uint64) (whole bool, err error)
 
+	// Steps, counted from 1, that were vetoed and then decided on: they change nothing, or are done however high their
+	// loss. All cells have the same.
+	Skipped, Accepted []uint64
+
 	// For tests; the bits depend on none of them.
 	staged                bool // exchange through host buffers even where the host can address device memory
 	partBytes, smallBytes int  // 0: as said in replicas.go
@@ -68,7 +72,9 @@ type Cell struct {
 	backward []phase
 	saver    *saver
 	copies   *copier
-	mem      Memory      // of the state
+	mem      Memory // of the state
+	watch    watch
+	layout   MemoryLayout
 	step     uint64      // finished steps
 	owed     Owed        // before the next step
 	recorded job.History // as Config.History
@@ -131,9 +137,14 @@ func New(cfg Config) (*Cell, error) {
 	for i := range cfg.Plan.Params[cfg.Cell.Column] {
 		c.params = append(c.params, c.b.params[i])
 	}
+	c.watch.past.window = cfg.Job.GuardRules().Window // which has room in every half
 	if err := c.place(cfg.Memory); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
+	}
+	if err := c.newWatch(cfg); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("cell %s: guard: %w", cfg.Cell, err)
 	}
 	c.backward = c.b.backwardPhases()
 	c.saver = newSaver(c, cfg)

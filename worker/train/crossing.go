@@ -15,9 +15,12 @@ const (
 	guardTag  = 1 << 16      // first over the column's replicas, then, plus 1, over the replica's columns
 	knownTag  = guardTag + 2 // likewise
 	scoreTag  = guardTag + 4
+	settleTag = guardTag + 6
 	reduceTag = 1 << 17
 	evalTag   = 1 << 31
 	evalShift = 8
+
+	settledTag = guardTag + 8 // as guardTag
 )
 
 // wire is a buffer's way to and from the carriers: its own bytes where the host can address them, else a host buffer

@@ -68,7 +68,8 @@ type setup struct {
 
 	history job.History // what the job's log has of evaluations
 
-	staged                bool // these as in Config
+	skipped, accepted     []uint64 // these as in Config
+	staged                bool
 	partBytes, smallBytes int
 
 	exchanger func(exchange.Cell, exchange.Exchanger) exchange.Exchanger
@@ -313,8 +314,9 @@ func (s setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex e
 	}
 	c, err := New(Config{Memory: memory,
 		Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev, Exchanger: ex,
-		Source: source, Directory: s.root, staged: s.staged, partBytes: s.partBytes,
-		smallBytes: s.smallBytes, History: s.history, Now: time.Now, Log: slog.New(slog.DiscardHandler), Report: func(e Event) {
+		Source: source, Directory: s.root, Skipped: s.skipped, Accepted: s.accepted, staged: s.staged,
+		partBytes: s.partBytes, smallBytes: s.smallBytes, History: s.history, Now: time.Now,
+		Log: slog.New(slog.DiscardHandler), Report: func(e Event) {
 			out.report(e)
 			if s.report != nil {
 				s.report(e)

@@ -22,6 +22,7 @@ type Memory interface {
 // MemoryLayout says what lies in each half of a cell's memory.
 type MemoryLayout struct {
 	Parts []MemoryPart
+	Tail  int // where what else belongs to a step begins, behind the parts
 	Bytes int // of a half, in whole pages
 }
 
@@ -57,6 +58,9 @@ func (c *Cell) memoryLayout(placer cudakern.Placer) (MemoryLayout, error) {
 			l.Bytes += room
 		}
 	}
+	l.Bytes = (l.Bytes + 7) / 8 * 8
+	l.Tail = l.Bytes
+	l.Bytes += c.watch.past.bytes()
 	l.Bytes = (l.Bytes + memoryPage - 1) / memoryPage * memoryPage
 	return l, nil
 }
@@ -83,6 +87,7 @@ func (c *Cell) place(choose func(MemoryLayout) (Memory, error)) error {
 	if err != nil {
 		return err
 	}
+	c.layout = layout
 	if c.mem, err = choose(layout); err != nil {
 		c.mem = unwatched{}
 		return err
@@ -105,6 +110,12 @@ func (c *Cell) place(choose func(MemoryLayout) (Memory, error)) error {
 	return nil
 }
 
+// tail is where a half keeps the history; empty where nobody else sees the steps.
+func (c *Cell) tail(half int) []byte {
+	b := c.mem.Half(half)
+	return b[min(c.layout.Tail, len(b)):]
+}
+
 // Owed is what is still to be done between the step a cell goes on from and the next: with a checkpoint it was done
 // before the file was written, with memory it may have been cut off. All cells of the job owe the same.
 type Owed struct{ Evaluation, Checkpoint bool }
@@ -115,6 +126,7 @@ func (c *Cell) Resume(step uint64, owed Owed) error {
 		return fmt.Errorf("cell %s: its memory does not hold step %d", c.id, step)
 	}
 	c.step, c.owed = step, owed
+	c.watch.past.decode(c.tail(int(step % 2)))
 	c.copies.soon = true // no checkpoint has the step
 	return c.remember(c.recorded)
 }

@@ -54,6 +54,10 @@ func (s *saver) save(ctx context.Context, step uint64) error {
 		s.free <- struct{}{}
 		return fmt.Errorf("snapshot of step %d: %w", step, err)
 	}
+	if err := s.c.soundSnapshot(s.snap); err != nil {
+		s.free <- struct{}{}
+		return err
+	}
 	now := s.c.now()
 	s.c.timing.add("snapshot", now.Sub(began))
 	select {
@@ -112,7 +116,7 @@ func (s *saver) run(ctx context.Context) {
 // write makes the snapshot a durable file and reports what came of it.
 func (s *saver) write(ctx context.Context, job saveJob) {
 	meta := s.meta
-	meta.Step = s.snap.step
+	meta.Step, meta.Losses = s.snap.step, s.snap.losses
 	info, err := checkpoint.Write(ctx, s.root, meta, s.snap.tensors,
 		func(piece func()) { s.back.do(ctx, piece) })
 	s.last = err
@@ -201,6 +205,6 @@ func (c *Cell) Restore(ctx context.Context, path string, want checkpoint.Want) e
 	if err != nil {
 		return fmt.Errorf("cell %s: %w", c.id, err)
 	}
-	c.saver.snap.step = meta.Step
+	c.saver.snap.step, c.saver.snap.losses = meta.Step, append(c.saver.snap.losses[:0], meta.Losses...)
 	return c.put(c.saver.snap)
 }

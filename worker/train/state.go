@@ -44,6 +44,7 @@ const momentumSuffix = checkpoint.MomentumSuffix
 type snapshot struct {
 	step    uint64
 	tensors []checkpoint.Tensor
+	losses  []float64 // of the last steps
 	memory  []byte
 }
 
@@ -94,6 +95,7 @@ func (c *Cell) take(s *snapshot, step uint64) error {
 		}
 	}
 	s.step = step
+	s.losses = append(s.losses[:0], c.watch.past.losses...)
 	return nil
 }
 
@@ -113,6 +115,8 @@ func (c *Cell) put(s *snapshot) error {
 	if err := c.st.Sync(); err != nil {
 		return err
 	}
+	c.watch.past.set(s.losses)
+	c.watch.past.encode(c.tail(half))
 	c.mem.Finish(half, s.step)
 	c.step = s.step
 	return c.remember(c.recorded)
@@ -124,5 +128,5 @@ func (c *Cell) initial(s *snapshot) {
 		fillInitial(s.tensors[2*i].Data, c.plan, c.id.Column, p.Param, c.job.Seed)
 		clear(s.tensors[2*i+1].Data)
 	}
-	s.step = 0
+	s.step, s.losses = 0, s.losses[:0]
 }

@@ -3,6 +3,8 @@ package train
 import (
 	"context"
 	"fmt"
+
+	"colonnade/cudakern"
 )
 
 // timingSteps is how many steps a report of phase times covers; the first report of a run covers its first step.
@@ -10,6 +12,9 @@ const timingSteps = 20
 
 // oneStep does one training step and says whether any cell asked to stop after it.
 func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
+	if c.watch.skip[c.step+1] {
+		return false, c.skipStep()
+	}
 	p := &pass{ctx: ctx, train: true, step: c.step, half: int(c.step % 2)}
 	var score Score
 	var all verdict
@@ -26,13 +31,10 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	// costs nothing, and at the end of a step it would be one more place where the faster one waits.
 	whole = append(whole, c.lossPhase(&score),
 		phase{label: same("guard"), kind: Wait, run: func(p *pass) (err error) {
-			all, err = c.guard(p, guardTag, verdict{finite: finite(score.Loss), stop: c.stop.Load(), loss: score.Loss,
-				copies: c.copies.progress()})
-			if err == nil && !all.finite {
-				// Whoever leaves breaks links: nobody does before all know why, however far this gets.
-				_, _ = c.guard(p, knownTag, all)
-				err = fmt.Errorf("loss is not a finite number in step %d (this cell's: %g): %w; lower recipe.rate",
-					p.step+1, score.Loss, ErrDiverged)
+			all, err = c.guard(p, guardTag, verdict{trouble: c.judgeLoss(p, score.Loss), stop: c.stop.Load(),
+				loss: score.Loss, copies: c.copies.progress()})
+			if err == nil && all.trouble.cause != 0 {
+				err = c.veto(p, knownTag, all)
 			}
 			return err
 		}})
@@ -40,7 +42,10 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	if r := c.b.reducer; r != nil {
 		whole = append(whole, phase{label: same("wait for gradients of replicas"), kind: Wait, run: r.wait})
 	}
-	whole = append(whole, phase{label: same("update"), kind: Other, run: c.update})
+	whole = append(whole, phase{label: same("update"), kind: Other, run: c.update},
+		phase{label: same("guard of update"), kind: Wait, run: func(p *pass) error {
+			return c.settle(p, all.loss/float64(c.b.whole))
+		}})
 	if err := c.runPhases(p, whole); err != nil {
 		return false, err
 	}
@@ -72,8 +77,33 @@ func (c *Cell) score(p *pass) (Score, error) {
 	return c.b.out.score(p.valid)
 }
 
-// update is the paper's rule (section 5), from this step's half of the state to the other. A frozen parameter goes over
-// as it is, without momentum: there may be no gradient of it, so something finite stands in.
+// skipStep is a step whose batch is not trained on: the state after it is that before it. All cells skip it, so none
+// has to be asked.
+func (c *Cell) skipStep() error {
+	half := int(c.step % 2)
+	c.enter("skip a step")
+	c.mem.Begin(1 - half)
+	for _, q := range c.params {
+		for _, b := range []*[2]cudakern.Buffer{&q.w, &q.v} {
+			if err := c.dev.Copy(c.st, b[1-half], b[half]); err != nil {
+				return fmt.Errorf("skip step %d: %s: %w", c.step+1, q.Name, err)
+			}
+		}
+	}
+	if err := c.st.Sync(); err != nil {
+		return fmt.Errorf("skip step %d: %w", c.step+1, err)
+	}
+	c.watch.past.encode(c.tail(1 - half))
+	c.mem.Finish(1-half, c.step+1)
+	c.step++
+	c.status.start(c.now(), c.step)
+	c.log.Info("skipped a step that was vetoed before", "cell", c.id, "step", c.step)
+	return nil
+}
+
+// update is the paper's rule (section 5), from this step's half of the state to the other, which settle then makes the
+// state. A frozen parameter goes over as it is, without momentum: there may be no gradient of it, so something finite
+// stands in.
 func (c *Cell) update(p *pass) error {
 	c.mem.Begin(1 - p.half)
 	for _, q := range c.params {
@@ -92,9 +122,5 @@ func (c *Cell) update(p *pass) error {
 			return fmt.Errorf("next batch: %w", err)
 		}
 	}
-	if err := c.st.Sync(); err != nil {
-		return err
-	}
-	c.mem.Finish(1-p.half, p.step+1)
-	return nil
+	return c.st.Sync()
 }

@@ -23,18 +23,22 @@ type result struct {
 	Failed  string  `json:"failed,omitempty"`
 	Memory  string  `json:"memory,omitempty"` // where states lay
 	Skipped string  `json:"skipped,omitempty"`
+	Cost    []cost  `json:"cost,omitempty"`
 }
 
 // kill is one SIGKILL.
 type kill struct {
-	Seconds float64 `json:"seconds"` // to the next step that was not finished before, or to the next acknowledged write
-	Lost    uint64  `json:"lost"`    // steps that all cells had finished and that are done again
-	Gap     float64 `json:"gap"`     // the longest time between two steps meanwhile; of a leader's death
+	Seconds float64 `json:"seconds"`         // to the next step that was not finished before, or to the next acknowledged write
+	Lost    uint64  `json:"lost"`            // steps that all cells had finished and that are done again
+	Gap     float64 `json:"gap"`             // the longest time between two steps meanwhile; of a leader's death
+	Named   bool    `json:"named,omitempty"` // of a hang: worker, device, cell, phase, step, and who waits
+	Said    string  `json:"said,omitempty"`  // of a hang: the event
 }
 
 type options struct {
 	programs, dir, network string
 	kills, batch, every    int
+	limit                  time.Duration // for the kills of one kind
 	only                   []string
 }
 
@@ -47,7 +51,8 @@ func main() {
 	flag.IntVar(&o.kills, "kills", 50, "of each kind")
 	flag.IntVar(&o.batch, "batch", 32, "images a step")
 	flag.IntVar(&o.every, "every", 40, "steps between kills")
-	flag.StringVar(&only, "only", "undisturbed,spare,restart,fewer,machine,leader", "which kinds")
+	flag.DurationVar(&o.limit, "limit", time.Hour, "how long the kills of one kind may take; then there are fewer")
+	flag.StringVar(&only, "only", "undisturbed,spare,restart,fewer,machine,leader,stopped,stuck,alexnet,cost", "which kinds")
 	flag.Parse()
 	o.only = strings.Split(only, ",")
 	if err := command(o); err != nil {
@@ -86,6 +91,17 @@ func command(o options) error {
 		}
 		cancel()
 		out[w.name] = r
+	}
+	if slices.Contains(o.only, "cost") {
+		ctx, cancel := context.WithTimeout(context.Background(), o.limit+2*time.Minute)
+		fmt.Fprintln(os.Stderr, "  ours: what it costs")
+		r := &result{}
+		if r.Cost, err = o.cost(ctx, pack); err != nil {
+			r.Failed = err.Error()
+			fmt.Fprintf(os.Stderr, "  ours: cost FAILED: %v\n", err)
+		}
+		cancel()
+		out["cost"] = r
 	}
 	e := json.NewEncoder(os.Stdout)
 	e.SetIndent("", " ")

@@ -27,7 +27,9 @@ type way struct {
 	coordinators, workers int
 	apart                 bool // a machine each
 	back                  back
-	lost                  string // what is killed; "": nothing
+	lost                  string   // what is killed, stopped or stuck; "": nothing
+	flags                 []string // of workers, besides
+	full                  *options // of the full-size network: batch, steps between kills and kills are others
 }
 
 // back is when a killed worker is started again.
@@ -39,12 +41,16 @@ const (
 )
 
 var ways = []way{
-	{"undisturbed", 1, 2, false, atOnce, ""},
-	{"spare", 1, 3, false, afterwards, "worker"},
-	{"restart", 1, 2, false, atOnce, "worker"},
-	{"fewer", 1, 2, false, afterwards, "worker"},
-	{"machine", 1, 3, true, afterwards, "machine"},
-	{"leader", 3, 2, false, atOnce, "leader"},
+	{name: "undisturbed", coordinators: 1, workers: 2},
+	{name: "spare", coordinators: 1, workers: 3, back: afterwards, lost: "worker"},
+	{name: "restart", coordinators: 1, workers: 2, lost: "worker"},
+	{name: "fewer", coordinators: 1, workers: 2, back: afterwards, lost: "worker"},
+	{name: "machine", coordinators: 1, workers: 3, apart: true, back: afterwards, lost: "machine"},
+	{name: "leader", coordinators: 3, workers: 2, lost: "leader"},
+	{name: "stopped", coordinators: 1, workers: 2, lost: "stopped"},
+	{name: "stuck", coordinators: 1, workers: 2, lost: "stuck"},
+	{name: "alexnet", coordinators: 1, workers: 3, back: afterwards, lost: "worker",
+		full: &options{network: "alexnet", batch: 32, every: 8, kills: 10}},
 }
 
 const jobName = "blobs"
@@ -55,69 +61,84 @@ type rig struct {
 	way
 	c       *cluster.Cluster
 	pack    string
+	more    string // of the job
 	toggled bool
 }
 
-func (o *options) pack() (string, error) {
-	images, pack := filepath.Join(o.dir, "images"), filepath.Join(o.dir, "blobs.pack")
-	if err := os.MkdirAll(images, 0o755); err != nil {
-		return "", err
-	}
-	if err := cluster.Blobs(images, 1000); err != nil {
-		return "", err
-	}
-	out, err := exec.Command(filepath.Join(o.programs, "worker"), "data", "pack", "--from", images, "--split", "train",
-		"--out", pack).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("worker data pack: %w: %s", err, out)
-	}
-	return pack, nil
-}
-
-// measure starts a cluster, disturbs it as the way says, and lets the job come to its end.
-func (o *options) measure(ctx context.Context, w way, pack string, out *result) (err error) {
+// start starts a cluster and hands in its job; what it returns ends it.
+func (o *options) start(ctx context.Context, w way, pack, job string) (r *rig, end func(), err error) {
 	launcher := cluster.NewLauncher()
-	defer launcher.Close()
 	network := cluster.Loopback(launcher, w.coordinators+w.workers)
-	defer network.Close()
+	ends := []func(){launcher.Close, network.Close}
+	end = func() {
+		for _, f := range slices.Backward(ends) {
+			f()
+		}
+	}
+	defer func() {
+		if err != nil {
+			end()
+		}
+	}()
 	memory, err := os.MkdirTemp("/dev/shm", "colonnade-recovery-")
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer os.RemoveAll(memory)
+	ends = append(ends, func() { os.RemoveAll(memory) })
 	dir := filepath.Join(o.dir, w.name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return nil, nil, err
 	}
 	flags := []string{"--threads", "1"}
 	if w.apart {
 		flags = append(flags, "--carrier", "grpc")
 	}
-	r := &rig{options: *o, way: w, pack: pack}
+	r = &rig{options: *o, way: w, pack: pack, more: job}
+	if f := w.full; f != nil {
+		r.network, r.batch, r.every, r.options.kills = f.network, f.batch, f.every, min(f.kills, o.kills)
+		if r.pack, err = o.pictures(); err != nil {
+			return nil, nil, err
+		}
+	}
 	r.c, err = cluster.New(cluster.Config{Dir: dir, Memory: memory, Coordinator: filepath.Join(o.programs, "coordinator"),
 		Worker: filepath.Join(o.programs, "worker"), Coordinators: w.coordinators, Workers: w.workers, Apart: w.apart,
-		WorkerFlags: flags}, launcher, network)
+		WorkerFlags: append(flags, w.flags...)}, launcher, network)
+	if err != nil {
+		return nil, nil, err
+	}
+	ends = append(ends, r.c.Close)
+	if err := r.c.Start(ctx); err != nil {
+		return nil, nil, err
+	}
+	return r, end, r.submit(ctx, jobName)
+}
+
+// measure starts a cluster, disturbs it as the way says, and lets the job come to its end.
+func (o *options) measure(ctx context.Context, w way, pack string, out *result) error {
+	r, end, err := o.start(ctx, w, pack, "")
 	if err != nil {
 		return err
 	}
-	defer r.c.Close()
-	if err := r.c.Start(ctx); err != nil {
-		return err
-	}
-	if err := r.submit(ctx, jobName); err != nil {
-		return err
-	}
+	defer end()
 	if w.lost == "leader" {
 		if err := r.submit(ctx, "filler"); err != nil {
 			return err
 		}
 	}
-	if err := r.kills(ctx, out); err != nil {
+	if err := r.kills(ctx, out); err != nil || out.Skipped != "" {
 		return err
 	}
 	j, err := r.until(ctx, func(j *clusterpb.Job) bool { return j.State == "done" })
 	out.Digest = hex.EncodeToString(j.GetDigest())
 	return err
+}
+
+// saves is how many steps lie between checkpoints: those of the full-size network are half a gigabyte each.
+func (r *rig) saves() int {
+	if r.full != nil {
+		return 1000
+	}
+	return 10
 }
 
 // submit hands in a job; one that fills the queue while no worker is free for it.
@@ -130,8 +151,8 @@ columns: 2
 seed: 5
 data: {train: %s}
 recipe: {batch: %d, steps: %d, rate: 0.01}
-checkpoint: {every: 10, keep: 3}
-`, name, r.network, r.pack, r.batch, (r.options.kills+2)*r.every), 0o644); err != nil {
+checkpoint: {every: %d, keep: 3}
+%s`, name, r.network, r.pack, r.batch, (r.options.kills+2)*r.every, r.saves(), r.more), 0o644); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(r.programs, "coordinator"), "job", "submit", path, "--coordinator",
@@ -154,7 +175,7 @@ func (r *rig) until(ctx context.Context, when func(*clusterpb.Job) bool) (last *
 			if last = u.Job; when(last) {
 				return last, nil
 			}
-			if last.State == "failed" {
+			if last.State == "failed" || last.State == "paused" {
 				return last, fmt.Errorf("the job failed: %s", last.Reason)
 			}
 		}
@@ -184,7 +205,12 @@ func (r *rig) steps(ctx context.Context, beyond uint64, saw func(step uint64, at
 
 func (r *rig) kills(ctx context.Context, out *result) error {
 	var took []float64
+	end := time.Now().Add(r.limit)
 	for n := range r.options.kills {
+		if time.Now().After(end) {
+			out.Skipped = fmt.Sprintf("time was up after %d of %d", n, r.options.kills)
+			break
+		}
 		var last time.Time
 		var from uint64
 		if err := r.steps(ctx, r.c.InMemory(jobName, 2)+uint64(r.every)/2, func(step uint64, at time.Time) {
@@ -202,6 +228,10 @@ func (r *rig) kills(ctx context.Context, out *result) error {
 			if err := r.leader(ctx, out); err != nil {
 				return err
 			}
+		case "stopped", "stuck":
+			if err := r.hang(ctx, n, out); err != nil {
+				return err
+			}
 		default:
 			if err := r.worker(ctx, n, out); err != nil {
 				return fmt.Errorf("kill %d: %w", n+1, err)
@@ -215,28 +245,35 @@ func (r *rig) kills(ctx context.Context, out *result) error {
 	return nil
 }
 
-// worker kills one that has a column.
-func (r *rig) worker(ctx context.Context, n int, out *result) error {
-	// A column each, so that what is lost is a column; and whoever is to help is there.
+// victim is a worker that has a column, the columns' in turn, once each has a worker of its own, so that what is lost is
+// a column, and whoever is to help is there.
+func (r *rig) victim(ctx context.Context, n int) (j *clusterpb.Job, w int, err error) {
 	waiting, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	j, err := r.until(waiting, func(j *clusterpb.Job) bool {
+	j, err = r.until(waiting, func(j *clusterpb.Job) bool {
 		return j.State == "running" && len(j.Placement) == 2 && j.Placement[0].WorkerName != j.Placement[1].WorkerName
 	})
 	if err != nil {
-		return fmt.Errorf("both columns on workers of their own: %w", err)
+		return nil, 0, fmt.Errorf("both columns on workers of their own: %w", err)
 	}
 	if err := r.connected(ctx); err != nil {
+		return nil, 0, err
+	}
+	if _, err := fmt.Sscanf(j.Placement[n%2].WorkerName, "worker-%d", &w); err != nil {
+		return nil, 0, err
+	}
+	return j, w - 1, nil
+}
+
+// worker kills one that has a column.
+func (r *rig) worker(ctx context.Context, n int, out *result) error {
+	j, w, err := r.victim(ctx, n)
+	if err != nil {
 		return err
 	}
 	if len(j.Cells) > 0 {
 		out.Memory = j.Cells[0].Memory
 	}
-	var w int
-	if _, err := fmt.Sscanf(j.Placement[n%2].WorkerName, "worker-%d", &w); err != nil {
-		return err
-	}
-	w--
 	generation := j.Generation
 	began := time.Now()
 	r.c.Workers[w].Kill()

@@ -1,63 +1,65 @@
-package e2e
+package cluster
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// holdComputing stops one thread of a worker in the middle of its device's computing, as a kernel that never returns
-// would: the process lives on, its session and its links too. The thread is stopped as a debugger stops it (ptrace), so
-// nothing in the program is made for this. What it returns lets the thread go on.
-func holdComputing(t testing.TB, p *process) (release func()) {
-	t.Helper()
-	lo, hi := textOfGo(t)
+// holdLimit is how long a thread that computes is looked for.
+const holdLimit = 20 * time.Second
+
+// HoldComputing stops one thread of a worker's process in the middle of its device's computing, as a kernel that never
+// returns would: the process lives on, its session and its links too. The thread is stopped as a debugger stops it
+// (ptrace), so nothing in the program is made for this. What it returns lets the thread go on, and must be called; the
+// error says why a thread cannot be stopped here.
+func HoldComputing(pid int, program string) (release func(), err error) {
+	lo, hi, err := textOfGo(program)
+	if err != nil {
+		return nil, err
+	}
 	done, held := make(chan struct{}), make(chan error, 1)
-	go func() { // whoever stops a thread must be one himself
+	var wg sync.WaitGroup
+	wg.Go(func() { // whoever stops a thread must be one himself
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		tid, err := stopOutside(p.cmd.Process.Pid, lo, hi)
+		tid, err := stopOutside(pid, lo, hi)
 		held <- err
 		if err != nil {
 			return
 		}
 		<-done
 		_ = unix.PtraceDetach(tid) // a process that was killed meanwhile has nobody to let go
-	}()
+	})
 	if err := <-held; err != nil {
-		t.Skipf("a thread cannot be stopped here: %v", err)
+		return nil, err
 	}
-	over := false
-	release = func() {
-		if !over {
-			over = true
-			close(done)
-		}
-	}
-	t.Cleanup(release)
-	return release
+	return sync.OnceFunc(func() {
+		close(done)
+		wg.Wait()
+	}), nil
 }
 
-// textOfGo is where the worker program's code in Go lies. All else that a thread of it runs is the engine's.
-func textOfGo(t testing.TB) (lo, hi uint64) {
-	t.Helper()
-	f, err := elf.Open(workerProgram)
+// textOfGo is where a program's code in Go lies. All else that a thread of it runs is the engine's.
+func textOfGo(program string) (lo, hi uint64, err error) {
+	f, err := elf.Open(program)
 	if err != nil {
-		t.Fatal(err)
+		return 0, 0, err
 	}
 	defer f.Close()
 	symbols, err := f.Symbols()
 	if err != nil {
-		t.Fatal(err)
+		return 0, 0, fmt.Errorf("symbols of %s: %w", program, err)
 	}
 	for _, s := range symbols {
 		switch s.Name {
@@ -68,14 +70,14 @@ func textOfGo(t testing.TB) (lo, hi uint64) {
 		}
 	}
 	if f.Type != elf.ET_EXEC || lo == 0 || hi <= lo {
-		t.Skip("the worker program is not where its symbols say: its code cannot be told from the engine's")
+		return 0, 0, errors.New("the worker program is not where its symbols say: its code cannot be told from the engine's")
 	}
-	return lo, hi
+	return lo, hi, nil
 }
 
 // stopOutside stops a process's busiest thread at a moment when it is outside of the code from lo to hi and computes.
 func stopOutside(pid int, lo, hi uint64) (tid int, err error) {
-	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(holdLimit); time.Now().Before(deadline); {
 		if tid, err = busiest(pid); err != nil {
 			return 0, err
 		}
