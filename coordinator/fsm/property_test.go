@@ -114,8 +114,8 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 // kinds are drawn in these proportions.
 var kinds = slices.Concat(slices.Repeat([]string{"assign"}, 10), slices.Repeat([]string{"all written"}, 6),
 	slices.Repeat([]string{"written", "finished", "register", "resume"}, 2), []string{"init", "lose", "submit",
-		"release", "stop", "drain", "move", "veto", "decide",
-		"forget", "bad", "drop", "evaluation", "all finished", "stopped", "all stopped", "fail", "event"})
+		"release", "stop", "drain", "move", "forget", "veto", "decide",
+		"bad", "drop", "evaluation", "all finished", "stopped", "all stopped", "fail", "event"})
 
 // drawAssign draws a generation that would be right if its workers are there, and then sometimes spoils it.
 func drawAssign(t *rapid.T, v View, j *commandpb.JobRecord, generation uint64) *commandpb.Command {
