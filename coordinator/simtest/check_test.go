@@ -135,8 +135,8 @@ func of(in sched.Input, worker string) sched.Session {
 	return sched.Session{}
 }
 
-// checkForget wants a worker to be forgotten that has been lost for long and has no file of a good checkpoint that a job
-// may need.
+// checkForget wants a worker to be forgotten that has been lost for long and has no file of a good checkpoint that a
+// job may need.
 func (c *checker) checkForget(in sched.Input, f sched.Forget) {
 	c.forgot++
 	w := in.View.Workers[f.Worker]
