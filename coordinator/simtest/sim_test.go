@@ -341,6 +341,7 @@ func (x *session) align(j *commandpb.JobRecord) {
 		a := x.w.assignmentOf(j)
 		x.toWorker(func() { x.w.assign(a) })
 		x.told[name] = j.Generation
+		x.holds[name] = true // its own copies, when it can take no cell any more
 	}
 	if active {
 		x.tellBuddies(j)
