@@ -80,7 +80,7 @@ func NewAugmenter(j *job.Job, train *Pack, outH, outW int) *Augmenter {
 // is 1.
 func (a *Augmenter) View(epoch, place, sample uint64) (v cudakern.View, divisor float64) {
 	v = SharedView(a.job.Seed, epoch, place, sample, a.h, a.w, a.outH, a.outW, a.job.Augment)
-	if a.colours != nil && !colourOff(a.job, epoch) {
+	if a.colours != nil && !a.job.ColourOff(epoch) {
 		v.Shift, divisor = a.colours.shift(a.job.Seed, epoch, sample), a.colours.divisor
 	}
 	return v, divisor
@@ -97,6 +97,3 @@ func (a *Augmenter) Places(epoch uint64, samples []int) map[int]uint64 {
 	}
 	return out
 }
-
-// colourOff says whether noise is off in an epoch, counted from 0.
-func colourOff(*job.Job, uint64) bool { return false }
