@@ -37,8 +37,8 @@ func newColours(a job.Augment, c pack.Colour) *colours {
 	return out
 }
 
-// shift is what is added to an image's channels. Its draws are the words of Philox block {sample low, sample high, 1, 0}
-// under Key(seed, View, epoch): two make two normal numbers (Box and Muller), of which the last is not used.
+// shift is what is added to an image's channels. Its draws are the words of Philox block {sample low, sample high, 1,
+// 0} under Key(seed, View, epoch): two make two normal numbers (Box and Muller), of which the last is not used.
 func (c *colours) shift(seed, epoch, sample uint64) (out [3]float32) {
 	w := philox.Block([4]uint32{uint32(sample), uint32(sample >> 32), 1, 0},
 		philox.Split(philox.Key(seed, philox.View, epoch)))
