@@ -57,4 +57,4 @@ func (c *colours) shift(seed, epoch, sample uint64) (out [3]float32) {
 }
 
 // colourOff says whether noise is off in an epoch, counted from 0.
-func colourOff(*job.Job, uint64) bool { return false }
+func colourOff(j *job.Job, epoch uint64) bool { return j.ColourOff(epoch) }
