@@ -2,7 +2,9 @@ package data
 
 import (
 	"math"
+	"slices"
 
+	"colonnade/cudakern"
 	"colonnade/cudakern/philox"
 	"colonnade/shard/job"
 	"colonnade/shard/pack"
@@ -52,6 +54,46 @@ func (c *colours) shift(seed, epoch, sample uint64) (out [3]float32) {
 			sum += float64(draw[k] * c.directions[k][ch])
 		}
 		out[ch] = float32(sum)
+	}
+	return out
+}
+
+// Augmenter draws how training images are seen.
+type Augmenter struct {
+	job        *job.Job
+	n          uint64
+	h, w       int // of stored images
+	outH, outW int
+	colours    *colours // nil: no noise
+}
+
+// NewAugmenter draws for a network that takes images of outH x outW.
+func NewAugmenter(j *job.Job, train *Pack, outH, outW int) *Augmenter {
+	a := &Augmenter{job: j, n: uint64(train.Images), h: train.Height, w: train.Width, outH: outH, outW: outW}
+	if c, ok := train.Header.Colour(); ok {
+		a.colours = newColours(j.Augment, c)
+	}
+	return a
+}
+
+// View is how the sample in a place of an epoch is seen, and what its pixels are divided by besides the job's scale; 0
+// is 1.
+func (a *Augmenter) View(epoch, place, sample uint64) (v cudakern.View, divisor float64) {
+	v = SharedView(a.job.Seed, epoch, place, sample, a.h, a.w, a.outH, a.outW, a.job.Augment)
+	if a.colours != nil && !colourOff(a.job, epoch) {
+		v.Shift, divisor = a.colours.shift(a.job.Seed, epoch, sample), a.colours.divisor
+	}
+	return v, divisor
+}
+
+// Places says in which places of an epoch samples stand. It looks at every place.
+func (a *Augmenter) Places(epoch uint64, samples []int) map[int]uint64 {
+	out := make(map[int]uint64, len(samples))
+	o := NewOrder(a.job.Seed, epoch, a.n)
+	for p := range a.n {
+		if s := int(o.At(p)); slices.Contains(samples, s) {
+			out[s] = p
+		}
 	}
 	return out
 }

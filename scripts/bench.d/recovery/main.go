@@ -17,13 +17,14 @@ import (
 
 // result is what one way to lose something came to.
 type result struct {
-	Kills   []kill  `json:"kills"`
-	Digest  string  `json:"digest,omitempty"`
-	Step    float64 `json:"step_seconds"` // median of a step when nothing happens
-	Failed  string  `json:"failed,omitempty"`
-	Memory  string  `json:"memory,omitempty"` // where states lay
-	Skipped string  `json:"skipped,omitempty"`
-	Cost    []cost  `json:"cost,omitempty"`
+	Kills   []kill    `json:"kills"`
+	Digest  string    `json:"digest,omitempty"`
+	Step    float64   `json:"step_seconds"` // median of a step when nothing happens
+	Quiet   []float64 `json:"quiet"`        // the longest time between two steps in each stretch before a kill, as long as Gap's
+	Failed  string    `json:"failed,omitempty"`
+	Memory  string    `json:"memory,omitempty"` // where states lay
+	Skipped string    `json:"skipped,omitempty"`
+	Cost    []cost    `json:"cost,omitempty"`
 }
 
 // kill is one SIGKILL.

@@ -213,14 +213,19 @@ func (r *rig) kills(ctx context.Context, out *result) error {
 		}
 		var last time.Time
 		var from uint64
+		longest := 0.
 		if err := r.steps(ctx, r.c.InMemory(jobName, 2)+uint64(r.every)/2, func(step uint64, at time.Time) {
 			if from > 0 && step == from+1 {
 				took = append(took, at.Sub(last).Seconds())
+			}
+			if from > 0 {
+				longest = max(longest, at.Sub(last).Seconds())
 			}
 			last, from = at, step
 		}); err != nil {
 			return err
 		}
+		out.Quiet = append(out.Quiet, longest)
 		switch r.lost {
 		case "":
 			continue
