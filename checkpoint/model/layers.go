@@ -47,7 +47,7 @@ func layers(plan *shard.Plan) ([]layer, error) {
 			if l.Across == shard.AcrossMaps && l.Scope == shard.ScopeColumn && lp.Columns[0].Own.Count < in.C {
 				l.parts = plan.Columns
 			}
-		case shard.ReLU, "tanh", shard.Dropout, shard.Softmax:
+		case shard.ReLU, shard.Tanh, shard.Dropout, shard.Softmax:
 		default:
 			return nil, fmt.Errorf("%w: layer %s is of kind %s, which has no form in other programs yet", ErrModel, l.Name,
 				l.Kind)

@@ -76,7 +76,7 @@ func (g *grapher) layer(l *layer) error {
 		g.dense(l)
 	case shard.ReLU:
 		g.node("Relu", l.name, []string{g.now})
-	case "tanh":
+	case shard.Tanh:
 		g.node("Tanh", l.name, []string{g.now})
 	case shard.LRN:
 		return g.lrn(l)
