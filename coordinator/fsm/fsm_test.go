@@ -107,7 +107,7 @@ func badSince(job string, step, generation uint64) *commandpb.Command {
 		func(m *commandpb.MarkCheckpointBad) { m.Generation = generation })
 }
 
-func forget(worker string) *commandpb.Command {
+func forgotten(worker string) *commandpb.Command {
 	return &commandpb.Command{Kind: &commandpb.Command_ForgetWorker{ForgetWorker: &commandpb.ForgetWorker{
 		Worker: worker}}}
 }

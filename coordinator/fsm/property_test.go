@@ -80,7 +80,7 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 				m.Generation = rapid.Uint64Range(0, generation).Draw(t, "found by")
 			})
 	case "forget":
-		return forget(worker)
+		return forgotten(worker)
 	case "drop":
 		return drop(job, rapid.SliceOfN(rapid.Uint64Range(1, 6), 0, 3).Draw(t, "steps")...)
 	case "evaluation":

@@ -112,7 +112,7 @@ func TestMove(t *testing.T) {
 func TestForgotten(t *testing.T) {
 	l := newLog(t, after(begin(), register("w7", "a"), drain("w7", false), lose("w7", "silent"))...)
 	view := l.View()
-	l.must(t, forget("w7"))
+	l.must(t, forgotten("w7"))
 	now := l.View()
 	if now.Workers["w7"] != nil || !slices.Equal(now.Roll, RollOf(now.Workers)) {
 		t.Errorf("it is still there: %v", now.Workers["w7"])

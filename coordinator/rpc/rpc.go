@@ -114,8 +114,8 @@ func write(ctx context.Context, session *control.Session, reports <-chan *cluste
 	}
 }
 
-// receive takes a worker's messages until its stream ends. Reports are for write to put down: a log that is slow to take
-// one must not make the worker look silent.
+// receive takes a worker's messages until its stream ends. Reports are for write to put down: a log that is slow to
+// take one must not make the worker look silent.
 func receive(ctx context.Context, stream grpc.ServerStream, session *control.Session,
 	reports chan<- *clusterpb.Report) error {
 	defer close(reports)
