@@ -116,7 +116,7 @@ func TestTilesAgree(t *testing.T) {
 	}
 }
 
-// TestWideFilters holds the kernels of filters over 15 wide to the reference: they alone have coordinates in their marks.
+// TestWideFilters holds the kernels of filters over 15 wide to the reference: they alone have coordinates as marks.
 func TestWideFilters(t *testing.T) {
 	for _, c := range []cudakern.ConvDesc{
 		{N: 2, In: 2, H: 19, W: 23, Out: 3, OutH: 6, OutW: 5, Kernel: 17, Stride: 3, Bias: true,
