@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestFind looks for files without a manifest: of each column the newest generation's, of the newest step that is whole.
+// TestFind looks for files without a manifest: each column the newest generation's, of the newest whole step.
 func TestFind(t *testing.T) {
 	root := t.TempDir()
 	for _, f := range []string{
@@ -35,7 +35,8 @@ func TestFind(t *testing.T) {
 			t.Errorf("step %d, %v, %v; want %d, %s", at, files, err, c.at, c.want)
 		}
 	}
-	if _, _, err := Find(root, "j", &nine, 2); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "not step 9") {
+	if _, _, err := Find(root, "j", &nine, 2); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(),
+		"not step 9") {
 		t.Errorf("a step that is not whole: %v", err)
 	}
 	for _, job := range []string{"none", "../j", ""} {

@@ -71,7 +71,7 @@ func (c *checkpointImportCmd) Run(con console) error {
 
 // about is what the model is: as the job has it, as the file says itself, or as the flags say.
 func (c *checkpointImportCmd) about(f *tensors.File) (*model.About, *job.Job, error) {
-	mean, err := loadMean(f)
+	mean, err := model.MeanOf(f)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -129,16 +129,6 @@ func lastClasses(f *tensors.File, network *shard.Network) int {
 	return network.Classes
 }
 
-// loadMean is the mean image that a file has with it; nil if it has none.
-func loadMean(f *tensors.File) ([]float32, error) {
-	for i, e := range f.Entries {
-		if e.Name == model.MeanName {
-			return f.Load(i)
-		}
-	}
-	return nil, nil
-}
-
 // fill reads the tensors into a state of the network.
 func fill(f *tensors.File, about *model.About) (*model.State, error) {
 	plan, err := about.Plan()
@@ -149,8 +139,8 @@ func fill(f *tensors.File, about *model.About) (*model.State, error) {
 	if n := about.Channels * in.Height * in.Width; about.Mean != nil && len(about.Mean) != n {
 		return nil, fmt.Errorf("%w: its mean image has %d values, the network's input %d", model.ErrModel, len(about.Mean), n)
 	}
-	s := model.NewState(plan)
-	if err := s.Import(f, nil); err != nil {
+	s, err := model.LoadFile(plan, f, nil)
+	if err != nil {
 		return nil, err
 	}
 	if !model.IsTorchvision(f) {

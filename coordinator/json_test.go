@@ -32,7 +32,7 @@ func TestJSONIsPinned(t *testing.T) {
 		`"phase_seconds":{"a":0.5,"b":1},"carrier":"","memory":"","in_phase_seconds":0,"usual_seconds":0,"waits_for":[],` +
 		`"busy_seconds":0,"kind":""}],"evaluations":[],"digest":"ab01",` +
 		`"submitted":"2012-09-30T00:02:03.004Z","ended":null,` +
-		`"epochs":0,"steps_per_epoch":0,"batch":0,"loss":0,"images_per_second":0,"numerics":""},` +
+		`"epochs":0,"steps_per_epoch":0,"batch":0,"loss":0,"images_per_second":0,"numerics":"","vetoes":[]},` +
 		`"events":[{"index":7,"at":null,"kind":"","job":"","worker":"","text":""},` +
 		`{"index":0,"at":null,"kind":"","job":"","worker":"","text":"e"}]}` + "\n"
 	var line, indented bytes.Buffer

@@ -65,6 +65,9 @@ func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
 	if len(s.Workers) == 0 {
 		fmt.Fprintln(w, "none; start one with: worker run --coordinator ADDR --data DIR")
 	}
+	if err := showBuddies(w, s.Workers); err != nil {
+		return err
+	}
 	if err := showNotes(w, s.Workers); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -52,6 +53,9 @@ func listWorkers(out io.Writer, workers []*clusterpb.Worker) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if err := showBuddies(out, workers); err != nil {
+		return err
+	}
 	return showNotes(out, workers)
 }
 
@@ -66,6 +70,27 @@ func showNotes(out io.Writer, workers []*clusterpb.Worker) error {
 			note = fmt.Sprintf("worker %s %s", k.Name, note)
 		}
 		if _, err := fmt.Fprintln(out, note); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// showBuddies says on which workers copies of cells' states go.
+func showBuddies(out io.Writer, workers []*clusterpb.Worker) error {
+	names := map[string]string{}
+	for _, k := range workers {
+		names[k.Id] = k.Name
+	}
+	for _, k := range workers {
+		if len(k.Buddies) == 0 {
+			continue
+		}
+		var on []string
+		for _, id := range k.Buddies {
+			on = append(on, cmp.Or(names[id], id))
+		}
+		if _, err := fmt.Fprintf(out, "copies of the cells on %s go to %s\n", k.Name, strings.Join(on, ", else ")); err != nil {
 			return err
 		}
 	}

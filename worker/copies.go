@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -177,24 +175,6 @@ func (h *host) copiesHeld(cluster, job string) (out []*clusterpb.Held) {
 			Cell: &clusterpb.Cell{Replica: int32(c.Key.Replica), Column: int32(c.Key.Column)}})
 	}
 	return out
-}
-
-// memoryLeft is how many bytes of memory the machine could still give; as many as one likes if it does not say.
-func memoryLeft() uint64 {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return math.MaxUint64
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		var kib uint64
-		if rest, ok := strings.CutPrefix(s.Text(), "MemAvailable:"); ok {
-			if n, _ := fmt.Sscanf(rest, "%d kB", &kib); n == 1 {
-				return kib << 10
-			}
-		}
-	}
-	return math.MaxUint64
 }
 
 // machineID names what is lost together with this process's host: the running kernel.

@@ -18,6 +18,7 @@ import (
 type dataCmd struct {
 	Pack dataPackCmd `cmd:"" help:"Make a pack, the one file a job reads images from."`
 	Info dataInfoCmd `cmd:"" help:"Verify a pack and say what is in it."`
+	Show dataShowCmd `cmd:"" help:"Draw a contact sheet of a pack, or of what a job's network sees of it."`
 }
 
 // dataPackCmd is `worker data pack`.

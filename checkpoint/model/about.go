@@ -3,6 +3,7 @@ package model
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 
 	"colonnade/checkpoint/tensors"
@@ -94,14 +95,31 @@ func AboutOf(f *tensors.File) (*About, error) {
 	if err := json.Unmarshal([]byte(m[keyClasses]), &a.Classes); err != nil || len(a.Classes) == 0 {
 		return bad(keyClasses)
 	}
+	a.Mean, err = MeanOf(f)
+	return a, err
+}
+
+// maxMean bounds a mean image: larger ones are no network's input.
+const maxMean = 1 << 26
+
+// MeanOf is the mean image that a file has with it; nil if it has none.
+func MeanOf(f *tensors.File) ([]float32, error) {
 	for i, e := range f.Entries {
-		if e.Name == MeanName {
-			if a.Mean, err = f.Load(i); err != nil {
-				return nil, err
+		if e.Name != MeanName {
+			continue
+		}
+		if e.Len() > maxMean {
+			return nil, fmt.Errorf("%w: its mean image has the shape %v, which no network takes", ErrModel, e.Shape)
+		}
+		mean, err := f.Load(i)
+		for k, x := range mean {
+			if x != x || math.IsInf(float64(x), 0) {
+				return nil, fmt.Errorf("%w: value %d of the mean image is %v", ErrModel, k, x)
 			}
 		}
+		return mean, err
 	}
-	return a, nil
+	return nil, nil
 }
 
 // Frame is a mean image of c x h x w pixels as a frame of outH x outW sees its centre: 0 where it does not reach, since

@@ -15,29 +15,8 @@ import (
 // to fresh layers. Names and shapes are checked before any value is read; every value must be a finite number. After an
 // error the state holds anything.
 func (s *State) Import(f *tensors.File, fresh []string) error {
-	form, err := Form(s.Plan)
+	form, at, err := match(s.Plan, f, fresh)
 	if err != nil {
-		return err
-	}
-	for _, l := range fresh {
-		if !slices.ContainsFunc(form, func(t Tensor) bool { return t.Layer == l }) {
-			return fmt.Errorf("%w: layer %q is to begin anew, but network %s has no such layer with weights", ErrModel, l,
-				s.Plan.Network.Name)
-		}
-	}
-	foreign, err := torchvisionNames(f, form)
-	if err != nil {
-		return err
-	}
-	at := map[string]int{}
-	for i, e := range f.Entries {
-		name := e.Name
-		if foreign != nil {
-			name = foreign[name]
-		}
-		at[name] = i
-	}
-	if err := s.check(f, form, fresh, at); err != nil {
 		return err
 	}
 	for _, t := range form {
@@ -51,8 +30,44 @@ func (s *State) Import(f *tensors.File, fresh []string) error {
 	return nil
 }
 
+// LoadFile is Import into a new state of a plan, for which no memory is asked before names and shapes are right: a file
+// that says itself what network it is of may say anything.
+func LoadFile(plan *shard.Plan, f *tensors.File, fresh []string) (*State, error) {
+	if _, _, err := match(plan, f, fresh); err != nil {
+		return nil, err
+	}
+	s := NewState(plan)
+	return s, s.Import(f, fresh)
+}
+
+// match compares a file's names and shapes with those that a plan wants, and says where each tensor is.
+func match(plan *shard.Plan, f *tensors.File, fresh []string) (form []Tensor, at map[string]int, err error) {
+	if form, err = Form(plan); err != nil {
+		return nil, nil, err
+	}
+	for _, l := range fresh {
+		if !slices.ContainsFunc(form, func(t Tensor) bool { return t.Layer == l }) {
+			return nil, nil, fmt.Errorf("%w: layer %q is to begin anew, but network %s has no such layer with weights",
+				ErrModel, l, plan.Network.Name)
+		}
+	}
+	foreign, err := torchvisionNames(f, form)
+	if err != nil {
+		return nil, nil, err
+	}
+	at = map[string]int{}
+	for i, e := range f.Entries {
+		name := e.Name
+		if foreign != nil {
+			name = foreign[name]
+		}
+		at[name] = i
+	}
+	return form, at, check(plan, f, form, fresh, at)
+}
+
 // check compares names and shapes.
-func (s *State) check(f *tensors.File, form []Tensor, fresh []string, at map[string]int) error {
+func check(plan *shard.Plan, f *tensors.File, form []Tensor, fresh []string, at map[string]int) error {
 	known := map[string]bool{MeanName: true}
 	for _, t := range form {
 		known[t.Name] = true
@@ -62,11 +77,11 @@ func (s *State) check(f *tensors.File, form []Tensor, fresh []string, at map[str
 		i, ok := at[t.Name]
 		if !ok {
 			return fmt.Errorf("%w: tensor %s of network %s, of shape %v, is missing; if layer %s is to begin anew, name it "+
-				"under start.fresh in the job", ErrModel, t.Name, s.Plan.Network.Name, t.Shape, t.Layer)
+				"under start.fresh in the job", ErrModel, t.Name, plan.Network.Name, t.Shape, t.Layer)
 		}
 		if got := f.Entries[i].Shape; !slices.Equal(got, t.Shape) {
 			return fmt.Errorf("%w: tensor %s has the shape %v, network %s wants %v; if layer %s is to begin anew, name it "+
-				"under start.fresh in the job", ErrModel, t.Name, got, s.Plan.Network.Name, t.Shape, t.Layer)
+				"under start.fresh in the job", ErrModel, t.Name, got, plan.Network.Name, t.Shape, t.Layer)
 		}
 	}
 	for _, e := range f.Entries {
@@ -75,7 +90,7 @@ func (s *State) check(f *tensors.File, form []Tensor, fresh []string, at map[str
 		}
 		if i, ok := at[e.Name]; ok && f.Entries[i].Name == e.Name && !known[e.Name] {
 			return fmt.Errorf("%w: tensor %s of shape %v is not of network %s; leave it out, or name its network",
-				ErrModel, e.Name, e.Shape, s.Plan.Network.Name)
+				ErrModel, e.Name, e.Shape, plan.Network.Name)
 		}
 	}
 	return nil
@@ -194,8 +209,8 @@ func Read(path string) (*About, *State, error) {
 	if n := plan.Network.Input.Height * plan.Network.Input.Width * a.Channels; a.Mean != nil && len(a.Mean) != n {
 		return nil, nil, fmt.Errorf("read %s: %w: its mean image has %d values instead of %d", path, ErrModel, len(a.Mean), n)
 	}
-	s := NewState(plan)
-	if err := s.Import(f, nil); err != nil {
+	s, err := LoadFile(plan, f, nil)
+	if err != nil {
 		return nil, nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	return a, s, nil

@@ -272,6 +272,19 @@ func TestImportRefuses(t *testing.T) {
 	}
 }
 
+// TestAnAbsurdNetwork: a file that says that it is of a network of terabytes is refused before any memory is asked for.
+func TestAnAbsurdNetwork(t *testing.T) {
+	a, s := network(t, "tiny", 2, 8)
+	a.Text = strings.ReplaceAll(a.Text, "maps: 16, connect: all", "maps: 16000000, connect: all")
+	plan, err := a.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadFile(plan, read(t, exported(t, a, s, "npz", nil)), nil); !errors.Is(err, ErrModel) {
+		t.Errorf("it is read: %v", err)
+	}
+}
+
 // TestFresh leaves the layers that begin anew as they are, whatever the file has of them.
 func TestFresh(t *testing.T) {
 	a, s := network(t, "tiny", 2, 8)

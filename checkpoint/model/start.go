@@ -57,9 +57,9 @@ func StartOf(j *job.Job, path string) ([][][]float32, error) {
 			a.Scale,
 			j.Augment.Scale, a.Scale)
 	}
-	s := NewState(plan)
+	var s *State
 	if err == nil {
-		err = s.Import(f, j.Start.Fresh)
+		s, err = LoadFile(plan, f, j.Start.Fresh)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("start.from: %s: %w", path, err)

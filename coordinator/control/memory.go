@@ -137,3 +137,24 @@ func goOn(a *clusterpb.Assign, j *commandpb.JobRecord) {
 	})
 	a.OwesEvaluation = !found
 }
+
+// buddiesOf are the workers that were last said to keep copies of a worker's cells, the first that takes them, of all
+// its jobs. c.mu is held.
+func (c *Control) buddiesOf(view fsm.View, id string) (ids []string) {
+	s := c.sessions[id]
+	if s == nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.buddies)) {
+		j := view.Jobs[name]
+		if j == nil || j.Generation != s.buddies[name].generation || len(cellsOn(j, id)) == 0 {
+			continue
+		}
+		for _, b := range s.buddies[name].workers {
+			if !slices.Contains(ids, b) {
+				ids = append(ids, b)
+			}
+		}
+	}
+	return ids
+}

@@ -209,6 +209,7 @@ func (c *Control) workerPB(view fsm.View, id string) *clusterpb.Worker {
 	case w.Lost:
 		out.State = "gone"
 	}
+	out.Buddies = c.buddiesOf(view, id)
 	if out.Note = c.trouble(id); w.Hung && out.Note == "" {
 		out.Note = "hangs in what it was given: it gets no cell before it has ended that, or is started again"
 	}

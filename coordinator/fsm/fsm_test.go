@@ -101,6 +101,17 @@ func bad(job string, step uint64, reason string) *commandpb.Command {
 		Step: step, Cell: cell(0, 0), Reason: reason}}}
 }
 
+// badSince is what a generation finds of a checkpoint.
+func badSince(job string, step, generation uint64) *commandpb.Command {
+	return with(bad(job, step, "x"), (*commandpb.Command).GetMarkCheckpointBad,
+		func(m *commandpb.MarkCheckpointBad) { m.Generation = generation })
+}
+
+func forgotten(worker string) *commandpb.Command {
+	return &commandpb.Command{Kind: &commandpb.Command_ForgetWorker{ForgetWorker: &commandpb.ForgetWorker{
+		Worker: worker}}}
+}
+
 func drop(job string, steps ...uint64) *commandpb.Command {
 	return &commandpb.Command{Kind: &commandpb.Command_DropCheckpoints{DropCheckpoints: &commandpb.DropCheckpoints{
 		Job:   job,

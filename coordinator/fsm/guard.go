@@ -64,7 +64,7 @@ func (a *applier) vetoStep(c *commandpb.VetoStep) error {
 		} else {
 			a.enter(j, Recovering, c.Reason+"; its batch is skipped")
 		}
-		forget(j, c.Step-1) // there is nothing, unless a step came out otherwise than before
+		takeBack(j, c.Step-1) // there is nothing, unless a step came out otherwise than before
 	} else {
 		a.enter(j, Paused, c.Reason)
 		j.Placement = nil
@@ -79,7 +79,8 @@ func consequence(outcome, job string) string {
 	if outcome == VetoSkipped {
 		return "no cell has applied it; goes back to the last checkpoint and skips its batch"
 	}
-	return fmt.Sprintf("no cell has applied it; paused, go on without its batch: coordinator job resume %s --skip-batch", job)
+	return fmt.Sprintf("no cell has applied it; paused, go on without its batch: coordinator job resume %s --skip-batch",
+		job)
 }
 
 func findVeto(j *commandpb.JobRecord, step uint64) (int, bool) {
@@ -133,12 +134,12 @@ func decideVeto(j *commandpb.JobRecord, c *commandpb.ResumeJob) (words string, e
 	}
 	j.Vetoes[at] = &commandpb.VetoRecord{Vetoed: named.Vetoed, Outcome: outcome, AtUnixNs: named.AtUnixNs}
 	// What lies behind was computed with the step as it was.
-	forget(j, named.Vetoed.Step-1)
+	takeBack(j, named.Vetoed.Step-1)
 	return fmt.Sprintf("; the batch of step %d is %s", named.Vetoed.Step, outcome), nil
 }
 
-// forget takes back what a job has come to after a step.
-func forget(j *commandpb.JobRecord, step uint64) {
+// takeBack takes back what a job has come to after a step.
+func takeBack(j *commandpb.JobRecord, step uint64) {
 	j.Checkpoints = slices.DeleteFunc(j.Checkpoints, func(r *commandpb.CheckpointRecord) bool { return r.Step > step })
 	j.Evaluations = slices.DeleteFunc(j.Evaluations, func(e *commandpb.RecordEvaluation) bool { return e.Step > step })
 }

@@ -48,7 +48,8 @@ func TestVetoPauses(t *testing.T) {
 	} {
 		j := applyAll(t, after(paused(), c.command)).View().Jobs["j"]
 		if j.State != Queued || !slices.Equal(StepsOf(j, VetoSkipped), c.skipped) ||
-			!slices.Equal(StepsOf(j, VetoAccepted), c.accepted) || len(Usable(j)) != 2 || (Named(j) == nil) == (name == "again") {
+			!slices.Equal(StepsOf(j, VetoAccepted), c.accepted) || len(Usable(j)) != 2 ||
+			(Named(j) == nil) == (name == "again") {
 			t.Errorf("%s: job %v", name, j)
 		}
 	}
@@ -68,8 +69,8 @@ func TestVetoSkips(t *testing.T) {
 	} {
 		l := applyAll(t, history)
 		j := l.View().Jobs["j"]
-		if j.State != Recovering || !j.AvoidMemory || j.Failures != 0 || !slices.Equal(StepsOf(j, VetoSkipped), []uint64{6}) ||
-			Named(j) != nil || len(Usable(j)) != 2 {
+		if j.State != Recovering || !j.AvoidMemory || j.Failures != 0 ||
+			!slices.Equal(StepsOf(j, VetoSkipped), []uint64{6}) || Named(j) != nil || len(Usable(j)) != 2 {
 			t.Errorf("%s: job %v", name, j)
 		}
 	}

@@ -330,7 +330,7 @@ func (a *applier) resumeJob(c *commandpb.ResumeJob) error {
 			return fmt.Errorf("job %s, step %d: %w; see: coordinator checkpoint list %s", c.Job, c.Step, ErrNoCheckpoint, c.Job)
 		}
 		j.HasResumeStep, j.ResumeStep = true, c.Step
-		forget(j, c.Step) // it is computed anew, to the same bits
+		takeBack(j, c.Step) // it is computed anew, to the same bits
 	}
 	j.Failures, j.EndedUnixNs, j.Digest = 0, 0, nil
 	remember(j, c.Request)

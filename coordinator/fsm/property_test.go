@@ -75,7 +75,12 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 	case "written":
 		return written(job, generation, step, c)
 	case "bad":
-		return bad(job, step, "rot")
+		return with(bad(job, step, "rot"), (*commandpb.Command).GetMarkCheckpointBad,
+			func(m *commandpb.MarkCheckpointBad) {
+				m.Generation = rapid.Uint64Range(0, generation).Draw(t, "found by")
+			})
+	case "forget":
+		return forgotten(worker)
 	case "drop":
 		return drop(job, rapid.SliceOfN(rapid.Uint64Range(1, 6), 0, 3).Draw(t, "steps")...)
 	case "evaluation":
@@ -109,7 +114,7 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 // kinds are drawn in these proportions.
 var kinds = slices.Concat(slices.Repeat([]string{"assign"}, 10), slices.Repeat([]string{"all written"}, 6),
 	slices.Repeat([]string{"written", "finished", "register", "resume"}, 2), []string{"init", "lose", "submit",
-		"release", "stop", "drain", "move", "veto", "decide",
+		"release", "stop", "drain", "move", "forget", "veto", "decide",
 		"bad", "drop", "evaluation", "all finished", "stopped", "all stopped", "fail", "event"})
 
 // drawAssign draws a generation that would be right if its workers are there, and then sometimes spoils it.
@@ -378,6 +383,9 @@ func checkKept(t *rapid.T, job string, r *commandpb.CheckpointRecord, now *comma
 
 // checkState holds one state against the rules.
 func checkState(t *rapid.T, v View, dones map[string][]byte) {
+	if !slices.Equal(v.Roll, RollOf(v.Workers)) {
+		t.Fatalf("the roll %v is not that of %v", v.Roll, v.Workers)
+	}
 	if len(v.Events) > maxEvents {
 		t.Fatalf("%d events", len(v.Events))
 	}

@@ -16,7 +16,7 @@ import (
 func (v View) Encode() ([]byte, error) {
 	s := &commandpb.Snapshot{Version: Version, Cluster: v.Cluster, AppliedIndex: v.Index, Events: v.Events,
 		Lineage: v.Lineage}
-	for _, e := range v.Roll {
+	for _, e := range v.Enrolled() {
 		s.Workers = append(s.Workers, e.Record)
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.Jobs)) {

@@ -69,6 +69,14 @@ type Enrolled struct {
 	Record *commandpb.WorkerRecord
 }
 
+// Enrolled are a view's workers in order of id: its roll, or, of a view that was made by hand, what it should be.
+func (v View) Enrolled() []Enrolled {
+	if len(v.Roll) == len(v.Workers) {
+		return v.Roll
+	}
+	return RollOf(v.Workers)
+}
+
 // RollOf puts workers in order of id.
 func RollOf(workers map[string]*commandpb.WorkerRecord) []Enrolled {
 	roll := make([]Enrolled, 0, len(workers))

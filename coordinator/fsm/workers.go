@@ -68,8 +68,8 @@ func (a *applier) drainWorker(c *commandpb.DrainWorker) error {
 	return nil
 }
 
-// forgetWorker takes a worker that is lost out of the state, unless a job may still need to know it. If it comes back it
-// is a new one.
+// forgetWorker takes a worker that is lost out of the state, unless a job may still need to know it. If it comes back
+// it is a new one.
 func (a *applier) forgetWorker(c *commandpb.ForgetWorker) error {
 	w, ok := a.s.v.Workers[c.Worker]
 	switch {
@@ -85,8 +85,8 @@ func (a *applier) forgetWorker(c *commandpb.ForgetWorker) error {
 	return nil
 }
 
-// NeededWorkers are those that jobs which are not done may still need to know: where their cells are or were, and who has
-// files of their checkpoints.
+// NeededWorkers are those that jobs which are not done may still need to know: where their cells are or were, and who
+// has files of their checkpoints.
 func NeededWorkers(v View) map[string]bool {
 	needed := map[string]bool{}
 	for _, j := range v.Jobs {

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,5 +105,40 @@ func TestMove(t *testing.T) {
 	l.must(t, moves("j", 1))
 	if err := l.apply(t, moves("j", 1)); !errors.Is(err, ErrJobState) {
 		t.Errorf("moving what moves: %v", err)
+	}
+}
+
+// A worker that is forgotten is gone from the state, and one that comes back is a new one.
+func TestForgotten(t *testing.T) {
+	l := newLog(t, after(begin(), register("w7", "a"), drain("w7", false), lose("w7", "silent"))...)
+	view := l.View()
+	l.must(t, forgotten("w7"))
+	now := l.View()
+	if now.Workers["w7"] != nil || !slices.Equal(now.Roll, RollOf(now.Workers)) {
+		t.Errorf("it is still there: %v", now.Workers["w7"])
+	}
+	if view.Workers["w7"] == nil || !slices.Equal(view.Roll, RollOf(view.Workers)) {
+		t.Error("a view of before has lost it too")
+	}
+	if e := now.Events[len(now.Events)-1]; !strings.Contains(e.Text, "w7 is forgotten: silent") {
+		t.Errorf("the event says %q", e.Text)
+	}
+	l.must(t, register("w7", "a"))
+	if w := l.View().Workers["w7"]; w.Lost || w.Draining {
+		t.Errorf("it is back as %v", w)
+	}
+	for _, job := range l.View().Jobs {
+		if job.State == Recovering {
+			t.Errorf("job %s recovers because of it", job.Submitted.Job)
+		}
+	}
+}
+
+// A generation's mark counts as long as nobody has written the checkpoint anew since, whatever runs now.
+func TestMarksOfAGenerationBefore(t *testing.T) {
+	l := newLog(t, after(committed(4), release("j", 1, "x"), assign("j", 2, 4, place(2, "w0", "w1")...))...)
+	l.must(t, badSince("j", 4, 1))
+	if Usable(l.View().Jobs["j"]) != nil {
+		t.Error("the checkpoint is still good")
 	}
 }

@@ -70,11 +70,14 @@ func (s *Server) Attach(stream grpc.BidiStreamingServer[clusterpb.WorkerMessage,
 		return s.status(err)
 	}
 	defer session.Detach()
-	received := make(chan error, 1)
-	go func() { // ends when this handler has returned, if not before
+	received := make(chan error, 2)
+	reports := make(chan *clusterpb.Report, waitingReports)
+	side := func(f func() error) { // ends when this handler has returned, if not before
 		defer cancel()
-		received <- s.guard(clusterpb.Session_Attach_FullMethodName, func() error { return s.receive(ctx, stream, session) })
-	}()
+		received <- s.guard(clusterpb.Session_Attach_FullMethodName, f)
+	}
+	go side(func() error { return receive(ctx, stream, session, reports) })
+	go side(func() error { return write(ctx, session, reports) })
 	for m := session.Next(ctx); m != nil; m = session.Next(ctx) {
 		if w := m.GetWelcome(); w != nil {
 			w.Coordinators = s.Node.Addresses()
@@ -91,8 +94,31 @@ func (s *Server) Attach(stream grpc.BidiStreamingServer[clusterpb.WorkerMessage,
 	}
 }
 
-// receive takes a worker's messages until its stream ends.
-func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, session *control.Session) error {
+// waitingReports is how many of a worker's reports may wait for the log before nothing more is read from it.
+const waitingReports = 256
+
+// write has the log take a worker's reports, one after another, until there are no more.
+func write(ctx context.Context, session *control.Session, reports <-chan *clusterpb.Report) error {
+	for {
+		select {
+		case r, more := <-reports:
+			if !more {
+				return nil
+			}
+			if err := session.Report(ctx, r); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// receive takes a worker's messages until its stream ends. Reports are for write to put down: a log that is slow to
+// take one must not make the worker look silent.
+func receive(ctx context.Context, stream grpc.ServerStream, session *control.Session,
+	reports chan<- *clusterpb.Report) error {
+	defer close(reports)
 	for {
 		var m clusterpb.WorkerMessage
 		if err := stream.RecvMsg(&m); err != nil {
@@ -105,8 +131,10 @@ func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, session 
 		case *clusterpb.WorkerMessage_Heartbeat:
 			session.Heartbeat(k.Heartbeat)
 		case *clusterpb.WorkerMessage_Report:
-			if err := session.Report(ctx, k.Report); err != nil {
-				return err
+			select {
+			case reports <- k.Report:
+			case <-ctx.Done():
+				return context.Cause(ctx)
 			}
 		default:
 			return status.Errorf(codes.InvalidArgument, "message of kind %T within a session", m.Kind)

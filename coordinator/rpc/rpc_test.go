@@ -35,10 +35,20 @@ var rules = sched.Rules{Lease: time.Minute, Grace: time.Second}
 // limit ends a test that hangs.
 const limit = time.Minute
 
-// trapNode is a node that panics over one kind of command.
-type trapNode struct{ *raftnode.Node }
+// trapNode is a node that panics over one kind of command, and takes another only when it may.
+type trapNode struct {
+	*raftnode.Node
+	may chan struct{}
+}
 
 func (n trapNode) Apply(ctx context.Context, c *commandpb.Command) (fsm.Result, error) {
+	if c.GetMarkCheckpointBad() != nil {
+		select {
+		case <-n.may:
+		case <-ctx.Done():
+			return fsm.Result{}, context.Cause(ctx)
+		}
+	}
 	if c.GetCellStopped() != nil {
 		panic("trapped")
 	}
@@ -49,6 +59,7 @@ func (n trapNode) Apply(ctx context.Context, c *commandpb.Command) (fsm.Result, 
 type cluster struct {
 	t        *testing.T
 	ctx      context.Context
+	may      chan struct{} // closed: marks of checkpoints are taken
 	control  *control.Control
 	server   *grpc.Server
 	operator clusterpb.OperatorClient
@@ -69,8 +80,9 @@ func newCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, control: control.New(control.Config{Node: trapNode{n}, Rules: rules, Now: time.Now,
-		Log: quiet()})}
+	c := &cluster{t: t, may: make(chan struct{})}
+	c.control = control.New(control.Config{Node: trapNode{n, c.may}, Rules: rules, Now: time.Now,
+		Log: quiet()})
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	c.ctx = ctx
 	ended := make(chan struct{})
@@ -328,6 +340,33 @@ func TestSessionsBeginWithARegistration(t *testing.T) {
 	s.send(register("a"))
 	if err := s.broken(); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a second registration within a session: %v", err)
+	}
+}
+
+// A log that is slow to take a report keeps nobody's heartbeats waiting, and what is reported is written in order.
+func TestHeartbeatsDoNotWaitForTheLog(t *testing.T) {
+	c := newCluster(t)
+	c.submit("j")
+	s := c.attach(register("a"))
+	until(s, (*clusterpb.CoordinatorMessage).GetWelcome)
+	bad := func(sequence uint64) *clusterpb.WorkerMessage {
+		return &clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Report{Report: &clusterpb.Report{Sequence: sequence,
+			Job: "j", Generation: 1, Kind: &clusterpb.Report_Bad{Bad: &clusterpb.CheckpointBad{Step: 1,
+				Cell: &clusterpb.Cell{}, Reason: "rot"}}}}}
+	}
+	s.send(bad(1))
+	s.send(bad(2))
+	for range 3 {
+		s.send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Heartbeat{Heartbeat: &clusterpb.Heartbeat{}}})
+		if a := until(s, (*clusterpb.CoordinatorMessage).GetAck); a.Sequence != 0 {
+			t.Fatalf("report %d is acknowledged, and the log has not taken it", a.Sequence)
+		}
+	}
+	close(c.may)
+	for want := uint64(1); want <= 2; want++ {
+		if a := until(s, (*clusterpb.CoordinatorMessage).GetAck); a.Sequence != want {
+			t.Fatalf("report %d is acknowledged, want %d", a.Sequence, want)
+		}
 	}
 }
 

@@ -62,7 +62,7 @@ func placeable(w *commandpb.WorkerRecord, s *Session) bool {
 // ten thousand of them up would take most of the time. Those that are to be given up become actions. The pool is empty
 // unless it is wanted.
 func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
-	p := &pool{now: now, in: in, wanted: wanted}
+	p := &pool{now: now, in: in, wanted: wanted, changed: time.Unix(0, math.MinInt64)}
 	var busy []string
 	last, unixNow := int64(math.MinInt64), now.UnixNano()
 	if wanted {
@@ -72,86 +72,90 @@ func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
 	words := map[verdict]string{}
 	sessions := in.Sessions
 	for _, e := range in.View.Roll {
-		id, w := e.ID, e.Record
 		var s *Session
-		for len(sessions) > 0 {
-			order := strings.Compare(sessions[0].Worker, id)
-			if order > 0 {
-				break
-			}
-			if order == 0 {
-				s = &sessions[0]
-			}
-			if sessions = sessions[1:]; order == 0 {
-				break
-			}
-		}
-		if !w.Lost {
-			if deadline, why := judge(&in, s); now.Before(deadline) {
-				d.wakeAt(deadline)
-			} else {
-				text, said := words[why]
-				if !said {
-					text = why.String()
-					words[why] = text
-				}
-				d.Actions = append(d.Actions, Lose{Worker: id, Reason: text})
-			}
-		}
-		if w.Lost && (s == nil || !s.Connected) {
-			p.lapse(id, w, d)
-		}
-		if w.Draining {
-			if p.draining == nil {
-				p.draining = map[string]bool{}
-			}
-			p.draining[id] = true
-		}
+		s, sessions = sessions.upTo(e.ID)
+		p.judge(e.ID, e.Record, s, words, d)
 		if !wanted {
 			continue
 		}
-		for _, ns := range [...]int64{w.RegisteredUnixNs, w.LostUnixNs} {
+		for _, ns := range [...]int64{e.Record.RegisteredUnixNs, e.Record.LostUnixNs} {
 			if ns <= unixNow {
 				last = max(last, ns)
 			}
 		}
-		if w.Lost || s == nil || !s.Connected {
-			continue
+		for len(busy) > 0 && busy[0] < e.ID {
+			busy = busy[1:]
 		}
-		p.connected++
-		if !placeable(w, s) {
-			if w.Draining {
-				p.drained++
-			} else {
-				p.hung = max(p.hung, w.Registered.Name)
-			}
-			continue
-		}
-		has := false
-		for len(busy) > 0 && !has {
-			order := strings.Compare(busy[0], id)
-			if order > 0 {
-				break
-			}
-			has = order == 0
-			if !has {
-				busy = busy[1:]
-			}
-		}
-		if has {
-			continue
-		}
-		device := w.Registered.Device
-		p.all = append(p.all, candidate{id: id, registered: w.RegisteredUnixNs, session: s,
-			runs: [2]int{p.placeOf(device.GetNumerics()), p.placeOf(device.GetDirectNumerics())}})
-		for kind, at := range p.all[len(p.all)-1].runs {
-			if at >= 0 {
-				p.free[kind][at]++
-			}
-		}
+		p.admit(e.ID, e.Record, s, len(busy) > 0 && busy[0] == e.ID)
 	}
 	p.idle, p.changed = len(p.all), time.Unix(0, last)
 	return p
+}
+
+// upTo is the session of a worker, nil if it has none, and the sessions behind it.
+func (s Sessions) upTo(worker string) (*Session, Sessions) {
+	for i := range s {
+		if order := strings.Compare(s[i].Worker, worker); order == 0 {
+			return &s[i], s[i+1:]
+		} else if order > 0 {
+			return nil, s[i:]
+		}
+	}
+	return nil, nil
+}
+
+// judge gives a worker up that is to be, and notes what is to be known of it whether cells are to be placed or not.
+// Most reasons are the same: words has them.
+func (p *pool) judge(id string, w *commandpb.WorkerRecord, s *Session, words map[verdict]string, d *Decision) {
+	switch {
+	case !w.Lost:
+		deadline, why := judge(&p.in, s)
+		if p.now.Before(deadline) {
+			d.wakeAt(deadline)
+			break
+		}
+		text, said := words[why]
+		if !said {
+			text = why.String()
+			words[why] = text
+		}
+		d.Actions = append(d.Actions, Lose{Worker: id, Reason: text})
+	case s == nil || !s.Connected:
+		p.lapse(id, w, d)
+	}
+	if w.Draining {
+		if p.draining == nil {
+			p.draining = map[string]bool{}
+		}
+		p.draining[id] = true
+	}
+}
+
+// admit makes a worker a candidate if cells may be placed there, and counts it.
+func (p *pool) admit(id string, w *commandpb.WorkerRecord, s *Session, busy bool) {
+	if w.Lost || s == nil || !s.Connected {
+		return
+	}
+	p.connected++
+	if !placeable(w, s) {
+		if w.Draining {
+			p.drained++
+		} else {
+			p.hung = max(p.hung, w.Registered.Name)
+		}
+		return
+	}
+	if busy {
+		return
+	}
+	device := w.Registered.Device
+	p.all = append(p.all, candidate{id: id, registered: w.RegisteredUnixNs, session: s,
+		runs: [2]int{p.placeOf(device.GetNumerics()), p.placeOf(device.GetDirectNumerics())}})
+	for kind, at := range p.all[len(p.all)-1].runs {
+		if at >= 0 {
+			p.free[kind][at]++
+		}
+	}
 }
 
 // placeOf is where a pool keeps numerics.

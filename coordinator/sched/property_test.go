@@ -43,6 +43,9 @@ func drawWorld(t *rapid.T) (*world, time.Time) {
 		w.View.Workers[id].Hung = rapid.IntRange(0, 9).Draw(t, "hangs") == 0
 	}
 	w.Rules.Spread = time.Second
+	if rapid.Bool().Draw(t, "forgets") {
+		w.Rules.Forget = 5 * time.Second
+	}
 	free := slices.Sorted(maps.Keys(w.View.Workers))
 	for i := range rapid.IntRange(0, 4).Draw(t, "jobs") {
 		drawJob(t, w, fmt.Sprintf("j%d", i), past("since"), &free)
@@ -151,7 +154,7 @@ func TestDecideProperties(t *testing.T) {
 		}
 		seen["waits"] += len(d.Reasons)
 	})
-	for _, k := range []string{"sched.Lose", "sched.Assign", "sched.Move", "waits"} {
+	for _, k := range []string{"sched.Lose", "sched.Assign", "sched.Move", "sched.Forget", "waits"} {
 		if seen[k] == 0 {
 			t.Errorf("no run has shown %s: worlds are drawn badly", k)
 		}
@@ -220,6 +223,13 @@ func checkPlaced(t *rapid.T, in Input, now time.Time, d Decision) {
 				t.Fatalf("moves badly: %+v", m)
 			}
 			moved[m.Job] = true
+			continue
+		}
+		if f, ok := a.(Forget); ok {
+			if w := in.View.Workers[f.Worker]; !w.Lost || now.Sub(time.Unix(0, w.LostUnixNs)) < in.Rules.Forget ||
+				in.Rules.Forget == 0 || fsm.NeededWorkers(in.View)[f.Worker] {
+				t.Fatalf("forgets worker %s: %v", f.Worker, w)
+			}
 			continue
 		}
 		x := a.(Assign)
@@ -523,7 +533,7 @@ func TestDecisionsHold(t *testing.T) {
 			if len(d.Actions) == 0 {
 				break
 			}
-			if round == 2 { // lost workers, then placements
+			if round == 3 { // lost workers, then placements, then those whom nobody needs any more
 				t.Fatalf("still deciding in round %d:\n%s", round, render(d))
 			}
 			for i, a := range d.Actions {
@@ -557,6 +567,8 @@ func command(a Action, now time.Time) *commandpb.Command {
 		c.Kind = &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job, Generation: a.Generation,
 			Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore, FromMemory: a.FromMemory,
 			MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}
+	case Forget:
+		c.Kind = &commandpb.Command_ForgetWorker{ForgetWorker: &commandpb.ForgetWorker{Worker: a.Worker}}
 	case Move:
 		c.Kind = &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job, Generation: a.Generation,
 			Reason: a.Reason}}

@@ -184,6 +184,31 @@ func (w *world) memory(step, tries uint64, avoid bool) *world {
 	return w
 }
 
+// drained is a job of two cells that runs on workers, of which w1 is drained.
+func drained(heard float64, on ...string) *world {
+	w := newWorld().worker("w0", "n0", 1).worker("w1", "n0", 1).heard("w0", heard).heard("w1", heard)
+	w.View.Workers["w1"].Draining = true
+	return w.job("j", fsm.Running, 2, 5, on...).checkpoints("j", 10)
+}
+
+// crowded is a job whose two cells share a worker although another one, which came at some time, is free.
+func crowded(heard, came float64) *world {
+	return newWorld().worker("w0", "n0", 1).worker("w1", "n0", came).heard("w0", heard).heard("w1", heard).
+		job("j", fsm.Running, 2, 2, "w0", "w0")
+}
+
+// moves has job j be on its way to other workers: stopping, or stopped for it.
+func (w *world) moves(state string) *world {
+	w.View.Jobs["j"].State, w.View.Jobs["j"].Moving = state, state == fsm.Stopping
+	return w
+}
+
+// stopping has job j stop because an operator wants it.
+func stopping(w *world) *world {
+	w.View.Jobs["j"].State = fsm.Stopping
+	return w
+}
+
 // off says that a job has `winograd: off`, and what it began under.
 func (w *world) off(name, numerics string) *world {
 	w.View.Jobs[name].Submitted.Direct, w.View.Jobs[name].Numerics = true, numerics
@@ -200,8 +225,12 @@ func text(d Decision) string {
 	var b strings.Builder
 	for _, a := range d.Actions {
 		switch a := a.(type) {
+		case Move:
+			fmt.Fprintf(&b, "  move %s, generation %d: %s\n", a.Job, a.Generation, a.Reason)
 		case Lose:
 			fmt.Fprintf(&b, "  lose %s: %s\n", a.Worker, a.Reason)
+		case Forget:
+			fmt.Fprintf(&b, "  forget %s\n", a.Worker)
 		case Assign:
 			from := "the start"
 			switch {
@@ -337,6 +366,21 @@ func TestGoldenScenarios(t *testing.T) {
 		{"a worker was lost long ago and is forgotten", 10, two().heard("w0", 9).heard("w1", 9).worker("w2", "n0", 0).
 			lost("w2", 5).forget(5)},
 		{"one that has a file of a job is not", 40, away(39).forget(5)},
+		{"drained, and a spare", 20, drained(20, "w0", "w1").worker("w2", "n0", 1).heard("w2", 20)},
+		{"drained, and the other one takes its cell", 20, drained(20, "w0", "w1")},
+		{"drained, and nobody else", 20, drained(20, "w1", "w1").lost("w0", 2)},
+		{"drained, and the spare has other numerics", 20, drained(20, "w1", "w1").lost("w0", 2).worker("w2", "n1", 1).
+			heard("w2", 20)},
+		{"drained, and the job has stopped to move", 20, drained(20, "w0", "w1").worker("w2", "n0", 1).heard("w2", 20).
+			moves(fsm.Recovering)},
+		{"drained, and the job is stopping to move: its spare is kept", 20, drained(20, "w0", "w1").worker("w2", "n0", 1).
+			heard("w2", 20).moves(fsm.Stopping).job("b", fsm.Queued, 1, 19)},
+		{"drained, and asked to stop", 20, stopping(drained(20, "w0", "w1")).worker("w2", "n0", 1).heard("w2", 20)},
+		{"cells share a worker, another has just come", 20, crowded(20, 15)},
+		{"cells share a worker, another came long ago", 20, crowded(20, 5)},
+		{"cells share a worker, the job has run for a moment", 8, crowded(8, 1)},
+		{"a job that has paused wants nothing", 20, two().heard("w0", 20).heard("w1", 20).job("a", fsm.Paused, 2, 1).
+			job("j", fsm.Queued, 2, 1)},
 		{"one worker is left and takes both", 8.5, alone().holds("w0", 0, 18, 17).holds("w0", 1, 17)},
 	} {
 		fmt.Fprintf(&b, "%s, at %v\n%s\n", s.name, at(s.now).Sub(t0), text(Decide(at(s.now), s.in.input())))

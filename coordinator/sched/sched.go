@@ -131,9 +131,7 @@ const maxAssigns = 64
 // Decide decides. Lost workers come first: placing waits until they are out of the state.
 func Decide(now time.Time, in Input) Decision {
 	d := Decision{Reasons: map[string]string{}}
-	if len(in.View.Roll) != len(in.View.Workers) { // made by hand
-		in.View.Roll = fsm.RollOf(in.View.Workers)
-	}
+	in.View.Roll = in.View.Enrolled()
 	jobs, crowded := undecided(in.View)
 	p := newPool(now, in, len(jobs) > 0, &d)
 	if len(d.Actions) > 0 {

@@ -315,7 +315,8 @@ func (c *checker) promised(r *run, i int, b *worker) {
 		return
 	}
 	if h := x.answers[r.job]; h.Generation+1 == r.generation && slices.ContainsFunc(h.Held, func(held sched.Held) bool {
-		return held.Copy && held.Replica*r.spec.columns+held.Column == int32(i) && held.Steps[0] == r.memory
+		return held.Copy && held.Generation >= r.since && held.Steps[0] == r.memory &&
+			held.Replica*r.spec.columns+held.Column == int32(i)
 	}) {
 		c.s.fail("worker %s has given up the copy of step %d of cell %d of %s, which generation %d goes on from", b.id,
 			r.memory, i, r.job, r.generation)

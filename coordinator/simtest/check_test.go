@@ -40,6 +40,7 @@ type checker struct {
 	copied   int               // cells that have gone on from copies
 	machines int               // that were lost
 	forgot   int               // workers that were forgotten
+	vetoed   int               // steps
 }
 
 // cellKey is a cell of one generation.
@@ -66,7 +67,9 @@ func (c *checker) state(spec jobSpec, cell int, step uint64) uint64 {
 			v := spec.initial(k)
 			all[k] = append(make([]uint64, 0, spec.steps+1), v)
 			for s := range spec.steps {
-				v = spec.next(v, s)
+				if spec.bad != s+1 { // which is skipped in the end
+					v = spec.next(v, s)
+				}
 				all[k] = append(all[k], v)
 			}
 		}
@@ -132,8 +135,8 @@ func of(in sched.Input, worker string) sched.Session {
 	return sched.Session{}
 }
 
-// checkForget wants a worker to be forgotten that has been lost for long and has no file of a good checkpoint that a job
-// may need.
+// checkForget wants a worker to be forgotten that has been lost for long and has no file of a good checkpoint that a
+// job may need.
 func (c *checker) checkForget(in sched.Input, f sched.Forget) {
 	c.forgot++
 	w := in.View.Workers[f.Worker]
@@ -290,6 +293,8 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 	case *commandpb.Command_MarkCheckpointBad:
 		c.checkBad(k.MarkCheckpointBad.Job, k.MarkCheckpointBad.Step, after.Jobs[k.MarkCheckpointBad.Job])
 		delete(c.good[k.MarkCheckpointBad.Job], k.MarkCheckpointBad.Step)
+	case *commandpb.Command_VetoStep:
+		c.checkVeto(k.VetoStep, after.Jobs[k.VetoStep.Job])
 	case *commandpb.Command_DropCheckpoints:
 		d := k.DropCheckpoints
 		had := len(c.good[d.Job])
@@ -332,6 +337,20 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 		if c.newest[k.CellFinished.Job] != k.CellFinished.Generation {
 			c.s.fail("an end of generation %d was accepted in generation %d", k.CellFinished.Generation,
 				c.newest[k.CellFinished.Job])
+		}
+	}
+}
+
+// checkVeto wants a veto to end the generation and a step that is vetoed to be one that nobody has applied.
+func (c *checker) checkVeto(v *commandpb.VetoStep, j *commandpb.JobRecord) {
+	c.vetoed++
+	if j.State == fsm.Running || j.State == fsm.Stopping || v.Step != c.s.spec(v.Job).bad || c.done[v.Job] >= v.Step {
+		c.s.fail("step %d of %s is vetoed, of which all cells have done %d, and the job is %s", v.Step, v.Job, c.done[v.Job],
+			j.State)
+	}
+	for step := range c.good[v.Job] {
+		if step >= v.Step {
+			c.s.fail("step %d of %s is vetoed, and there is a checkpoint of step %d", v.Step, v.Job, step)
 		}
 	}
 }

@@ -61,6 +61,9 @@ type jobSpec struct {
 	keep              uint64
 	seed              uint64
 	copies            uint64 // steps between copies on other hosts
+	bad               uint64 // step, counted from 1, that the guard of a cell vetoes; 0: none
+	sees              int    // which cell's
+	skips             bool   // the job says to go on without the batch; else an operator has to
 }
 
 func (j jobSpec) cells() int { return int(j.replicas * j.columns) }
@@ -82,6 +85,9 @@ func newSim(seed uint64) *sim {
 		s.jobs = append(s.jobs, jobSpec{name: fmt.Sprintf("job-%d", i), replicas: shape[0], columns: shape[1],
 			steps: 15 + s.r.Uint64N(40), every: 2 + s.r.Uint64N(8), keep: s.r.Uint64N(4), seed: s.r.Uint64(),
 			copies: 1 + s.r.Uint64N(6)})
+		if j := &s.jobs[i]; s.r.IntN(3) == 0 {
+			j.bad, j.sees, j.skips = 1+s.r.Uint64N(j.steps), s.r.IntN(j.cells()), s.r.IntN(2) == 0
+		}
 	}
 	return s
 }
@@ -335,6 +341,7 @@ func (x *session) align(j *commandpb.JobRecord) {
 		a := x.w.assignmentOf(j)
 		x.toWorker(func() { x.w.assign(a) })
 		x.told[name] = j.Generation
+		x.holds[name] = true // its own copies, when it can take no cell any more
 	}
 	if active {
 		x.tellBuddies(j)
@@ -349,7 +356,7 @@ func (x *session) align(j *commandpb.JobRecord) {
 // assignmentOf is what a worker is told of a job's generation.
 func (s *sim) assignmentOf(j *commandpb.JobRecord) assignment {
 	a := assignment{job: j.Submitted.Job, generation: j.Generation, fromMemory: j.FromMemory, memory: j.MemoryStep,
-		since: fsm.MemorySince(j)}
+		since: fsm.MemorySince(j), skipped: fsm.StepsOf(j, fsm.VetoSkipped)}
 	for _, p := range j.Placement {
 		a.on = append(a.on, p.Worker)
 		a.from = append(a.from, p.Source)
@@ -436,6 +443,9 @@ func (s *sim) operate() {
 		return
 	}
 	switch {
+	case j.State == fsm.Paused:
+		s.apply(&commandpb.Command{Kind: &commandpb.Command_ResumeJob{ResumeJob: &commandpb.ResumeJob{Job: spec.name,
+			SkipBatch: !s.chance(3)}}})
 	case j.State == fsm.Stopped || j.State == fsm.Failed:
 		r := &commandpb.ResumeJob{Job: spec.name}
 		if good := fsm.Usable(j); s.chance(3) {

@@ -29,7 +29,10 @@ func TestMain(m *testing.M) {
 }
 
 // totals is what has happened in many lives.
-type totals struct{ runs, generations, committed, lost, remembered, moved, copied, machines, forgot, events int }
+type totals struct {
+	runs, generations, committed, lost, remembered, moved, copied, machines, forgot, vetoed,
+	events int
+}
 
 func (t *totals) add(s *sim) {
 	t.runs++
@@ -41,6 +44,7 @@ func (t *totals) add(s *sim) {
 	t.copied += s.check.copied
 	t.machines += s.check.machines
 	t.forgot += s.check.forgot
+	t.vetoed += s.check.vetoed
 	t.events += s.count
 }
 
@@ -89,6 +93,7 @@ func simulate(from, n uint64) (all totals, found *violation) {
 			all.copied += mine.copied
 			all.machines += mine.machines
 			all.forgot += mine.forgot
+			all.vetoed += mine.vetoed
 			all.events += mine.events
 		})
 	}
@@ -124,11 +129,12 @@ func TestSimulations(t *testing.T) {
 	}
 	t.Logf("%d clusters in %v, %.0f a second, %.0f a second of one processor: %d events, %d generations, of which %d "+
 		"went on from memory, %d checkpoints committed, %d workers given up, %d moves, %d machines lost, "+
-		"%d cells gone on from copies, %d workers forgotten", all.runs, took.Round(time.Millisecond),
+		"%d cells gone on from copies, %d workers forgotten, %d vetoes", all.runs, took.Round(time.Millisecond),
 		float64(all.runs)/took.Seconds(), float64(all.runs)/used.Seconds(), all.events, all.generations,
-		all.remembered, all.committed, all.lost, all.moved, all.machines, all.copied, all.forgot)
+		all.remembered, all.committed, all.lost, all.moved, all.machines, all.copied, all.forgot, all.vetoed)
 	if all.lost < all.runs/2 || all.remembered < all.runs/10 || all.moved < all.runs/10 || all.generations < 3*all.runs ||
-		all.machines < all.runs/10 || all.copied < all.runs/20 || all.forgot < all.runs/50 {
+		all.machines < all.runs/10 || all.copied < all.runs/20 || all.forgot < all.runs/50 ||
+		all.vetoed < all.runs/10 {
 		t.Error("too little happens: nobody is lost, or jobs run through")
 	}
 }

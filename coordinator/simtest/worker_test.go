@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/sched"
 	"colonnade/proto/commandpb"
 )
@@ -77,6 +78,22 @@ func (j jobSpec) next(value, step uint64) uint64 {
 	return (value^(step*0xbf58476d1ce4e5b9))*0x94d049bb133111eb + 1
 }
 
+// vetoed says whether a generation's cells must not apply the step behind the given one: the guard of one of them has
+// found it wrong, and all hear of that before they apply it.
+func (r *run) vetoed(i int, step uint64) bool {
+	return r.spec.bad == step+1 && !slices.Contains(r.skipped, step+1)
+}
+
+// vetoes ends a run whose step is vetoed.
+func (w *worker) vetoes(r *run) {
+	w.logf("worker %s: generation %d of %s: step %d is vetoed", w.id, r.generation, r.job, r.spec.bad)
+	r.group.vetoed = true
+	w.over(r.job)
+	w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_VetoStep{VetoStep: &commandpb.VetoStep{Job: r.job,
+		Generation: r.generation, Cell: r.cell(r.spec.sees), Step: r.spec.bad, Cause: fsm.Spike, Reason: "a spike",
+		Skip: r.spec.skips}}})
+}
+
 // report is something to be written down, sent again until it is acknowledged.
 type report struct {
 	sequence uint64
@@ -94,6 +111,7 @@ type assignment struct {
 	memory     uint64   // step
 	from       []string // by cell: who hands over a copy
 	since      uint64   // generation
+	skipped    []uint64 // steps that change nothing
 }
 
 // run is a generation at work on one worker.
@@ -121,6 +139,7 @@ type groupKey struct {
 type group struct {
 	at      map[int]uint64
 	aborted bool
+	vetoed  bool // and that is why it has been aborted
 	stopAt  uint64
 
 	copies   map[int]progress    // by cell
@@ -506,6 +525,10 @@ func (w *worker) step(r *run) {
 		return
 	}
 	if r.group.aborted {
+		if r.group.vetoed && w.r.IntN(2) == 0 { // it has heard why, or only that the peer is gone
+			w.vetoes(r)
+			return
+		}
 		w.fails(r, "a peer is lost")
 		return
 	}
@@ -546,7 +569,13 @@ func (w *worker) together(r *run, c *cell) bool {
 func (w *worker) advance(r *run, i int, c *cell) bool {
 	stopping := false
 	if c.step < r.spec.steps {
-		c.value = r.spec.next(c.value, c.step)
+		if r.vetoed(i, c.step) {
+			w.vetoes(r)
+			return false
+		}
+		if !slices.Contains(r.skipped, c.step+1) {
+			c.value = r.spec.next(c.value, c.step)
+		}
 		c.step++
 		w.check.applies(r, i, c)
 		c.arena.advance(c.step, c.value)

@@ -118,7 +118,10 @@ void commit(Warp &w, const Inst &, u32 m) {
 // wait finishes the copies of lanes in m that belong to a group before the last imm commits; mode 1: all copies.
 void wait(Warp &w, const Inst &i, u32 m) {
   u32 least = w.committed[0], most = least;
-  EMU_LANES least = w.committed[l] < least ? w.committed[l] : least, most = w.committed[l] > most ? w.committed[l] : most;
+  for (int l = 1; l < lanes; l++) {
+    least = w.committed[l] < least ? w.committed[l] : least;
+    most = w.committed[l] > most ? w.committed[l] : most;
+  }
   w.copies.sweep([&](const PendingCopy &c) {
     u32 done = everyone;
     if (!(i.mode & 1) && (s64)c.group >= (s64)most - i.imm) {

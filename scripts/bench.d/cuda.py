@@ -65,7 +65,9 @@ class Launch:
     lasting: float  # those of them that it cannot do away with
     lanes: float  # multiply-adds of lanes that take part
     moved: float  # bytes of global memory: in whole sectors where they were counted, else as asked for
+    asked: float  # bytes of it that instructions ask for
     passes: float  # of shared memory: 128 bytes without a conflict
+    smooth: float  # passes if no two words that are read at once were in one bank
 
     def seconds(self, gpu):
         """The least time on a GPU, by what takes it: {"arithmetic": s, "issue": s, "shared memory": s}. Blocks are
@@ -77,10 +79,14 @@ class Launch:
                 "shared memory": self.passes / per * 128 / gpu.shared * most}
 
 
+def asked(tally):
+    """Bytes of global memory that instructions ask for."""
+    return sum(tally["bytes"].get(name, 0) for name in ("ld.global", "st.global", "cp.async"))
+
+
 def moved(tally):
     """Bytes between a multiprocessor and the rest: sectors if the emulator counted them, else what instructions ask."""
-    sectors = tally["sectors_loaded"] + tally["sectors_stored"]
-    return SECTOR * sectors or sum(tally["bytes"].get(name, 0) for name in ("ld.global", "st.global", "cp.async"))
+    return SECTOR * (tally["sectors_loaded"] + tally["sectors_stored"]) or asked(tally)
 
 
 def launches(counts, times):
@@ -94,8 +100,8 @@ def launches(counts, times):
             out.append(Launch(kernel, round(tally["blocks"] / n * times), n, get("ffma"), get("float"),
                               sum(warp.values()) * times - get("move"), sum(map(get, LASTING)),
                               tally["thread"].get("ffma", 0) * times,
-                              moved(tally) * times,
-                              tally["shared_passes"] * times))
+                              moved(tally) * times, asked(tally) * times, tally["shared_passes"] * times,
+                              tally["shared_passes_ideal"] * times))
     return out
 
 
@@ -213,8 +219,9 @@ def layers(passes):
     order = list(dict.fromkeys(p.layer for p in passes))
     rows = [layer_row(name, [p for p in passes if p.layer == name]) for name in order]
     rows.append(["**step**", *layer_row("", passes)[1:]])
-    head = ["layer", "FFMA", "G multiply-adds", "useful", "MB moved", "MB of operands", "FLOP/byte"]
-    head += [c for g in GPUS for c in (f"{g.name}, ms at least", "of peak")]
+    head = ["layer", "FFMA", "G multiply-adds", "useful", "MB in sectors", "of them asked for", "MB of operands",
+            "FLOP/byte of sectors", "of operands", "M shared passes", "of them conflicts"]
+    head += [c for g in GPUS for c in (f"{g.name} (sm_{g.capability}), ms at least", "shared memory busy", "of peak")]
     return table(head, rows), [sum(p.times * p.bound(g)[0] for p in passes) for g in GPUS]
 
 
@@ -222,13 +229,29 @@ def layer_row(name, passes):
     """Sums over passes, as often as the step does them."""
     total = lambda what: sum(p.times * p.total(what) for p in passes)
     macs, operands = sum(p.times * p.macs for p in passes), sum(p.times * p.bytes for p in passes)
-    row = [name, f"{100 * total('ffma') / total('issued'):.0f} %" if macs else "", f"{macs / 1e9:.1f}" if macs else "",
-           f"{100 * macs / total('lanes'):.0f} %" if macs else "", f"{total('moved') / 1e6:.0f}",
-           f"{operands / 1e6:.0f}", f"{2 * macs / operands:.0f}" if macs else ""]
+    share = lambda part, whole: f"{100 * part / whole:.0f} %" if whole else ""
+    row = [name, share(total("ffma"), total("issued")) if macs else "", f"{macs / 1e9:.1f}" if macs else "",
+           share(macs, total("lanes")) if macs else "", f"{total('moved') / 1e6:.0f}",
+           share(total("asked"), total("moved")), f"{operands / 1e6:.0f}",
+           f"{2 * macs / total('moved'):.0f}" if macs else "", f"{2 * macs / operands:.0f}" if macs else "",
+           f"{total('passes') / 1e6:.2f}", share(total("passes") - total("smooth"), total("passes"))]
     for gpu in GPUS:
         seconds = sum(p.times * p.bound(gpu)[0] for p in passes)
-        row += [f"{1e3 * seconds:.3f}", f"{100 * 2 * macs / seconds / gpu.peak:.0f} %" if macs else ""]
+        shared = sum(p.times * launch.seconds(gpu)["shared memory"] for p in passes for launch in p.launches)
+        row += [f"{1e3 * seconds:.3f}", share(shared, seconds), share(2 * macs / gpu.peak, seconds) if macs else ""]
     return row
+
+
+def step(a, totals):
+    """What a step takes: our bound, and what was published, at the same share of a GPU's peak."""
+    rows = []
+    for gpu, seconds in zip(GPUS, totals):
+        rows.append([f"{gpu.name} (sm_{gpu.capability}, {gpu.peak / 1e12:.1f} TFLOP/s, {gpu.memory / 1e12:.2f} TB/s)",
+                     f"{1e3 * seconds:.2f}", f"{a.batch / seconds:,.0f}", f"{1e3 * a.columns * seconds:.2f}",
+                     *(f"{ms * peak / gpu.peak:.1f}" for _, ms, peak, _ in PUBLISHED)])
+    return table(["GPU", "bound: ms a step of a column", f"so images/s at most, on {a.columns}",
+                  "bound: ms, all columns on one",
+                  *(f"{name}, scaled by peak: ms, all on one" for name, *_ in PUBLISHED)], rows)
 
 
 def report(a, passes):
@@ -240,17 +263,10 @@ def report(a, passes):
                  if a.images != a.batch else ""), ""]
     by_layer, totals = layers(passes)
     lines += by_layer + [""]
-    for gpu, seconds in zip(GPUS, totals):
-        lines.append(f"- {gpu.name} (sm_{gpu.capability}, {gpu.peak / 1e12:.1f} TFLOP/s, "
-                     f"{gpu.memory / 1e12:.2f} TB/s): a step takes a column at least {1e3 * seconds:.2f} ms, so at "
-                     f"most {a.batch / seconds:,.0f} images/s on {a.columns} GPUs; all columns on one: "
-                     f"{1e3 * a.columns * seconds:.2f} ms.")
-    lines += ["", "Published, measured, for comparison:", ""]
-    for name, ms, peak, source in PUBLISHED:
-        scaled = ", ".join(f"{ms * peak / g.peak:.1f} ms on {g.name}" for g in GPUS)
-        lines.append(f"- {name}: {ms:.0f} ms ({source}). At the same share of the peak: {scaled}, all of the network "
-                     "on one GPU. By the definition's count that is about all of its peak, so some of its layers must "
-                     "be done by algorithms that multiply less; ours are not.")
+    lines += step(a, totals) + [""]
+    for name, ms, _, source in PUBLISHED:
+        lines.append(f"- {name}: {ms:.0f} ms measured ({source}). By the definition's count that is about all of its "
+                     "peak, so some of its layers must be done by algorithms that multiply less; ours are not.")
     return "\n".join(lines + ["", "## By op", "", *detail(passes)]) + "\n"
 
 

@@ -52,6 +52,48 @@ func vetoed(j *clusterpb.Job) (out []string) {
 	return out
 }
 
+// operated trains the job on one worker, with an operator who skips every batch that it pauses for, one of them at the
+// second try and with the coordinator killed meanwhile.
+func operated(t *testing.T) *clusterpb.Job {
+	t.Helper()
+	c := newCluster(t)
+	c.startWorkers(1)
+	resume := func(more ...string) {
+		must(t, coordinatorProgram, append([]string{"job", "resume", "blobs", "--coordinator", c.address}, more...)...)
+	}
+	must(t, coordinatorProgram, "job", "submit", poisonedJob(t, "pause"), "--coordinator", c.address)
+	isPaused := func(j *clusterpb.Job) bool { return j.State == "paused" }
+	j := c.watch("blobs", isPaused)
+	named := fmt.Sprintf("step %d is a spike", j.Vetoes[0].Step)
+	for _, command := range [][]string{{"status"}, {"job", "show", "blobs"}} {
+		out := must(t, coordinatorProgram, append(command, "--coordinator", c.address)...)
+		if !strings.Contains(out, "paused") || !strings.Contains(out, named) {
+			t.Errorf("%v does not say %q:\n%s", command, named, out)
+		}
+	}
+	if out := call(t, coordinatorProgram, "job", "watch", "blobs", "--coordinator", c.address); out.code == 0 ||
+		!strings.Contains(out.stderr, "--skip-batch") {
+		t.Errorf("watching it does not say what to do: %+v", out)
+	}
+	c.coordinator.kill()
+	c.startCoordinator()
+	c.connected(1)
+	resume() // which comes to the same
+	again := c.watch("blobs", func(k *clusterpb.Job) bool { return isPaused(k) && k.Generation > j.Generation })
+	if !slices.Equal(vetoed(again), vetoed(j)) {
+		t.Errorf("at the second try: %q, at the first: %q", vetoed(again), vetoed(j))
+	}
+	last := again
+	for last.State != "done" {
+		generation := last.Generation
+		resume("--skip-batch")
+		last = c.watch("blobs", func(k *clusterpb.Job) bool {
+			return k.Generation > generation && (isPaused(k) || k.State == "done")
+		})
+	}
+	return last
+}
+
 // TestGuard trains a job with a poisonous image that skips what it spoils: on two workers, on one where an operator
 // decides about every batch, and where workers are killed, around a veto too. All have the same record and digest.
 func TestGuard(t *testing.T) {
@@ -77,42 +119,7 @@ func TestGuard(t *testing.T) {
 		}
 	})
 	t.Run("one worker and an operator", func(t *testing.T) {
-		c := newCluster(t)
-		c.startWorkers(1)
-		resume := func(more ...string) {
-			must(t, coordinatorProgram, append([]string{"job", "resume", "blobs", "--coordinator", c.address}, more...)...)
-		}
-		must(t, coordinatorProgram, "job", "submit", poisonedJob(t, "pause"), "--coordinator", c.address)
-		isPaused := func(j *clusterpb.Job) bool { return j.State == "paused" }
-		j := c.watch("blobs", isPaused)
-		named := fmt.Sprintf("step %d is a spike", j.Vetoes[0].Step)
-		for _, command := range [][]string{{"status"}, {"job", "show", "blobs"}} {
-			out := must(t, coordinatorProgram, append(command, "--coordinator", c.address)...)
-			if !strings.Contains(out, "paused") || !strings.Contains(out, named) {
-				t.Errorf("%v does not say %q:\n%s", command, named, out)
-			}
-		}
-		if out := call(t, coordinatorProgram, "job", "watch", "blobs", "--coordinator", c.address); out.code == 0 ||
-			!strings.Contains(out.stderr, "--skip-batch") {
-			t.Errorf("watching it does not say what to do: %+v", out)
-		}
-		c.coordinator.kill()
-		c.startCoordinator()
-		c.connected(1)
-		resume() // which comes to the same
-		again := c.watch("blobs", func(k *clusterpb.Job) bool { return isPaused(k) && k.Generation > j.Generation })
-		if !slices.Equal(vetoed(again), vetoed(j)) {
-			t.Errorf("at the second try: %q, at the first: %q", vetoed(again), vetoed(j))
-		}
-		last := again
-		for last.State != "done" {
-			generation := last.Generation
-			resume("--skip-batch")
-			last = c.watch("blobs", func(k *clusterpb.Job) bool {
-				return k.Generation > generation && (isPaused(k) || isDone(k))
-			})
-		}
-		same(t, last)
+		same(t, operated(t))
 	})
 	t.Run("two workers that are killed", func(t *testing.T) {
 		c := newCluster(t)

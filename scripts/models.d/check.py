@@ -25,13 +25,13 @@ def module(path):
     return m
 
 
-def pictures(directory, n, channels, size):
+def pictures(directory, n, channels, size, seed=7):
     """Writes pictures of noise and gradients as PNG; returns them as an array and their paths."""
-    rng = numpy.random.default_rng(7)
+    rng = numpy.random.default_rng(seed)
     y, x = numpy.mgrid[0:size, 0:size]
     out = []
     for i in range(n):
-        p = [(x * (i + c) + y * 3) % 256 for c in range(channels)]
+        p = [(x * (i + c) + y * (3 + seed)) % 256 for c in range(channels)]
         if i % 2:
             p = rng.integers(0, 256, (channels, size, size))
         out.append(numpy.asarray(p, dtype=numpy.uint8))
@@ -113,6 +113,36 @@ def full_size(name):
     return 0
 
 
+def photos():
+    """Writes eight pictures in two classes, to be packed."""
+    for label in (0, 1):
+        os.makedirs(f"photos/{label}", exist_ok=True)
+        pictures(f"photos/{label}", 4, 3, 256, label)
+    return 0
+
+
+def ten_views(base):
+    """The paper's test (section 4.1): the mean of the probabilities of the corners, the centre and their mirrors."""
+    images = numpy.concatenate([pictures(f"photos/{label}", 4, 3, 256, label) for label in (0, 1)])
+    labels = [0] * 4 + [1] * 4
+    net = module(base + ".py").load(base + ".safetensors")
+    net.input_mean.zero_()
+    x = images.astype(numpy.float32) - images.astype(numpy.float64).mean(0).astype(numpy.float32)
+    p = 0
+    for top, left in ((0, 0), (0, 32), (16, 16), (32, 0), (32, 32)):
+        crop = x[:, :, top:top + 224, left:left + 224]
+        for view in (crop, crop[:, :, :, ::-1]):
+            with torch.no_grad():
+                p = p + torch.softmax(net(torch.from_numpy(view.copy())).double(), 1) / 10
+    loss = -p[torch.arange(8), labels].log().mean().item()
+    top5 = sum(l not in p[i].topk(5).indices for i, l in enumerate(labels)) / 8
+    ours = json.load(open("ten.json"))
+    e = abs(loss - ours["loss"]) / loss
+    bad = not e <= TOLERANCE or ours["top5_error"] != top5
+    print(f"  ten views: loss {ours['loss']:.6f}, differs by {e:.1e}{'   TOO MUCH' if bad else ''}")
+    return int(bad)
+
+
 def report(who, end, got, ours):
     e = abs(got - ours).max() / abs(ours).max()
     print(f"  {who:22} {end:13} logits differ by {e:.1e} of the largest{'' if e <= TOLERANCE else '   TOO MUCH'}")
@@ -121,11 +151,16 @@ def report(who, end, got, ours):
 
 def main():
     a = argparse.ArgumentParser()
-    a.add_argument("what", choices=["pictures", "compare", "torchvision", "compare-torchvision", "random"])
+    a.add_argument("what", choices=["pictures", "compare", "torchvision", "compare-torchvision", "random",
+                                      "photos", "compare-ten"])
     a.add_argument("directory")
     a.add_argument("base", help="an export's path without its extension; its PyTorch module and all formats beside it")
     a = a.parse_args()
     torch.manual_seed(7)
+    if a.what == "photos":
+        return photos()
+    if a.what == "compare-ten":
+        return ten_views(a.base)
     if a.what == "random":
         return full_size(a.base)
     if "torchvision" in a.what:

@@ -31,7 +31,8 @@ func TestGuard(t *testing.T) {
 		if diff := cmp.Diff(j, back); diff != "" {
 			t.Errorf("%q comes back another (-want +got):\n%s", text, diff)
 		}
-		if same := string(j.Encode()) == string(plain.Encode()); same != (text == "") || same != (j.Identity() == plain.Identity()) {
+		same := string(j.Encode()) == string(plain.Encode())
+		if same != (text == "") || same != (j.Identity() == plain.Identity()) {
 			t.Errorf("%q: the same bytes: %v", text, same)
 		}
 	}

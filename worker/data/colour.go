@@ -2,7 +2,9 @@ package data
 
 import (
 	"math"
+	"slices"
 
+	"colonnade/cudakern"
 	"colonnade/cudakern/philox"
 	"colonnade/shard/job"
 	"colonnade/shard/pack"
@@ -35,8 +37,8 @@ func newColours(a job.Augment, c pack.Colour) *colours {
 	return out
 }
 
-// shift is what is added to an image's channels. Its draws are the words of Philox block {sample low, sample high, 1, 0}
-// under Key(seed, View, epoch): two make two normal numbers (Box and Muller), of which the last is not used.
+// shift is what is added to an image's channels. Its draws are the words of Philox block {sample low, sample high, 1,
+// 0} under Key(seed, View, epoch): two make two normal numbers (Box and Muller), of which the last is not used.
 func (c *colours) shift(seed, epoch, sample uint64) (out [3]float32) {
 	w := philox.Block([4]uint32{uint32(sample), uint32(sample >> 32), 1, 0},
 		philox.Split(philox.Key(seed, philox.View, epoch)))
@@ -56,5 +58,42 @@ func (c *colours) shift(seed, epoch, sample uint64) (out [3]float32) {
 	return out
 }
 
-// colourOff says whether noise is off in an epoch, counted from 0.
-func colourOff(*job.Job, uint64) bool { return false }
+// Augmenter draws how training images are seen.
+type Augmenter struct {
+	job        *job.Job
+	n          uint64
+	h, w       int // of stored images
+	outH, outW int
+	colours    *colours // nil: no noise
+}
+
+// NewAugmenter draws for a network that takes images of outH x outW.
+func NewAugmenter(j *job.Job, train *Pack, outH, outW int) *Augmenter {
+	a := &Augmenter{job: j, n: uint64(train.Images), h: train.Height, w: train.Width, outH: outH, outW: outW}
+	if c, ok := train.Header.Colour(); ok {
+		a.colours = newColours(j.Augment, c)
+	}
+	return a
+}
+
+// View is how the sample in a place of an epoch is seen, and what its pixels are divided by besides the job's scale; 0
+// is 1.
+func (a *Augmenter) View(epoch, place, sample uint64) (v cudakern.View, divisor float64) {
+	v = SharedView(a.job.Seed, epoch, place, sample, a.h, a.w, a.outH, a.outW, a.job.Augment)
+	if a.colours != nil && !a.job.ColourOff(epoch) {
+		v.Shift, divisor = a.colours.shift(a.job.Seed, epoch, sample), a.colours.divisor
+	}
+	return v, divisor
+}
+
+// Places says in which places of an epoch samples stand. It looks at every place.
+func (a *Augmenter) Places(epoch uint64, samples []int) map[int]uint64 {
+	out := make(map[int]uint64, len(samples))
+	o := NewOrder(a.job.Seed, epoch, a.n)
+	for p := range a.n {
+		if s := int(o.At(p)); slices.Contains(samples, s) {
+			out[s] = p
+		}
+	}
+	return out
+}

@@ -29,7 +29,7 @@ type Loader struct {
 	order      Order
 	epoch      uint64 // of order, if it is set
 	ordered    bool
-	colours    *colours // nil: no noise
+	augment    *Augmenter
 }
 
 // NewLoader makes a replica's slices of a job's batches for a network that takes images of outH x outW. The packs must
@@ -38,9 +38,7 @@ func NewLoader(j *job.Job, replica int, train, test *Pack, outH, outW int) *Load
 	n := j.Slice()
 	l := &Loader{job: j, slice: n, first: replica * n, train: train, test: test, outH: outH, outW: outW, batch: Batch{
 		Images: make([]byte, n*train.ImageBytes()), Labels: make([]int32, n), Views: make([]cudakern.View, n)}}
-	if c, ok := train.Header.Colour(); ok {
-		l.colours = newColours(j.Augment, c)
-	}
+	l.augment = NewAugmenter(j, train, outH, outW)
 	return l
 }
 
@@ -52,19 +50,10 @@ func (l *Loader) Train(step uint64) Batch {
 		l.order, l.epoch, l.ordered = NewOrder(l.job.Seed, epoch, uint64(l.train.Images)), epoch, true
 	}
 	l.batch.Err, l.batch.Divisor = nil, 0
-	noise := l.colours
-	if noise != nil && colourOff(l.job, epoch) {
-		noise = nil
-	}
 	for i := range l.batch.Labels {
 		sample := l.order.At(place + uint64(i))
 		l.put(l.train, i, int(sample))
-		view := &l.batch.Views[i]
-		*view = SharedView(l.job.Seed, epoch, place+uint64(i), sample, l.train.Height, l.train.Width, l.outH, l.outW,
-			l.job.Augment)
-		if noise != nil {
-			view.Shift, l.batch.Divisor = noise.shift(l.job.Seed, epoch, sample), noise.divisor
-		}
+		l.batch.Views[i], l.batch.Divisor = l.augment.View(epoch, place+uint64(i), sample)
 	}
 	l.batch.Valid = len(l.batch.Labels)
 	l.ahead(step + 1)

@@ -48,7 +48,8 @@ func (v *Veto) Error() string {
 	case LossSpike:
 		return fmt.Sprintf("loss %.6g of cell %s in step %d is a spike, above %.6g", v.Loss, v.Cell, v.Step, v.Limit)
 	case WeightsNotFinite:
-		return fmt.Sprintf("step %d leads to weights that are not finite numbers in cell %s; lower recipe.rate", v.Step, v.Cell)
+		return fmt.Sprintf("step %d leads to weights that are not finite numbers in cell %s; lower recipe.rate", v.Step,
+			v.Cell)
 	}
 	return fmt.Sprintf("loss is not a finite number in step %d, in cell %s; lower recipe.rate", v.Step, v.Cell)
 }
@@ -311,8 +312,8 @@ func (c *Cell) soundSnapshot(s *snapshot) error {
 	return c.vetoed(&Veto{Cell: c.id, Step: s.step, Cause: WeightsNotFinite})
 }
 
-// finiteNumbers says whether all float32, or float64 of 8 bytes, are finite: a number whose exponent has all bits set is
-// not, and one more in the exponent's last place then carries into the sign's. At the speed of memory.
+// finiteNumbers says whether all float32, or float64 of 8 bytes, are finite. One that is not has all bits of its
+// exponent set: one more in the exponent's last place carries into the sign's. At the speed of memory.
 func finiteNumbers(b []byte, number int) bool {
 	mask, one, sign := uint64(0x7f800000_7f800000), uint64(0x00800000_00800000), uint64(0x80000000_80000000)
 	if number == 8 {

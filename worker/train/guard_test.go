@@ -147,8 +147,7 @@ func TestGuardOfABatch(t *testing.T) {
 	}
 }
 
-// TestGuardOfTheWeights has an update go wrong in one of two columns, and then in one of two replicas' column: no cell's
-// step counts.
+// TestGuardOfTheWeights has an update go wrong in the second column of two, in both replicas: no cell's step counts.
 func TestGuardOfTheWeights(t *testing.T) {
 	j := replicated(t, 2, 2, nil)
 	for _, number := range []float64{math.NaN(), math.Inf(-1)} {
@@ -162,9 +161,10 @@ func TestGuardOfTheWeights(t *testing.T) {
 				states[id] = d
 			}
 		}
-		setup{dev: ref.New(), job: j, root: t.TempDir(), ended: digests, steps: func(ctx context.Context, c *Cell) error {
-			return c.Measure(ctx, 4, func(StepTimes) error { return nil })
-		}}.mustRun(t)
+		setup{dev: ref.New(), job: j, root: t.TempDir(), ended: digests,
+			steps: func(ctx context.Context, c *Cell) error {
+				return c.Measure(ctx, 4, func(StepTimes) error { return nil })
+			}}.mustRun(t)
 		want := maps.Clone(states)
 		got := setup{dev: ref.New(), job: j, root: t.TempDir(), carrier: "workers", ended: digests,
 			steps: func(ctx context.Context, c *Cell) error {

@@ -202,7 +202,11 @@ func wholeJob(name string) []byte {
 // checkpoint every ten steps.
 type trainer struct {
 	id      string
+	number  int
 	session *session.Session
+	ledger  *ledger
+	asked   []int // places in it of all reports, in order
+	over    int   // how many of them are answered
 
 	mu      sync.Mutex
 	now     *clusterpb.Assign
@@ -259,6 +263,9 @@ func (w *trainer) train(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		for n := len(w.asked) - w.session.Pending(); w.over < n; w.over++ { // they are answered in order
+			w.ledger.end(w.asked[w.over], 0)
+		}
 		w.mu.Lock()
 		a := w.now
 		if a == nil {
@@ -272,6 +279,7 @@ func (w *trainer) train(ctx context.Context) {
 			if step%10 != 0 {
 				break
 			}
+			w.asked = append(w.asked, w.ledger.begin(w.number, written{job: a.Job, column: cell.Column, step: step}))
 			w.session.Report(&clusterpb.Report{Job: a.Job, Generation: a.Generation, Kind: &clusterpb.Report_Checkpoint{
 				Checkpoint: &clusterpb.CheckpointWritten{Step: step, PlanDigest: []byte("plan"), Numerics: "n",
 					File: &clusterpb.CheckpointFile{Cell: cell, Worker: w.id, Path: "p", Bytes: 1, Sha256: sum(step, 2),
@@ -287,8 +295,8 @@ func sum(step, column uint64) []byte {
 }
 
 // join has a worker keep a session until the returned function is called, which waits for its end.
-func (c *whole) join(i int) (*trainer, func()) {
-	w := &trainer{id: fmt.Sprintf("w%d", i)}
+func (c *whole) join(i int, l *ledger) (*trainer, func()) {
+	w := &trainer{id: fmt.Sprintf("w%d", i), number: i, ledger: l}
 	w.session = session.New(session.Config{Coordinators: coordinators(), Handler: w, Log: c.log.With("worker", i),
 		Register: &clusterpb.Register{Protocol: session.Protocol, Worker: w.id, Name: w.id, Incarnation: "1",
 			Address: workerAddress(i), Device: &clusterpb.Device{Name: "cpu", Numerics: "n"}},
@@ -347,20 +355,25 @@ func TestWholeCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		c := newWhole(t, *wholeSeed, dirs)
-		w0, leave0 := c.join(0)
-		w1, leave1 := c.join(1)
+		l := &ledger{}
+		w0, leave0 := c.join(0, l)
+		w1, leave1 := c.join(1, l)
 		clients, done0 := c.write(t.Context(), 0)
 		other, done1 := c.write(t.Context(), 1)
 		c.wait("the first job runs on two workers", func() bool {
 			return len(w0.Running()) == 1 && len(w1.Running()) == 1
 		})
+		job := w0.Running()[0].Job
+		reads := c.read(t.Context(), job, l)
 		faults := c.misfortunes(*wholeSeed, *wholeFor)
+		reads()
 		done0()
 		done1()
 		leave0()
 		leave1()
 		c.agree(slices.Concat(clients.acknowledged, other.acknowledged))
 		c.judge([]*trainer{w0, w1})
+		l.check(c, job)
 		t.Logf("%v; %d writes acknowledged, the slowest after %v; %d packets, %d lost", faults,
 			len(clients.acknowledged)+len(other.acknowledged), max(clients.slowest, other.slowest).Round(time.Millisecond),
 			c.net.sent, c.net.lost)

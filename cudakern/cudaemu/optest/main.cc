@@ -358,6 +358,7 @@ int main() {
   warpOps();
   flow();
   runs();
+  counters();
   checks();
   refusals();
   runCases();

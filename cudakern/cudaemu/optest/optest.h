@@ -51,6 +51,7 @@ void memoryOps();
 void warpOps();
 void flow();
 void runs();
+void counters();
 void checks();
 void refusals();
 
