@@ -31,11 +31,11 @@ struct Window {
   }
 };
 
-// Whether a tap meets the image. Where filters are at most NARROW wide, the rows and columns of a window that lie within
-// are bits of a word (rows 0..14, columns 16..30; 15 and 31 never), the tap has its own two, and one instruction
+// Whether a tap meets the image. Where filters are at most NARROW wide, the rows and columns of a window that lie
+// within are bits of a word (rows 0..14, columns 16..30; 15 and 31 never), the tap has its own two, and one instruction
 // compares. WIDE filters have coordinates in half words instead, row high, column low: the window's mark is 0x7fff less
-// its first place, from which the tap's is taken, and `beyond` is that place less the image's size plus 0x8000, to which
-// it is added. No half overflows, and the highest bit of one is set where the tap lies before or behind the image.
+// its first place, from which the tap's is taken; `beyond` is that place less the image's size plus 0x8000, to which it
+// is added. No half overflows, and the highest bit of one is set where the tap lies before or behind the image.
 constexpr int NARROW = 15;
 constexpr int NOWHERE = -1; // of a window: in no image, wide or narrow. A tap that is in none has bit 31 alone
 
