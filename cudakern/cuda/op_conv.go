@@ -47,10 +47,7 @@ type phase struct {
 const narrow = 15
 
 // nowhere marks taps that are in no image, which make up for whole steps of the kernels.
-const (
-	nowhereNarrow = -1 << 31
-	nowhereWide   = 0x7fff7fff
-)
+const nowhere = -1 << 31
 
 // wideMost is how large images may be under wide filters: coordinates are half words.
 const wideMost = 1<<15 - 1
@@ -60,13 +57,6 @@ func (t tap) mark(wide bool) int32 {
 		return int32(t.row<<16 | t.column)
 	}
 	return 1<<t.row | 1<<(16+t.column)
-}
-
-func nowhere(wide bool) int32 {
-	if wide {
-		return nowhereWide
-	}
-	return nowhereNarrow
 }
 
 // forwardPhase is the only one of a forward pass.
@@ -157,7 +147,7 @@ func (o *conv) newWindows(pass string, phases []phase, w windows) (*windows, err
 			var offsets, marks [4]int32
 			for j := range 4 {
 				place := int32(-1)
-				marks[j] = nowhere(wide)
+				marks[j] = nowhere
 				if i+j < len(taps) {
 					t := taps[i+j]
 					offsets[j], marks[j], place = int32(t.offset), t.mark(wide), int32(t.place)
@@ -243,7 +233,7 @@ func (o *conv) newGradient(taps []tap) (g gradient, err error) {
 // windowMark is the mark of a window of an image of h x w, as windowMark in kernels/conv.h makes it.
 func windowMark(wide bool, top, left, h, w int) int32 {
 	if wide {
-		return int32(uint32(top)<<16 | uint32(left)&0xffff)
+		return int32(uint32(0x7fff-top)<<16 | uint32(0x7fff-left))
 	}
 	inside := func(first, size int) uint32 {
 		low, high := min(max(-first, 0), narrow), min(max(size-first, 0), narrow)

@@ -4,11 +4,13 @@ package cuda
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 
 	"colonnade/cudakern"
 	"colonnade/cudakern/kerntest"
+	"colonnade/cudakern/ref"
 )
 
 // Shapes with ragged tiles of every size, sums in several parts, strides, and windows that overhang.
@@ -26,15 +28,15 @@ var (
 )
 
 // filled is a buffer of numbers that depend on nothing but their places.
-func filled(t *testing.T, st *stream, s cudakern.Shape, salt int) cudakern.Buffer {
+func filled(t *testing.T, d cudakern.Device, st cudakern.Stream, s cudakern.Shape, salt int) cudakern.Buffer {
 	t.Helper()
 	v := make([]float32, s.Len())
 	for i := range v {
 		v[i] = float32((i*7919+salt*104729)%2003)/1001 - 1
 	}
-	b, err := st.d.Alloc(s, cudakern.Plain)
+	b, err := d.Alloc(s, cudakern.Plain)
 	if err == nil {
-		err = st.d.Upload(st, b, v)
+		err = d.Upload(st, b, v)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -44,9 +46,13 @@ func filled(t *testing.T, st *stream, s cudakern.Shape, salt int) cudakern.Buffe
 }
 
 // passesOf runs the three passes of a product and returns what they yield, one after the other.
-func passesOf(t *testing.T, d *Device, desc any) (out []float32) {
+func passesOf(t *testing.T, d cudakern.Device, desc any) (out []float32) {
 	t.Helper()
-	st := streamTest(t, d)
+	st, err := d.NewStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
 	var p interface {
 		Forward(st cudakern.Stream, x, w, b, y cudakern.Buffer) error
 		BackwardData(st cudakern.Stream, dy, w, dx cudakern.Buffer) error
@@ -54,7 +60,6 @@ func passesOf(t *testing.T, d *Device, desc any) (out []float32) {
 		Close()
 	}
 	var xs, ws, ys cudakern.Shape
-	var err error
 	switch c := desc.(type) {
 	case cudakern.ConvDesc:
 		p, err = d.NewConv(c)
@@ -68,9 +73,9 @@ func passesOf(t *testing.T, d *Device, desc any) (out []float32) {
 	}
 	t.Cleanup(p.Close)
 	bs := cudakern.Shape{ws[0]}
-	x, w, b := filled(t, st, xs, 1), filled(t, st, ws, 2), filled(t, st, bs, 3)
-	y, dy := filled(t, st, ys, 4), filled(t, st, ys, 5)
-	dx, dw, db := filled(t, st, xs, 6), filled(t, st, ws, 7), filled(t, st, bs, 8)
+	x, w, b := filled(t, d, st, xs, 1), filled(t, d, st, ws, 2), filled(t, d, st, bs, 3)
+	y, dy := filled(t, d, st, ys, 4), filled(t, d, st, ys, 5)
+	dx, dw, db := filled(t, d, st, xs, 6), filled(t, d, st, ws, 7), filled(t, d, st, bs, 8)
 	err = first(p.Forward(st, x, w, b, y), p.BackwardData(st, dy, w, dx), p.BackwardWeights(st, x, dy, dw, db))
 	if err != nil {
 		t.Fatal(err)
@@ -108,6 +113,23 @@ func TestTilesAgree(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWideFilters holds the kernels of filters over 15 wide to the reference: they alone have coordinates as marks.
+func TestWideFilters(t *testing.T) {
+	for _, c := range []cudakern.ConvDesc{
+		{N: 2, In: 2, H: 19, W: 23, Out: 3, OutH: 6, OutW: 5, Kernel: 17, Stride: 3, Bias: true,
+			Pad: cudakern.Pad{Top: 8, Left: 2, Bottom: 5, Right: 4}},
+		{N: 1, In: 1, H: 3, W: 40, Out: 2, OutH: 3, OutW: 29, Kernel: 16, Stride: 1, Bias: true,
+			Pad: cudakern.Pad{Top: 8, Left: 4, Bottom: 7}},
+	} {
+		got, want := passesOf(t, openTest(t, "cuda:0"), c), passesOf(t, ref.New(), c)
+		for i := range want {
+			if math.Abs(float64(got[i]-want[i])) > 1e-3 {
+				t.Fatalf("%+v: number %d of y, dx, dw, db is %v, want %v", c, i, got[i], want[i])
+			}
+		}
 	}
 }
 

@@ -31,11 +31,13 @@ struct Window {
   }
 };
 
-// Inside tells whether a tap meets the image. Where filters are at most NARROW wide, the rows and columns of a window
-// that lie within are bits of a word (rows 0..14, columns 16..30; 15 and 31 never), the tap has its own two, and one
-// instruction compares. WIDE filters carry coordinates in half words instead: row high, column low.
+// Whether a tap meets the image. Where filters are at most NARROW wide, the rows and columns of a window that lie
+// within are bits of a word (rows 0..14, columns 16..30; 15 and 31 never), the tap has its own two, and one instruction
+// compares. WIDE filters have coordinates in half words instead, row high, column low: the window's mark is 0x7fff less
+// its first place, from which the tap's is taken; `beyond` is that place less the image's size plus 0x8000, to which it
+// is added. No half overflows, and the highest bit of one is set where the tap lies before or behind the image.
 constexpr int NARROW = 15;
-constexpr int NOWHERE = 0x7fff7fff; // of a wide tap or window: in no image. Of a narrow one, bits 15 and 31 do it
+constexpr int NOWHERE = -1; // of a window: in no image, wide or narrow. A tap that is in none has bit 31 alone
 
 GPU_FN unsigned rangeBits(int first, int size) {
   int low = min(max(-first, 0), NARROW), high = min(max(size - first, 0), NARROW);
@@ -44,15 +46,20 @@ GPU_FN unsigned rangeBits(int first, int size) {
 
 template <bool WIDE>
 GPU_FN int windowMark(int top, int left, int h, int w) {
-  if (WIDE) return (int)((unsigned)top << 16 | ((unsigned)left & 0xffffu));
+  if (WIDE) return (int)((unsigned)(0x7fff - top) << 16 | (unsigned)(0x7fff - left));
   return (int)~(rangeBits(top, h) | rangeBits(left, w) << 16); // what is missing
 }
 
+// beyondMark is the other half of a wide window.
 template <bool WIDE>
-GPU_FN bool inside(int window, int tap, int h, int w) {
+GPU_FN int beyondMark(int window, int h, int w) {
+  return WIDE ? (int)(~((unsigned)h << 16 | (unsigned)w) - (unsigned)window) : 0;
+}
+
+template <bool WIDE>
+GPU_FN bool inside(int window, int beyond, int tap) {
   if (!WIDE) return (window & tap) == 0;
-  int y = (window >> 16) + (tap >> 16), x = (int)(short)window + (int)(short)tap;
-  return (unsigned)y < (unsigned)h && (unsigned)x < (unsigned)w;
+  return ((((unsigned)window - (unsigned)tap) | ((unsigned)beyond + (unsigned)tap)) & 0x80008000u) == 0;
 }
 
 // Gather reads packed weights as A and the windows of output pixels as B: a thread copies K_STEP * N / THREADS taps of
@@ -66,12 +73,12 @@ struct Gather {
   const float *weights; // packed: [tap][pitch]
   const float *pixel;   // the window's first place in the source, which may lie outside of the image
   const int *taps;
-  int pitch, window, h, w, offset[B_COUNT], mark[B_COUNT];
+  int pitch, window, beyond, offset[B_COUNT], mark[B_COUNT];
 
   // q is the output whose window the thread copies.
   GPU_METHOD Gather(const Window &win, const float *packed, int pitch, const int *taps, const float *source, int h,
                     int w, unsigned sourceImage, unsigned q)
-      : pitch(pitch), h(h), w(w) {
+      : pitch(pitch) {
     const int tid = threadIdx.x, tap = tid / T::N * B_COUNT;
     weights = packed + ((long long)win.firstTap + tid / (T::M / 4) - K_STEP) * pitch + blockIdx.y * T::M +
               tid % (T::M / 4) * 4;
@@ -82,6 +89,7 @@ struct Gather {
     const int top = i * win.step + win.top, left = j * win.step + win.left;
     pixel = source + (long long)image * sourceImage + (long long)top * w + left;
     window = windowMark<WIDE>(top, left, h, w);
+    beyond = beyondMark<WIDE>(window, h, w);
   }
   GPU_METHOD void advance() {
     weights += (long long)K_STEP * pitch;
@@ -99,7 +107,7 @@ struct Gather {
     return (threadIdx.x / (T::M / 4) + i * A_ROWS) * T::PITCH_A + threadIdx.x % (T::M / 4) * 4;
   }
   GPU_METHOD const float *b(int i) const { return pixel + offset[i]; }
-  GPU_METHOD bool bValid(int i) const { return inside<WIDE>(window, mark[i], h, w); }
+  GPU_METHOD bool bValid(int i) const { return inside<WIDE>(window, beyond, mark[i]); }
   GPU_METHOD int bTo(int i) const {
     return (threadIdx.x / T::N * B_COUNT + i) * T::PITCH_B + threadIdx.x % T::N;
   }
@@ -122,14 +130,14 @@ struct Gradient {
   const int *pixels;
   const int2 *taps; // offset and mark of the tile's columns, in shared memory
   int at, count;    // the thread's pixel, of all in the part
-  int window, h, w;
+  int window, beyond, h, w;
   unsigned filter[A_COUNT];
   int2 tap[B_COUNT];
 
   GPU_METHOD Gradient(const float *x, const float *dy, const int *pixels, const int2 *taps, int count, int h, int w,
                       int filters, int plane, int row0)
       : x(x), dy(dy), xAt(x), dyAt(dy), pixels(pixels), taps(taps + threadIdx.x / K_STEP),
-        at((int)(threadIdx.x % K_STEP) - K_STEP), count(count), window(0), h(h), w(w) {
+        at((int)(threadIdx.x % K_STEP) - K_STEP), count(count), window(0), beyond(0), h(h), w(w) {
 #pragma unroll
     for (int i = 0; i < A_COUNT; i++)
       filter[i] = (unsigned)min(row0 + (int)threadIdx.x / K_STEP + i * LINES, filters - 1) * plane;
@@ -143,7 +151,8 @@ struct Gradient {
     at += K_STEP;
     const int4 e = gpu_load4(pixels + 4ll * at);
     xAt = x + e.x, dyAt = dy + e.z;
-    window = at < count ? e.y : WIDE ? NOWHERE : -1;
+    window = at < count ? e.y : NOWHERE;
+    beyond = beyondMark<WIDE>(window, h, w);
     if (!TAPS_IN_REGISTERS) readTaps();
   }
   GPU_METHOD const float *a(int i) const { return dyAt + filter[i]; }
@@ -152,7 +161,7 @@ struct Gradient {
     return threadIdx.x % K_STEP * T::PITCH_A + threadIdx.x / K_STEP + i * LINES;
   }
   GPU_METHOD const float *b(int i) const { return xAt + tap[i].x; }
-  GPU_METHOD bool bValid(int i) const { return inside<WIDE>(window, tap[i].y, h, w); }
+  GPU_METHOD bool bValid(int i) const { return inside<WIDE>(window, beyond, tap[i].y); }
   GPU_METHOD int bTo(int i) const {
     return threadIdx.x % K_STEP * T::PITCH_B + threadIdx.x / K_STEP + i * LINES;
   }
