@@ -34,6 +34,12 @@ func TestAblations(t *testing.T) {
 		t.Errorf("alexnet-no-lrn: %v, %d parameters, %d multiply-adds", kinds, params, macs)
 	}
 
+	p = plan(t, "alexnet-tanh", 3, 2)
+	_, kinds = shapesOf(p)
+	if params, macs := totals(p); kinds[ReLU] != 0 || kinds[Tanh] != 7 || params != whole || macs != wholeMACs {
+		t.Errorf("alexnet-tanh: %v, %d parameters, %d multiply-adds", kinds, params, macs)
+	}
+
 	p = plan(t, "alexnet-pool2", 3, 2) // 147: 55 to 28, 14, 7
 	shapes, _ := shapesOf(p)
 	for name, side := range map[string]int{"conv1": 55, "pool1": 28, "conv2": 28, "pool2": 14, "conv5": 14, "pool3": 7} {
@@ -64,11 +70,14 @@ func TestAblations(t *testing.T) {
 	}
 
 	// 75*32+32, 800*32+32, 800*64+64, 1024*10+10.
-	for _, name := range []string{"cifar10-4", "cifar10-4-lrn"} {
+	for name, of := range map[string]struct {
+		kind Kind
+		lrn  int
+	}{"cifar10-4": {ReLU, 0}, "cifar10-4-lrn": {ReLU, 2}, "cifar10-4-tanh": {Tanh, 0}, "cifar10-4-lrn-tanh": {Tanh, 2}} {
 		p = plan(t, name, 3, 1)
 		shapes, kinds = shapesOf(p)
 		if params, _ := totals(p); params != 2432+25632+51264+10250 || kinds[Conv] != 3 || kinds[Dense] != 1 ||
-			shapes["pool3"] != (Shape{64, 4, 4}) || (kinds[LRN] == 2) != (name == "cifar10-4-lrn") {
+			shapes["pool3"] != (Shape{64, 4, 4}) || kinds[LRN] != of.lrn || kinds[of.kind] != 3 {
 			t.Errorf("%s: %d parameters, %v, pool3 %v", name, params, kinds, shapes["pool3"])
 		}
 	}

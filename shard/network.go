@@ -8,6 +8,7 @@ const (
 	Conv    Kind = "conv"    // convolution with bias
 	Dense   Kind = "dense"   // fully connected, with bias
 	ReLU    Kind = "relu"    // max(x, 0); gradient 0 at exactly 0
+	Tanh    Kind = "tanh"    // tanh(x)
 	LRN     Kind = "lrn"     // local response normalisation
 	Pool    Kind = "pool"    // max-pooling
 	Dropout Kind = "dropout" // random zeroing while training

@@ -146,6 +146,7 @@ var kinds = map[Kind]struct{ needed, optional []string }{
 	Conv:    {[]string{"maps", "kernel", "init"}, []string{"connect", "on", "stride", "pad", "round", "factors"}},
 	Dense:   {[]string{"maps", "init"}, []string{"connect", "on", "factors"}},
 	ReLU:    {},
+	Tanh:    {},
 	LRN:     {[]string{"size", "alpha", "beta", "k"}, []string{"alpha_over_size", "across", "scope"}},
 	Pool:    {[]string{"kernel", "stride"}, []string{"pad", "round", "ties"}},
 	Dropout: {[]string{"keep"}, []string{"scaling"}},
@@ -166,9 +167,9 @@ func parseLayer(file string, node *yaml.Node) (*Layer, error) {
 	case !layerName.MatchString(l.Name):
 		f.fail(node.Line, "name %q is no name; use %s", l.Name, nameRule)
 	case l.Kind == "":
-		f.fail(node.Line, "a layer without a kind; add kind: conv, dense, relu, lrn, pool, dropout or softmax")
+		f.fail(node.Line, "a layer without a kind; add kind: conv, dense, relu, tanh, lrn, pool, dropout or softmax")
 	case !known:
-		f.fail(f.value["kind"].Line, "kind %q is unknown; use conv, dense, relu, lrn, pool, dropout or softmax", l.Kind)
+		f.fail(f.value["kind"].Line, "kind %q is unknown; use conv, dense, relu, tanh, lrn, pool, dropout or softmax", l.Kind)
 	}
 	f.only(fmt.Sprintf("a %s layer", l.Kind), slices.Concat([]string{"name", "kind"}, keys.needed), keys.optional)
 	switch l.Kind {

@@ -29,8 +29,8 @@ func openPacks(j *job.Job, directory string) (*packs, error) {
 		return nil, fmt.Errorf("training data: %w", err)
 	}
 	if _, ok := p.train.Header.Colour(); !ok && j.Augment.Colour != nil {
-		return nil, errors.Join(fmt.Errorf("training data: %s has no colour components, which augment.colour is along: it is "+
-			"grey, or older; make it again with: worker data pack", p.train.Path()), p.train.Close())
+		return nil, errors.Join(fmt.Errorf("training data: %s has no colour components for augment.colour: it is grey, or "+
+			"older; make it again with: worker data pack", p.train.Path()), p.train.Close())
 	}
 	if j.Test == nil {
 		return p, nil

@@ -20,8 +20,13 @@ func TestSampleJobs(t *testing.T) {
 			{Images: 10000, Channels: 3, Height: 32, Width: 32, Classes: 10}},
 		"finetune": {{Images: 5000, Channels: 3, Height: 256, Width: 256, Classes: 20},
 			{Images: 1000, Channels: 3, Height: 256, Width: 256, Classes: 20}},
+		"imagenet-source": {{Images: 1281167, Channels: 3, Height: 256, Width: 256, Classes: 1000},
+			{Images: 50000, Channels: 3, Height: 256, Width: 256, Classes: 1000}},
 		"imagenet": {{Images: 1281167, Channels: 3, Height: 256, Width: 256, Classes: 1000},
 			{Images: 50000, Channels: 3, Height: 256, Width: 256, Classes: 1000}},
+	}
+	for _, name := range []string{"cifar10-4", "cifar10-4-lrn", "figure1-relu", "figure1-tanh"} {
+		packs[name] = packs["cifar10"]
 	}
 	paths, err := filepath.Glob("../../scripts/jobs/*.yaml")
 	if err != nil {

@@ -17,8 +17,8 @@
 //	mean      float32 x channels x height x width: the mean image, each value the exact mean rounded once
 //	pixels    uint8 x images x channels x height x width
 //
-// Version 2 has more between identity and checksum, see Extra, and after the mean a table: the SHA-256 of every chunk of
-// pixels. Its pixels may lie in files beside it, see ShardName. The identity is computed as for version 1: what a
+// Version 2 has more between identity and checksum, see Extra, and after the mean a table: the SHA-256 of every chunk
+// of pixels. Its pixels may lie in files beside it, see ShardName. The identity is computed as for version 1: what a
 // dataset is does not depend on how it is laid out.
 package pack
 

@@ -37,8 +37,8 @@ func newColours(a job.Augment, c pack.Colour) *colours {
 	return out
 }
 
-// shift is what is added to an image's channels. Its draws are the words of Philox block {sample low, sample high, 1, 0}
-// under Key(seed, View, epoch): two make two normal numbers (Box and Muller), of which the last is not used.
+// shift is what is added to an image's channels. Its draws are the words of Philox block {sample low, sample high, 1,
+// 0} under Key(seed, View, epoch): two make two normal numbers (Box and Muller), of which the last is not used.
 func (c *colours) shift(seed, epoch, sample uint64) (out [3]float32) {
 	w := philox.Block([4]uint32{uint32(sample), uint32(sample >> 32), 1, 0},
 		philox.Split(philox.Key(seed, philox.View, epoch)))
@@ -80,7 +80,7 @@ func NewAugmenter(j *job.Job, train *Pack, outH, outW int) *Augmenter {
 // is 1.
 func (a *Augmenter) View(epoch, place, sample uint64) (v cudakern.View, divisor float64) {
 	v = SharedView(a.job.Seed, epoch, place, sample, a.h, a.w, a.outH, a.outW, a.job.Augment)
-	if a.colours != nil && !colourOff(a.job, epoch) {
+	if a.colours != nil && !a.job.ColourOff(epoch) {
 		v.Shift, divisor = a.colours.shift(a.job.Seed, epoch, sample), a.colours.divisor
 	}
 	return v, divisor
@@ -97,6 +97,3 @@ func (a *Augmenter) Places(epoch uint64, samples []int) map[int]uint64 {
 	}
 	return out
 }
-
-// colourOff says whether noise is off in an epoch, counted from 0.
-func colourOff(*job.Job, uint64) bool { return false }

@@ -383,7 +383,8 @@ func TestBadPictures(t *testing.T) {
 		t.Errorf("an empty class: %s", line)
 	}
 	broken := files{"a/1.jpg": good, "b/1.jpg": []byte("x")}.folder(t)
-	if line := refused(t, PackOptions{From: broken, Size: 16, MaxBad: 1}); !strings.Contains(line, "class b has no image") {
+	line := refused(t, PackOptions{From: broken, Size: 16, MaxBad: 1})
+	if !strings.Contains(line, "class b has no image") {
 		t.Errorf("a class of broken images: %s", line)
 	}
 }

@@ -31,8 +31,8 @@ type Pack struct {
 	sound []atomic.Bool
 }
 
-// wholeUpTo is how many bytes of pixels are verified when a pack is opened. Of a larger one a chunk is verified when one
-// of its images is first used.
+// wholeUpTo is how many bytes of pixels are verified when a pack is opened. Of a larger one a chunk is verified when
+// one of its images is first used.
 const wholeUpTo = int64(4) << 30
 
 // Open maps a pack and checks its length and its content: all of it, or of a large one what is not pixels.

@@ -12,9 +12,9 @@ const resizing = "triangle filter in fixed point"
 const minSide = 8
 
 // square scales an image so that its shorter side has `size` pixels and cuts the central square out of it (paper,
-// section 2). It is PIL's bilinear filter with its support widened for shrinking, in PIL's fixed-point arithmetic, across
-// and then down: the bytes that torchvision's Resize(size) and CenterCrop(size) give of the same decoded image. (Pillow
-// 13 goes down first where that is less work; then some bytes differ by one.)
+// section 2). It is PIL's bilinear filter with its support widened for shrinking, in PIL's fixed-point arithmetic,
+// across and then down: the bytes that torchvision's Resize(size) and CenterCrop(size) give of the same decoded image.
+// (Pillow 13 goes down first where that is less work; then some bytes differ by one.)
 func square(in image, size int) (image, error) {
 	h, w := in.height, in.width
 	if min(h, w) < minSide {

@@ -176,6 +176,8 @@ func (b *builder) buildPlain(index int, lp *shard.LayerPlan, cur *value) (*value
 	switch lp.Layer.Kind {
 	case shard.ReLU:
 		return b.buildReLU(lp, cur)
+	case shard.Tanh:
+		return b.buildTanh(lp, cur)
 	case shard.LRN:
 		return b.buildLRN(lp, cur)
 	case shard.Pool:

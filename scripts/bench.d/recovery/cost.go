@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"strconv"
-	"strings"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -152,19 +151,20 @@ func (p *pace) control() (total time.Duration) {
 	return total
 }
 
-// processor is the processor time of a process, user's and system's (proc(5)).
-func processor(p *cluster.Process) time.Duration {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
-	if err != nil {
-		return 0
+// processor is the processor time of all threads of a process that live (/proc/PID/task/TID/schedstat).
+func processor(p *cluster.Process) (total time.Duration) {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.Pid())) // the pattern is sound
+	for _, path := range threads {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		var ns int64
+		if _, err := fmt.Sscan(string(b), &ns); err == nil {
+			total += time.Duration(ns)
+		}
 	}
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(fields) < 13 {
-		return 0
-	}
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond
+	return total
 }
 
 // against compares with another cluster, part by part.

@@ -9,9 +9,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -29,9 +31,13 @@ type result struct {
 
 // kill is one SIGKILL.
 type kill struct {
-	Seconds float64 `json:"seconds"`         // to the next step that was not finished before, or to the next acknowledged write
-	Lost    uint64  `json:"lost"`            // steps that all cells had finished and that are done again
-	Gap     float64 `json:"gap"`             // the longest time between two steps meanwhile; of a leader's death
+	Seconds float64 `json:"seconds"`                // to the next step that was not finished before, or to the next acknowledged write
+	Lost    uint64  `json:"lost"`                   // steps that all cells had finished and that are done again
+	Gap     float64 `json:"gap"`                    // the longest time between two steps meanwhile; of a leader's death
+	Control float64 `json:"control_seconds"`        // of a leader's death: processor time of the other coordinators meanwhile
+	Before  float64 `json:"control_seconds_before"` // and in as many steps before
+	Workers float64 `json:"workers_seconds"`
+	WBefore float64 `json:"workers_seconds_before"`
 	Named   bool    `json:"named,omitempty"` // of a hang: worker, device, cell, phase, step, and who waits
 	Said    string  `json:"said,omitempty"`  // of a hang: the event
 }
@@ -79,11 +85,13 @@ func command(o options) error {
 		return err
 	}
 	out := map[string]*result{}
+	ended, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop() // what was measured until then is told
 	for _, w := range ways {
-		if !slices.Contains(o.only, w.name) {
+		if !slices.Contains(o.only, w.name) || ended.Err() != nil {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(o.kills)*20*time.Second+2*time.Minute)
+		ctx, cancel := context.WithTimeout(ended, time.Duration(o.kills)*20*time.Second+2*time.Minute)
 		fmt.Fprintf(os.Stderr, "  ours: %s\n", w.name)
 		r := &result{}
 		if err := o.measure(ctx, w, pack, r); err != nil {
@@ -93,8 +101,8 @@ func command(o options) error {
 		cancel()
 		out[w.name] = r
 	}
-	if slices.Contains(o.only, "cost") {
-		ctx, cancel := context.WithTimeout(context.Background(), o.limit+2*time.Minute)
+	if slices.Contains(o.only, "cost") && ended.Err() == nil {
+		ctx, cancel := context.WithTimeout(ended, o.limit+2*time.Minute)
 		fmt.Fprintln(os.Stderr, "  ours: what it costs")
 		r := &result{}
 		if r.Cost, err = o.cost(ctx, pack); err != nil {

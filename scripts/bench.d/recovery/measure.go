@@ -390,6 +390,28 @@ func (r *rig) leader(ctx context.Context, out *result) error {
 			return err
 		}
 	}
+	spent := func() (control, workers float64) {
+		for i, p := range r.c.Coordinators {
+			if i != lead {
+				control += processor(p).Seconds()
+			}
+		}
+		for _, p := range r.c.Workers {
+			workers += processor(p).Seconds()
+		}
+		return control, workers
+	}
+	stretch := func(saw func(uint64, time.Time)) (control, workers float64, err error) {
+		c0, w0 := spent()
+		err = r.steps(ctx, r.c.InMemory(jobName, 2)+uint64(r.every)/2, saw)
+		c1, w1 := spent()
+		return c1 - c0, w1 - w0, err
+	}
+	k := kill{}
+	var err error
+	if k.Before, k.WBefore, err = stretch(func(uint64, time.Time) {}); err != nil {
+		return err
+	}
 	began := time.Now()
 	var at time.Time
 	wrote := make(chan error, 1)
@@ -400,8 +422,7 @@ func (r *rig) leader(ctx context.Context, out *result) error {
 		wrote <- err
 	}()
 	var last time.Time
-	k := kill{}
-	if err := r.steps(ctx, r.c.InMemory(jobName, 2)+uint64(r.every)/2, func(_ uint64, when time.Time) {
+	if k.Control, k.Workers, err = stretch(func(_ uint64, when time.Time) {
 		if !last.IsZero() {
 			k.Gap = max(k.Gap, when.Sub(last).Seconds())
 		}
