@@ -20,8 +20,8 @@ type bug struct {
 	edits []edit
 }
 
-// Two are left out, by which the model seldom or never comes to harm, and which other tests find: copies of a generation
-// that is over that are taken (worker/buddy), marks by an old generation that count (fsm's tables).
+// Two are left out, by which the model seldom or never comes to harm, and which other tests find: copies of a
+// generation that is over that are taken (worker/buddy), marks by an old generation that count (fsm's tables).
 var bugs = []bug{
 	{"a fence lost: reports of an old generation count", []edit{{"fsm/state.go",
 		"	if generation != j.Generation {",
