@@ -55,7 +55,7 @@ var bugs = []bug{
 		"func MemorySince(j *commandpb.JobRecord) uint64 {\n",
 		"func MemorySince(j *commandpb.JobRecord) uint64 {\n	if PLANTED {\n		return 0\n	}\n"}}},
 	{"cells are placed where their memory is not", []edit{{"sched/memory.go",
-		"sources); i >= 0 {", "sources); i >= 0 && !PLANTED {"}}},
+		"		if i >= 0 {\n			missing = i\n", "		if i >= 0 && !PLANTED {\n			missing = i\n"}}},
 	{"a new leader judges before a lease is over", []edit{{"sched/sched.go",
 		"	return later(deadline, in.Leader.Add(in.Rules.Lease)), why",
 		"	if PLANTED {\n		return deadline, why\n	}\n	return later(deadline, in.Leader.Add(in.Rules.Lease)), why"}}},
