@@ -117,7 +117,15 @@ func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics s
 		}
 		fits, sources := holders(reached, step, len(workers))
 		placed, on := spread(j, workers, fits)
-		if i := fetched(placed, workers, others, fits, sources); i >= 0 {
+		i := fetched(placed, workers, others, fits, sources)
+		if i >= 0 { // a cell that stayed where it was may be in the way of one that can go nowhere else
+			full := (len(fits) + len(workers) - 1) / len(workers)
+			if matched := match(fits, sources, len(workers), full); matched != nil {
+				placed, on = spread(j, workers, matched)
+				i = fetched(placed, workers, others, fits, sources)
+			}
+		}
+		if i >= 0 {
 			missing = i
 			continue
 		}

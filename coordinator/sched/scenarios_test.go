@@ -361,6 +361,8 @@ func TestGoldenScenarios(t *testing.T) {
 		{"from the same step a third time, and no fourth", 8.1, died().holds("w0", 0, 18, 17).holds("w2", 1, 17).
 			memory(17, 3, false)},
 		{"one worker is left, another may come", 8.1, alone().holds("w0", 0, 18, 17).holds("w0", 1, 17)},
+		{"a cell makes room for one that can go nowhere else", 8.1, died().holds("w0", 0, 17, 16).holds("w0", 1, 17, 16).
+			holds("w2", 0, 17)},
 		{"a worker was lost a while ago", 9.9, two().heard("w0", 9).heard("w1", 9).worker("w2", "n0", 0).lost("w2", 5).
 			forget(5)},
 		{"a worker was lost long ago and is forgotten", 10, two().heard("w0", 9).heard("w1", 9).worker("w2", "n0", 0).
