@@ -289,7 +289,7 @@ func TestPresets(t *testing.T) {
 		"{preset: paper, plateau: {improvement: .nan}}":             "recipe.plateau.improvement: NaN",
 		"{preset: paper, plateau: {measure: top2}}":                 `measure: "top2"; use top1, top5 or loss`,
 		"{preset: paper, plateau: {drops: 0}}":                      "recipe.plateau.drops: 0",
-		"{dexp: {factor: 5, steps: 3}, plateau: {}}":                "keep one",
+		"{preset: paper, dexp: {factor: 5, steps: 3}, plateau: {}}": "keep one",
 		"{preset: paper, dexp: {factor: 1, steps: 3}}":              "recipe.dexp.factor: 1",
 		"{preset: paper, dexp: {factor: 9, steps: 1}}":              "recipe.dexp.steps: 1",
 		"{preset: paper, biases: {rate: 1, times: 1}}":              "keep one",
