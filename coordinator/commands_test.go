@@ -274,7 +274,8 @@ func TestPlanIsDrawn(t *testing.T) {
 		t.Error("no plan")
 	}
 	// A job by its file, with packs that are not there.
-	text := "job: x\nnetwork: tiny\ndata: {train: a, test: b}\nrecipe: {preset: paper, layers: [{layer: fc4, freeze: 2}]}\n"
+	text := "job: x\nnetwork: tiny\ndata: {train: a, test: b}\n" +
+		"recipe: {preset: paper, layers: [{layer: fc4, freeze: 2}]}\n"
 	if err := os.WriteFile("x.yaml", []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -22,8 +22,8 @@ func isJob(path string) bool {
 	return err == nil && jobKey.Match(text)
 }
 
-// planJob draws a job's network and says what its recipe comes to. Packs need not be there if images says how many there
-// would be in the one to train on.
+// planJob draws a job's network and says what its recipe comes to. Packs need not be there if images says how many
+// there would be in the one to train on.
 func planJob(con console, path string, images int) error {
 	j, err := plannedJob(path, images)
 	if err != nil {

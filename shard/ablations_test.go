@@ -57,7 +57,8 @@ func TestAblations(t *testing.T) {
 	}
 
 	p = plan(t, "alexnet-apart", 3, 2) // 150: one crossing, half of the last dense layer to column 0
-	if len(p.Exchanges) != 1 || p.Exchanges[0].Before != "fc1000" || p.Crossing(0, 1, true) != 0 || p.Crossing(1, 0, true) != 4096 {
+	if len(p.Exchanges) != 1 || p.Exchanges[0].Before != "fc1000" ||
+		p.Crossing(0, 1, true) != 0 || p.Crossing(1, 0, true) != 4096 {
 		t.Errorf("alexnet-apart crosses %+v", p.Exchanges)
 	}
 	i := slices.IndexFunc(p.Layers, func(l LayerPlan) bool { return l.Layer.Name == "conv2" })

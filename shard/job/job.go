@@ -43,8 +43,8 @@ type Pack struct {
 	Classes  int    `yaml:"classes"`
 }
 
-// Recipe is how weights are trained: SGD with momentum and decay (paper, section 5). The keys from Preset on came later:
-// a job without them has the bytes it always had. See recipe.go for what they are, course.go for what they do.
+// Recipe is how weights are trained: SGD with momentum and decay (paper, section 5). The keys from Preset on came
+// later: a job without them has the bytes it always had. See recipe.go for what they are, course.go for what they do.
 type Recipe struct {
 	Batch    int     `yaml:"batch"`  // images a step, over all replicas
 	Epochs   int     `yaml:"epochs"` // either Epochs or Steps
@@ -84,7 +84,7 @@ type Augment struct {
 // Evaluate says when the test set is run.
 type Evaluate struct {
 	Every int `yaml:"every"`           // epochs; 0: only at the end
-	Views int `yaml:"views,omitempty"` // 10: corners, centre and their mirrors, averaged (paper, section 4.1); 0: the centre
+	Views int `yaml:"views,omitempty"` // 10: averaged (paper, section 4.1); 0: the centre
 }
 
 // Checkpoint says when state is kept.

@@ -12,9 +12,9 @@ import (
 )
 
 // Plateau is the paper's rule (section 5): "divide the learning rate by 10 when the validation error rate stopped
-// improving with the current learning rate", at most Drops times. Exactly: an evaluation improves if its figure is below
-// the best one since the last drop by more than Improvement; after Patience evaluations in a row that do not, the steps
-// that follow have the rate divided by Divide. Figures are those of the evaluations that the job's log has.
+// improving with the current learning rate", at most Drops times. Exactly: an evaluation improves if its figure is
+// below the best one since the last drop by more than Improvement; after Patience evaluations in a row that do not,
+// the steps that follow have the rate divided by Divide. Figures are those of the evaluations that the job's log has.
 type Plateau struct {
 	Divide      float64 `yaml:"divide"`
 	Patience    int     `yaml:"patience"`    // evaluations
@@ -66,7 +66,7 @@ type Layer struct {
 	Decay     *float64 `yaml:"decay,omitempty"`      // of weights, instead of recipe.decay
 	Rates     []Drop   `yaml:"rates,omitempty"`      // of weights, from an epoch or step on; before that the recipe's
 	BiasRates []Drop   `yaml:"bias_rates,omitempty"` // likewise
-	Freeze    int      `yaml:"freeze,omitempty"`     // from the start of this epoch on nothing changes; 1: from the beginning
+	Freeze    int      `yaml:"freeze,omitempty"`     // from this epoch on nothing changes; 1: ever
 }
 
 // Names are layers' names. Every name may be a pattern as of path.Match: "conv*", or "*" for all.

@@ -25,7 +25,8 @@ func onImageNet(t testing.TB, network, recipe string) (*Job, *shard.Plan) {
 		t.Fatal(err)
 	}
 	pack := func(n int) *Pack {
-		return &Pack{Path: "/p", ID: strings.Repeat("ab", 32), Images: n, Channels: 3, Height: 256, Width: 256, Classes: 1000}
+		return &Pack{Path: "/p", ID: strings.Repeat("ab", 32), Images: n, Channels: 3, Height: 256,
+			Width: 256, Classes: 1000}
 	}
 	if err := j.Resolve(text, pack(1281167), pack(50000)); err != nil {
 		t.Fatal(err)
@@ -48,8 +49,8 @@ func param(t testing.TB, p *shard.Plan, name string) shard.Param {
 	return shard.Param{}
 }
 
-// TestSourceIsTheSourcesTable holds preset source to the table of run4.sh and layer-params-120-4gpu*.cfg, epoch by epoch
-// and at both ends of each.
+// TestSourceIsTheSourcesTable holds preset source to the table of run4.sh and layer-params-120-4gpu*.cfg, epoch by
+// epoch and at both ends of each.
 func TestSourceIsTheSourcesTable(t *testing.T) {
 	for _, network := range []string{"alexnet-source", "alexnet"} { // the recipe's biases go before the file's factors
 		j, plan := onImageNet(t, network, "{preset: source}")
@@ -74,11 +75,12 @@ func TestSourceIsTheSourcesTable(t *testing.T) {
 				if row.low.Frozen {
 					lowB = frozen
 				}
-				for name, want := range map[string]Update{"conv1/w": row.low, "conv2/w": row.low, "conv1/b": lowB, "conv2/b": lowB,
+				for name, want := range map[string]Update{"conv1/w": row.low, "conv2/w": row.low,
+					"conv1/b": lowB, "conv2/b": lowB,
 					"conv3/w0": row.w, "conv5/w": row.w, "conv3/b": row.b} {
 					if got := j.UpdateAt(step, param(t, plan, name), nil); got != want {
-						t.Errorf("%s of %s after %d steps, epochs %d to %d: %+v, want %+v", name, network, step, row.first, row.last,
-							got, want)
+						t.Errorf("%s of %s after %d steps, epochs %d to %d: %+v, want %+v", name, network, step, row.first,
+							row.last, got, want)
 					}
 				}
 			}
@@ -169,7 +171,8 @@ func TestPlateau(t *testing.T) {
 			}
 		}
 	}
-	j := made(t, strings.Replace(sample, "rate: 0.1\n  schedule:\n    - {epoch: 2, rate: 0.05}\n    - {epoch: 4, rate: 0.01}\n",
+	j := made(t, strings.Replace(sample,
+		"rate: 0.1\n  schedule:\n    - {epoch: 2, rate: 0.05}\n    - {epoch: 4, rate: 0.01}\n",
 		"rate: 0.1\n  plateau: {patience: 1, drops: 2}\n", 1))
 	h := figures(0.5, 0.5, 0.5, 0.5) // after 10, 20, ...
 	for step, want := range map[uint64]float64{0: 0.1, 19: 0.1, 20: 0.01, 39: 0.01, 40: 0.001, 41: 0.001} {
@@ -189,7 +192,8 @@ func TestUntil(t *testing.T) {
 		known   int
 		missing uint64
 	}{
-		{0, nil, 0, 0}, {20, nil, 0, 0}, {21, nil, 0, 20}, {21, all, 1, 0}, {20, all, 1, 0}, {40, all, 2, 0}, {40, all[:1], 1, 0},
+		{0, nil, 0, 0}, {20, nil, 0, 0}, {21, nil, 0, 20}, {21, all, 1, 0}, {20, all, 1, 0},
+		{40, all, 2, 0}, {40, all[:1], 1, 0},
 		{40, all[1:], 1, 20}, {10, all, 0, 0},
 	} {
 		known, missing, ok := j.Until(c.step, c.h)
@@ -227,8 +231,10 @@ func TestLayersOfARecipe(t *testing.T) {
 		name string
 		want Update
 	}{
-		{0, "conv1/w", Update{Rate: 0.1, Decay: 0.0005}}, {0, "conv1/b", Update{Rate: 0.2}}, {10, "conv1/b", Update{Rate: 0.1}},
-		{0, "conv2/w0", Update{Rate: 3, Decay: 0.125}}, {19, "fc4/w0", Update{Rate: 3, Decay: 0.125}}, {20, "fc4/w0", frozen},
+		{0, "conv1/w", Update{Rate: 0.1, Decay: 0.0005}}, {0, "conv1/b", Update{Rate: 0.2}},
+		{10, "conv1/b", Update{Rate: 0.1}},
+		{0, "conv2/w0", Update{Rate: 3, Decay: 0.125}}, {19, "fc4/w0", Update{Rate: 3, Decay: 0.125}},
+		{20, "fc4/w0", frozen},
 		{20, "fc4/b", Update{Rate: 0.1}}, {4, "fc5/b", Update{Rate: 0.2}}, {5, "fc5/b", Update{Rate: 7}},
 		{9, "fc5/w0", Update{Rate: 0.1, Decay: 0.0005}}, {10, "fc5/w0", frozen}, {10, "fc5/b", frozen},
 	} {
@@ -256,7 +262,8 @@ func TestPresets(t *testing.T) {
 		return j.Recipe
 	}
 	r := parse("{preset: source, steps: 50, batch: 4, layers: [{layer: fc4, freeze: 1}], biases: {decay: 0.5}}")
-	if r.Steps != 50 || r.Epochs != 0 || r.Batch != 4 || len(r.Schedule) != 3 || len(r.Layers) != 1 || *r.Biases.Rate != 0.02 ||
+	if r.Steps != 50 || r.Epochs != 0 || r.Batch != 4 || len(r.Schedule) != 3 || len(r.Layers) != 1 ||
+		*r.Biases.Rate != 0.02 ||
 		*r.Biases.Decay != 0.5 || len(r.Biases.Schedule) != 1 || r.ColourOff != 67 {
 		t.Errorf("source with keys of its own: %+v", r)
 	}
@@ -274,26 +281,26 @@ func TestPresets(t *testing.T) {
 		t.Errorf("paper with another patience: %+v", r.Plateau)
 	}
 	for recipe, want := range map[string]string{
-		"{preset: papers}":                                                              `recipe.preset: "papers" is none; use paper, source, source-dexp`,
-		"{preset: paper, rates: 3}":                                                     `unknown key "rates"`,
-		"{preset: paper, plateau: {patients: 3}}":                                       `unknown key "patients"`,
-		"{preset: paper, plateau: {patience: 0}}":                                       "recipe.plateau.patience: 0",
-		"{preset: paper, plateau: {divide: 1}}":                                         "recipe.plateau.divide: 1",
-		"{preset: paper, plateau: {improvement: .nan}}":                                 "recipe.plateau.improvement: NaN",
-		"{preset: paper, plateau: {measure: top2}}":                                     `recipe.plateau.measure: "top2"; use top1, top5 or loss`,
-		"{preset: paper, plateau: {drops: 0}}":                                          "recipe.plateau.drops: 0",
-		"{preset: paper, dexp: {factor: 5, steps: 3}, schedule: [{epoch: 2, rate: 1}]}": "keep one",
-		"{preset: paper, dexp: {factor: 1, steps: 3}}":                                  "recipe.dexp.factor: 1",
-		"{preset: paper, dexp: {factor: 9, steps: 1}}":                                  "recipe.dexp.steps: 1",
-		"{preset: paper, biases: {rate: 1, times: 1}}":                                  "keep one",
-		"{preset: paper, biases: {schedule: [{epoch: 2, rate: 1}]}}":                    "add biases.rate",
-		"{preset: paper, biases: {rate: -1}}":                                           "recipe.biases.rate: -1",
-		"{preset: paper, layers: [{std: 1}]}":                                           "entry 1: layer: missing",
-		"{preset: paper, layers: [{layer: 'a[', std: 1}]}":                              "no pattern",
-		"{preset: paper, layers: [{layer: a, std: -1}]}":                                "std: -1",
-		"{preset: paper, layers: [{layer: a, freeze: -1}]}":                             "freeze: -1",
-		"{preset: paper, layers: [{layer: a, rates: [{rate: 1}]}]}":                     "rates: entry 1: give either epoch or step",
-		"{preset: paper, colour_off: -1}":                                               "recipe.colour_off: -1",
+		"{preset: papers}":                                          `"papers" is none; use paper, source, source-dexp`,
+		"{preset: paper, rates: 3}":                                 `unknown key "rates"`,
+		"{preset: paper, plateau: {patients: 3}}":                   `unknown key "patients"`,
+		"{preset: paper, plateau: {patience: 0}}":                   "recipe.plateau.patience: 0",
+		"{preset: paper, plateau: {divide: 1}}":                     "recipe.plateau.divide: 1",
+		"{preset: paper, plateau: {improvement: .nan}}":             "recipe.plateau.improvement: NaN",
+		"{preset: paper, plateau: {measure: top2}}":                 `measure: "top2"; use top1, top5 or loss`,
+		"{preset: paper, plateau: {drops: 0}}":                      "recipe.plateau.drops: 0",
+		"{preset: paper, dexp: {factor: 5, steps: 3}, plateau: {}}": "keep one",
+		"{preset: paper, dexp: {factor: 1, steps: 3}}":              "recipe.dexp.factor: 1",
+		"{preset: paper, dexp: {factor: 9, steps: 1}}":              "recipe.dexp.steps: 1",
+		"{preset: paper, biases: {rate: 1, times: 1}}":              "keep one",
+		"{preset: paper, biases: {schedule: [{epoch: 2}]}}":         "add biases.rate",
+		"{preset: paper, biases: {rate: -1}}":                       "recipe.biases.rate: -1",
+		"{preset: paper, layers: [{std: 1}]}":                       "entry 1: layer: missing",
+		"{preset: paper, layers: [{layer: 'a[', std: 1}]}":          "no pattern",
+		"{preset: paper, layers: [{layer: a, std: -1}]}":            "std: -1",
+		"{preset: paper, layers: [{layer: a, freeze: -1}]}":         "freeze: -1",
+		"{preset: paper, layers: [{layer: a, rates: [{rate: 1}]}]}": "give either epoch or step",
+		"{preset: paper, colour_off: -1}":                           "recipe.colour_off: -1",
 	} {
 		_, err := Parse("f", []byte("job: x\nnetwork: tiny\ndata: {train: a, test: b}\nrecipe: "+recipe+"\n"))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.ContainsRune(err.Error(), '\n') {
@@ -307,7 +314,8 @@ func TestPresets(t *testing.T) {
 	if _, err := Parse("f", []byte(sample+"evaluate: {every: 1, views: 3}\n")); err == nil {
 		t.Error("three views are taken")
 	}
-	j, err := Parse("f", []byte(strings.Replace(sample, "rate: 0.1\n", "rate: 0.1\n  layers: [{layer: pool1, freeze: 1}]\n", 1)))
+	j, err := Parse("f", []byte(strings.Replace(sample, "rate: 0.1\n",
+		"rate: 0.1\n  layers: [{layer: pool1, freeze: 1}]\n", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,8 +330,10 @@ func TestPresets(t *testing.T) {
 // TestRecipeEncoding pins the bytes of a job that uses every key, and that it comes back the same job, whose identity
 // does not hang on where its values came from.
 func TestRecipeEncoding(t *testing.T) {
-	j := made(t, strings.Replace(strings.Replace(sample, sample[strings.Index(sample, "recipe:"):strings.Index(sample, "augment")],
-		"recipe: {preset: source, batch: 10, layers: [{layer: conv1, freeze: 2, std: 0.5}, {layer: [fc4, fc5], decay: 0}]}\n", 1),
+	j := made(t, strings.Replace(strings.Replace(sample,
+		sample[strings.Index(sample, "recipe:"):strings.Index(sample, "augment")],
+		"recipe: {preset: source, batch: 10, layers: "+
+			"[{layer: conv1, freeze: 2, std: 0.5}, {layer: [fc4, fc5], decay: 0}]}\n", 1),
 		"evaluate: {every: 2}", "evaluate: {every: 2, views: 10}", 1))
 	got := j.Encode()
 	path := filepath.Join("testdata", "recipe.job")

@@ -22,11 +22,11 @@ func TestRecipeText(t *testing.T) {
 		"recipe (preset source): batch 128, momentum 0.9, 950855 steps, 10009 to an epoch",
 		"  colour noise ends before epoch 67",
 		"",
-		"LAYER           START        RATE                                                                                  " +
-			"DECAY",
-		"conv1 weight    N(0, 0.01²)  0.01, from epoch 23 0.001, from epoch 50 0.0001, from epoch 67 1e-05, from epoch 74 " +
+		"LAYER START RATE DECAY",
+		"conv1 weight    N(0, 0.01²)  0.01, from epoch 23 0.001, from epoch 50 0.0001, from epoch 67 1e-05, " +
+			"from epoch 74 " +
 			"frozen  0.0005",
-		"conv1 bias      0            0.02, from epoch 23 0.002, from epoch 74 frozen                                       0",
+		"conv1 bias      0            0.02, from epoch 23 0.002, from epoch 74 frozen 0",
 	}
 	// The table's width is tabwriter's affair.
 	squeeze := func(lines []string) (out []string) {

@@ -1,6 +1,6 @@
-// Package score says how good predictions are: top-1 and top-5 errors with the 2012 source's shared credit for ties, loss,
-// confusion, and errors by class, of one view of an image or of the mean over several (or over several models). Pure:
-// training and what evaluates afterwards come to the same figures from the same numbers.
+// Package score says how good predictions are: top-1 and top-5 errors with the 2012 source's shared credit for ties,
+// loss, confusion, and errors by class, of one view of an image or of the mean over several (or over several models).
+// Pure: training and what evaluates afterwards come to the same figures from the same numbers.
 package score
 
 import (
@@ -42,8 +42,8 @@ func Credit(k, above, ties int) float64 {
 	return min(1, float64(left)/float64(ties+1))
 }
 
-// Rank counts the classes that are greater than the label's, and the others that are equal to it. Where the label's is no
-// number, every other class is greater: what has diverged has no credit. label must be a class.
+// Rank counts the classes that are greater than the label's, and the others that are equal to it. Where the label's
+// is no number, every other class is greater: what has diverged has no credit. label must be a class.
 func Rank(p []float64, label int) (above, ties int) {
 	own := p[label]
 	if math.IsNaN(own) {
@@ -113,8 +113,8 @@ func (m *Mean) Take(dst []float64) {
 	m.n = 0
 }
 
-// Loss is the cross-entropy of a label of probability p. Where p has come to zero it is that of the smallest number there
-// is, about 744: a sum over many images stays a number.
+// Loss is the cross-entropy of a label of probability p. Where p has come to zero it is that of the smallest number
+// there is, about 744: a sum over many images stays a number.
 func Loss(p float64) float64 { return -math.Log(max(p, math.SmallestNonzeroFloat64)) }
 
 // Best are the n most probable classes, best first, the lower class first of two that are equal.
@@ -182,8 +182,8 @@ type Confused struct {
 	Images    uint64
 }
 
-// Cells are the cells of the confusion matrix that are not zero, by label and then by class: all there is to send, or to
-// build it again with Set.
+// Cells are the cells of the confusion matrix that are not zero, by label and then by class: all there is to send, or
+// to build it again with Set.
 func (t *Tally) Cells() []Confused {
 	out := make([]Confused, 0, len(t.confused))
 	for at, n := range t.confused {

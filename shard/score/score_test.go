@@ -107,8 +107,9 @@ func TestTally(t *testing.T) {
 	if !slices.Equal(back.Cells(), cells) {
 		t.Errorf("the matrix comes back as %v", back.Cells())
 	}
-	for name, err := range map[string]error{"label": all.Add([]float64{1, 0, 0}, 3), "negative": all.Add([]float64{1, 0, 0}, -1),
-		"classes": all.Add([]float64{1}, 0), "merge": all.Merge(NewTally(4)), "set": all.Set(Confused{3, 0, 1})} {
+	for name, err := range map[string]error{"label": all.Add([]float64{1, 0, 0}, 3),
+		"negative": all.Add([]float64{1, 0, 0}, -1),
+		"classes":  all.Add([]float64{1}, 0), "merge": all.Merge(NewTally(4)), "set": all.Set(Confused{3, 0, 1})} {
 		if err == nil {
 			t.Errorf("no error for a wrong %s", name)
 		}

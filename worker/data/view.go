@@ -13,9 +13,9 @@ func CentreView(h, w, outH, outW int) cudakern.View {
 	return cudakern.View{Y: floorHalf(h - outH), X: floorHalf(w - outW)}
 }
 
-// TenViews are the paper's ways to see a test image (section 4.1), in the source's order (convdata_jpeg.py:224-233): top
-// left, top right, centre, bottom left, bottom right, then the mirror images of these. An image that is no larger than
-// the frame is centred in it five times.
+// TenViews are the paper's ways to see a test image (section 4.1), in the source's order (convdata_jpeg.py:224-233):
+// top left, top right, centre, bottom left, bottom right, then the mirror images of these. An image that is no larger
+// than the frame is centred in it five times.
 func TenViews(h, w, outH, outW int) (out [10]cudakern.View) {
 	centre := CentreView(h, w, outH, outW)
 	y0, x0, y1, x1 := centre.Y, centre.X, centre.Y, centre.X

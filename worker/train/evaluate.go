@@ -225,7 +225,8 @@ func (c *Cell) remember(h job.History) error {
 	}
 	known, missing, ok := c.job.Until(c.step, h)
 	if !ok {
-		return fmt.Errorf("cell %s: to go on from step %d by recipe.plateau it must know the evaluation after step %d, which "+
+		return fmt.Errorf("cell %s: to go on from step %d by recipe.plateau it must know the evaluation after step "+
+			"%d, which "+
 			"the log does not have; go on from a checkpoint: coordinator job resume --step", c.id, c.step, missing)
 	}
 	c.history = known

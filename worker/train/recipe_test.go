@@ -43,8 +43,8 @@ func historyOf(o *outcome) (h job.History) {
 var courses = map[string]string{
 	"plateau": "{batch: 16, epochs: 4, rate: 0.02, plateau: {patience: 1, improvement: 10, measure: loss, drops: 2}}",
 	"layers": `{batch: 16, epochs: 4, rate: 0.02, dexp: {factor: 250, steps: 4}, biases: {rate: 0.04, decay: 0,
-  schedule: [{step: 5, rate: 0.004}]}, layers: [{layer: conv1, freeze: 2}, {layer: fc4, rates: [{step: 2, rate: 0}, {step:
-  11, rate: 0.03}]}]}`,
+  schedule: [{step: 5, rate: 0.004}]}, layers: [{layer: conv1, freeze: 2},
+  {layer: fc4, rates: [{step: 2, rate: 0}, {step: 11, rate: 0.03}]}]}`,
 }
 
 // TestCoursesResume ends at the same bits from every checkpoint of a run, whatever the columns, replicas and ways of
@@ -81,8 +81,8 @@ func TestCoursesResume(t *testing.T) {
 	}
 }
 
-// TestPlateauIsAgreed wants rates to fall as the job's function of its evaluations says, with and without replicas, and a
-// cell that does not know what it must to refuse.
+// TestPlateauIsAgreed wants rates to fall as the job's function of its evaluations says, with and without replicas,
+// and a cell that does not know what it must to refuse.
 func TestPlateauIsAgreed(t *testing.T) {
 	trainPack, testPack := makePack(t, 64, 1, 12, 8, 1), makePack(t, 21, 1, 12, 8, 2)
 	dev, err := cpu.New()
@@ -241,14 +241,16 @@ func restoreWith(t *testing.T, dev cudakern.Device, j *job.Job, root string, ste
 		t.Fatal(err)
 	}
 	in, id := plan.Network.Input, exchange.Cell{}
-	c, err := New(Config{Job: j, Plan: plan, Cell: id, Cells: []exchange.Cell{id, {Column: 1}}, Generation: 1, Device: dev,
+	c, err := New(Config{Job: j, Plan: plan, Cell: id, Cells: []exchange.Cell{id, {Column: 1}}, Generation: 1,
+		Device:    dev,
 		Exchanger: NewAlone(), Source: data.NewLoader(j, 0, training, test, in.Height, in.Width), Directory: root,
 		Report: func(Event) {}, Now: time.Now, Log: slog.New(slog.DiscardHandler), History: h})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	meta := checkpoint.Meta{Job: j.Name, Generation: 1, Step: step, PlanDigest: plan.Digest(), Numerics: dev.Info().Numerics}
+	meta := checkpoint.Meta{Job: j.Name, Generation: 1, Step: step, PlanDigest: plan.Digest(),
+		Numerics: dev.Info().Numerics}
 	name, err := checkpoint.Path(meta)
 	if err != nil {
 		t.Fatal(err)

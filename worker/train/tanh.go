@@ -8,9 +8,9 @@ import (
 	"colonnade/shard"
 )
 
-// tanhOp computes y = tanh(x) and dx = dy (1 - y^2), the paper's other nonlinearity (section 3.1), on the host: no device
-// has a kernel for it. Values are rounded to float32 once, whatever the device, so the op adds nothing to what tells two
-// devices' bits apart. Each pass waits for the device.
+// tanhOp computes y = tanh(x) and dx = dy (1 - y^2), the paper's other nonlinearity (section 3.1), on the host: no
+// device has a kernel for it. Values are rounded to float32 once, whatever the device, so the op adds nothing to what
+// tells two devices' bits apart. Each pass waits for the device.
 type tanhOp struct {
 	dev  cudakern.Device
 	st   cudakern.Stream
