@@ -90,7 +90,8 @@ func showBuddies(out io.Writer, workers []*clusterpb.Worker) error {
 		for _, id := range k.Buddies {
 			on = append(on, cmp.Or(names[id], id))
 		}
-		if _, err := fmt.Fprintf(out, "copies of the cells on %s go to %s\n", k.Name, strings.Join(on, ", else ")); err != nil {
+		_, err := fmt.Fprintf(out, "copies of the cells on %s go to %s\n", k.Name, strings.Join(on, ", else "))
+		if err != nil {
 			return err
 		}
 	}

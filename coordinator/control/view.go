@@ -131,8 +131,8 @@ func evaluationPB(e *commandpb.RecordEvaluation) *clusterpb.Evaluation {
 }
 
 // history is what a generation must know of the evaluations before the step that it goes on from, if its job's course
-// depends on them. Nothing up to that step is written down in this generation before all of its cells have begun, but for
-// that step's own, which all cells owe or none: all are told the same. c.mu is held.
+// depends on them. Nothing up to that step is written down in this generation before all of its cells have begun, but
+// for that step's own, which all cells owe or none: all are told the same. c.mu is held.
 func (c *Control) history(j *commandpb.JobRecord) (out []*clusterpb.Evaluation) {
 	from := j.RestoreStep
 	if j.FromMemory {

@@ -160,7 +160,7 @@ CLONES static void view_row(int n, const uint8_t *src, const float *mean, float 
   }
 }
 
-// view_row_over is view_row where the mean goes another way than the image: the mean of the i-th pixel is mean[i * turn].
+// view_row_over is view_row where the mean goes another way than the image: that of the i-th pixel is mean[i * turn].
 static void view_row_over(int n, const uint8_t *src, const float *mean, int turn, float shift, float scale, float *y,
     long step) {
   for (int i = 0; i < n; i++) y[i * step] = ((float)src[i] - mean[i * turn] + shift) * scale;
@@ -183,8 +183,8 @@ static void input(const ck_input_desc *d, const uint8_t *images, const ck_view *
           for (int i = 0; i < d->out_w; i++) dst[i * d->block] = 0;
         if (seen && d->mean_y >= 0)
           view_row_over(seen, src + (size_t)py * d->w + from,
-              mean + c * plane + (size_t)(oy + d->mean_y) * d->w + d->mean_x + at, v->flip ? -1 : 1, v->shift[c % 3], scale,
-              dst + at * d->block, v->flip ? -d->block : d->block);
+              mean + c * plane + (size_t)(oy + d->mean_y) * d->w + d->mean_x + at, v->flip ? -1 : 1, v->shift[c % 3],
+              scale, dst + at * d->block, v->flip ? -d->block : d->block);
         else if (seen)
           view_row(seen, src + (size_t)py * d->w + from, mean + c * plane + (size_t)py * d->w + from, v->shift[c % 3],
               scale, dst + at * d->block, v->flip ? -d->block : d->block);

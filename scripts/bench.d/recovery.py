@@ -121,9 +121,10 @@ def leader(mine, want):
     lines.append(f"| the same, in as long a stretch before | {slowest('quiet', r)} |")
     if (u := mine.get("undisturbed")) and u.get("quiet"):
         lines.append(f"| the same, of one coordinator that nothing happens to | {slowest('quiet', u)} |")
-    ms = {k: 1000 * statistics.median(x[k] for x in r["kills"]) for k in r["kills"][0] if k.startswith(("control", "work"))}
-    return lines + ["", f"The job's digest: {same}. Processor time in such a stretch, ms, medians, before and while the "
-                    f"leader dies: the other coordinators {ms['control_seconds_before']:.0f} and "
+    ms = {k: 1000 * statistics.median(x[k] for x in r["kills"])
+          for k in r["kills"][0] if k.startswith(("control", "work"))}
+    return lines + ["", f"The job's digest: {same}. Processor time in such a stretch, ms, medians, before and while "
+                    f"the leader dies: the other coordinators {ms['control_seconds_before']:.0f} and "
                     f"{ms['control_seconds']:.0f}, workers {ms['workers_seconds_before']:.0f} and "
                     f"{ms['workers_seconds']:.0f}."]
 

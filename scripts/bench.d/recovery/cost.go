@@ -35,7 +35,8 @@ var costs = []struct {
 	way way
 	job string
 }{
-	{way{name: "nothing", coordinators: 1, workers: 2, apart: true, flags: []string{"--arenas", "none"}}, "buddy: {every: 0}\n"},
+	{way{name: "nothing", coordinators: 1, workers: 2, apart: true, flags: []string{"--arenas", "none"}},
+		"buddy: {every: 0}\n"},
 	{way{name: "arenas", coordinators: 1, workers: 2, apart: true}, "buddy: {every: 0}\n"},
 	{way{name: "arenas, copies every ten steps, three coordinators", coordinators: 3, workers: 2, apart: true},
 		"buddy: {every: 10}\n"},

@@ -12,8 +12,8 @@ import (
 	"colonnade/scripts/cluster"
 )
 
-// hang stops a worker that has a column, or holds a thread of it in the middle of its computing, and takes the time until
-// an operator is told who it is. Then the worker goes on.
+// hang stops a worker that has a column, or holds a thread of it in the middle of its computing, and takes the time
+// until an operator is told who it is. Then the worker goes on.
 func (r *rig) hang(ctx context.Context, n int, out *result) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

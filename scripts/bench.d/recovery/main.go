@@ -59,7 +59,8 @@ func main() {
 	flag.IntVar(&o.batch, "batch", 32, "images a step")
 	flag.IntVar(&o.every, "every", 40, "steps between kills")
 	flag.DurationVar(&o.limit, "limit", time.Hour, "how long the kills of one kind may take; then there are fewer")
-	flag.StringVar(&only, "only", "undisturbed,spare,restart,fewer,machine,leader,stopped,stuck,alexnet,cost", "which kinds")
+	flag.StringVar(&only, "only", "undisturbed,spare,restart,fewer,machine,leader,stopped,stuck,alexnet,cost",
+		"which kinds")
 	flag.Parse()
 	o.only = strings.Split(only, ",")
 	if err := command(o); err != nil {

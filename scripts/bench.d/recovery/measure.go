@@ -250,8 +250,8 @@ func (r *rig) kills(ctx context.Context, out *result) error {
 	return nil
 }
 
-// victim is a worker that has a column, the columns' in turn, once each has a worker of its own, so that what is lost is
-// a column, and whoever is to help is there.
+// victim is a worker that has a column, the columns' in turn, once each has a worker of its own, so that what is lost
+// is a column, and whoever is to help is there.
 func (r *rig) victim(ctx context.Context, n int) (j *clusterpb.Job, w int, err error) {
 	waiting, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
