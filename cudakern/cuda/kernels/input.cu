@@ -7,6 +7,7 @@ constexpr int view_words = 6;
 // Views uint8 images: a thread makes one element of the output. The mean is that of the pixel or, where mean_y is not
 // negative, that which begins at (mean_y, mean_x) and lies under every output alike. Sums of 32 bits may wrap where a
 // view is far outside; what is inside is told by one comparison without sign: a wrapped place is outside all the same.
+extern "C" __global__ void __launch_bounds__(256, 4)
 input_forward(int blocks, unsigned long long over_blocks, int channels, int height, int width, int out_h, int out_w,
               unsigned long long over_out_h, unsigned long long over_out_w,
               const unsigned char *__restrict__ pixels, const unsigned *__restrict__ views,
