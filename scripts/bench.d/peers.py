@@ -136,15 +136,16 @@ class Run:
             p.wait()
 
 
-def measure(peer, directory, kills, say, until=math.inf):
-    """Kills of a job's worker, one after another, and whether its end is the undisturbed one. It begins no kill after a
-    time (of time.monotonic)."""
+def measure(peer, directory, kills, say, limit=math.inf):
+    """Kills of a job's worker, one after another, and whether its end is the undisturbed one. It begins no kill so many
+    seconds after the undisturbed run."""
     out = {"kills": [], "failed": []}
     run = Run(peer, os.path.join(directory, peer + "-undisturbed"), kills)
     try:
         out["undisturbed"] = sorted(run.digests())
     finally:
         run.close()
+    until = time.monotonic() + limit
 
     def more():
         return len(out["kills"]) + len(out["failed"]) < kills and time.monotonic() < until
