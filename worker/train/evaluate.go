@@ -92,8 +92,9 @@ func (c *Cell) evaluateBatch(ctx context.Context, index int) (Score, error) {
 func (c *Cell) see(batch data.Batch, view int) {
 	_, h, w := c.source.Shape()
 	in := c.plan.Network.Input
+	seen := data.TenViews(h, w, in.Height, in.Width)[view]
 	for i := range batch.Views {
-		batch.Views[i] = data.TenViews(h, w, in.Height, in.Width)[view]
+		batch.Views[i] = seen
 	}
 }
 
