@@ -137,11 +137,11 @@ func TestResolveRefuses(t *testing.T) {
 	}
 }
 
-// TestEncodingIsPinned holds the bytes that are in Raft logs out there.
-func TestEncodingIsPinned(t *testing.T) {
-	j := made(t, sample)
+// pinned wants a job to be written as the bytes of a file, and to come back from them the same; it returns them.
+func pinned(t *testing.T, file string, j *Job) []byte {
+	t.Helper()
 	got := j.Encode()
-	path := filepath.Join("testdata", "sample.job")
+	path := filepath.Join("testdata", file)
 	if os.Getenv("UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(path, got, 0o644); err != nil {
 			t.Fatal(err)
@@ -161,6 +161,13 @@ func TestEncodingIsPinned(t *testing.T) {
 	if diff := cmp.Diff(j, back); diff != "" {
 		t.Errorf("the job comes back another (-want +got):\n%s", diff)
 	}
+	return want
+}
+
+// TestEncodingIsPinned holds the bytes that are in Raft logs out there.
+func TestEncodingIsPinned(t *testing.T) {
+	j := made(t, sample)
+	want := pinned(t, "sample.job", j)
 	if _, err := Decode(want[1:]); !errors.Is(err, ErrJob) {
 		t.Errorf("bytes of another version: %v", err)
 	}

@@ -2,8 +2,6 @@ package job
 
 import (
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -335,27 +333,7 @@ func TestRecipeEncoding(t *testing.T) {
 		"recipe: {preset: source, batch: 10, layers: "+
 			"[{layer: conv1, freeze: 2, std: 0.5}, {layer: [fc4, fc5], decay: 0}]}\n", 1),
 		"evaluate: {every: 2}", "evaluate: {every: 2, views: 10}", 1))
-	got := j.Encode()
-	path := filepath.Join("testdata", "recipe.job")
-	if os.Getenv("UPDATE_GOLDEN") != "" {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("a job is written another way (-want +got):\n%s", diff)
-	}
-	back, err := Decode(got)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(j, back); diff != "" {
-		t.Errorf("the job comes back another (-want +got):\n%s", diff)
-	}
+	pinned(t, "recipe.job", j)
 	id := j.Identity()
 	j.Recipe.Preset = ""
 	if j.Identity() != id {
