@@ -26,6 +26,7 @@ var contracts = map[string]protoreflect.FileDescriptor{
 	"cluster.txt":  clusterpb.File_proto_clusterpb_cluster_proto,
 	"command.txt":  commandpb.File_proto_commandpb_command_proto,
 	"exchange.txt": exchangepb.File_proto_exchangepb_exchange_proto,
+	"pack.txt":     exchangepb.File_proto_exchangepb_pack_proto,
 }
 
 // TestContracts: what a committed contract says is still there. What is new is asked to be written down with -update,

@@ -318,6 +318,7 @@ type Register struct {
 	Incarnation   string                 `protobuf:"bytes,10,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // differs at every start of the process
 	Memory        bool                   `protobuf:"varint,11,opt,name=memory,proto3" json:"memory,omitempty"`          // it answers Ask: cells may go on from memory of its host
 	Machine       string                 `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`         // what is lost together: boot id of the kernel; empty: it keeps no copies for others
+	Evaluates     bool                   `protobuf:"varint,14,opt,name=evaluates,proto3" json:"evaluates,omitempty"`    // it computes parts of evaluations
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +437,13 @@ func (x *Register) GetMachine() string {
 	return ""
 }
 
+func (x *Register) GetEvaluates() bool {
+	if x != nil {
+		return x.Evaluates
+	}
+	return false
+}
+
 type Running struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -493,6 +501,9 @@ type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cells         []*CellStatus          `protobuf:"bytes,1,rep,name=cells,proto3" json:"cells,omitempty"`
 	Holdings      []*Holdings            `protobuf:"bytes,2,rep,name=holdings,proto3" json:"holdings,omitempty"` // answers to Ask, and once at the start what there is of all jobs
+	Part          *PartStatus            `protobuf:"bytes,3,opt,name=part,proto3" json:"part,omitempty"`         // of an evaluation, that it works on
+	Logs          []*LogRecord           `protobuf:"bytes,22,rep,name=logs,proto3" json:"logs,omitempty"`        // since the last heartbeat, the oldest first; what is too much is left out
+	Health        *DeviceHealth          `protobuf:"bytes,40,opt,name=health,proto3" json:"health,omitempty"`    // of its GPU, whenever it has been asked; unset: as before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -541,6 +552,205 @@ func (x *Heartbeat) GetHoldings() []*Holdings {
 	return nil
 }
 
+func (x *Heartbeat) GetPart() *PartStatus {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetLogs() []*LogRecord {
+	if x != nil {
+		return x.Logs
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetHealth() *DeviceHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+// DeviceHealth is what a GPU's management library says of it; what it does not tell is not set.
+type DeviceHealth struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Celsius        *int32                 `protobuf:"varint,1,opt,name=celsius,proto3,oneof" json:"celsius,omitempty"`
+	Watts          *float64               `protobuf:"fixed64,2,opt,name=watts,proto3,oneof" json:"watts,omitempty"`
+	WattsLimit     *float64               `protobuf:"fixed64,3,opt,name=watts_limit,json=wattsLimit,proto3,oneof" json:"watts_limit,omitempty"`
+	BusyPercent    *int32                 `protobuf:"varint,4,opt,name=busy_percent,json=busyPercent,proto3,oneof" json:"busy_percent,omitempty"`
+	FreeBytes      *int64                 `protobuf:"varint,5,opt,name=free_bytes,json=freeBytes,proto3,oneof" json:"free_bytes,omitempty"`                // of its memory
+	EccUncorrected *uint64                `protobuf:"varint,6,opt,name=ecc_uncorrected,json=eccUncorrected,proto3,oneof" json:"ecc_uncorrected,omitempty"` // errors of its memory since the driver was loaded; unset: it has no ECC
+	SlowedBy       []string               `protobuf:"bytes,7,rep,name=slowed_by,json=slowedBy,proto3" json:"slowed_by,omitempty"`                          // why its clock is below what it could be
+	Warnings       []string               `protobuf:"bytes,8,rep,name=warnings,proto3" json:"warnings,omitempty"`                                          // what an owner should look at
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DeviceHealth) Reset() {
+	*x = DeviceHealth{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceHealth) ProtoMessage() {}
+
+func (x *DeviceHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceHealth.ProtoReflect.Descriptor instead.
+func (*DeviceHealth) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DeviceHealth) GetCelsius() int32 {
+	if x != nil && x.Celsius != nil {
+		return *x.Celsius
+	}
+	return 0
+}
+
+func (x *DeviceHealth) GetWatts() float64 {
+	if x != nil && x.Watts != nil {
+		return *x.Watts
+	}
+	return 0
+}
+
+func (x *DeviceHealth) GetWattsLimit() float64 {
+	if x != nil && x.WattsLimit != nil {
+		return *x.WattsLimit
+	}
+	return 0
+}
+
+func (x *DeviceHealth) GetBusyPercent() int32 {
+	if x != nil && x.BusyPercent != nil {
+		return *x.BusyPercent
+	}
+	return 0
+}
+
+func (x *DeviceHealth) GetFreeBytes() int64 {
+	if x != nil && x.FreeBytes != nil {
+		return *x.FreeBytes
+	}
+	return 0
+}
+
+func (x *DeviceHealth) GetEccUncorrected() uint64 {
+	if x != nil && x.EccUncorrected != nil {
+		return *x.EccUncorrected
+	}
+	return 0
+}
+
+func (x *DeviceHealth) GetSlowedBy() []string {
+	if x != nil {
+		return x.SlowedBy
+	}
+	return nil
+}
+
+func (x *DeviceHealth) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// PartStatus is how far a part of an evaluation is.
+type PartStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Evaluation    uint64                 `protobuf:"varint,1,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // of Assign
+	Phase         string                 `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`            // what it is doing now
+	Passes        uint64                 `protobuf:"varint,4,opt,name=passes,proto3" json:"passes,omitempty"`         // images seen, each once for every view and model
+	Computing     bool                   `protobuf:"varint,5,opt,name=computing,proto3" json:"computing,omitempty"`   // else it gets ready, which may take its time
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartStatus) Reset() {
+	*x = PartStatus{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartStatus) ProtoMessage() {}
+
+func (x *PartStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartStatus.ProtoReflect.Descriptor instead.
+func (*PartStatus) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PartStatus) GetEvaluation() uint64 {
+	if x != nil {
+		return x.Evaluation
+	}
+	return 0
+}
+
+func (x *PartStatus) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *PartStatus) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *PartStatus) GetPasses() uint64 {
+	if x != nil {
+		return x.Passes
+	}
+	return 0
+}
+
+func (x *PartStatus) GetComputing() bool {
+	if x != nil {
+		return x.Computing
+	}
+	return false
+}
+
 // Holdings is what a worker can reach of cells' states in the memory of its host. It is sent when nothing of the
 // generation asked about runs on the worker any more, so that its own steps stay as they are.
 type Holdings struct {
@@ -554,7 +764,7 @@ type Holdings struct {
 
 func (x *Holdings) Reset() {
 	*x = Holdings{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +776,7 @@ func (x *Holdings) String() string {
 func (*Holdings) ProtoMessage() {}
 
 func (x *Holdings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +789,7 @@ func (x *Holdings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Holdings.ProtoReflect.Descriptor instead.
 func (*Holdings) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Holdings) GetJob() string {
@@ -619,7 +829,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +841,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +854,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Held) GetJob() string {
@@ -713,13 +923,16 @@ type CellStatus struct {
 	WaitsFor        []*Cell                `protobuf:"bytes,13,rep,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`                                                                                        // cells that it waits for now
 	BusySeconds     float64                `protobuf:"fixed64,14,opt,name=busy_seconds,json=busySeconds,proto3" json:"busy_seconds,omitempty"`                                                                             // of a step without what it waits for others, smoothed; 0: not known
 	Kind            string                 `protobuf:"bytes,15,opt,name=kind,proto3" json:"kind,omitempty"`                                                                                                                // of the phase: forward, data, weights, wait, other; empty: no part of a step
+	Scored          uint64                 `protobuf:"varint,16,opt,name=scored,proto3" json:"scored,omitempty"`                                                                                                           // images of the last finished step that the next two are of; 0: it does not say
+	Top1Errors      float64                `protobuf:"fixed64,17,opt,name=top1_errors,json=top1Errors,proto3" json:"top1_errors,omitempty"`                                                                                // as in Evaluation, but as trained: cropped at random, with dropout
+	Top5Errors      float64                `protobuf:"fixed64,18,opt,name=top5_errors,json=top5Errors,proto3" json:"top5_errors,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CellStatus) Reset() {
 	*x = CellStatus{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +944,7 @@ func (x *CellStatus) String() string {
 func (*CellStatus) ProtoMessage() {}
 
 func (x *CellStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +957,7 @@ func (x *CellStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellStatus.ProtoReflect.Descriptor instead.
 func (*CellStatus) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CellStatus) GetJob() string {
@@ -852,6 +1065,27 @@ func (x *CellStatus) GetKind() string {
 	return ""
 }
 
+func (x *CellStatus) GetScored() uint64 {
+	if x != nil {
+		return x.Scored
+	}
+	return 0
+}
+
+func (x *CellStatus) GetTop1Errors() float64 {
+	if x != nil {
+		return x.Top1Errors
+	}
+	return 0
+}
+
+func (x *CellStatus) GetTop5Errors() float64 {
+	if x != nil {
+		return x.Top5Errors
+	}
+	return 0
+}
+
 // Report is something the coordinator must write down. It is sent again after a reconnect until it is acknowledged;
 // reports of one worker are handled in order.
 type Report struct {
@@ -868,6 +1102,7 @@ type Report struct {
 	//	*Report_Failed
 	//	*Report_Bad
 	//	*Report_CheckpointFailed
+	//	*Report_Part
 	Kind          isReport_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -875,7 +1110,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1122,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1135,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Report) GetSequence() uint64 {
@@ -994,6 +1229,15 @@ func (x *Report) GetCheckpointFailed() *CheckpointFailed {
 	return nil
 }
 
+func (x *Report) GetPart() *PartEvaluated {
+	if x != nil {
+		if x, ok := x.Kind.(*Report_Part); ok {
+			return x.Part
+		}
+	}
+	return nil
+}
+
 type isReport_Kind interface {
 	isReport_Kind()
 }
@@ -1026,6 +1270,10 @@ type Report_CheckpointFailed struct {
 	CheckpointFailed *CheckpointFailed `protobuf:"bytes,10,opt,name=checkpoint_failed,json=checkpointFailed,proto3,oneof"`
 }
 
+type Report_Part struct {
+	Part *PartEvaluated `protobuf:"bytes,20,opt,name=part,proto3,oneof"`
+}
+
 func (*Report_Checkpoint) isReport_Kind() {}
 
 func (*Report_Evaluation) isReport_Kind() {}
@@ -1039,6 +1287,299 @@ func (*Report_Failed) isReport_Kind() {}
 func (*Report_Bad) isReport_Kind() {}
 
 func (*Report_CheckpointFailed) isReport_Kind() {}
+
+func (*Report_Part) isReport_Kind() {}
+
+// PartEvaluated is what a part of an evaluation came to, or why it could not be computed.
+type PartEvaluated struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Evaluation    uint64                 `protobuf:"varint,1,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
+	Sum           *EvaluationSum         `protobuf:"bytes,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	Failed        string                 `protobuf:"bytes,3,opt,name=failed,proto3" json:"failed,omitempty"`        // why, in one line; empty: sum holds
+	Permanent     bool                   `protobuf:"varint,4,opt,name=permanent,proto3" json:"permanent,omitempty"` // trying again elsewhere is pointless
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartEvaluated) Reset() {
+	*x = PartEvaluated{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartEvaluated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartEvaluated) ProtoMessage() {}
+
+func (x *PartEvaluated) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartEvaluated.ProtoReflect.Descriptor instead.
+func (*PartEvaluated) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PartEvaluated) GetEvaluation() uint64 {
+	if x != nil {
+		return x.Evaluation
+	}
+	return 0
+}
+
+func (x *PartEvaluated) GetSum() *EvaluationSum {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
+func (x *PartEvaluated) GetFailed() string {
+	if x != nil {
+		return x.Failed
+	}
+	return ""
+}
+
+func (x *PartEvaluated) GetPermanent() bool {
+	if x != nil {
+		return x.Permanent
+	}
+	return false
+}
+
+// EvaluationSum is what a number of images came to.
+type EvaluationSum struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        uint64                 `protobuf:"varint,1,opt,name=images,proto3" json:"images,omitempty"`
+	Loss          float64                `protobuf:"fixed64,2,opt,name=loss,proto3" json:"loss,omitempty"`                               // sum of cross-entropies, in nats
+	Top1Errors    float64                `protobuf:"fixed64,3,opt,name=top1_errors,json=top1Errors,proto3" json:"top1_errors,omitempty"` // shared credit for ties makes them fractions
+	Top5Errors    float64                `protobuf:"fixed64,4,opt,name=top5_errors,json=top5Errors,proto3" json:"top5_errors,omitempty"`
+	Classes       []*ClassSum            `protobuf:"bytes,5,rep,name=classes,proto3" json:"classes,omitempty"`   // by class, those that have images
+	Confused      []*ConfusedSum         `protobuf:"bytes,6,rep,name=confused,proto3" json:"confused,omitempty"` // by label, then by class, those that are not zero
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluationSum) Reset() {
+	*x = EvaluationSum{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluationSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluationSum) ProtoMessage() {}
+
+func (x *EvaluationSum) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluationSum.ProtoReflect.Descriptor instead.
+func (*EvaluationSum) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *EvaluationSum) GetImages() uint64 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *EvaluationSum) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *EvaluationSum) GetTop1Errors() float64 {
+	if x != nil {
+		return x.Top1Errors
+	}
+	return 0
+}
+
+func (x *EvaluationSum) GetTop5Errors() float64 {
+	if x != nil {
+		return x.Top5Errors
+	}
+	return 0
+}
+
+func (x *EvaluationSum) GetClasses() []*ClassSum {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+func (x *EvaluationSum) GetConfused() []*ConfusedSum {
+	if x != nil {
+		return x.Confused
+	}
+	return nil
+}
+
+type ClassSum struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Label         uint32                 `protobuf:"varint,1,opt,name=label,proto3" json:"label,omitempty"`
+	Images        uint64                 `protobuf:"varint,2,opt,name=images,proto3" json:"images,omitempty"`
+	Loss          float64                `protobuf:"fixed64,3,opt,name=loss,proto3" json:"loss,omitempty"`
+	Top1Errors    float64                `protobuf:"fixed64,4,opt,name=top1_errors,json=top1Errors,proto3" json:"top1_errors,omitempty"`
+	Top5Errors    float64                `protobuf:"fixed64,5,opt,name=top5_errors,json=top5Errors,proto3" json:"top5_errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClassSum) Reset() {
+	*x = ClassSum{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClassSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClassSum) ProtoMessage() {}
+
+func (x *ClassSum) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClassSum.ProtoReflect.Descriptor instead.
+func (*ClassSum) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ClassSum) GetLabel() uint32 {
+	if x != nil {
+		return x.Label
+	}
+	return 0
+}
+
+func (x *ClassSum) GetImages() uint64 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *ClassSum) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *ClassSum) GetTop1Errors() float64 {
+	if x != nil {
+		return x.Top1Errors
+	}
+	return 0
+}
+
+func (x *ClassSum) GetTop5Errors() float64 {
+	if x != nil {
+		return x.Top5Errors
+	}
+	return 0
+}
+
+// ConfusedSum is how many images of a label were taken for a class.
+type ConfusedSum struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Label         uint32                 `protobuf:"varint,1,opt,name=label,proto3" json:"label,omitempty"`
+	TakenFor      uint32                 `protobuf:"varint,2,opt,name=taken_for,json=takenFor,proto3" json:"taken_for,omitempty"`
+	Images        uint64                 `protobuf:"varint,3,opt,name=images,proto3" json:"images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfusedSum) Reset() {
+	*x = ConfusedSum{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfusedSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfusedSum) ProtoMessage() {}
+
+func (x *ConfusedSum) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfusedSum.ProtoReflect.Descriptor instead.
+func (*ConfusedSum) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ConfusedSum) GetLabel() uint32 {
+	if x != nil {
+		return x.Label
+	}
+	return 0
+}
+
+func (x *ConfusedSum) GetTakenFor() uint32 {
+	if x != nil {
+		return x.TakenFor
+	}
+	return 0
+}
+
+func (x *ConfusedSum) GetImages() uint64 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
 
 // CheckpointWritten says that a cell's file of a step is complete and durable.
 type CheckpointWritten struct {
@@ -1056,7 +1597,7 @@ type CheckpointWritten struct {
 
 func (x *CheckpointWritten) Reset() {
 	*x = CheckpointWritten{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1609,7 @@ func (x *CheckpointWritten) String() string {
 func (*CheckpointWritten) ProtoMessage() {}
 
 func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1622,7 @@ func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointWritten.ProtoReflect.Descriptor instead.
 func (*CheckpointWritten) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CheckpointWritten) GetCell() *Cell {
@@ -1149,7 +1690,7 @@ type CheckpointFile struct {
 
 func (x *CheckpointFile) Reset() {
 	*x = CheckpointFile{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1702,7 @@ func (x *CheckpointFile) String() string {
 func (*CheckpointFile) ProtoMessage() {}
 
 func (x *CheckpointFile) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1715,7 @@ func (x *CheckpointFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointFile.ProtoReflect.Descriptor instead.
 func (*CheckpointFile) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CheckpointFile) GetCell() *Cell {
@@ -1250,7 +1791,7 @@ type Evaluation struct {
 
 func (x *Evaluation) Reset() {
 	*x = Evaluation{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1803,7 @@ func (x *Evaluation) String() string {
 func (*Evaluation) ProtoMessage() {}
 
 func (x *Evaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1816,7 @@ func (x *Evaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
 func (*Evaluation) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Evaluation) GetStep() uint64 {
@@ -1346,7 +1887,7 @@ type CellFinished struct {
 
 func (x *CellFinished) Reset() {
 	*x = CellFinished{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1899,7 @@ func (x *CellFinished) String() string {
 func (*CellFinished) ProtoMessage() {}
 
 func (x *CellFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1912,7 @@ func (x *CellFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellFinished.ProtoReflect.Descriptor instead.
 func (*CellFinished) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CellFinished) GetCell() *Cell {
@@ -1406,7 +1947,7 @@ type CellStopped struct {
 
 func (x *CellStopped) Reset() {
 	*x = CellStopped{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1959,7 @@ func (x *CellStopped) String() string {
 func (*CellStopped) ProtoMessage() {}
 
 func (x *CellStopped) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1972,7 @@ func (x *CellStopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellStopped.ProtoReflect.Descriptor instead.
 func (*CellStopped) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CellStopped) GetCell() *Cell {
@@ -1463,7 +2004,7 @@ type CellFailed struct {
 
 func (x *CellFailed) Reset() {
 	*x = CellFailed{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +2016,7 @@ func (x *CellFailed) String() string {
 func (*CellFailed) ProtoMessage() {}
 
 func (x *CellFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +2029,7 @@ func (x *CellFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellFailed.ProtoReflect.Descriptor instead.
 func (*CellFailed) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CellFailed) GetCell() *Cell {
@@ -1558,7 +2099,7 @@ type Veto struct {
 
 func (x *Veto) Reset() {
 	*x = Veto{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +2111,7 @@ func (x *Veto) String() string {
 func (*Veto) ProtoMessage() {}
 
 func (x *Veto) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +2124,7 @@ func (x *Veto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Veto.ProtoReflect.Descriptor instead.
 func (*Veto) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Veto) GetCell() *Cell {
@@ -1661,7 +2202,7 @@ type CheckpointBad struct {
 
 func (x *CheckpointBad) Reset() {
 	*x = CheckpointBad{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +2214,7 @@ func (x *CheckpointBad) String() string {
 func (*CheckpointBad) ProtoMessage() {}
 
 func (x *CheckpointBad) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +2227,7 @@ func (x *CheckpointBad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointBad.ProtoReflect.Descriptor instead.
 func (*CheckpointBad) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CheckpointBad) GetStep() uint64 {
@@ -1722,7 +2263,7 @@ type CheckpointFailed struct {
 
 func (x *CheckpointFailed) Reset() {
 	*x = CheckpointFailed{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +2275,7 @@ func (x *CheckpointFailed) String() string {
 func (*CheckpointFailed) ProtoMessage() {}
 
 func (x *CheckpointFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +2288,7 @@ func (x *CheckpointFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointFailed.ProtoReflect.Descriptor instead.
 func (*CheckpointFailed) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CheckpointFailed) GetCell() *Cell {
@@ -1793,7 +2334,7 @@ type CoordinatorMessage struct {
 
 func (x *CoordinatorMessage) Reset() {
 	*x = CoordinatorMessage{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +2346,7 @@ func (x *CoordinatorMessage) String() string {
 func (*CoordinatorMessage) ProtoMessage() {}
 
 func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +2359,7 @@ func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorMessage.ProtoReflect.Descriptor instead.
 func (*CoordinatorMessage) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CoordinatorMessage) GetKind() isCoordinatorMessage_Kind {
@@ -2008,7 +2549,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2020,7 +2561,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2033,7 +2574,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Drain) GetDraining() bool {
@@ -2054,14 +2595,15 @@ func (x *Drain) GetDrained() bool {
 type Warm struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
-	Spec          []byte                 `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"` // as Assign's
+	Spec          []byte                 `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`   // as Assign's
+	Peers         []*Peer                `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"` // as Assign's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Warm) Reset() {
 	*x = Warm{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2615,7 @@ func (x *Warm) String() string {
 func (*Warm) ProtoMessage() {}
 
 func (x *Warm) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2628,7 @@ func (x *Warm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warm.ProtoReflect.Descriptor instead.
 func (*Warm) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Warm) GetJob() string {
@@ -2103,6 +2645,13 @@ func (x *Warm) GetSpec() []byte {
 	return nil
 }
 
+func (x *Warm) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
 // Ask has a worker end what it runs of a job, up to a generation, and say what its host holds of it.
 type Ask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2114,7 +2663,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2675,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2688,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Ask) GetJob() string {
@@ -2168,7 +2717,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2729,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2742,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Forget) GetJob() string {
@@ -2223,7 +2772,7 @@ type Buddies struct {
 
 func (x *Buddies) Reset() {
 	*x = Buddies{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2784,7 @@ func (x *Buddies) String() string {
 func (*Buddies) ProtoMessage() {}
 
 func (x *Buddies) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2797,7 @@ func (x *Buddies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Buddies.ProtoReflect.Descriptor instead.
 func (*Buddies) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Buddies) GetJob() string {
@@ -2282,7 +2831,7 @@ type Buddy struct {
 
 func (x *Buddy) Reset() {
 	*x = Buddy{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2843,7 @@ func (x *Buddy) String() string {
 func (*Buddy) ProtoMessage() {}
 
 func (x *Buddy) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2856,7 @@ func (x *Buddy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Buddy.ProtoReflect.Descriptor instead.
 func (*Buddy) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Buddy) GetWorker() string {
@@ -2336,7 +2885,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2897,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2910,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Welcome) GetCluster() string {
@@ -2409,13 +2958,15 @@ type Assign struct {
 	History        []*Evaluation          `protobuf:"bytes,14,rep,name=history,proto3" json:"history,omitempty"`                                      // up to the step that is resumed from, of a job whose course goes by them
 	Skipped        []uint64               `protobuf:"varint,12,rep,packed,name=skipped,proto3" json:"skipped,omitempty"`                              // steps, counted from 1, whose batches are not trained on: they change nothing
 	Accepted       []uint64               `protobuf:"varint,13,rep,packed,name=accepted,proto3" json:"accepted,omitempty"`                            // steps that are done however high their loss
+	Peers          []*Peer                `protobuf:"bytes,15,rep,name=peers,proto3" json:"peers,omitempty"`                                          // workers to ask for a pack that this one lacks, those with cells of the job first
+	Part           *EvaluationPart        `protobuf:"bytes,20,opt,name=part,proto3" json:"part,omitempty"`                                            // in place of cells; job is then no job's name, and restore and spec are not set
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2427,7 +2978,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2440,7 +2991,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Assign) GetJob() string {
@@ -2541,6 +3092,327 @@ func (x *Assign) GetAccepted() []uint64 {
 	return nil
 }
 
+func (x *Assign) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Assign) GetPart() *EvaluationPart {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+// EvaluationPart is a part of an evaluation for a worker to compute: on some images of a pack, the mean of the models'
+// predictions in all views.
+type EvaluationPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Evaluation    uint64                 `protobuf:"varint,1,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
+	First         uint64                 `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"` // image
+	Images        uint64                 `protobuf:"varint,3,opt,name=images,proto3" json:"images,omitempty"`
+	Views         uint32                 `protobuf:"varint,4,opt,name=views,proto3" json:"views,omitempty"` // 1: the centre; 10
+	Batch         uint32                 `protobuf:"varint,5,opt,name=batch,proto3" json:"batch,omitempty"` // images at once
+	Models        []*EvaluationModel     `protobuf:"bytes,6,rep,name=models,proto3" json:"models,omitempty"`
+	Pack          *EvaluationPack        `protobuf:"bytes,7,opt,name=pack,proto3" json:"pack,omitempty"`
+	Busy          bool                   `protobuf:"varint,8,opt,name=busy,proto3" json:"busy,omitempty"` // it goes on beside cells
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluationPart) Reset() {
+	*x = EvaluationPart{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluationPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluationPart) ProtoMessage() {}
+
+func (x *EvaluationPart) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluationPart.ProtoReflect.Descriptor instead.
+func (*EvaluationPart) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *EvaluationPart) GetEvaluation() uint64 {
+	if x != nil {
+		return x.Evaluation
+	}
+	return 0
+}
+
+func (x *EvaluationPart) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *EvaluationPart) GetImages() uint64 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *EvaluationPart) GetViews() uint32 {
+	if x != nil {
+		return x.Views
+	}
+	return 0
+}
+
+func (x *EvaluationPart) GetBatch() uint32 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *EvaluationPart) GetModels() []*EvaluationModel {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *EvaluationPart) GetPack() *EvaluationPack {
+	if x != nil {
+		return x.Pack
+	}
+	return nil
+}
+
+func (x *EvaluationPart) GetBusy() bool {
+	if x != nil {
+		return x.Busy
+	}
+	return false
+}
+
+type EvaluationModel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          []byte                 `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`             // canonical job
+	Checkpoint    *Manifest              `protobuf:"bytes,2,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // with the files of replica 0
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluationModel) Reset() {
+	*x = EvaluationModel{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluationModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluationModel) ProtoMessage() {}
+
+func (x *EvaluationModel) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluationModel.ProtoReflect.Descriptor instead.
+func (*EvaluationModel) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *EvaluationModel) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *EvaluationModel) GetCheckpoint() *Manifest {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+type EvaluationPack struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // its identity, in hexadecimal digits
+	Images        uint64                 `protobuf:"varint,3,opt,name=images,proto3" json:"images,omitempty"`
+	Channels      uint32                 `protobuf:"varint,4,opt,name=channels,proto3" json:"channels,omitempty"`
+	Height        uint32                 `protobuf:"varint,5,opt,name=height,proto3" json:"height,omitempty"`
+	Width         uint32                 `protobuf:"varint,6,opt,name=width,proto3" json:"width,omitempty"`
+	Classes       uint32                 `protobuf:"varint,7,opt,name=classes,proto3" json:"classes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluationPack) Reset() {
+	*x = EvaluationPack{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluationPack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluationPack) ProtoMessage() {}
+
+func (x *EvaluationPack) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluationPack.ProtoReflect.Descriptor instead.
+func (*EvaluationPack) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *EvaluationPack) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *EvaluationPack) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *EvaluationPack) GetImages() uint64 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *EvaluationPack) GetChannels() uint32 {
+	if x != nil {
+		return x.Channels
+	}
+	return 0
+}
+
+func (x *EvaluationPack) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *EvaluationPack) GetWidth() uint32 {
+	if x != nil {
+		return x.Width
+	}
+	return 0
+}
+
+func (x *EvaluationPack) GetClasses() uint32 {
+	if x != nil {
+		return x.Classes
+	}
+	return 0
+}
+
+// Peer is a worker that hands out what it has.
+type Peer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Peer) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Peer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Peer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 type Placement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cell          *Cell                  `protobuf:"bytes,1,opt,name=cell,proto3" json:"cell,omitempty"`
@@ -2555,7 +3427,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2567,7 +3439,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2580,7 +3452,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Placement) GetCell() *Cell {
@@ -2635,15 +3507,16 @@ type Manifest struct {
 	PlanDigest    []byte                 `protobuf:"bytes,5,opt,name=plan_digest,json=planDigest,proto3" json:"plan_digest,omitempty"`
 	Numerics      string                 `protobuf:"bytes,6,opt,name=numerics,proto3" json:"numerics,omitempty"`
 	Committed     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=committed,proto3" json:"committed,omitempty"`
-	Bad           string                 `protobuf:"bytes,8,opt,name=bad,proto3" json:"bad,omitempty"`       // why it cannot be used, empty if it can
-	Digest        []byte                 `protobuf:"bytes,9,opt,name=digest,proto3" json:"digest,omitempty"` // of the whole state: over the cells' digests
+	Bad           string                 `protobuf:"bytes,8,opt,name=bad,proto3" json:"bad,omitempty"`         // why it cannot be used, empty if it can
+	Digest        []byte                 `protobuf:"bytes,9,opt,name=digest,proto3" json:"digest,omitempty"`   // of the whole state: over the cells' digests
+	Pinned        bool                   `protobuf:"varint,10,opt,name=pinned,proto3" json:"pinned,omitempty"` // retention keeps it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +3528,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +3541,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Manifest) GetJob() string {
@@ -2734,6 +3607,13 @@ func (x *Manifest) GetDigest() []byte {
 	return nil
 }
 
+func (x *Manifest) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
 // Revoke takes an assignment back: stop at once, without a checkpoint.
 type Revoke struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2746,7 +3626,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2758,7 +3638,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2771,7 +3651,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Revoke) GetJob() string {
@@ -2806,7 +3686,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2818,7 +3698,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2831,7 +3711,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Stop) GetJob() string {
@@ -2858,7 +3738,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +3750,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +3763,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Ack) GetSequence() uint64 {
@@ -2910,7 +3790,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2922,7 +3802,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2935,7 +3815,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2954,7 +3834,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3846,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3859,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StatusRequest) GetLocal() bool {
@@ -3002,13 +3882,14 @@ type StatusReply struct {
 	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
 	Members       []*Member              `protobuf:"bytes,10,rep,name=members,proto3" json:"members,omitempty"` // the coordinators
 	Lineage       []*Lineage             `protobuf:"bytes,11,rep,name=lineage,proto3" json:"lineage,omitempty"` // the clusters this one's state came from, by restoring backups; oldest first
+	Now           *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=now,proto3" json:"now,omitempty"`         // by the clock of who answers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +3901,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3033,7 +3914,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -3113,6 +3994,13 @@ func (x *StatusReply) GetLineage() []*Lineage {
 	return nil
 }
 
+func (x *StatusReply) GetNow() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
 // Member is a coordinator.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3128,7 +4016,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +4028,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +4041,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Member) GetId() string {
@@ -3211,7 +4099,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +4111,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3236,7 +4124,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Lineage) GetCluster() string {
@@ -3275,7 +4163,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3287,7 +4175,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3300,7 +4188,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
 }
 
 type ListMembersReply struct {
@@ -3313,7 +4201,7 @@ type ListMembersReply struct {
 
 func (x *ListMembersReply) Reset() {
 	*x = ListMembersReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3325,7 +4213,7 @@ func (x *ListMembersReply) String() string {
 func (*ListMembersReply) ProtoMessage() {}
 
 func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3338,7 +4226,7 @@ func (x *ListMembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersReply.ProtoReflect.Descriptor instead.
 func (*ListMembersReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListMembersReply) GetCluster() string {
@@ -3366,7 +4254,7 @@ type AddMemberRequest struct {
 
 func (x *AddMemberRequest) Reset() {
 	*x = AddMemberRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3378,7 +4266,7 @@ func (x *AddMemberRequest) String() string {
 func (*AddMemberRequest) ProtoMessage() {}
 
 func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3391,7 +4279,7 @@ func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
 func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AddMemberRequest) GetId() string {
@@ -3424,7 +4312,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +4324,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +4337,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -3467,7 +4355,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3479,7 +4367,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3492,7 +4380,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{53}
 }
 
 type BackupChunk struct {
@@ -3504,7 +4392,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3516,7 +4404,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[44]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3529,7 +4417,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -3555,13 +4443,14 @@ type Worker struct {
 	Drained       bool                   `protobuf:"varint,12,opt,name=drained,proto3" json:"drained,omitempty"`   // and none needs it any more: it may end
 	Machine       string                 `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`
 	Buddies       []string               `protobuf:"bytes,14,rep,name=buddies,proto3" json:"buddies,omitempty"` // workers that keep copies of its cells' states, the first that takes them
+	Health        *DeviceHealth          `protobuf:"bytes,40,opt,name=health,proto3" json:"health,omitempty"`   // of its GPU, as it was last heard; unset: nothing was
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +4462,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[45]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +4475,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Worker) GetId() string {
@@ -3687,6 +4576,13 @@ func (x *Worker) GetBuddies() []string {
 	return nil
 }
 
+func (x *Worker) GetHealth() *DeviceHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
 type ListWorkersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3695,7 +4591,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3707,7 +4603,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[46]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3720,7 +4616,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{56}
 }
 
 type ListWorkersReply struct {
@@ -3732,7 +4628,7 @@ type ListWorkersReply struct {
 
 func (x *ListWorkersReply) Reset() {
 	*x = ListWorkersReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3744,7 +4640,7 @@ func (x *ListWorkersReply) String() string {
 func (*ListWorkersReply) ProtoMessage() {}
 
 func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[47]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3757,7 +4653,7 @@ func (x *ListWorkersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersReply.ProtoReflect.Descriptor instead.
 func (*ListWorkersReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListWorkersReply) GetWorkers() []*Worker {
@@ -3777,7 +4673,7 @@ type DrainWorkerRequest struct {
 
 func (x *DrainWorkerRequest) Reset() {
 	*x = DrainWorkerRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3789,7 +4685,7 @@ func (x *DrainWorkerRequest) String() string {
 func (*DrainWorkerRequest) ProtoMessage() {}
 
 func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[48]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3802,7 +4698,7 @@ func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
 func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DrainWorkerRequest) GetWorker() string {
@@ -3829,7 +4725,7 @@ type JobCell struct {
 
 func (x *JobCell) Reset() {
 	*x = JobCell{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3841,7 +4737,7 @@ func (x *JobCell) String() string {
 func (*JobCell) ProtoMessage() {}
 
 func (x *JobCell) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[49]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3854,7 +4750,7 @@ func (x *JobCell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobCell.ProtoReflect.Descriptor instead.
 func (*JobCell) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *JobCell) GetJob() string {
@@ -3874,7 +4770,7 @@ func (x *JobCell) GetCell() *Cell {
 type Job struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	State           string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // queued, placing, running, recovering, stopping, stopped, paused, done, failed
+	State           string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // queued, running, recovering, moving, preempted, stopping, stopped, paused, done, failed
 	Reason          string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // the scheduler's words
 	Generation      uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
 	Step            uint64                 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`                                        // highest finished step that was reported
@@ -3892,15 +4788,22 @@ type Job struct {
 	Batch           uint64                 `protobuf:"varint,17,opt,name=batch,proto3" json:"batch,omitempty"`
 	Loss            float64                `protobuf:"fixed64,18,opt,name=loss,proto3" json:"loss,omitempty"`
 	ImagesPerSecond float64                `protobuf:"fixed64,19,opt,name=images_per_second,json=imagesPerSecond,proto3" json:"images_per_second,omitempty"`
-	Numerics        string                 `protobuf:"bytes,20,opt,name=numerics,proto3" json:"numerics,omitempty"` // under which it began; empty before
-	Vetoes          []*Veto                `protobuf:"bytes,21,rep,name=vetoes,proto3" json:"vetoes,omitempty"`     // by step
+	Numerics        string                 `protobuf:"bytes,20,opt,name=numerics,proto3" json:"numerics,omitempty"`                          // under which it began; empty before
+	Vetoes          []*Veto                `protobuf:"bytes,21,rep,name=vetoes,proto3" json:"vetoes,omitempty"`                              // by step
+	Parent          *Parent                `protobuf:"bytes,22,opt,name=parent,proto3" json:"parent,omitempty"`                              // of a fork
+	Priority        int32                  `protobuf:"varint,30,opt,name=priority,proto3" json:"priority,omitempty"`                         // in the queue; higher goes first
+	Place           uint32                 `protobuf:"varint,31,opt,name=place,proto3" json:"place,omitempty"`                               // among the jobs that wait for workers, counted from 1; 0: it does not wait
+	MaxWorkers      uint32                 `protobuf:"varint,32,opt,name=max_workers,json=maxWorkers,proto3" json:"max_workers,omitempty"`   // that it has at a time; 0: as many as it has cells
+	MinWorkers      uint32                 `protobuf:"varint,33,opt,name=min_workers,json=minWorkers,proto3" json:"min_workers,omitempty"`   // without which it does not begin; 0: one is enough
+	Preemptions     uint64                 `protobuf:"varint,34,opt,name=preemptions,proto3" json:"preemptions,omitempty"`                   // how often it has made way for a job of a higher priority
+	PreemptedBy     string                 `protobuf:"bytes,35,opt,name=preempted_by,json=preemptedBy,proto3" json:"preempted_by,omitempty"` // the last time: "b (priority 5)"
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3912,7 +4815,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[50]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3925,7 +4828,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Job) GetName() string {
@@ -4075,18 +4978,534 @@ func (x *Job) GetVetoes() []*Veto {
 	return nil
 }
 
+func (x *Job) GetParent() *Parent {
+	if x != nil {
+		return x.Parent
+	}
+	return nil
+}
+
+func (x *Job) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Job) GetPlace() uint32 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
+}
+
+func (x *Job) GetMaxWorkers() uint32 {
+	if x != nil {
+		return x.MaxWorkers
+	}
+	return 0
+}
+
+func (x *Job) GetMinWorkers() uint32 {
+	if x != nil {
+		return x.MinWorkers
+	}
+	return 0
+}
+
+func (x *Job) GetPreemptions() uint64 {
+	if x != nil {
+		return x.Preemptions
+	}
+	return 0
+}
+
+func (x *Job) GetPreemptedBy() string {
+	if x != nil {
+		return x.PreemptedBy
+	}
+	return ""
+}
+
+// Parent is the checkpoint that a job was forked from.
+type Parent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`    // of that checkpoint: the whole state's
+	Changes       []string               `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`  // what this job does otherwise, e.g. "recipe.batch: 64 instead of 128"
+	Deleted       bool                   `protobuf:"varint,5,opt,name=deleted,proto3" json:"deleted,omitempty"` // that job is there no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Parent) Reset() {
+	*x = Parent{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Parent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Parent) ProtoMessage() {}
+
+func (x *Parent) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Parent.ProtoReflect.Descriptor instead.
+func (*Parent) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *Parent) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Parent) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Parent) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Parent) GetChanges() []string {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *Parent) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+type SetQueueRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Priority      *int32                 `protobuf:"varint,2,opt,name=priority,proto3,oneof" json:"priority,omitempty"` // what is not given stays as it is
+	MaxWorkers    *uint32                `protobuf:"varint,3,opt,name=max_workers,json=maxWorkers,proto3,oneof" json:"max_workers,omitempty"`
+	MinWorkers    *uint32                `protobuf:"varint,4,opt,name=min_workers,json=minWorkers,proto3,oneof" json:"min_workers,omitempty"`
+	Request       string                 `protobuf:"bytes,5,opt,name=request,proto3" json:"request,omitempty"` // id that asking again has too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQueueRequest) Reset() {
+	*x = SetQueueRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQueueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQueueRequest) ProtoMessage() {}
+
+func (x *SetQueueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQueueRequest.ProtoReflect.Descriptor instead.
+func (*SetQueueRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *SetQueueRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetQueueRequest) GetPriority() int32 {
+	if x != nil && x.Priority != nil {
+		return *x.Priority
+	}
+	return 0
+}
+
+func (x *SetQueueRequest) GetMaxWorkers() uint32 {
+	if x != nil && x.MaxWorkers != nil {
+		return *x.MaxWorkers
+	}
+	return 0
+}
+
+func (x *SetQueueRequest) GetMinWorkers() uint32 {
+	if x != nil && x.MinWorkers != nil {
+		return *x.MinWorkers
+	}
+	return 0
+}
+
+func (x *SetQueueRequest) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+type PauseJobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Request       string                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"` // id that asking again has too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseJobRequest) Reset() {
+	*x = PauseJobRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseJobRequest) ProtoMessage() {}
+
+func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
+func (*PauseJobRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *PauseJobRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PauseJobRequest) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+type DeleteJobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Request       string                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"` // id that asking again has too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteJobRequest) Reset() {
+	*x = DeleteJobRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteJobRequest) ProtoMessage() {}
+
+func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
+func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *DeleteJobRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteJobRequest) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+type DeleteJobReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checkpoints   []*Manifest            `protobuf:"bytes,1,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"` // that went with it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteJobReply) Reset() {
+	*x = DeleteJobReply{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteJobReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteJobReply) ProtoMessage() {}
+
+func (x *DeleteJobReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteJobReply.ProtoReflect.Descriptor instead.
+func (*DeleteJobReply) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *DeleteJobReply) GetCheckpoints() []*Manifest {
+	if x != nil {
+		return x.Checkpoints
+	}
+	return nil
+}
+
+type CheckpointNowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointNowRequest) Reset() {
+	*x = CheckpointNowRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointNowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointNowRequest) ProtoMessage() {}
+
+func (x *CheckpointNowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointNowRequest.ProtoReflect.Descriptor instead.
+func (*CheckpointNowRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *CheckpointNowRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type PinCheckpointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // job
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	Undo          bool                   `protobuf:"varint,3,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinCheckpointRequest) Reset() {
+	*x = PinCheckpointRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinCheckpointRequest) ProtoMessage() {}
+
+func (x *PinCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*PinCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *PinCheckpointRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PinCheckpointRequest) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *PinCheckpointRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DeleteCheckpointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // job
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	Request       string                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"` // id that asking again has too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteCheckpointRequest) Reset() {
+	*x = DeleteCheckpointRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteCheckpointRequest) ProtoMessage() {}
+
+func (x *DeleteCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*DeleteCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *DeleteCheckpointRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteCheckpointRequest) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *DeleteCheckpointRequest) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
 type SubmitJobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Spec          []byte                 `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`       // canonical job
-	Resume        bool                   `protobuf:"varint,2,opt,name=resume,proto3" json:"resume,omitempty"`  // a job of this name with the same spec exists: resume it instead of refusing
-	Request       string                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"` // id that asking again has too: it is then not submitted twice, nor refused
+	Spec          []byte                 `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`                          // canonical job
+	Resume        bool                   `protobuf:"varint,2,opt,name=resume,proto3" json:"resume,omitempty"`                     // a job of this name with the same spec exists: resume it instead of refusing
+	Request       string                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`                    // id that asking again has too: it is then not submitted twice, nor refused
+	FromJob       string                 `protobuf:"bytes,4,opt,name=from_job,json=fromJob,proto3" json:"from_job,omitempty"`     // fork: the job goes on from this job's checkpoint, with another recipe
+	FromStep      uint64                 `protobuf:"varint,5,opt,name=from_step,json=fromStep,proto3" json:"from_step,omitempty"` // 0: the newest good one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitJobRequest) Reset() {
 	*x = SubmitJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4098,7 +5517,7 @@ func (x *SubmitJobRequest) String() string {
 func (*SubmitJobRequest) ProtoMessage() {}
 
 func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[51]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4111,7 +5530,7 @@ func (x *SubmitJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJobRequest.ProtoReflect.Descriptor instead.
 func (*SubmitJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *SubmitJobRequest) GetSpec() []byte {
@@ -4135,6 +5554,20 @@ func (x *SubmitJobRequest) GetRequest() string {
 	return ""
 }
 
+func (x *SubmitJobRequest) GetFromJob() string {
+	if x != nil {
+		return x.FromJob
+	}
+	return ""
+}
+
+func (x *SubmitJobRequest) GetFromStep() uint64 {
+	if x != nil {
+		return x.FromStep
+	}
+	return 0
+}
+
 type ListJobsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4143,7 +5576,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4155,7 +5588,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[52]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4168,7 +5601,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{52}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{70}
 }
 
 type ListJobsReply struct {
@@ -4180,7 +5613,7 @@ type ListJobsReply struct {
 
 func (x *ListJobsReply) Reset() {
 	*x = ListJobsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4192,7 +5625,7 @@ func (x *ListJobsReply) String() string {
 func (*ListJobsReply) ProtoMessage() {}
 
 func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[53]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4205,7 +5638,7 @@ func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsReply.ProtoReflect.Descriptor instead.
 func (*ListJobsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{53}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListJobsReply) GetJobs() []*Job {
@@ -4224,7 +5657,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4236,7 +5669,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[54]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4249,7 +5682,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{54}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetJobRequest) GetName() string {
@@ -4269,7 +5702,7 @@ type JobUpdate struct {
 
 func (x *JobUpdate) Reset() {
 	*x = JobUpdate{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4281,7 +5714,7 @@ func (x *JobUpdate) String() string {
 func (*JobUpdate) ProtoMessage() {}
 
 func (x *JobUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[55]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4294,7 +5727,7 @@ func (x *JobUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobUpdate.ProtoReflect.Descriptor instead.
 func (*JobUpdate) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{55}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *JobUpdate) GetJob() *Job {
@@ -4322,7 +5755,7 @@ type StopJobRequest struct {
 
 func (x *StopJobRequest) Reset() {
 	*x = StopJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +5767,7 @@ func (x *StopJobRequest) String() string {
 func (*StopJobRequest) ProtoMessage() {}
 
 func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[56]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +5780,7 @@ func (x *StopJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopJobRequest.ProtoReflect.Descriptor instead.
 func (*StopJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{56}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *StopJobRequest) GetName() string {
@@ -4385,7 +5818,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4397,7 +5830,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[57]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4410,7 +5843,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{57}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ResumeJobRequest) GetName() string {
@@ -4465,7 +5898,7 @@ type ListCheckpointsReply struct {
 
 func (x *ListCheckpointsReply) Reset() {
 	*x = ListCheckpointsReply{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4477,7 +5910,7 @@ func (x *ListCheckpointsReply) String() string {
 func (*ListCheckpointsReply) ProtoMessage() {}
 
 func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[58]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4490,7 +5923,7 @@ func (x *ListCheckpointsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCheckpointsReply.ProtoReflect.Descriptor instead.
 func (*ListCheckpointsReply) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{58}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListCheckpointsReply) GetCheckpoints() []*Manifest {
@@ -4507,6 +5940,523 @@ func (x *ListCheckpointsReply) GetDirectories() []string {
 	return nil
 }
 
+type EvaluateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Models        []*EvaluateModel       `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`   // several: the mean of their predictions
+	Pack          *EvaluationPack        `protobuf:"bytes,2,opt,name=pack,proto3" json:"pack,omitempty"`       // unset: the test pack of the first job
+	Views         uint32                 `protobuf:"varint,3,opt,name=views,proto3" json:"views,omitempty"`    // 1: the centre; 10; 0: 1
+	Batch         uint32                 `protobuf:"varint,4,opt,name=batch,proto3" json:"batch,omitempty"`    // images at once; 0: 64
+	Busy          bool                   `protobuf:"varint,5,opt,name=busy,proto3" json:"busy,omitempty"`      // workers that have cells take parts too
+	Request       string                 `protobuf:"bytes,6,opt,name=request,proto3" json:"request,omitempty"` // id that asking again has too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluateRequest) Reset() {
+	*x = EvaluateRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluateRequest) ProtoMessage() {}
+
+func (x *EvaluateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluateRequest.ProtoReflect.Descriptor instead.
+func (*EvaluateRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *EvaluateRequest) GetModels() []*EvaluateModel {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *EvaluateRequest) GetPack() *EvaluationPack {
+	if x != nil {
+		return x.Pack
+	}
+	return nil
+}
+
+func (x *EvaluateRequest) GetViews() uint32 {
+	if x != nil {
+		return x.Views
+	}
+	return 0
+}
+
+func (x *EvaluateRequest) GetBatch() uint32 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *EvaluateRequest) GetBusy() bool {
+	if x != nil {
+		return x.Busy
+	}
+	return false
+}
+
+func (x *EvaluateRequest) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+type EvaluateModel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	HasStep       bool                   `protobuf:"varint,3,opt,name=has_step,json=hasStep,proto3" json:"has_step,omitempty"` // otherwise the newest good checkpoint
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluateModel) Reset() {
+	*x = EvaluateModel{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluateModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluateModel) ProtoMessage() {}
+
+func (x *EvaluateModel) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluateModel.ProtoReflect.Descriptor instead.
+func (*EvaluateModel) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *EvaluateModel) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *EvaluateModel) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *EvaluateModel) GetHasStep() bool {
+	if x != nil {
+		return x.HasStep
+	}
+	return false
+}
+
+type EvaluationId struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluationId) Reset() {
+	*x = EvaluationId{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluationId) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluationId) ProtoMessage() {}
+
+func (x *EvaluationId) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluationId.ProtoReflect.Descriptor instead.
+func (*EvaluationId) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *EvaluationId) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type EvaluateListRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"` // empty: of all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluateListRequest) Reset() {
+	*x = EvaluateListRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluateListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluateListRequest) ProtoMessage() {}
+
+func (x *EvaluateListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluateListRequest.ProtoReflect.Descriptor instead.
+func (*EvaluateListRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *EvaluateListRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+type EvaluateListReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Evaluations   []*EvaluationStatus    `protobuf:"bytes,1,rep,name=evaluations,proto3" json:"evaluations,omitempty"` // without their sums' classes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluateListReply) Reset() {
+	*x = EvaluateListReply{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluateListReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluateListReply) ProtoMessage() {}
+
+func (x *EvaluateListReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluateListReply.ProtoReflect.Descriptor instead.
+func (*EvaluateListReply) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *EvaluateListReply) GetEvaluations() []*EvaluationStatus {
+	if x != nil {
+		return x.Evaluations
+	}
+	return nil
+}
+
+// EvaluationStatus is how far an evaluation is, or what it came to.
+type EvaluationStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Models        []*EvaluateModel       `protobuf:"bytes,2,rep,name=models,proto3" json:"models,omitempty"`
+	Pack          *EvaluationPack        `protobuf:"bytes,3,opt,name=pack,proto3" json:"pack,omitempty"`
+	Views         uint32                 `protobuf:"varint,4,opt,name=views,proto3" json:"views,omitempty"`
+	Batch         uint32                 `protobuf:"varint,5,opt,name=batch,proto3" json:"batch,omitempty"`
+	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`   // running, done, failed, cancelled
+	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"` // the scheduler's words
+	Parts         uint64                 `protobuf:"varint,8,opt,name=parts,proto3" json:"parts,omitempty"`
+	Done          uint64                 `protobuf:"varint,9,opt,name=done,proto3" json:"done,omitempty"`      // of the parts
+	Passes        uint64                 `protobuf:"varint,10,opt,name=passes,proto3" json:"passes,omitempty"` // images seen, each once for every view and model, those of parts under way too
+	AllPasses     uint64                 `protobuf:"varint,11,opt,name=all_passes,json=allPasses,proto3" json:"all_passes,omitempty"`
+	Places        []*PartPlace           `protobuf:"bytes,12,rep,name=places,proto3" json:"places,omitempty"` // of the parts under way
+	Sum           *EvaluationSum         `protobuf:"bytes,13,opt,name=sum,proto3" json:"sum,omitempty"`       // of the first parts; of all, once it is done
+	Requested     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=requested,proto3" json:"requested,omitempty"`
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=ended,proto3" json:"ended,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,16,opt,name=digest,proto3" json:"digest,omitempty"`    // SHA-256 over all figures of sum, once it is done
+	Classes       uint32                 `protobuf:"varint,17,opt,name=classes,proto3" json:"classes,omitempty"` // of the models
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluationStatus) Reset() {
+	*x = EvaluationStatus{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluationStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluationStatus) ProtoMessage() {}
+
+func (x *EvaluationStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluationStatus.ProtoReflect.Descriptor instead.
+func (*EvaluationStatus) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *EvaluationStatus) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *EvaluationStatus) GetModels() []*EvaluateModel {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *EvaluationStatus) GetPack() *EvaluationPack {
+	if x != nil {
+		return x.Pack
+	}
+	return nil
+}
+
+func (x *EvaluationStatus) GetViews() uint32 {
+	if x != nil {
+		return x.Views
+	}
+	return 0
+}
+
+func (x *EvaluationStatus) GetBatch() uint32 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *EvaluationStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *EvaluationStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *EvaluationStatus) GetParts() uint64 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
+func (x *EvaluationStatus) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *EvaluationStatus) GetPasses() uint64 {
+	if x != nil {
+		return x.Passes
+	}
+	return 0
+}
+
+func (x *EvaluationStatus) GetAllPasses() uint64 {
+	if x != nil {
+		return x.AllPasses
+	}
+	return 0
+}
+
+func (x *EvaluationStatus) GetPlaces() []*PartPlace {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+func (x *EvaluationStatus) GetSum() *EvaluationSum {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
+func (x *EvaluationStatus) GetRequested() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Requested
+	}
+	return nil
+}
+
+func (x *EvaluationStatus) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *EvaluationStatus) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *EvaluationStatus) GetClasses() uint32 {
+	if x != nil {
+		return x.Classes
+	}
+	return 0
+}
+
+type PartPlace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Part          uint64                 `protobuf:"varint,1,opt,name=part,proto3" json:"part,omitempty"`
+	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	WorkerName    string                 `protobuf:"bytes,3,opt,name=worker_name,json=workerName,proto3" json:"worker_name,omitempty"`
+	Phase         string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartPlace) Reset() {
+	*x = PartPlace{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartPlace) ProtoMessage() {}
+
+func (x *PartPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartPlace.ProtoReflect.Descriptor instead.
+func (*PartPlace) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *PartPlace) GetPart() uint64 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
+func (x *PartPlace) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *PartPlace) GetWorkerName() string {
+	if x != nil {
+		return x.WorkerName
+	}
+	return ""
+}
+
+func (x *PartPlace) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
 type LogEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // of the raft entry that caused it
@@ -4521,7 +6471,7 @@ type LogEvent struct {
 
 func (x *LogEvent) Reset() {
 	*x = LogEvent{}
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[59]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4533,7 +6483,7 @@ func (x *LogEvent) String() string {
 func (*LogEvent) ProtoMessage() {}
 
 func (x *LogEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_clusterpb_cluster_proto_msgTypes[59]
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4546,7 +6496,7 @@ func (x *LogEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEvent.ProtoReflect.Descriptor instead.
 func (*LogEvent) Descriptor() ([]byte, []int) {
-	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{59}
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *LogEvent) GetIndex() uint64 {
@@ -4591,6 +6541,773 @@ func (x *LogEvent) GetText() string {
 	return ""
 }
 
+type HistoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	FromStep      uint64                 `protobuf:"varint,2,opt,name=from_step,json=fromStep,proto3" json:"from_step,omitempty"` // the first of interest
+	ToStep        uint64                 `protobuf:"varint,3,opt,name=to_step,json=toStep,proto3" json:"to_step,omitempty"`       // the last; 0: the newest
+	Points        uint32                 `protobuf:"varint,4,opt,name=points,proto3" json:"points,omitempty"`                     // at most so many of each series; 0: as the coordinator likes
+	Cells         bool                   `protobuf:"varint,5,opt,name=cells,proto3" json:"cells,omitempty"`                       // also a series for each cell, with the times of its phases
+	Levels        bool                   `protobuf:"varint,6,opt,name=levels,proto3" json:"levels,omitempty"`                     // for coordinators: every level of every series, the points with steps from from_step on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *HistoryRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetFromStep() uint64 {
+	if x != nil {
+		return x.FromStep
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetToStep() uint64 {
+	if x != nil {
+		return x.ToStep
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetPoints() uint32 {
+	if x != nil {
+		return x.Points
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetCells() bool {
+	if x != nil {
+		return x.Cells
+	}
+	return false
+}
+
+func (x *HistoryRequest) GetLevels() bool {
+	if x != nil {
+		return x.Levels
+	}
+	return false
+}
+
+type HistoryReply struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Job             string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation      uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`                                    // that the history is of; what an older one did behind the step gone on from is cut off
+	SubmittedUnixNs int64                  `protobuf:"varint,3,opt,name=submitted_unix_ns,json=submittedUnixNs,proto3" json:"submitted_unix_ns,omitempty"` // which of all jobs that had the name
+	Series          []*HistorySeries       `protobuf:"bytes,4,rep,name=series,proto3" json:"series,omitempty"`                                             // the job's first
+	Evaluations     []*Evaluation          `protobuf:"bytes,5,rep,name=evaluations,proto3" json:"evaluations,omitempty"`                                   // by step, all that the log has; not with `levels`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *HistoryReply) Reset() {
+	*x = HistoryReply{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryReply) ProtoMessage() {}
+
+func (x *HistoryReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryReply.ProtoReflect.Descriptor instead.
+func (*HistoryReply) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *HistoryReply) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *HistoryReply) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *HistoryReply) GetSubmittedUnixNs() int64 {
+	if x != nil {
+		return x.SubmittedUnixNs
+	}
+	return 0
+}
+
+func (x *HistoryReply) GetSeries() []*HistorySeries {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+func (x *HistoryReply) GetEvaluations() []*Evaluation {
+	if x != nil {
+		return x.Evaluations
+	}
+	return nil
+}
+
+// HistorySeries is what was observed, in points by step.
+type HistorySeries struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cell          *Cell                  `protobuf:"bytes,1,opt,name=cell,proto3" json:"cell,omitempty"`    // unset: the job's, of all its cells
+	Width         uint64                 `protobuf:"varint,2,opt,name=width,proto3" json:"width,omitempty"` // steps that a point stands for at most: steps [n*width, (n+1)*width)
+	Points        []*HistoryPoint        `protobuf:"bytes,3,rep,name=points,proto3" json:"points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistorySeries) Reset() {
+	*x = HistorySeries{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistorySeries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistorySeries) ProtoMessage() {}
+
+func (x *HistorySeries) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistorySeries.ProtoReflect.Descriptor instead.
+func (*HistorySeries) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *HistorySeries) GetCell() *Cell {
+	if x != nil {
+		return x.Cell
+	}
+	return nil
+}
+
+func (x *HistorySeries) GetWidth() uint64 {
+	if x != nil {
+		return x.Width
+	}
+	return 0
+}
+
+func (x *HistorySeries) GetPoints() []*HistoryPoint {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
+// HistoryPoint sums up what was observed after some steps. Of steps that are faster than heartbeats only some are seen.
+type HistoryPoint struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	FirstStep          uint64                 `protobuf:"varint,1,opt,name=first_step,json=firstStep,proto3" json:"first_step,omitempty"` // seen
+	LastStep           uint64                 `protobuf:"varint,2,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"`
+	At                 *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`                      // of last_step, by the clock of the coordinator that led
+	Generation         uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`     // of last_step
+	Observations       uint64                 `protobuf:"varint,5,opt,name=observations,proto3" json:"observations,omitempty"` // one for each step and cell that was heard of
+	Losses             uint64                 `protobuf:"varint,6,opt,name=losses,proto3" json:"losses,omitempty"`             // observations that told a loss
+	Loss               float64                `protobuf:"fixed64,7,opt,name=loss,proto3" json:"loss,omitempty"`                // mean
+	LossMin            float64                `protobuf:"fixed64,8,opt,name=loss_min,json=lossMin,proto3" json:"loss_min,omitempty"`
+	LossMax            float64                `protobuf:"fixed64,9,opt,name=loss_max,json=lossMax,proto3" json:"loss_max,omitempty"`
+	ImagesPerSecond    float64                `protobuf:"fixed64,10,opt,name=images_per_second,json=imagesPerSecond,proto3" json:"images_per_second,omitempty"` // of the whole batch, mean
+	ImagesPerSecondMin float64                `protobuf:"fixed64,11,opt,name=images_per_second_min,json=imagesPerSecondMin,proto3" json:"images_per_second_min,omitempty"`
+	ImagesPerSecondMax float64                `protobuf:"fixed64,12,opt,name=images_per_second_max,json=imagesPerSecondMax,proto3" json:"images_per_second_max,omitempty"`
+	PhaseSeconds       map[string]float64     `protobuf:"bytes,13,rep,name=phase_seconds,json=phaseSeconds,proto3" json:"phase_seconds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // mean of a step; only in a cell's series
+	Scores             uint64                 `protobuf:"varint,14,opt,name=scores,proto3" json:"scores,omitempty"`                                                                                                            // observations that told errors of training images
+	Top1Error          float64                `protobuf:"fixed64,15,opt,name=top1_error,json=top1Error,proto3" json:"top1_error,omitempty"`                                                                                    // mean, share of 1
+	Top5Error          float64                `protobuf:"fixed64,16,opt,name=top5_error,json=top5Error,proto3" json:"top5_error,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *HistoryPoint) Reset() {
+	*x = HistoryPoint{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryPoint) ProtoMessage() {}
+
+func (x *HistoryPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryPoint.ProtoReflect.Descriptor instead.
+func (*HistoryPoint) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *HistoryPoint) GetFirstStep() uint64 {
+	if x != nil {
+		return x.FirstStep
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetLastStep() uint64 {
+	if x != nil {
+		return x.LastStep
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *HistoryPoint) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetObservations() uint64 {
+	if x != nil {
+		return x.Observations
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetLosses() uint64 {
+	if x != nil {
+		return x.Losses
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetLossMin() float64 {
+	if x != nil {
+		return x.LossMin
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetLossMax() float64 {
+	if x != nil {
+		return x.LossMax
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetImagesPerSecond() float64 {
+	if x != nil {
+		return x.ImagesPerSecond
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetImagesPerSecondMin() float64 {
+	if x != nil {
+		return x.ImagesPerSecondMin
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetImagesPerSecondMax() float64 {
+	if x != nil {
+		return x.ImagesPerSecondMax
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetPhaseSeconds() map[string]float64 {
+	if x != nil {
+		return x.PhaseSeconds
+	}
+	return nil
+}
+
+func (x *HistoryPoint) GetScores() uint64 {
+	if x != nil {
+		return x.Scores
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetTop1Error() float64 {
+	if x != nil {
+		return x.Top1Error
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetTop5Error() float64 {
+	if x != nil {
+		return x.Top5Error
+	}
+	return 0
+}
+
+type EventsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         uint64                 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`   // index of the last event that is known
+	Job           string                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`        // empty: of all, and of none
+	Worker        string                 `protobuf:"bytes,3,opt,name=worker,proto3" json:"worker,omitempty"`  // id; likewise
+	Follow        bool                   `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"` // go on with what happens, until the call ends
+	Last          uint32                 `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`     // at most so many of those that have happened, the newest; 0: all that are kept
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsRequest) Reset() {
+	*x = EventsRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsRequest) ProtoMessage() {}
+
+func (x *EventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
+func (*EventsRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *EventsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *EventsRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *EventsRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *EventsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *EventsRequest) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+type EventsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Events        []*LogEvent            `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsReply) Reset() {
+	*x = EventsReply{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsReply) ProtoMessage() {}
+
+func (x *EventsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsReply.ProtoReflect.Descriptor instead.
+func (*EventsReply) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *EventsReply) GetEvents() []*LogEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// LogRecord is a line of a worker's log, of level INFO and above.
+type LogRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`       // by the worker's clock
+	Level         string                 `protobuf:"bytes,2,opt,name=level,proto3" json:"level,omitempty"` // INFO, WARN, ERROR
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`   // the message and its attributes, as the worker's own log has them
+	Job           string                 `protobuf:"bytes,4,opt,name=job,proto3" json:"job,omitempty"`     // if it is about one
+	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	Cell          string                 `protobuf:"bytes,6,opt,name=cell,proto3" json:"cell,omitempty"`
+	Step          uint64                 `protobuf:"varint,7,opt,name=step,proto3" json:"step,omitempty"`
+	LeftOut       uint64                 `protobuf:"varint,8,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`          // records before this one that were too many to send
+	Worker        string                 `protobuf:"bytes,9,opt,name=worker,proto3" json:"worker,omitempty"`                            // id; filled in by the coordinator
+	WorkerName    string                 `protobuf:"bytes,10,opt,name=worker_name,json=workerName,proto3" json:"worker_name,omitempty"` // likewise
+	Sequence      uint64                 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"`                      // likewise: counts records of all workers since the coordinator began to lead
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogRecord) Reset() {
+	*x = LogRecord{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogRecord) ProtoMessage() {}
+
+func (x *LogRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogRecord.ProtoReflect.Descriptor instead.
+func (*LogRecord) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *LogRecord) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *LogRecord) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *LogRecord) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *LogRecord) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *LogRecord) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *LogRecord) GetCell() string {
+	if x != nil {
+		return x.Cell
+	}
+	return ""
+}
+
+func (x *LogRecord) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *LogRecord) GetLeftOut() uint64 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+func (x *LogRecord) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *LogRecord) GetWorkerName() string {
+	if x != nil {
+		return x.WorkerName
+	}
+	return ""
+}
+
+func (x *LogRecord) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+type LogsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`        // only records about this job; empty: all
+	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`  // id; empty: all
+	Follow        bool                   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"` // go on with what comes, until the call ends
+	Last          uint32                 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`     // at most so many of those that there are, the newest; 0: all
+	After         uint64                 `protobuf:"varint,5,opt,name=after,proto3" json:"after,omitempty"`   // sequence of the last record that is known, of `source`
+	Source        int64                  `protobuf:"varint,6,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsRequest) Reset() {
+	*x = LogsRequest{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsRequest) ProtoMessage() {}
+
+func (x *LogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
+func (*LogsRequest) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *LogsRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *LogsRequest) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetSource() int64 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+type LogsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Records       []*LogRecord           `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	Source        int64                  `protobuf:"varint,2,opt,name=source,proto3" json:"source,omitempty"` // names the leader's memory: sequences of another one mean nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsReply) Reset() {
+	*x = LogsReply{}
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsReply) ProtoMessage() {}
+
+func (x *LogsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_clusterpb_cluster_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsReply.ProtoReflect.Descriptor instead.
+func (*LogsReply) Descriptor() ([]byte, []int) {
+	return file_proto_clusterpb_cluster_proto_rawDescGZIP(), []int{93}
+}
+
+func (x *LogsReply) GetRecords() []*LogRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *LogsReply) GetSource() int64 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
 var File_proto_clusterpb_cluster_proto protoreflect.FileDescriptor
 
 const file_proto_clusterpb_cluster_proto_rawDesc = "" +
@@ -4612,7 +7329,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\bregister\x18\x01 \x01(\v2\x1e.colonnade.cluster.v1.RegisterH\x00R\bregister\x12?\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1f.colonnade.cluster.v1.HeartbeatH\x00R\theartbeat\x126\n" +
 	"\x06report\x18\x03 \x01(\v2\x1c.colonnade.cluster.v1.ReportH\x00R\x06reportB\x06\n" +
-	"\x04kind\"\xff\x02\n" +
+	"\x04kind\"\x9d\x03\n" +
 	"\bRegister\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4626,15 +7343,48 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\vincarnation\x18\n" +
 	" \x01(\tR\vincarnation\x12\x16\n" +
 	"\x06memory\x18\v \x01(\bR\x06memory\x12\x18\n" +
-	"\amachine\x18\r \x01(\tR\amachine\";\n" +
+	"\amachine\x18\r \x01(\tR\amachine\x12\x1c\n" +
+	"\tevaluates\x18\x0e \x01(\bR\tevaluates\";\n" +
 	"\aRunning\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\"\x7f\n" +
+	"generation\"\xa6\x02\n" +
 	"\tHeartbeat\x126\n" +
 	"\x05cells\x18\x01 \x03(\v2 .colonnade.cluster.v1.CellStatusR\x05cells\x12:\n" +
-	"\bholdings\x18\x02 \x03(\v2\x1e.colonnade.cluster.v1.HoldingsR\bholdings\"l\n" +
+	"\bholdings\x18\x02 \x03(\v2\x1e.colonnade.cluster.v1.HoldingsR\bholdings\x124\n" +
+	"\x04part\x18\x03 \x01(\v2 .colonnade.cluster.v1.PartStatusR\x04part\x123\n" +
+	"\x04logs\x18\x16 \x03(\v2\x1f.colonnade.cluster.v1.LogRecordR\x04logs\x12:\n" +
+	"\x06health\x18( \x01(\v2\".colonnade.cluster.v1.DeviceHealthR\x06health\"\xfb\x02\n" +
+	"\fDeviceHealth\x12\x1d\n" +
+	"\acelsius\x18\x01 \x01(\x05H\x00R\acelsius\x88\x01\x01\x12\x19\n" +
+	"\x05watts\x18\x02 \x01(\x01H\x01R\x05watts\x88\x01\x01\x12$\n" +
+	"\vwatts_limit\x18\x03 \x01(\x01H\x02R\n" +
+	"wattsLimit\x88\x01\x01\x12&\n" +
+	"\fbusy_percent\x18\x04 \x01(\x05H\x03R\vbusyPercent\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"free_bytes\x18\x05 \x01(\x03H\x04R\tfreeBytes\x88\x01\x01\x12,\n" +
+	"\x0fecc_uncorrected\x18\x06 \x01(\x04H\x05R\x0eeccUncorrected\x88\x01\x01\x12\x1b\n" +
+	"\tslowed_by\x18\a \x03(\tR\bslowedBy\x12\x1a\n" +
+	"\bwarnings\x18\b \x03(\tR\bwarningsB\n" +
+	"\n" +
+	"\b_celsiusB\b\n" +
+	"\x06_wattsB\x0e\n" +
+	"\f_watts_limitB\x0f\n" +
+	"\r_busy_percentB\r\n" +
+	"\v_free_bytesB\x12\n" +
+	"\x10_ecc_uncorrected\"\x98\x01\n" +
+	"\n" +
+	"PartStatus\x12\x1e\n" +
+	"\n" +
+	"evaluation\x18\x01 \x01(\x04R\n" +
+	"evaluation\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x14\n" +
+	"\x05phase\x18\x03 \x01(\tR\x05phase\x12\x16\n" +
+	"\x06passes\x18\x04 \x01(\x04R\x06passes\x12\x1c\n" +
+	"\tcomputing\x18\x05 \x01(\bR\tcomputing\"l\n" +
 	"\bHoldings\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -4650,7 +7400,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x05steps\x18\x04 \x03(\x04R\x05steps\x12\x1a\n" +
 	"\bnumerics\x18\x05 \x01(\tR\bnumerics\x12\x16\n" +
 	"\x06memory\x18\x06 \x01(\tR\x06memory\x12\x12\n" +
-	"\x04copy\x18\a \x01(\bR\x04copy\"\xe3\x04\n" +
+	"\x04copy\x18\a \x01(\bR\x04copy\"\xbd\x05\n" +
 	"\n" +
 	"CellStatus\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
@@ -4670,10 +7420,15 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\rusual_seconds\x18\f \x01(\x01R\fusualSeconds\x127\n" +
 	"\twaits_for\x18\r \x03(\v2\x1a.colonnade.cluster.v1.CellR\bwaitsFor\x12!\n" +
 	"\fbusy_seconds\x18\x0e \x01(\x01R\vbusySeconds\x12\x12\n" +
-	"\x04kind\x18\x0f \x01(\tR\x04kind\x1a?\n" +
+	"\x04kind\x18\x0f \x01(\tR\x04kind\x12\x16\n" +
+	"\x06scored\x18\x10 \x01(\x04R\x06scored\x12\x1f\n" +
+	"\vtop1_errors\x18\x11 \x01(\x01R\n" +
+	"top1Errors\x12\x1f\n" +
+	"\vtop5_errors\x18\x12 \x01(\x01R\n" +
+	"top5Errors\x1a?\n" +
 	"\x11PhaseSecondsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xba\x04\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xf5\x04\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x1e\n" +
@@ -4691,8 +7446,37 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x06failed\x18\b \x01(\v2 .colonnade.cluster.v1.CellFailedH\x00R\x06failed\x127\n" +
 	"\x03bad\x18\t \x01(\v2#.colonnade.cluster.v1.CheckpointBadH\x00R\x03bad\x12U\n" +
 	"\x11checkpoint_failed\x18\n" +
-	" \x01(\v2&.colonnade.cluster.v1.CheckpointFailedH\x00R\x10checkpointFailedB\x06\n" +
-	"\x04kind\"\x8d\x02\n" +
+	" \x01(\v2&.colonnade.cluster.v1.CheckpointFailedH\x00R\x10checkpointFailed\x129\n" +
+	"\x04part\x18\x14 \x01(\v2#.colonnade.cluster.v1.PartEvaluatedH\x00R\x04partB\x06\n" +
+	"\x04kind\"\x9c\x01\n" +
+	"\rPartEvaluated\x12\x1e\n" +
+	"\n" +
+	"evaluation\x18\x01 \x01(\x04R\n" +
+	"evaluation\x125\n" +
+	"\x03sum\x18\x02 \x01(\v2#.colonnade.cluster.v1.EvaluationSumR\x03sum\x12\x16\n" +
+	"\x06failed\x18\x03 \x01(\tR\x06failed\x12\x1c\n" +
+	"\tpermanent\x18\x04 \x01(\bR\tpermanent\"\xf6\x01\n" +
+	"\rEvaluationSum\x12\x16\n" +
+	"\x06images\x18\x01 \x01(\x04R\x06images\x12\x12\n" +
+	"\x04loss\x18\x02 \x01(\x01R\x04loss\x12\x1f\n" +
+	"\vtop1_errors\x18\x03 \x01(\x01R\n" +
+	"top1Errors\x12\x1f\n" +
+	"\vtop5_errors\x18\x04 \x01(\x01R\n" +
+	"top5Errors\x128\n" +
+	"\aclasses\x18\x05 \x03(\v2\x1e.colonnade.cluster.v1.ClassSumR\aclasses\x12=\n" +
+	"\bconfused\x18\x06 \x03(\v2!.colonnade.cluster.v1.ConfusedSumR\bconfused\"\x8e\x01\n" +
+	"\bClassSum\x12\x14\n" +
+	"\x05label\x18\x01 \x01(\rR\x05label\x12\x16\n" +
+	"\x06images\x18\x02 \x01(\x04R\x06images\x12\x12\n" +
+	"\x04loss\x18\x03 \x01(\x01R\x04loss\x12\x1f\n" +
+	"\vtop1_errors\x18\x04 \x01(\x01R\n" +
+	"top1Errors\x12\x1f\n" +
+	"\vtop5_errors\x18\x05 \x01(\x01R\n" +
+	"top5Errors\"X\n" +
+	"\vConfusedSum\x12\x14\n" +
+	"\x05label\x18\x01 \x01(\rR\x05label\x12\x1b\n" +
+	"\ttaken_for\x18\x02 \x01(\rR\btakenFor\x12\x16\n" +
+	"\x06images\x18\x03 \x01(\x04R\x06images\"\x8d\x02\n" +
 	"\x11CheckpointWritten\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x128\n" +
@@ -4774,10 +7558,11 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x04kind\"=\n" +
 	"\x05Drain\x12\x1a\n" +
 	"\bdraining\x18\x01 \x01(\bR\bdraining\x12\x18\n" +
-	"\adrained\x18\x02 \x01(\bR\adrained\",\n" +
+	"\adrained\x18\x02 \x01(\bR\adrained\"^\n" +
 	"\x04Warm\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
-	"\x04spec\x18\x02 \x01(\fR\x04spec\"7\n" +
+	"\x04spec\x18\x02 \x01(\fR\x04spec\x120\n" +
+	"\x05peers\x18\x03 \x03(\v2\x1a.colonnade.cluster.v1.PeerR\x05peers\"7\n" +
 	"\x03Ask\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -4799,7 +7584,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x19\n" +
 	"\blease_ms\x18\x02 \x01(\x04R\aleaseMs\x12!\n" +
 	"\fheartbeat_ms\x18\x03 \x01(\x04R\vheartbeatMs\x12\"\n" +
-	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\xa2\x04\n" +
+	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\"\x8e\x05\n" +
 	"\x06Assign\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -4819,7 +7604,37 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\fmemory_since\x18\v \x01(\x04R\vmemorySince\x12:\n" +
 	"\ahistory\x18\x0e \x03(\v2 .colonnade.cluster.v1.EvaluationR\ahistory\x12\x18\n" +
 	"\askipped\x18\f \x03(\x04R\askipped\x12\x1a\n" +
-	"\baccepted\x18\r \x03(\x04R\baccepted\"\xcd\x01\n" +
+	"\baccepted\x18\r \x03(\x04R\baccepted\x120\n" +
+	"\x05peers\x18\x0f \x03(\v2\x1a.colonnade.cluster.v1.PeerR\x05peers\x128\n" +
+	"\x04part\x18\x14 \x01(\v2$.colonnade.cluster.v1.EvaluationPartR\x04part\"\x97\x02\n" +
+	"\x0eEvaluationPart\x12\x1e\n" +
+	"\n" +
+	"evaluation\x18\x01 \x01(\x04R\n" +
+	"evaluation\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\x04R\x05first\x12\x16\n" +
+	"\x06images\x18\x03 \x01(\x04R\x06images\x12\x14\n" +
+	"\x05views\x18\x04 \x01(\rR\x05views\x12\x14\n" +
+	"\x05batch\x18\x05 \x01(\rR\x05batch\x12=\n" +
+	"\x06models\x18\x06 \x03(\v2%.colonnade.cluster.v1.EvaluationModelR\x06models\x128\n" +
+	"\x04pack\x18\a \x01(\v2$.colonnade.cluster.v1.EvaluationPackR\x04pack\x12\x12\n" +
+	"\x04busy\x18\b \x01(\bR\x04busy\"e\n" +
+	"\x0fEvaluationModel\x12\x12\n" +
+	"\x04spec\x18\x01 \x01(\fR\x04spec\x12>\n" +
+	"\n" +
+	"checkpoint\x18\x02 \x01(\v2\x1e.colonnade.cluster.v1.ManifestR\n" +
+	"checkpoint\"\xb0\x01\n" +
+	"\x0eEvaluationPack\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06images\x18\x03 \x01(\x04R\x06images\x12\x1a\n" +
+	"\bchannels\x18\x04 \x01(\rR\bchannels\x12\x16\n" +
+	"\x06height\x18\x05 \x01(\rR\x06height\x12\x14\n" +
+	"\x05width\x18\x06 \x01(\rR\x05width\x12\x18\n" +
+	"\aclasses\x18\a \x01(\rR\aclasses\"L\n" +
+	"\x04Peer\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xcd\x01\n" +
 	"\tPlacement\x12.\n" +
 	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1f\n" +
@@ -4827,7 +7642,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"workerName\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06source\x18\x05 \x01(\tR\x06source\x12%\n" +
-	"\x0esource_address\x18\x06 \x01(\tR\rsourceAddress\"\xad\x02\n" +
+	"\x0esource_address\x18\x06 \x01(\tR\rsourceAddress\"\xc5\x02\n" +
 	"\bManifest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x1e\n" +
@@ -4840,7 +7655,9 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\bnumerics\x18\x06 \x01(\tR\bnumerics\x128\n" +
 	"\tcommitted\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tcommitted\x12\x10\n" +
 	"\x03bad\x18\b \x01(\tR\x03bad\x12\x16\n" +
-	"\x06digest\x18\t \x01(\fR\x06digest\"R\n" +
+	"\x06digest\x18\t \x01(\fR\x06digest\x12\x16\n" +
+	"\x06pinned\x18\n" +
+	" \x01(\bR\x06pinned\"R\n" +
 	"\x06Revoke\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -4858,7 +7675,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
-	"\x05local\x18\x01 \x01(\bR\x05local\"\xb6\x03\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"\xe4\x03\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -4871,7 +7688,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\aversion\x18\t \x01(\tR\aversion\x126\n" +
 	"\amembers\x18\n" +
 	" \x03(\v2\x1c.colonnade.cluster.v1.MemberR\amembers\x127\n" +
-	"\alineage\x18\v \x03(\v2\x1d.colonnade.cluster.v1.LineageR\alineage\"\x9b\x01\n" +
+	"\alineage\x18\v \x03(\v2\x1d.colonnade.cluster.v1.LineageR\alineage\x12,\n" +
+	"\x03now\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x03now\"\x9b\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -4896,7 +7714,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x0f\n" +
 	"\rBackupRequest\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\x9f\x03\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xdb\x03\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4912,7 +7730,8 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\bdraining\x18\v \x01(\bR\bdraining\x12\x18\n" +
 	"\adrained\x18\f \x01(\bR\adrained\x12\x18\n" +
 	"\amachine\x18\r \x01(\tR\amachine\x12\x18\n" +
-	"\abuddies\x18\x0e \x03(\tR\abuddies\"\x14\n" +
+	"\abuddies\x18\x0e \x03(\tR\abuddies\x12:\n" +
+	"\x06health\x18( \x01(\v2\".colonnade.cluster.v1.DeviceHealthR\x06health\"\x14\n" +
 	"\x12ListWorkersRequest\"J\n" +
 	"\x10ListWorkersReply\x126\n" +
 	"\aworkers\x18\x01 \x03(\v2\x1c.colonnade.cluster.v1.WorkerR\aworkers\"@\n" +
@@ -4921,7 +7740,7 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x04undo\x18\x02 \x01(\bR\x04undo\"K\n" +
 	"\aJobCell\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12.\n" +
-	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\"\xf1\x05\n" +
+	"\x04cell\x18\x02 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\"\xe0\a\n" +
 	"\x03Job\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -4946,11 +7765,57 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\x04loss\x18\x12 \x01(\x01R\x04loss\x12*\n" +
 	"\x11images_per_second\x18\x13 \x01(\x01R\x0fimagesPerSecond\x12\x1a\n" +
 	"\bnumerics\x18\x14 \x01(\tR\bnumerics\x122\n" +
-	"\x06vetoes\x18\x15 \x03(\v2\x1a.colonnade.cluster.v1.VetoR\x06vetoes\"X\n" +
+	"\x06vetoes\x18\x15 \x03(\v2\x1a.colonnade.cluster.v1.VetoR\x06vetoes\x124\n" +
+	"\x06parent\x18\x16 \x01(\v2\x1c.colonnade.cluster.v1.ParentR\x06parent\x12\x1a\n" +
+	"\bpriority\x18\x1e \x01(\x05R\bpriority\x12\x14\n" +
+	"\x05place\x18\x1f \x01(\rR\x05place\x12\x1f\n" +
+	"\vmax_workers\x18  \x01(\rR\n" +
+	"maxWorkers\x12\x1f\n" +
+	"\vmin_workers\x18! \x01(\rR\n" +
+	"minWorkers\x12 \n" +
+	"\vpreemptions\x18\" \x01(\x04R\vpreemptions\x12!\n" +
+	"\fpreempted_by\x18# \x01(\tR\vpreemptedBy\"z\n" +
+	"\x06Parent\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\x12\x18\n" +
+	"\achanges\x18\x04 \x03(\tR\achanges\x12\x18\n" +
+	"\adeleted\x18\x05 \x01(\bR\adeleted\"\xd9\x01\n" +
+	"\x0fSetQueueRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
+	"\bpriority\x18\x02 \x01(\x05H\x00R\bpriority\x88\x01\x01\x12$\n" +
+	"\vmax_workers\x18\x03 \x01(\rH\x01R\n" +
+	"maxWorkers\x88\x01\x01\x12$\n" +
+	"\vmin_workers\x18\x04 \x01(\rH\x02R\n" +
+	"minWorkers\x88\x01\x01\x12\x18\n" +
+	"\arequest\x18\x05 \x01(\tR\arequestB\v\n" +
+	"\t_priorityB\x0e\n" +
+	"\f_max_workersB\x0e\n" +
+	"\f_min_workers\"?\n" +
+	"\x0fPauseJobRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\arequest\x18\x02 \x01(\tR\arequest\"@\n" +
+	"\x10DeleteJobRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\arequest\x18\x02 \x01(\tR\arequest\"R\n" +
+	"\x0eDeleteJobReply\x12@\n" +
+	"\vcheckpoints\x18\x01 \x03(\v2\x1e.colonnade.cluster.v1.ManifestR\vcheckpoints\"*\n" +
+	"\x14CheckpointNowRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"R\n" +
+	"\x14PinCheckpointRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x12\n" +
+	"\x04undo\x18\x03 \x01(\bR\x04undo\"[\n" +
+	"\x17DeleteCheckpointRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\tR\arequest\"\x90\x01\n" +
 	"\x10SubmitJobRequest\x12\x12\n" +
 	"\x04spec\x18\x01 \x01(\fR\x04spec\x12\x16\n" +
 	"\x06resume\x18\x02 \x01(\bR\x06resume\x12\x18\n" +
-	"\arequest\x18\x03 \x01(\tR\arequest\"\x11\n" +
+	"\arequest\x18\x03 \x01(\tR\arequest\x12\x19\n" +
+	"\bfrom_job\x18\x04 \x01(\tR\afromJob\x12\x1b\n" +
+	"\tfrom_step\x18\x05 \x01(\x04R\bfromStep\"\x11\n" +
 	"\x0fListJobsRequest\">\n" +
 	"\rListJobsReply\x12-\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x19.colonnade.cluster.v1.JobR\x04jobs\"#\n" +
@@ -4973,16 +7838,138 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\faccept_batch\x18\x06 \x01(\bR\vacceptBatch\"z\n" +
 	"\x14ListCheckpointsReply\x12@\n" +
 	"\vcheckpoints\x18\x01 \x03(\v2\x1e.colonnade.cluster.v1.ManifestR\vcheckpoints\x12 \n" +
-	"\vdirectories\x18\x02 \x03(\tR\vdirectories\"\x9e\x01\n" +
+	"\vdirectories\x18\x02 \x03(\tR\vdirectories\"\xe2\x01\n" +
+	"\x0fEvaluateRequest\x12;\n" +
+	"\x06models\x18\x01 \x03(\v2#.colonnade.cluster.v1.EvaluateModelR\x06models\x128\n" +
+	"\x04pack\x18\x02 \x01(\v2$.colonnade.cluster.v1.EvaluationPackR\x04pack\x12\x14\n" +
+	"\x05views\x18\x03 \x01(\rR\x05views\x12\x14\n" +
+	"\x05batch\x18\x04 \x01(\rR\x05batch\x12\x12\n" +
+	"\x04busy\x18\x05 \x01(\bR\x04busy\x12\x18\n" +
+	"\arequest\x18\x06 \x01(\tR\arequest\"P\n" +
+	"\rEvaluateModel\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x19\n" +
+	"\bhas_step\x18\x03 \x01(\bR\ahasStep\"\x1e\n" +
+	"\fEvaluationId\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"'\n" +
+	"\x13EvaluateListRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\"]\n" +
+	"\x11EvaluateListReply\x12H\n" +
+	"\vevaluations\x18\x01 \x03(\v2&.colonnade.cluster.v1.EvaluationStatusR\vevaluations\"\xe2\x04\n" +
+	"\x10EvaluationStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12;\n" +
+	"\x06models\x18\x02 \x03(\v2#.colonnade.cluster.v1.EvaluateModelR\x06models\x128\n" +
+	"\x04pack\x18\x03 \x01(\v2$.colonnade.cluster.v1.EvaluationPackR\x04pack\x12\x14\n" +
+	"\x05views\x18\x04 \x01(\rR\x05views\x12\x14\n" +
+	"\x05batch\x18\x05 \x01(\rR\x05batch\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x14\n" +
+	"\x05parts\x18\b \x01(\x04R\x05parts\x12\x12\n" +
+	"\x04done\x18\t \x01(\x04R\x04done\x12\x16\n" +
+	"\x06passes\x18\n" +
+	" \x01(\x04R\x06passes\x12\x1d\n" +
+	"\n" +
+	"all_passes\x18\v \x01(\x04R\tallPasses\x127\n" +
+	"\x06places\x18\f \x03(\v2\x1f.colonnade.cluster.v1.PartPlaceR\x06places\x125\n" +
+	"\x03sum\x18\r \x01(\v2#.colonnade.cluster.v1.EvaluationSumR\x03sum\x128\n" +
+	"\trequested\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\trequested\x120\n" +
+	"\x05ended\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x16\n" +
+	"\x06digest\x18\x10 \x01(\fR\x06digest\x12\x18\n" +
+	"\aclasses\x18\x11 \x01(\rR\aclasses\"n\n" +
+	"\tPartPlace\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\x04R\x04part\x12\x16\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1f\n" +
+	"\vworker_name\x18\x03 \x01(\tR\n" +
+	"workerName\x12\x14\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase\"\x9e\x01\n" +
 	"\bLogEvent\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x10\n" +
 	"\x03job\x18\x04 \x01(\tR\x03job\x12\x16\n" +
 	"\x06worker\x18\x05 \x01(\tR\x06worker\x12\x12\n" +
-	"\x04text\x18\x06 \x01(\tR\x04text2f\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\"\x9e\x01\n" +
+	"\x0eHistoryRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1b\n" +
+	"\tfrom_step\x18\x02 \x01(\x04R\bfromStep\x12\x17\n" +
+	"\ato_step\x18\x03 \x01(\x04R\x06toStep\x12\x16\n" +
+	"\x06points\x18\x04 \x01(\rR\x06points\x12\x14\n" +
+	"\x05cells\x18\x05 \x01(\bR\x05cells\x12\x16\n" +
+	"\x06levels\x18\x06 \x01(\bR\x06levels\"\xed\x01\n" +
+	"\fHistoryReply\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12*\n" +
+	"\x11submitted_unix_ns\x18\x03 \x01(\x03R\x0fsubmittedUnixNs\x12;\n" +
+	"\x06series\x18\x04 \x03(\v2#.colonnade.cluster.v1.HistorySeriesR\x06series\x12B\n" +
+	"\vevaluations\x18\x05 \x03(\v2 .colonnade.cluster.v1.EvaluationR\vevaluations\"\x91\x01\n" +
+	"\rHistorySeries\x12.\n" +
+	"\x04cell\x18\x01 \x01(\v2\x1a.colonnade.cluster.v1.CellR\x04cell\x12\x14\n" +
+	"\x05width\x18\x02 \x01(\x04R\x05width\x12:\n" +
+	"\x06points\x18\x03 \x03(\v2\".colonnade.cluster.v1.HistoryPointR\x06points\"\xa0\x05\n" +
+	"\fHistoryPoint\x12\x1d\n" +
+	"\n" +
+	"first_step\x18\x01 \x01(\x04R\tfirstStep\x12\x1b\n" +
+	"\tlast_step\x18\x02 \x01(\x04R\blastStep\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\x12\"\n" +
+	"\fobservations\x18\x05 \x01(\x04R\fobservations\x12\x16\n" +
+	"\x06losses\x18\x06 \x01(\x04R\x06losses\x12\x12\n" +
+	"\x04loss\x18\a \x01(\x01R\x04loss\x12\x19\n" +
+	"\bloss_min\x18\b \x01(\x01R\alossMin\x12\x19\n" +
+	"\bloss_max\x18\t \x01(\x01R\alossMax\x12*\n" +
+	"\x11images_per_second\x18\n" +
+	" \x01(\x01R\x0fimagesPerSecond\x121\n" +
+	"\x15images_per_second_min\x18\v \x01(\x01R\x12imagesPerSecondMin\x121\n" +
+	"\x15images_per_second_max\x18\f \x01(\x01R\x12imagesPerSecondMax\x12Y\n" +
+	"\rphase_seconds\x18\r \x03(\v24.colonnade.cluster.v1.HistoryPoint.PhaseSecondsEntryR\fphaseSeconds\x12\x16\n" +
+	"\x06scores\x18\x0e \x01(\x04R\x06scores\x12\x1d\n" +
+	"\n" +
+	"top1_error\x18\x0f \x01(\x01R\ttop1Error\x12\x1d\n" +
+	"\n" +
+	"top5_error\x18\x10 \x01(\x01R\ttop5Error\x1a?\n" +
+	"\x11PhaseSecondsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"{\n" +
+	"\rEventsRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x10\n" +
+	"\x03job\x18\x02 \x01(\tR\x03job\x12\x16\n" +
+	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x16\n" +
+	"\x06follow\x18\x04 \x01(\bR\x06follow\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\rR\x04last\"E\n" +
+	"\vEventsReply\x126\n" +
+	"\x06events\x18\x01 \x03(\v2\x1e.colonnade.cluster.v1.LogEventR\x06events\"\xab\x02\n" +
+	"\tLogRecord\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
+	"\x05level\x18\x02 \x01(\tR\x05level\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x10\n" +
+	"\x03job\x18\x04 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04cell\x18\x06 \x01(\tR\x04cell\x12\x12\n" +
+	"\x04step\x18\a \x01(\x04R\x04step\x12\x19\n" +
+	"\bleft_out\x18\b \x01(\x04R\aleftOut\x12\x16\n" +
+	"\x06worker\x18\t \x01(\tR\x06worker\x12\x1f\n" +
+	"\vworker_name\x18\n" +
+	" \x01(\tR\n" +
+	"workerName\x12\x1a\n" +
+	"\bsequence\x18\v \x01(\x04R\bsequence\"\x91\x01\n" +
+	"\vLogsRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x16\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\rR\x04last\x12\x14\n" +
+	"\x05after\x18\x05 \x01(\x04R\x05after\x12\x16\n" +
+	"\x06source\x18\x06 \x01(\x03R\x06source\"^\n" +
+	"\tLogsReply\x129\n" +
+	"\arecords\x18\x01 \x03(\v2\x1f.colonnade.cluster.v1.LogRecordR\arecords\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\x03R\x06source2f\n" +
 	"\aSession\x12[\n" +
-	"\x06Attach\x12#.colonnade.cluster.v1.WorkerMessage\x1a(.colonnade.cluster.v1.CoordinatorMessage(\x010\x012\xcf\t\n" +
+	"\x06Attach\x12#.colonnade.cluster.v1.WorkerMessage\x1a(.colonnade.cluster.v1.CoordinatorMessage(\x010\x012\xe9\x12\n" +
 	"\bOperator\x12P\n" +
 	"\x06Status\x12#.colonnade.cluster.v1.StatusRequest\x1a!.colonnade.cluster.v1.StatusReply\x12N\n" +
 	"\tSubmitJob\x12&.colonnade.cluster.v1.SubmitJobRequest\x1a\x19.colonnade.cluster.v1.Job\x12V\n" +
@@ -4993,11 +7980,24 @@ const file_proto_clusterpb_cluster_proto_rawDesc = "" +
 	"\tResumeJob\x12&.colonnade.cluster.v1.ResumeJobRequest\x1a\x19.colonnade.cluster.v1.Job\x12b\n" +
 	"\x0fListCheckpoints\x12#.colonnade.cluster.v1.GetJobRequest\x1a*.colonnade.cluster.v1.ListCheckpointsReply\x12_\n" +
 	"\vListWorkers\x12(.colonnade.cluster.v1.ListWorkersRequest\x1a&.colonnade.cluster.v1.ListWorkersReply\x12U\n" +
-	"\vDrainWorker\x12(.colonnade.cluster.v1.DrainWorkerRequest\x1a\x1c.colonnade.cluster.v1.Worker\x12_\n" +
+	"\vDrainWorker\x12(.colonnade.cluster.v1.DrainWorkerRequest\x1a\x1c.colonnade.cluster.v1.Worker\x12Y\n" +
+	"\bEvaluate\x12%.colonnade.cluster.v1.EvaluateRequest\x1a&.colonnade.cluster.v1.EvaluationStatus\x12]\n" +
+	"\rEvaluateWatch\x12\".colonnade.cluster.v1.EvaluationId\x1a&.colonnade.cluster.v1.EvaluationStatus0\x01\x12b\n" +
+	"\fEvaluateList\x12).colonnade.cluster.v1.EvaluateListRequest\x1a'.colonnade.cluster.v1.EvaluateListReply\x12\\\n" +
+	"\x0eEvaluateCancel\x12\".colonnade.cluster.v1.EvaluationId\x1a&.colonnade.cluster.v1.EvaluationStatus\x12_\n" +
 	"\vListMembers\x12(.colonnade.cluster.v1.ListMembersRequest\x1a&.colonnade.cluster.v1.ListMembersReply\x12[\n" +
 	"\tAddMember\x12&.colonnade.cluster.v1.AddMemberRequest\x1a&.colonnade.cluster.v1.ListMembersReply\x12a\n" +
 	"\fRemoveMember\x12).colonnade.cluster.v1.RemoveMemberRequest\x1a&.colonnade.cluster.v1.ListMembersReply\x12R\n" +
-	"\x06Backup\x12#.colonnade.cluster.v1.BackupRequest\x1a!.colonnade.cluster.v1.BackupChunk0\x01B\x1bZ\x19colonnade/proto/clusterpbb\x06proto3"
+	"\x06Backup\x12#.colonnade.cluster.v1.BackupRequest\x1a!.colonnade.cluster.v1.BackupChunk0\x01\x12L\n" +
+	"\bPauseJob\x12%.colonnade.cluster.v1.PauseJobRequest\x1a\x19.colonnade.cluster.v1.Job\x12Y\n" +
+	"\tDeleteJob\x12&.colonnade.cluster.v1.DeleteJobRequest\x1a$.colonnade.cluster.v1.DeleteJobReply\x12V\n" +
+	"\rCheckpointNow\x12*.colonnade.cluster.v1.CheckpointNowRequest\x1a\x19.colonnade.cluster.v1.Job\x12L\n" +
+	"\bSetQueue\x12%.colonnade.cluster.v1.SetQueueRequest\x1a\x19.colonnade.cluster.v1.Job\x12g\n" +
+	"\rPinCheckpoint\x12*.colonnade.cluster.v1.PinCheckpointRequest\x1a*.colonnade.cluster.v1.ListCheckpointsReply\x12m\n" +
+	"\x10DeleteCheckpoint\x12-.colonnade.cluster.v1.DeleteCheckpointRequest\x1a*.colonnade.cluster.v1.ListCheckpointsReply\x12S\n" +
+	"\aHistory\x12$.colonnade.cluster.v1.HistoryRequest\x1a\".colonnade.cluster.v1.HistoryReply\x12R\n" +
+	"\x06Events\x12#.colonnade.cluster.v1.EventsRequest\x1a!.colonnade.cluster.v1.EventsReply0\x01\x12L\n" +
+	"\x04Logs\x12!.colonnade.cluster.v1.LogsRequest\x1a\x1f.colonnade.cluster.v1.LogsReply0\x01B\x1bZ\x19colonnade/proto/clusterpbb\x06proto3"
 
 var (
 	file_proto_clusterpb_cluster_proto_rawDescOnce sync.Once
@@ -5011,180 +8011,276 @@ func file_proto_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_proto_clusterpb_cluster_proto_rawDescData
 }
 
-var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_proto_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_proto_clusterpb_cluster_proto_goTypes = []any{
-	(*Redirect)(nil),              // 0: colonnade.cluster.v1.Redirect
-	(*Cell)(nil),                  // 1: colonnade.cluster.v1.Cell
-	(*Device)(nil),                // 2: colonnade.cluster.v1.Device
-	(*WorkerMessage)(nil),         // 3: colonnade.cluster.v1.WorkerMessage
-	(*Register)(nil),              // 4: colonnade.cluster.v1.Register
-	(*Running)(nil),               // 5: colonnade.cluster.v1.Running
-	(*Heartbeat)(nil),             // 6: colonnade.cluster.v1.Heartbeat
-	(*Holdings)(nil),              // 7: colonnade.cluster.v1.Holdings
-	(*Held)(nil),                  // 8: colonnade.cluster.v1.Held
-	(*CellStatus)(nil),            // 9: colonnade.cluster.v1.CellStatus
-	(*Report)(nil),                // 10: colonnade.cluster.v1.Report
-	(*CheckpointWritten)(nil),     // 11: colonnade.cluster.v1.CheckpointWritten
-	(*CheckpointFile)(nil),        // 12: colonnade.cluster.v1.CheckpointFile
-	(*Evaluation)(nil),            // 13: colonnade.cluster.v1.Evaluation
-	(*CellFinished)(nil),          // 14: colonnade.cluster.v1.CellFinished
-	(*CellStopped)(nil),           // 15: colonnade.cluster.v1.CellStopped
-	(*CellFailed)(nil),            // 16: colonnade.cluster.v1.CellFailed
-	(*Veto)(nil),                  // 17: colonnade.cluster.v1.Veto
-	(*CheckpointBad)(nil),         // 18: colonnade.cluster.v1.CheckpointBad
-	(*CheckpointFailed)(nil),      // 19: colonnade.cluster.v1.CheckpointFailed
-	(*CoordinatorMessage)(nil),    // 20: colonnade.cluster.v1.CoordinatorMessage
-	(*Drain)(nil),                 // 21: colonnade.cluster.v1.Drain
-	(*Warm)(nil),                  // 22: colonnade.cluster.v1.Warm
-	(*Ask)(nil),                   // 23: colonnade.cluster.v1.Ask
-	(*Forget)(nil),                // 24: colonnade.cluster.v1.Forget
-	(*Buddies)(nil),               // 25: colonnade.cluster.v1.Buddies
-	(*Buddy)(nil),                 // 26: colonnade.cluster.v1.Buddy
-	(*Welcome)(nil),               // 27: colonnade.cluster.v1.Welcome
-	(*Assign)(nil),                // 28: colonnade.cluster.v1.Assign
-	(*Placement)(nil),             // 29: colonnade.cluster.v1.Placement
-	(*Manifest)(nil),              // 30: colonnade.cluster.v1.Manifest
-	(*Revoke)(nil),                // 31: colonnade.cluster.v1.Revoke
-	(*Stop)(nil),                  // 32: colonnade.cluster.v1.Stop
-	(*Ack)(nil),                   // 33: colonnade.cluster.v1.Ack
-	(*Goodbye)(nil),               // 34: colonnade.cluster.v1.Goodbye
-	(*StatusRequest)(nil),         // 35: colonnade.cluster.v1.StatusRequest
-	(*StatusReply)(nil),           // 36: colonnade.cluster.v1.StatusReply
-	(*Member)(nil),                // 37: colonnade.cluster.v1.Member
-	(*Lineage)(nil),               // 38: colonnade.cluster.v1.Lineage
-	(*ListMembersRequest)(nil),    // 39: colonnade.cluster.v1.ListMembersRequest
-	(*ListMembersReply)(nil),      // 40: colonnade.cluster.v1.ListMembersReply
-	(*AddMemberRequest)(nil),      // 41: colonnade.cluster.v1.AddMemberRequest
-	(*RemoveMemberRequest)(nil),   // 42: colonnade.cluster.v1.RemoveMemberRequest
-	(*BackupRequest)(nil),         // 43: colonnade.cluster.v1.BackupRequest
-	(*BackupChunk)(nil),           // 44: colonnade.cluster.v1.BackupChunk
-	(*Worker)(nil),                // 45: colonnade.cluster.v1.Worker
-	(*ListWorkersRequest)(nil),    // 46: colonnade.cluster.v1.ListWorkersRequest
-	(*ListWorkersReply)(nil),      // 47: colonnade.cluster.v1.ListWorkersReply
-	(*DrainWorkerRequest)(nil),    // 48: colonnade.cluster.v1.DrainWorkerRequest
-	(*JobCell)(nil),               // 49: colonnade.cluster.v1.JobCell
-	(*Job)(nil),                   // 50: colonnade.cluster.v1.Job
-	(*SubmitJobRequest)(nil),      // 51: colonnade.cluster.v1.SubmitJobRequest
-	(*ListJobsRequest)(nil),       // 52: colonnade.cluster.v1.ListJobsRequest
-	(*ListJobsReply)(nil),         // 53: colonnade.cluster.v1.ListJobsReply
-	(*GetJobRequest)(nil),         // 54: colonnade.cluster.v1.GetJobRequest
-	(*JobUpdate)(nil),             // 55: colonnade.cluster.v1.JobUpdate
-	(*StopJobRequest)(nil),        // 56: colonnade.cluster.v1.StopJobRequest
-	(*ResumeJobRequest)(nil),      // 57: colonnade.cluster.v1.ResumeJobRequest
-	(*ListCheckpointsReply)(nil),  // 58: colonnade.cluster.v1.ListCheckpointsReply
-	(*LogEvent)(nil),              // 59: colonnade.cluster.v1.LogEvent
-	nil,                           // 60: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
-	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
+	(*Redirect)(nil),                // 0: colonnade.cluster.v1.Redirect
+	(*Cell)(nil),                    // 1: colonnade.cluster.v1.Cell
+	(*Device)(nil),                  // 2: colonnade.cluster.v1.Device
+	(*WorkerMessage)(nil),           // 3: colonnade.cluster.v1.WorkerMessage
+	(*Register)(nil),                // 4: colonnade.cluster.v1.Register
+	(*Running)(nil),                 // 5: colonnade.cluster.v1.Running
+	(*Heartbeat)(nil),               // 6: colonnade.cluster.v1.Heartbeat
+	(*DeviceHealth)(nil),            // 7: colonnade.cluster.v1.DeviceHealth
+	(*PartStatus)(nil),              // 8: colonnade.cluster.v1.PartStatus
+	(*Holdings)(nil),                // 9: colonnade.cluster.v1.Holdings
+	(*Held)(nil),                    // 10: colonnade.cluster.v1.Held
+	(*CellStatus)(nil),              // 11: colonnade.cluster.v1.CellStatus
+	(*Report)(nil),                  // 12: colonnade.cluster.v1.Report
+	(*PartEvaluated)(nil),           // 13: colonnade.cluster.v1.PartEvaluated
+	(*EvaluationSum)(nil),           // 14: colonnade.cluster.v1.EvaluationSum
+	(*ClassSum)(nil),                // 15: colonnade.cluster.v1.ClassSum
+	(*ConfusedSum)(nil),             // 16: colonnade.cluster.v1.ConfusedSum
+	(*CheckpointWritten)(nil),       // 17: colonnade.cluster.v1.CheckpointWritten
+	(*CheckpointFile)(nil),          // 18: colonnade.cluster.v1.CheckpointFile
+	(*Evaluation)(nil),              // 19: colonnade.cluster.v1.Evaluation
+	(*CellFinished)(nil),            // 20: colonnade.cluster.v1.CellFinished
+	(*CellStopped)(nil),             // 21: colonnade.cluster.v1.CellStopped
+	(*CellFailed)(nil),              // 22: colonnade.cluster.v1.CellFailed
+	(*Veto)(nil),                    // 23: colonnade.cluster.v1.Veto
+	(*CheckpointBad)(nil),           // 24: colonnade.cluster.v1.CheckpointBad
+	(*CheckpointFailed)(nil),        // 25: colonnade.cluster.v1.CheckpointFailed
+	(*CoordinatorMessage)(nil),      // 26: colonnade.cluster.v1.CoordinatorMessage
+	(*Drain)(nil),                   // 27: colonnade.cluster.v1.Drain
+	(*Warm)(nil),                    // 28: colonnade.cluster.v1.Warm
+	(*Ask)(nil),                     // 29: colonnade.cluster.v1.Ask
+	(*Forget)(nil),                  // 30: colonnade.cluster.v1.Forget
+	(*Buddies)(nil),                 // 31: colonnade.cluster.v1.Buddies
+	(*Buddy)(nil),                   // 32: colonnade.cluster.v1.Buddy
+	(*Welcome)(nil),                 // 33: colonnade.cluster.v1.Welcome
+	(*Assign)(nil),                  // 34: colonnade.cluster.v1.Assign
+	(*EvaluationPart)(nil),          // 35: colonnade.cluster.v1.EvaluationPart
+	(*EvaluationModel)(nil),         // 36: colonnade.cluster.v1.EvaluationModel
+	(*EvaluationPack)(nil),          // 37: colonnade.cluster.v1.EvaluationPack
+	(*Peer)(nil),                    // 38: colonnade.cluster.v1.Peer
+	(*Placement)(nil),               // 39: colonnade.cluster.v1.Placement
+	(*Manifest)(nil),                // 40: colonnade.cluster.v1.Manifest
+	(*Revoke)(nil),                  // 41: colonnade.cluster.v1.Revoke
+	(*Stop)(nil),                    // 42: colonnade.cluster.v1.Stop
+	(*Ack)(nil),                     // 43: colonnade.cluster.v1.Ack
+	(*Goodbye)(nil),                 // 44: colonnade.cluster.v1.Goodbye
+	(*StatusRequest)(nil),           // 45: colonnade.cluster.v1.StatusRequest
+	(*StatusReply)(nil),             // 46: colonnade.cluster.v1.StatusReply
+	(*Member)(nil),                  // 47: colonnade.cluster.v1.Member
+	(*Lineage)(nil),                 // 48: colonnade.cluster.v1.Lineage
+	(*ListMembersRequest)(nil),      // 49: colonnade.cluster.v1.ListMembersRequest
+	(*ListMembersReply)(nil),        // 50: colonnade.cluster.v1.ListMembersReply
+	(*AddMemberRequest)(nil),        // 51: colonnade.cluster.v1.AddMemberRequest
+	(*RemoveMemberRequest)(nil),     // 52: colonnade.cluster.v1.RemoveMemberRequest
+	(*BackupRequest)(nil),           // 53: colonnade.cluster.v1.BackupRequest
+	(*BackupChunk)(nil),             // 54: colonnade.cluster.v1.BackupChunk
+	(*Worker)(nil),                  // 55: colonnade.cluster.v1.Worker
+	(*ListWorkersRequest)(nil),      // 56: colonnade.cluster.v1.ListWorkersRequest
+	(*ListWorkersReply)(nil),        // 57: colonnade.cluster.v1.ListWorkersReply
+	(*DrainWorkerRequest)(nil),      // 58: colonnade.cluster.v1.DrainWorkerRequest
+	(*JobCell)(nil),                 // 59: colonnade.cluster.v1.JobCell
+	(*Job)(nil),                     // 60: colonnade.cluster.v1.Job
+	(*Parent)(nil),                  // 61: colonnade.cluster.v1.Parent
+	(*SetQueueRequest)(nil),         // 62: colonnade.cluster.v1.SetQueueRequest
+	(*PauseJobRequest)(nil),         // 63: colonnade.cluster.v1.PauseJobRequest
+	(*DeleteJobRequest)(nil),        // 64: colonnade.cluster.v1.DeleteJobRequest
+	(*DeleteJobReply)(nil),          // 65: colonnade.cluster.v1.DeleteJobReply
+	(*CheckpointNowRequest)(nil),    // 66: colonnade.cluster.v1.CheckpointNowRequest
+	(*PinCheckpointRequest)(nil),    // 67: colonnade.cluster.v1.PinCheckpointRequest
+	(*DeleteCheckpointRequest)(nil), // 68: colonnade.cluster.v1.DeleteCheckpointRequest
+	(*SubmitJobRequest)(nil),        // 69: colonnade.cluster.v1.SubmitJobRequest
+	(*ListJobsRequest)(nil),         // 70: colonnade.cluster.v1.ListJobsRequest
+	(*ListJobsReply)(nil),           // 71: colonnade.cluster.v1.ListJobsReply
+	(*GetJobRequest)(nil),           // 72: colonnade.cluster.v1.GetJobRequest
+	(*JobUpdate)(nil),               // 73: colonnade.cluster.v1.JobUpdate
+	(*StopJobRequest)(nil),          // 74: colonnade.cluster.v1.StopJobRequest
+	(*ResumeJobRequest)(nil),        // 75: colonnade.cluster.v1.ResumeJobRequest
+	(*ListCheckpointsReply)(nil),    // 76: colonnade.cluster.v1.ListCheckpointsReply
+	(*EvaluateRequest)(nil),         // 77: colonnade.cluster.v1.EvaluateRequest
+	(*EvaluateModel)(nil),           // 78: colonnade.cluster.v1.EvaluateModel
+	(*EvaluationId)(nil),            // 79: colonnade.cluster.v1.EvaluationId
+	(*EvaluateListRequest)(nil),     // 80: colonnade.cluster.v1.EvaluateListRequest
+	(*EvaluateListReply)(nil),       // 81: colonnade.cluster.v1.EvaluateListReply
+	(*EvaluationStatus)(nil),        // 82: colonnade.cluster.v1.EvaluationStatus
+	(*PartPlace)(nil),               // 83: colonnade.cluster.v1.PartPlace
+	(*LogEvent)(nil),                // 84: colonnade.cluster.v1.LogEvent
+	(*HistoryRequest)(nil),          // 85: colonnade.cluster.v1.HistoryRequest
+	(*HistoryReply)(nil),            // 86: colonnade.cluster.v1.HistoryReply
+	(*HistorySeries)(nil),           // 87: colonnade.cluster.v1.HistorySeries
+	(*HistoryPoint)(nil),            // 88: colonnade.cluster.v1.HistoryPoint
+	(*EventsRequest)(nil),           // 89: colonnade.cluster.v1.EventsRequest
+	(*EventsReply)(nil),             // 90: colonnade.cluster.v1.EventsReply
+	(*LogRecord)(nil),               // 91: colonnade.cluster.v1.LogRecord
+	(*LogsRequest)(nil),             // 92: colonnade.cluster.v1.LogsRequest
+	(*LogsReply)(nil),               // 93: colonnade.cluster.v1.LogsReply
+	nil,                             // 94: colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	nil,                             // 95: colonnade.cluster.v1.HistoryPoint.PhaseSecondsEntry
+	(*timestamppb.Timestamp)(nil),   // 96: google.protobuf.Timestamp
 }
 var file_proto_clusterpb_cluster_proto_depIdxs = []int32{
-	4,  // 0: colonnade.cluster.v1.WorkerMessage.register:type_name -> colonnade.cluster.v1.Register
-	6,  // 1: colonnade.cluster.v1.WorkerMessage.heartbeat:type_name -> colonnade.cluster.v1.Heartbeat
-	10, // 2: colonnade.cluster.v1.WorkerMessage.report:type_name -> colonnade.cluster.v1.Report
-	2,  // 3: colonnade.cluster.v1.Register.device:type_name -> colonnade.cluster.v1.Device
-	5,  // 4: colonnade.cluster.v1.Register.running:type_name -> colonnade.cluster.v1.Running
-	9,  // 5: colonnade.cluster.v1.Heartbeat.cells:type_name -> colonnade.cluster.v1.CellStatus
-	7,  // 6: colonnade.cluster.v1.Heartbeat.holdings:type_name -> colonnade.cluster.v1.Holdings
-	8,  // 7: colonnade.cluster.v1.Holdings.held:type_name -> colonnade.cluster.v1.Held
-	1,  // 8: colonnade.cluster.v1.Held.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 9: colonnade.cluster.v1.CellStatus.cell:type_name -> colonnade.cluster.v1.Cell
-	60, // 10: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
-	1,  // 11: colonnade.cluster.v1.CellStatus.waits_for:type_name -> colonnade.cluster.v1.Cell
-	11, // 12: colonnade.cluster.v1.Report.checkpoint:type_name -> colonnade.cluster.v1.CheckpointWritten
-	13, // 13: colonnade.cluster.v1.Report.evaluation:type_name -> colonnade.cluster.v1.Evaluation
-	14, // 14: colonnade.cluster.v1.Report.finished:type_name -> colonnade.cluster.v1.CellFinished
-	15, // 15: colonnade.cluster.v1.Report.stopped:type_name -> colonnade.cluster.v1.CellStopped
-	16, // 16: colonnade.cluster.v1.Report.failed:type_name -> colonnade.cluster.v1.CellFailed
-	18, // 17: colonnade.cluster.v1.Report.bad:type_name -> colonnade.cluster.v1.CheckpointBad
-	19, // 18: colonnade.cluster.v1.Report.checkpoint_failed:type_name -> colonnade.cluster.v1.CheckpointFailed
-	1,  // 19: colonnade.cluster.v1.CheckpointWritten.cell:type_name -> colonnade.cluster.v1.Cell
-	12, // 20: colonnade.cluster.v1.CheckpointWritten.file:type_name -> colonnade.cluster.v1.CheckpointFile
-	1,  // 21: colonnade.cluster.v1.CheckpointFile.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 22: colonnade.cluster.v1.CellFinished.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 23: colonnade.cluster.v1.CellStopped.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 24: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	17, // 25: colonnade.cluster.v1.CellFailed.veto:type_name -> colonnade.cluster.v1.Veto
-	1,  // 26: colonnade.cluster.v1.Veto.cell:type_name -> colonnade.cluster.v1.Cell
-	61, // 27: colonnade.cluster.v1.Veto.at:type_name -> google.protobuf.Timestamp
-	1,  // 28: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
-	1,  // 29: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
-	27, // 30: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
-	28, // 31: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
-	31, // 32: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
-	32, // 33: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
-	33, // 34: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
-	34, // 35: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
-	23, // 36: colonnade.cluster.v1.CoordinatorMessage.ask:type_name -> colonnade.cluster.v1.Ask
-	24, // 37: colonnade.cluster.v1.CoordinatorMessage.forget:type_name -> colonnade.cluster.v1.Forget
-	21, // 38: colonnade.cluster.v1.CoordinatorMessage.drain:type_name -> colonnade.cluster.v1.Drain
-	22, // 39: colonnade.cluster.v1.CoordinatorMessage.warm:type_name -> colonnade.cluster.v1.Warm
-	25, // 40: colonnade.cluster.v1.CoordinatorMessage.buddies:type_name -> colonnade.cluster.v1.Buddies
-	26, // 41: colonnade.cluster.v1.Buddies.workers:type_name -> colonnade.cluster.v1.Buddy
-	1,  // 42: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
-	29, // 43: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
-	30, // 44: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
-	13, // 45: colonnade.cluster.v1.Assign.history:type_name -> colonnade.cluster.v1.Evaluation
-	1,  // 46: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
-	12, // 47: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
-	61, // 48: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
-	30, // 49: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
-	45, // 50: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
-	50, // 51: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
-	59, // 52: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
-	37, // 53: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
-	38, // 54: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
-	61, // 55: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
-	61, // 56: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
-	37, // 57: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
-	2,  // 58: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
-	49, // 59: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
-	45, // 60: colonnade.cluster.v1.ListWorkersReply.workers:type_name -> colonnade.cluster.v1.Worker
-	1,  // 61: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
-	29, // 62: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
-	9,  // 63: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
-	13, // 64: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
-	61, // 65: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
-	61, // 66: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
-	17, // 67: colonnade.cluster.v1.Job.vetoes:type_name -> colonnade.cluster.v1.Veto
-	50, // 68: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
-	50, // 69: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
-	59, // 70: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
-	30, // 71: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
-	61, // 72: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
-	3,  // 73: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
-	35, // 74: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
-	51, // 75: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
-	52, // 76: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
-	54, // 77: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	54, // 78: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
-	56, // 79: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
-	57, // 80: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
-	54, // 81: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
-	46, // 82: colonnade.cluster.v1.Operator.ListWorkers:input_type -> colonnade.cluster.v1.ListWorkersRequest
-	48, // 83: colonnade.cluster.v1.Operator.DrainWorker:input_type -> colonnade.cluster.v1.DrainWorkerRequest
-	39, // 84: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
-	41, // 85: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
-	42, // 86: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
-	43, // 87: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
-	20, // 88: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
-	36, // 89: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
-	50, // 90: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
-	53, // 91: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
-	50, // 92: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
-	55, // 93: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
-	50, // 94: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
-	50, // 95: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
-	58, // 96: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
-	47, // 97: colonnade.cluster.v1.Operator.ListWorkers:output_type -> colonnade.cluster.v1.ListWorkersReply
-	45, // 98: colonnade.cluster.v1.Operator.DrainWorker:output_type -> colonnade.cluster.v1.Worker
-	40, // 99: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
-	40, // 100: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	40, // 101: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
-	44, // 102: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
-	88, // [88:103] is the sub-list for method output_type
-	73, // [73:88] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	4,   // 0: colonnade.cluster.v1.WorkerMessage.register:type_name -> colonnade.cluster.v1.Register
+	6,   // 1: colonnade.cluster.v1.WorkerMessage.heartbeat:type_name -> colonnade.cluster.v1.Heartbeat
+	12,  // 2: colonnade.cluster.v1.WorkerMessage.report:type_name -> colonnade.cluster.v1.Report
+	2,   // 3: colonnade.cluster.v1.Register.device:type_name -> colonnade.cluster.v1.Device
+	5,   // 4: colonnade.cluster.v1.Register.running:type_name -> colonnade.cluster.v1.Running
+	11,  // 5: colonnade.cluster.v1.Heartbeat.cells:type_name -> colonnade.cluster.v1.CellStatus
+	9,   // 6: colonnade.cluster.v1.Heartbeat.holdings:type_name -> colonnade.cluster.v1.Holdings
+	8,   // 7: colonnade.cluster.v1.Heartbeat.part:type_name -> colonnade.cluster.v1.PartStatus
+	91,  // 8: colonnade.cluster.v1.Heartbeat.logs:type_name -> colonnade.cluster.v1.LogRecord
+	7,   // 9: colonnade.cluster.v1.Heartbeat.health:type_name -> colonnade.cluster.v1.DeviceHealth
+	10,  // 10: colonnade.cluster.v1.Holdings.held:type_name -> colonnade.cluster.v1.Held
+	1,   // 11: colonnade.cluster.v1.Held.cell:type_name -> colonnade.cluster.v1.Cell
+	1,   // 12: colonnade.cluster.v1.CellStatus.cell:type_name -> colonnade.cluster.v1.Cell
+	94,  // 13: colonnade.cluster.v1.CellStatus.phase_seconds:type_name -> colonnade.cluster.v1.CellStatus.PhaseSecondsEntry
+	1,   // 14: colonnade.cluster.v1.CellStatus.waits_for:type_name -> colonnade.cluster.v1.Cell
+	17,  // 15: colonnade.cluster.v1.Report.checkpoint:type_name -> colonnade.cluster.v1.CheckpointWritten
+	19,  // 16: colonnade.cluster.v1.Report.evaluation:type_name -> colonnade.cluster.v1.Evaluation
+	20,  // 17: colonnade.cluster.v1.Report.finished:type_name -> colonnade.cluster.v1.CellFinished
+	21,  // 18: colonnade.cluster.v1.Report.stopped:type_name -> colonnade.cluster.v1.CellStopped
+	22,  // 19: colonnade.cluster.v1.Report.failed:type_name -> colonnade.cluster.v1.CellFailed
+	24,  // 20: colonnade.cluster.v1.Report.bad:type_name -> colonnade.cluster.v1.CheckpointBad
+	25,  // 21: colonnade.cluster.v1.Report.checkpoint_failed:type_name -> colonnade.cluster.v1.CheckpointFailed
+	13,  // 22: colonnade.cluster.v1.Report.part:type_name -> colonnade.cluster.v1.PartEvaluated
+	14,  // 23: colonnade.cluster.v1.PartEvaluated.sum:type_name -> colonnade.cluster.v1.EvaluationSum
+	15,  // 24: colonnade.cluster.v1.EvaluationSum.classes:type_name -> colonnade.cluster.v1.ClassSum
+	16,  // 25: colonnade.cluster.v1.EvaluationSum.confused:type_name -> colonnade.cluster.v1.ConfusedSum
+	1,   // 26: colonnade.cluster.v1.CheckpointWritten.cell:type_name -> colonnade.cluster.v1.Cell
+	18,  // 27: colonnade.cluster.v1.CheckpointWritten.file:type_name -> colonnade.cluster.v1.CheckpointFile
+	1,   // 28: colonnade.cluster.v1.CheckpointFile.cell:type_name -> colonnade.cluster.v1.Cell
+	1,   // 29: colonnade.cluster.v1.CellFinished.cell:type_name -> colonnade.cluster.v1.Cell
+	1,   // 30: colonnade.cluster.v1.CellStopped.cell:type_name -> colonnade.cluster.v1.Cell
+	1,   // 31: colonnade.cluster.v1.CellFailed.cell:type_name -> colonnade.cluster.v1.Cell
+	23,  // 32: colonnade.cluster.v1.CellFailed.veto:type_name -> colonnade.cluster.v1.Veto
+	1,   // 33: colonnade.cluster.v1.Veto.cell:type_name -> colonnade.cluster.v1.Cell
+	96,  // 34: colonnade.cluster.v1.Veto.at:type_name -> google.protobuf.Timestamp
+	1,   // 35: colonnade.cluster.v1.CheckpointBad.cell:type_name -> colonnade.cluster.v1.Cell
+	1,   // 36: colonnade.cluster.v1.CheckpointFailed.cell:type_name -> colonnade.cluster.v1.Cell
+	33,  // 37: colonnade.cluster.v1.CoordinatorMessage.welcome:type_name -> colonnade.cluster.v1.Welcome
+	34,  // 38: colonnade.cluster.v1.CoordinatorMessage.assign:type_name -> colonnade.cluster.v1.Assign
+	41,  // 39: colonnade.cluster.v1.CoordinatorMessage.revoke:type_name -> colonnade.cluster.v1.Revoke
+	42,  // 40: colonnade.cluster.v1.CoordinatorMessage.stop:type_name -> colonnade.cluster.v1.Stop
+	43,  // 41: colonnade.cluster.v1.CoordinatorMessage.ack:type_name -> colonnade.cluster.v1.Ack
+	44,  // 42: colonnade.cluster.v1.CoordinatorMessage.goodbye:type_name -> colonnade.cluster.v1.Goodbye
+	29,  // 43: colonnade.cluster.v1.CoordinatorMessage.ask:type_name -> colonnade.cluster.v1.Ask
+	30,  // 44: colonnade.cluster.v1.CoordinatorMessage.forget:type_name -> colonnade.cluster.v1.Forget
+	27,  // 45: colonnade.cluster.v1.CoordinatorMessage.drain:type_name -> colonnade.cluster.v1.Drain
+	28,  // 46: colonnade.cluster.v1.CoordinatorMessage.warm:type_name -> colonnade.cluster.v1.Warm
+	31,  // 47: colonnade.cluster.v1.CoordinatorMessage.buddies:type_name -> colonnade.cluster.v1.Buddies
+	38,  // 48: colonnade.cluster.v1.Warm.peers:type_name -> colonnade.cluster.v1.Peer
+	32,  // 49: colonnade.cluster.v1.Buddies.workers:type_name -> colonnade.cluster.v1.Buddy
+	1,   // 50: colonnade.cluster.v1.Assign.cells:type_name -> colonnade.cluster.v1.Cell
+	39,  // 51: colonnade.cluster.v1.Assign.placement:type_name -> colonnade.cluster.v1.Placement
+	40,  // 52: colonnade.cluster.v1.Assign.restore:type_name -> colonnade.cluster.v1.Manifest
+	19,  // 53: colonnade.cluster.v1.Assign.history:type_name -> colonnade.cluster.v1.Evaluation
+	38,  // 54: colonnade.cluster.v1.Assign.peers:type_name -> colonnade.cluster.v1.Peer
+	35,  // 55: colonnade.cluster.v1.Assign.part:type_name -> colonnade.cluster.v1.EvaluationPart
+	36,  // 56: colonnade.cluster.v1.EvaluationPart.models:type_name -> colonnade.cluster.v1.EvaluationModel
+	37,  // 57: colonnade.cluster.v1.EvaluationPart.pack:type_name -> colonnade.cluster.v1.EvaluationPack
+	40,  // 58: colonnade.cluster.v1.EvaluationModel.checkpoint:type_name -> colonnade.cluster.v1.Manifest
+	1,   // 59: colonnade.cluster.v1.Placement.cell:type_name -> colonnade.cluster.v1.Cell
+	18,  // 60: colonnade.cluster.v1.Manifest.files:type_name -> colonnade.cluster.v1.CheckpointFile
+	96,  // 61: colonnade.cluster.v1.Manifest.committed:type_name -> google.protobuf.Timestamp
+	40,  // 62: colonnade.cluster.v1.Ack.dropped:type_name -> colonnade.cluster.v1.Manifest
+	55,  // 63: colonnade.cluster.v1.StatusReply.workers:type_name -> colonnade.cluster.v1.Worker
+	60,  // 64: colonnade.cluster.v1.StatusReply.jobs:type_name -> colonnade.cluster.v1.Job
+	84,  // 65: colonnade.cluster.v1.StatusReply.events:type_name -> colonnade.cluster.v1.LogEvent
+	47,  // 66: colonnade.cluster.v1.StatusReply.members:type_name -> colonnade.cluster.v1.Member
+	48,  // 67: colonnade.cluster.v1.StatusReply.lineage:type_name -> colonnade.cluster.v1.Lineage
+	96,  // 68: colonnade.cluster.v1.StatusReply.now:type_name -> google.protobuf.Timestamp
+	96,  // 69: colonnade.cluster.v1.Lineage.made:type_name -> google.protobuf.Timestamp
+	96,  // 70: colonnade.cluster.v1.Lineage.restored:type_name -> google.protobuf.Timestamp
+	47,  // 71: colonnade.cluster.v1.ListMembersReply.members:type_name -> colonnade.cluster.v1.Member
+	2,   // 72: colonnade.cluster.v1.Worker.device:type_name -> colonnade.cluster.v1.Device
+	59,  // 73: colonnade.cluster.v1.Worker.cells:type_name -> colonnade.cluster.v1.JobCell
+	7,   // 74: colonnade.cluster.v1.Worker.health:type_name -> colonnade.cluster.v1.DeviceHealth
+	55,  // 75: colonnade.cluster.v1.ListWorkersReply.workers:type_name -> colonnade.cluster.v1.Worker
+	1,   // 76: colonnade.cluster.v1.JobCell.cell:type_name -> colonnade.cluster.v1.Cell
+	39,  // 77: colonnade.cluster.v1.Job.placement:type_name -> colonnade.cluster.v1.Placement
+	11,  // 78: colonnade.cluster.v1.Job.cells:type_name -> colonnade.cluster.v1.CellStatus
+	19,  // 79: colonnade.cluster.v1.Job.evaluations:type_name -> colonnade.cluster.v1.Evaluation
+	96,  // 80: colonnade.cluster.v1.Job.submitted:type_name -> google.protobuf.Timestamp
+	96,  // 81: colonnade.cluster.v1.Job.ended:type_name -> google.protobuf.Timestamp
+	23,  // 82: colonnade.cluster.v1.Job.vetoes:type_name -> colonnade.cluster.v1.Veto
+	61,  // 83: colonnade.cluster.v1.Job.parent:type_name -> colonnade.cluster.v1.Parent
+	40,  // 84: colonnade.cluster.v1.DeleteJobReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
+	60,  // 85: colonnade.cluster.v1.ListJobsReply.jobs:type_name -> colonnade.cluster.v1.Job
+	60,  // 86: colonnade.cluster.v1.JobUpdate.job:type_name -> colonnade.cluster.v1.Job
+	84,  // 87: colonnade.cluster.v1.JobUpdate.events:type_name -> colonnade.cluster.v1.LogEvent
+	40,  // 88: colonnade.cluster.v1.ListCheckpointsReply.checkpoints:type_name -> colonnade.cluster.v1.Manifest
+	78,  // 89: colonnade.cluster.v1.EvaluateRequest.models:type_name -> colonnade.cluster.v1.EvaluateModel
+	37,  // 90: colonnade.cluster.v1.EvaluateRequest.pack:type_name -> colonnade.cluster.v1.EvaluationPack
+	82,  // 91: colonnade.cluster.v1.EvaluateListReply.evaluations:type_name -> colonnade.cluster.v1.EvaluationStatus
+	78,  // 92: colonnade.cluster.v1.EvaluationStatus.models:type_name -> colonnade.cluster.v1.EvaluateModel
+	37,  // 93: colonnade.cluster.v1.EvaluationStatus.pack:type_name -> colonnade.cluster.v1.EvaluationPack
+	83,  // 94: colonnade.cluster.v1.EvaluationStatus.places:type_name -> colonnade.cluster.v1.PartPlace
+	14,  // 95: colonnade.cluster.v1.EvaluationStatus.sum:type_name -> colonnade.cluster.v1.EvaluationSum
+	96,  // 96: colonnade.cluster.v1.EvaluationStatus.requested:type_name -> google.protobuf.Timestamp
+	96,  // 97: colonnade.cluster.v1.EvaluationStatus.ended:type_name -> google.protobuf.Timestamp
+	96,  // 98: colonnade.cluster.v1.LogEvent.at:type_name -> google.protobuf.Timestamp
+	87,  // 99: colonnade.cluster.v1.HistoryReply.series:type_name -> colonnade.cluster.v1.HistorySeries
+	19,  // 100: colonnade.cluster.v1.HistoryReply.evaluations:type_name -> colonnade.cluster.v1.Evaluation
+	1,   // 101: colonnade.cluster.v1.HistorySeries.cell:type_name -> colonnade.cluster.v1.Cell
+	88,  // 102: colonnade.cluster.v1.HistorySeries.points:type_name -> colonnade.cluster.v1.HistoryPoint
+	96,  // 103: colonnade.cluster.v1.HistoryPoint.at:type_name -> google.protobuf.Timestamp
+	95,  // 104: colonnade.cluster.v1.HistoryPoint.phase_seconds:type_name -> colonnade.cluster.v1.HistoryPoint.PhaseSecondsEntry
+	84,  // 105: colonnade.cluster.v1.EventsReply.events:type_name -> colonnade.cluster.v1.LogEvent
+	96,  // 106: colonnade.cluster.v1.LogRecord.at:type_name -> google.protobuf.Timestamp
+	91,  // 107: colonnade.cluster.v1.LogsReply.records:type_name -> colonnade.cluster.v1.LogRecord
+	3,   // 108: colonnade.cluster.v1.Session.Attach:input_type -> colonnade.cluster.v1.WorkerMessage
+	45,  // 109: colonnade.cluster.v1.Operator.Status:input_type -> colonnade.cluster.v1.StatusRequest
+	69,  // 110: colonnade.cluster.v1.Operator.SubmitJob:input_type -> colonnade.cluster.v1.SubmitJobRequest
+	70,  // 111: colonnade.cluster.v1.Operator.ListJobs:input_type -> colonnade.cluster.v1.ListJobsRequest
+	72,  // 112: colonnade.cluster.v1.Operator.GetJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	72,  // 113: colonnade.cluster.v1.Operator.WatchJob:input_type -> colonnade.cluster.v1.GetJobRequest
+	74,  // 114: colonnade.cluster.v1.Operator.StopJob:input_type -> colonnade.cluster.v1.StopJobRequest
+	75,  // 115: colonnade.cluster.v1.Operator.ResumeJob:input_type -> colonnade.cluster.v1.ResumeJobRequest
+	72,  // 116: colonnade.cluster.v1.Operator.ListCheckpoints:input_type -> colonnade.cluster.v1.GetJobRequest
+	56,  // 117: colonnade.cluster.v1.Operator.ListWorkers:input_type -> colonnade.cluster.v1.ListWorkersRequest
+	58,  // 118: colonnade.cluster.v1.Operator.DrainWorker:input_type -> colonnade.cluster.v1.DrainWorkerRequest
+	77,  // 119: colonnade.cluster.v1.Operator.Evaluate:input_type -> colonnade.cluster.v1.EvaluateRequest
+	79,  // 120: colonnade.cluster.v1.Operator.EvaluateWatch:input_type -> colonnade.cluster.v1.EvaluationId
+	80,  // 121: colonnade.cluster.v1.Operator.EvaluateList:input_type -> colonnade.cluster.v1.EvaluateListRequest
+	79,  // 122: colonnade.cluster.v1.Operator.EvaluateCancel:input_type -> colonnade.cluster.v1.EvaluationId
+	49,  // 123: colonnade.cluster.v1.Operator.ListMembers:input_type -> colonnade.cluster.v1.ListMembersRequest
+	51,  // 124: colonnade.cluster.v1.Operator.AddMember:input_type -> colonnade.cluster.v1.AddMemberRequest
+	52,  // 125: colonnade.cluster.v1.Operator.RemoveMember:input_type -> colonnade.cluster.v1.RemoveMemberRequest
+	53,  // 126: colonnade.cluster.v1.Operator.Backup:input_type -> colonnade.cluster.v1.BackupRequest
+	63,  // 127: colonnade.cluster.v1.Operator.PauseJob:input_type -> colonnade.cluster.v1.PauseJobRequest
+	64,  // 128: colonnade.cluster.v1.Operator.DeleteJob:input_type -> colonnade.cluster.v1.DeleteJobRequest
+	66,  // 129: colonnade.cluster.v1.Operator.CheckpointNow:input_type -> colonnade.cluster.v1.CheckpointNowRequest
+	62,  // 130: colonnade.cluster.v1.Operator.SetQueue:input_type -> colonnade.cluster.v1.SetQueueRequest
+	67,  // 131: colonnade.cluster.v1.Operator.PinCheckpoint:input_type -> colonnade.cluster.v1.PinCheckpointRequest
+	68,  // 132: colonnade.cluster.v1.Operator.DeleteCheckpoint:input_type -> colonnade.cluster.v1.DeleteCheckpointRequest
+	85,  // 133: colonnade.cluster.v1.Operator.History:input_type -> colonnade.cluster.v1.HistoryRequest
+	89,  // 134: colonnade.cluster.v1.Operator.Events:input_type -> colonnade.cluster.v1.EventsRequest
+	92,  // 135: colonnade.cluster.v1.Operator.Logs:input_type -> colonnade.cluster.v1.LogsRequest
+	26,  // 136: colonnade.cluster.v1.Session.Attach:output_type -> colonnade.cluster.v1.CoordinatorMessage
+	46,  // 137: colonnade.cluster.v1.Operator.Status:output_type -> colonnade.cluster.v1.StatusReply
+	60,  // 138: colonnade.cluster.v1.Operator.SubmitJob:output_type -> colonnade.cluster.v1.Job
+	71,  // 139: colonnade.cluster.v1.Operator.ListJobs:output_type -> colonnade.cluster.v1.ListJobsReply
+	60,  // 140: colonnade.cluster.v1.Operator.GetJob:output_type -> colonnade.cluster.v1.Job
+	73,  // 141: colonnade.cluster.v1.Operator.WatchJob:output_type -> colonnade.cluster.v1.JobUpdate
+	60,  // 142: colonnade.cluster.v1.Operator.StopJob:output_type -> colonnade.cluster.v1.Job
+	60,  // 143: colonnade.cluster.v1.Operator.ResumeJob:output_type -> colonnade.cluster.v1.Job
+	76,  // 144: colonnade.cluster.v1.Operator.ListCheckpoints:output_type -> colonnade.cluster.v1.ListCheckpointsReply
+	57,  // 145: colonnade.cluster.v1.Operator.ListWorkers:output_type -> colonnade.cluster.v1.ListWorkersReply
+	55,  // 146: colonnade.cluster.v1.Operator.DrainWorker:output_type -> colonnade.cluster.v1.Worker
+	82,  // 147: colonnade.cluster.v1.Operator.Evaluate:output_type -> colonnade.cluster.v1.EvaluationStatus
+	82,  // 148: colonnade.cluster.v1.Operator.EvaluateWatch:output_type -> colonnade.cluster.v1.EvaluationStatus
+	81,  // 149: colonnade.cluster.v1.Operator.EvaluateList:output_type -> colonnade.cluster.v1.EvaluateListReply
+	82,  // 150: colonnade.cluster.v1.Operator.EvaluateCancel:output_type -> colonnade.cluster.v1.EvaluationStatus
+	50,  // 151: colonnade.cluster.v1.Operator.ListMembers:output_type -> colonnade.cluster.v1.ListMembersReply
+	50,  // 152: colonnade.cluster.v1.Operator.AddMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	50,  // 153: colonnade.cluster.v1.Operator.RemoveMember:output_type -> colonnade.cluster.v1.ListMembersReply
+	54,  // 154: colonnade.cluster.v1.Operator.Backup:output_type -> colonnade.cluster.v1.BackupChunk
+	60,  // 155: colonnade.cluster.v1.Operator.PauseJob:output_type -> colonnade.cluster.v1.Job
+	65,  // 156: colonnade.cluster.v1.Operator.DeleteJob:output_type -> colonnade.cluster.v1.DeleteJobReply
+	60,  // 157: colonnade.cluster.v1.Operator.CheckpointNow:output_type -> colonnade.cluster.v1.Job
+	60,  // 158: colonnade.cluster.v1.Operator.SetQueue:output_type -> colonnade.cluster.v1.Job
+	76,  // 159: colonnade.cluster.v1.Operator.PinCheckpoint:output_type -> colonnade.cluster.v1.ListCheckpointsReply
+	76,  // 160: colonnade.cluster.v1.Operator.DeleteCheckpoint:output_type -> colonnade.cluster.v1.ListCheckpointsReply
+	86,  // 161: colonnade.cluster.v1.Operator.History:output_type -> colonnade.cluster.v1.HistoryReply
+	90,  // 162: colonnade.cluster.v1.Operator.Events:output_type -> colonnade.cluster.v1.EventsReply
+	93,  // 163: colonnade.cluster.v1.Operator.Logs:output_type -> colonnade.cluster.v1.LogsReply
+	136, // [136:164] is the sub-list for method output_type
+	108, // [108:136] is the sub-list for method input_type
+	108, // [108:108] is the sub-list for extension type_name
+	108, // [108:108] is the sub-list for extension extendee
+	0,   // [0:108] is the sub-list for field type_name
 }
 
 func init() { file_proto_clusterpb_cluster_proto_init() }
@@ -5197,7 +8293,8 @@ func file_proto_clusterpb_cluster_proto_init() {
 		(*WorkerMessage_Heartbeat)(nil),
 		(*WorkerMessage_Report)(nil),
 	}
-	file_proto_clusterpb_cluster_proto_msgTypes[10].OneofWrappers = []any{
+	file_proto_clusterpb_cluster_proto_msgTypes[7].OneofWrappers = []any{}
+	file_proto_clusterpb_cluster_proto_msgTypes[12].OneofWrappers = []any{
 		(*Report_Checkpoint)(nil),
 		(*Report_Evaluation)(nil),
 		(*Report_Finished)(nil),
@@ -5205,8 +8302,9 @@ func file_proto_clusterpb_cluster_proto_init() {
 		(*Report_Failed)(nil),
 		(*Report_Bad)(nil),
 		(*Report_CheckpointFailed)(nil),
+		(*Report_Part)(nil),
 	}
-	file_proto_clusterpb_cluster_proto_msgTypes[20].OneofWrappers = []any{
+	file_proto_clusterpb_cluster_proto_msgTypes[26].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
 		(*CoordinatorMessage_Assign)(nil),
 		(*CoordinatorMessage_Revoke)(nil),
@@ -5219,13 +8317,14 @@ func file_proto_clusterpb_cluster_proto_init() {
 		(*CoordinatorMessage_Warm)(nil),
 		(*CoordinatorMessage_Buddies)(nil),
 	}
+	file_proto_clusterpb_cluster_proto_msgTypes[62].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_clusterpb_cluster_proto_rawDesc), len(file_proto_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   61,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -127,20 +127,33 @@ var Session_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Operator_Status_FullMethodName          = "/colonnade.cluster.v1.Operator/Status"
-	Operator_SubmitJob_FullMethodName       = "/colonnade.cluster.v1.Operator/SubmitJob"
-	Operator_ListJobs_FullMethodName        = "/colonnade.cluster.v1.Operator/ListJobs"
-	Operator_GetJob_FullMethodName          = "/colonnade.cluster.v1.Operator/GetJob"
-	Operator_WatchJob_FullMethodName        = "/colonnade.cluster.v1.Operator/WatchJob"
-	Operator_StopJob_FullMethodName         = "/colonnade.cluster.v1.Operator/StopJob"
-	Operator_ResumeJob_FullMethodName       = "/colonnade.cluster.v1.Operator/ResumeJob"
-	Operator_ListCheckpoints_FullMethodName = "/colonnade.cluster.v1.Operator/ListCheckpoints"
-	Operator_ListWorkers_FullMethodName     = "/colonnade.cluster.v1.Operator/ListWorkers"
-	Operator_DrainWorker_FullMethodName     = "/colonnade.cluster.v1.Operator/DrainWorker"
-	Operator_ListMembers_FullMethodName     = "/colonnade.cluster.v1.Operator/ListMembers"
-	Operator_AddMember_FullMethodName       = "/colonnade.cluster.v1.Operator/AddMember"
-	Operator_RemoveMember_FullMethodName    = "/colonnade.cluster.v1.Operator/RemoveMember"
-	Operator_Backup_FullMethodName          = "/colonnade.cluster.v1.Operator/Backup"
+	Operator_Status_FullMethodName           = "/colonnade.cluster.v1.Operator/Status"
+	Operator_SubmitJob_FullMethodName        = "/colonnade.cluster.v1.Operator/SubmitJob"
+	Operator_ListJobs_FullMethodName         = "/colonnade.cluster.v1.Operator/ListJobs"
+	Operator_GetJob_FullMethodName           = "/colonnade.cluster.v1.Operator/GetJob"
+	Operator_WatchJob_FullMethodName         = "/colonnade.cluster.v1.Operator/WatchJob"
+	Operator_StopJob_FullMethodName          = "/colonnade.cluster.v1.Operator/StopJob"
+	Operator_ResumeJob_FullMethodName        = "/colonnade.cluster.v1.Operator/ResumeJob"
+	Operator_ListCheckpoints_FullMethodName  = "/colonnade.cluster.v1.Operator/ListCheckpoints"
+	Operator_ListWorkers_FullMethodName      = "/colonnade.cluster.v1.Operator/ListWorkers"
+	Operator_DrainWorker_FullMethodName      = "/colonnade.cluster.v1.Operator/DrainWorker"
+	Operator_Evaluate_FullMethodName         = "/colonnade.cluster.v1.Operator/Evaluate"
+	Operator_EvaluateWatch_FullMethodName    = "/colonnade.cluster.v1.Operator/EvaluateWatch"
+	Operator_EvaluateList_FullMethodName     = "/colonnade.cluster.v1.Operator/EvaluateList"
+	Operator_EvaluateCancel_FullMethodName   = "/colonnade.cluster.v1.Operator/EvaluateCancel"
+	Operator_ListMembers_FullMethodName      = "/colonnade.cluster.v1.Operator/ListMembers"
+	Operator_AddMember_FullMethodName        = "/colonnade.cluster.v1.Operator/AddMember"
+	Operator_RemoveMember_FullMethodName     = "/colonnade.cluster.v1.Operator/RemoveMember"
+	Operator_Backup_FullMethodName           = "/colonnade.cluster.v1.Operator/Backup"
+	Operator_PauseJob_FullMethodName         = "/colonnade.cluster.v1.Operator/PauseJob"
+	Operator_DeleteJob_FullMethodName        = "/colonnade.cluster.v1.Operator/DeleteJob"
+	Operator_CheckpointNow_FullMethodName    = "/colonnade.cluster.v1.Operator/CheckpointNow"
+	Operator_SetQueue_FullMethodName         = "/colonnade.cluster.v1.Operator/SetQueue"
+	Operator_PinCheckpoint_FullMethodName    = "/colonnade.cluster.v1.Operator/PinCheckpoint"
+	Operator_DeleteCheckpoint_FullMethodName = "/colonnade.cluster.v1.Operator/DeleteCheckpoint"
+	Operator_History_FullMethodName          = "/colonnade.cluster.v1.Operator/History"
+	Operator_Events_FullMethodName           = "/colonnade.cluster.v1.Operator/Events"
+	Operator_Logs_FullMethodName             = "/colonnade.cluster.v1.Operator/Logs"
 )
 
 // OperatorClient is the client API for Operator service.
@@ -162,6 +175,14 @@ type OperatorClient interface {
 	// DrainWorker has the cells of a worker go elsewhere, at a step boundary, and none come to it. Asking again does no
 	// harm.
 	DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*Worker, error)
+	// Evaluate has workers test checkpoints on a pack, and answers at once.
+	Evaluate(ctx context.Context, in *EvaluateRequest, opts ...grpc.CallOption) (*EvaluationStatus, error)
+	// EvaluateWatch sends how far an evaluation is, at once and then whenever that changes, until it has ended.
+	EvaluateWatch(ctx context.Context, in *EvaluationId, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EvaluationStatus], error)
+	// EvaluateList lists the evaluations that are kept, of a job or of all, oldest first.
+	EvaluateList(ctx context.Context, in *EvaluateListRequest, opts ...grpc.CallOption) (*EvaluateListReply, error)
+	// EvaluateCancel ends an evaluation. Asking again does no harm.
+	EvaluateCancel(ctx context.Context, in *EvaluationId, opts ...grpc.CallOption) (*EvaluationStatus, error)
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersReply, error)
 	// AddMember adds a coordinator that waits to be added, or writes down that one is reached at another address now. It
 	// answers when the new one votes. Asking again does no harm.
@@ -170,6 +191,24 @@ type OperatorClient interface {
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*ListMembersReply, error)
 	// Backup sends the state, as a file that `coordinator start --restore` reads.
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
+	// PauseJob stops a job at a step boundary, after a checkpoint, to be resumed.
+	PauseJob(ctx context.Context, in *PauseJobRequest, opts ...grpc.CallOption) (*Job, error)
+	// DeleteJob forgets a job that does not run; its checkpoints go with it.
+	DeleteJob(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobReply, error)
+	// CheckpointNow has a running job write a checkpoint at the next step boundary and go on from there.
+	CheckpointNow(ctx context.Context, in *CheckpointNowRequest, opts ...grpc.CallOption) (*Job, error)
+	// SetQueue changes how a job stands in the queue for workers. Asking again does no harm.
+	SetQueue(ctx context.Context, in *SetQueueRequest, opts ...grpc.CallOption) (*Job, error)
+	// PinCheckpoint has retention keep a checkpoint, or not any more. Asking again does no harm.
+	PinCheckpoint(ctx context.Context, in *PinCheckpointRequest, opts ...grpc.CallOption) (*ListCheckpointsReply, error)
+	DeleteCheckpoint(ctx context.Context, in *DeleteCheckpointRequest, opts ...grpc.CallOption) (*ListCheckpointsReply, error)
+	// History tells how a job's training went. Any coordinator answers, from what it has kept; one that does not lead is
+	// a second or two behind.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryReply, error)
+	// Events sends what has happened, oldest first, and with `follow` goes on with what happens. Any coordinator answers.
+	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsReply], error)
+	// Logs sends what workers have put into their logs, oldest first, as far as the leader has it in memory.
+	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsReply], error)
 }
 
 type operatorClient struct {
@@ -289,6 +328,55 @@ func (c *operatorClient) DrainWorker(ctx context.Context, in *DrainWorkerRequest
 	return out, nil
 }
 
+func (c *operatorClient) Evaluate(ctx context.Context, in *EvaluateRequest, opts ...grpc.CallOption) (*EvaluationStatus, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EvaluationStatus)
+	err := c.cc.Invoke(ctx, Operator_Evaluate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) EvaluateWatch(ctx context.Context, in *EvaluationId, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EvaluationStatus], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Operator_ServiceDesc.Streams[1], Operator_EvaluateWatch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[EvaluationId, EvaluationStatus]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Operator_EvaluateWatchClient = grpc.ServerStreamingClient[EvaluationStatus]
+
+func (c *operatorClient) EvaluateList(ctx context.Context, in *EvaluateListRequest, opts ...grpc.CallOption) (*EvaluateListReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EvaluateListReply)
+	err := c.cc.Invoke(ctx, Operator_EvaluateList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) EvaluateCancel(ctx context.Context, in *EvaluationId, opts ...grpc.CallOption) (*EvaluationStatus, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EvaluationStatus)
+	err := c.cc.Invoke(ctx, Operator_EvaluateCancel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorClient) ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListMembersReply)
@@ -321,7 +409,7 @@ func (c *operatorClient) RemoveMember(ctx context.Context, in *RemoveMemberReque
 
 func (c *operatorClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Operator_ServiceDesc.Streams[1], Operator_Backup_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Operator_ServiceDesc.Streams[2], Operator_Backup_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -337,6 +425,114 @@ func (c *operatorClient) Backup(ctx context.Context, in *BackupRequest, opts ...
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Operator_BackupClient = grpc.ServerStreamingClient[BackupChunk]
+
+func (c *operatorClient) PauseJob(ctx context.Context, in *PauseJobRequest, opts ...grpc.CallOption) (*Job, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Job)
+	err := c.cc.Invoke(ctx, Operator_PauseJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) DeleteJob(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteJobReply)
+	err := c.cc.Invoke(ctx, Operator_DeleteJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) CheckpointNow(ctx context.Context, in *CheckpointNowRequest, opts ...grpc.CallOption) (*Job, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Job)
+	err := c.cc.Invoke(ctx, Operator_CheckpointNow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) SetQueue(ctx context.Context, in *SetQueueRequest, opts ...grpc.CallOption) (*Job, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Job)
+	err := c.cc.Invoke(ctx, Operator_SetQueue_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) PinCheckpoint(ctx context.Context, in *PinCheckpointRequest, opts ...grpc.CallOption) (*ListCheckpointsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCheckpointsReply)
+	err := c.cc.Invoke(ctx, Operator_PinCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) DeleteCheckpoint(ctx context.Context, in *DeleteCheckpointRequest, opts ...grpc.CallOption) (*ListCheckpointsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCheckpointsReply)
+	err := c.cc.Invoke(ctx, Operator_DeleteCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HistoryReply)
+	err := c.cc.Invoke(ctx, Operator_History_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Operator_ServiceDesc.Streams[3], Operator_Events_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[EventsRequest, EventsReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Operator_EventsClient = grpc.ServerStreamingClient[EventsReply]
+
+func (c *operatorClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Operator_ServiceDesc.Streams[4], Operator_Logs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LogsRequest, LogsReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Operator_LogsClient = grpc.ServerStreamingClient[LogsReply]
 
 // OperatorServer is the server API for Operator service.
 // All implementations must embed UnimplementedOperatorServer
@@ -357,6 +553,14 @@ type OperatorServer interface {
 	// DrainWorker has the cells of a worker go elsewhere, at a step boundary, and none come to it. Asking again does no
 	// harm.
 	DrainWorker(context.Context, *DrainWorkerRequest) (*Worker, error)
+	// Evaluate has workers test checkpoints on a pack, and answers at once.
+	Evaluate(context.Context, *EvaluateRequest) (*EvaluationStatus, error)
+	// EvaluateWatch sends how far an evaluation is, at once and then whenever that changes, until it has ended.
+	EvaluateWatch(*EvaluationId, grpc.ServerStreamingServer[EvaluationStatus]) error
+	// EvaluateList lists the evaluations that are kept, of a job or of all, oldest first.
+	EvaluateList(context.Context, *EvaluateListRequest) (*EvaluateListReply, error)
+	// EvaluateCancel ends an evaluation. Asking again does no harm.
+	EvaluateCancel(context.Context, *EvaluationId) (*EvaluationStatus, error)
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersReply, error)
 	// AddMember adds a coordinator that waits to be added, or writes down that one is reached at another address now. It
 	// answers when the new one votes. Asking again does no harm.
@@ -365,6 +569,24 @@ type OperatorServer interface {
 	RemoveMember(context.Context, *RemoveMemberRequest) (*ListMembersReply, error)
 	// Backup sends the state, as a file that `coordinator start --restore` reads.
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error
+	// PauseJob stops a job at a step boundary, after a checkpoint, to be resumed.
+	PauseJob(context.Context, *PauseJobRequest) (*Job, error)
+	// DeleteJob forgets a job that does not run; its checkpoints go with it.
+	DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobReply, error)
+	// CheckpointNow has a running job write a checkpoint at the next step boundary and go on from there.
+	CheckpointNow(context.Context, *CheckpointNowRequest) (*Job, error)
+	// SetQueue changes how a job stands in the queue for workers. Asking again does no harm.
+	SetQueue(context.Context, *SetQueueRequest) (*Job, error)
+	// PinCheckpoint has retention keep a checkpoint, or not any more. Asking again does no harm.
+	PinCheckpoint(context.Context, *PinCheckpointRequest) (*ListCheckpointsReply, error)
+	DeleteCheckpoint(context.Context, *DeleteCheckpointRequest) (*ListCheckpointsReply, error)
+	// History tells how a job's training went. Any coordinator answers, from what it has kept; one that does not lead is
+	// a second or two behind.
+	History(context.Context, *HistoryRequest) (*HistoryReply, error)
+	// Events sends what has happened, oldest first, and with `follow` goes on with what happens. Any coordinator answers.
+	Events(*EventsRequest, grpc.ServerStreamingServer[EventsReply]) error
+	// Logs sends what workers have put into their logs, oldest first, as far as the leader has it in memory.
+	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsReply]) error
 	mustEmbedUnimplementedOperatorServer()
 }
 
@@ -405,6 +627,18 @@ func (UnimplementedOperatorServer) ListWorkers(context.Context, *ListWorkersRequ
 func (UnimplementedOperatorServer) DrainWorker(context.Context, *DrainWorkerRequest) (*Worker, error) {
 	return nil, status.Error(codes.Unimplemented, "method DrainWorker not implemented")
 }
+func (UnimplementedOperatorServer) Evaluate(context.Context, *EvaluateRequest) (*EvaluationStatus, error) {
+	return nil, status.Error(codes.Unimplemented, "method Evaluate not implemented")
+}
+func (UnimplementedOperatorServer) EvaluateWatch(*EvaluationId, grpc.ServerStreamingServer[EvaluationStatus]) error {
+	return status.Error(codes.Unimplemented, "method EvaluateWatch not implemented")
+}
+func (UnimplementedOperatorServer) EvaluateList(context.Context, *EvaluateListRequest) (*EvaluateListReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method EvaluateList not implemented")
+}
+func (UnimplementedOperatorServer) EvaluateCancel(context.Context, *EvaluationId) (*EvaluationStatus, error) {
+	return nil, status.Error(codes.Unimplemented, "method EvaluateCancel not implemented")
+}
 func (UnimplementedOperatorServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
 }
@@ -416,6 +650,33 @@ func (UnimplementedOperatorServer) RemoveMember(context.Context, *RemoveMemberRe
 }
 func (UnimplementedOperatorServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error {
 	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedOperatorServer) PauseJob(context.Context, *PauseJobRequest) (*Job, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseJob not implemented")
+}
+func (UnimplementedOperatorServer) DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteJob not implemented")
+}
+func (UnimplementedOperatorServer) CheckpointNow(context.Context, *CheckpointNowRequest) (*Job, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckpointNow not implemented")
+}
+func (UnimplementedOperatorServer) SetQueue(context.Context, *SetQueueRequest) (*Job, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetQueue not implemented")
+}
+func (UnimplementedOperatorServer) PinCheckpoint(context.Context, *PinCheckpointRequest) (*ListCheckpointsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method PinCheckpoint not implemented")
+}
+func (UnimplementedOperatorServer) DeleteCheckpoint(context.Context, *DeleteCheckpointRequest) (*ListCheckpointsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteCheckpoint not implemented")
+}
+func (UnimplementedOperatorServer) History(context.Context, *HistoryRequest) (*HistoryReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method History not implemented")
+}
+func (UnimplementedOperatorServer) Events(*EventsRequest, grpc.ServerStreamingServer[EventsReply]) error {
+	return status.Error(codes.Unimplemented, "method Events not implemented")
+}
+func (UnimplementedOperatorServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogsReply]) error {
+	return status.Error(codes.Unimplemented, "method Logs not implemented")
 }
 func (UnimplementedOperatorServer) mustEmbedUnimplementedOperatorServer() {}
 func (UnimplementedOperatorServer) testEmbeddedByValue()                  {}
@@ -611,6 +872,71 @@ func _Operator_DrainWorker_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Operator_Evaluate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EvaluateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).Evaluate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_Evaluate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).Evaluate(ctx, req.(*EvaluateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_EvaluateWatch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(EvaluationId)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OperatorServer).EvaluateWatch(m, &grpc.GenericServerStream[EvaluationId, EvaluationStatus]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Operator_EvaluateWatchServer = grpc.ServerStreamingServer[EvaluationStatus]
+
+func _Operator_EvaluateList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EvaluateListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).EvaluateList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_EvaluateList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).EvaluateList(ctx, req.(*EvaluateListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_EvaluateCancel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EvaluationId)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).EvaluateCancel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_EvaluateCancel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).EvaluateCancel(ctx, req.(*EvaluationId))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Operator_ListMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListMembersRequest)
 	if err := dec(in); err != nil {
@@ -676,6 +1002,154 @@ func _Operator_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Operator_BackupServer = grpc.ServerStreamingServer[BackupChunk]
 
+func _Operator_PauseJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).PauseJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_PauseJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).PauseJob(ctx, req.(*PauseJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_DeleteJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).DeleteJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_DeleteJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).DeleteJob(ctx, req.(*DeleteJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_CheckpointNow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckpointNowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).CheckpointNow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_CheckpointNow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).CheckpointNow(ctx, req.(*CheckpointNowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_SetQueue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetQueueRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).SetQueue(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_SetQueue_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).SetQueue(ctx, req.(*SetQueueRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_PinCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PinCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).PinCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_PinCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).PinCheckpoint(ctx, req.(*PinCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_DeleteCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).DeleteCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_DeleteCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).DeleteCheckpoint(ctx, req.(*DeleteCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_History_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).History(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_History_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).History(ctx, req.(*HistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(EventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OperatorServer).Events(m, &grpc.GenericServerStream[EventsRequest, EventsReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Operator_EventsServer = grpc.ServerStreamingServer[EventsReply]
+
+func _Operator_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(LogsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OperatorServer).Logs(m, &grpc.GenericServerStream[LogsRequest, LogsReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Operator_LogsServer = grpc.ServerStreamingServer[LogsReply]
+
 // Operator_ServiceDesc is the grpc.ServiceDesc for Operator service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -720,6 +1194,18 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Operator_DrainWorker_Handler,
 		},
 		{
+			MethodName: "Evaluate",
+			Handler:    _Operator_Evaluate_Handler,
+		},
+		{
+			MethodName: "EvaluateList",
+			Handler:    _Operator_EvaluateList_Handler,
+		},
+		{
+			MethodName: "EvaluateCancel",
+			Handler:    _Operator_EvaluateCancel_Handler,
+		},
+		{
 			MethodName: "ListMembers",
 			Handler:    _Operator_ListMembers_Handler,
 		},
@@ -731,6 +1217,34 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "RemoveMember",
 			Handler:    _Operator_RemoveMember_Handler,
 		},
+		{
+			MethodName: "PauseJob",
+			Handler:    _Operator_PauseJob_Handler,
+		},
+		{
+			MethodName: "DeleteJob",
+			Handler:    _Operator_DeleteJob_Handler,
+		},
+		{
+			MethodName: "CheckpointNow",
+			Handler:    _Operator_CheckpointNow_Handler,
+		},
+		{
+			MethodName: "SetQueue",
+			Handler:    _Operator_SetQueue_Handler,
+		},
+		{
+			MethodName: "PinCheckpoint",
+			Handler:    _Operator_PinCheckpoint_Handler,
+		},
+		{
+			MethodName: "DeleteCheckpoint",
+			Handler:    _Operator_DeleteCheckpoint_Handler,
+		},
+		{
+			MethodName: "History",
+			Handler:    _Operator_History_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -739,8 +1253,23 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 			ServerStreams: true,
 		},
 		{
+			StreamName:    "EvaluateWatch",
+			Handler:       _Operator_EvaluateWatch_Handler,
+			ServerStreams: true,
+		},
+		{
 			StreamName:    "Backup",
 			Handler:       _Operator_Backup_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Events",
+			Handler:       _Operator_Events_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Logs",
+			Handler:       _Operator_Logs_Handler,
 			ServerStreams: true,
 		},
 	},

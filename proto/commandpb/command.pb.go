@@ -53,6 +53,15 @@ type Command struct {
 	//	*Command_MoveJob
 	//	*Command_ForgetWorker
 	//	*Command_VetoStep
+	//	*Command_PinCheckpoint
+	//	*Command_DeleteCheckpoint
+	//	*Command_DeleteJob
+	//	*Command_RequestEvaluation
+	//	*Command_GivePart
+	//	*Command_PartEvaluated
+	//	*Command_EndEvaluation
+	//	*Command_SetQueue
+	//	*Command_PreemptJob
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -296,6 +305,87 @@ func (x *Command) GetVetoStep() *VetoStep {
 	return nil
 }
 
+func (x *Command) GetPinCheckpoint() *PinCheckpoint {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PinCheckpoint); ok {
+			return x.PinCheckpoint
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteCheckpoint() *DeleteCheckpoint {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_DeleteCheckpoint); ok {
+			return x.DeleteCheckpoint
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteJob() *DeleteJob {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_DeleteJob); ok {
+			return x.DeleteJob
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRequestEvaluation() *RequestEvaluation {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RequestEvaluation); ok {
+			return x.RequestEvaluation
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetGivePart() *GivePart {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_GivePart); ok {
+			return x.GivePart
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPartEvaluated() *PartEvaluated {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PartEvaluated); ok {
+			return x.PartEvaluated
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEndEvaluation() *EndEvaluation {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_EndEvaluation); ok {
+			return x.EndEvaluation
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetQueue() *SetQueue {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SetQueue); ok {
+			return x.SetQueue
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPreemptJob() *PreemptJob {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PreemptJob); ok {
+			return x.PreemptJob
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -380,6 +470,42 @@ type Command_VetoStep struct {
 	VetoStep *VetoStep `protobuf:"bytes,28,opt,name=veto_step,json=vetoStep,proto3,oneof"`
 }
 
+type Command_PinCheckpoint struct {
+	PinCheckpoint *PinCheckpoint `protobuf:"bytes,30,opt,name=pin_checkpoint,json=pinCheckpoint,proto3,oneof"`
+}
+
+type Command_DeleteCheckpoint struct {
+	DeleteCheckpoint *DeleteCheckpoint `protobuf:"bytes,31,opt,name=delete_checkpoint,json=deleteCheckpoint,proto3,oneof"`
+}
+
+type Command_DeleteJob struct {
+	DeleteJob *DeleteJob `protobuf:"bytes,32,opt,name=delete_job,json=deleteJob,proto3,oneof"`
+}
+
+type Command_RequestEvaluation struct {
+	RequestEvaluation *RequestEvaluation `protobuf:"bytes,40,opt,name=request_evaluation,json=requestEvaluation,proto3,oneof"`
+}
+
+type Command_GivePart struct {
+	GivePart *GivePart `protobuf:"bytes,41,opt,name=give_part,json=givePart,proto3,oneof"`
+}
+
+type Command_PartEvaluated struct {
+	PartEvaluated *PartEvaluated `protobuf:"bytes,42,opt,name=part_evaluated,json=partEvaluated,proto3,oneof"`
+}
+
+type Command_EndEvaluation struct {
+	EndEvaluation *EndEvaluation `protobuf:"bytes,43,opt,name=end_evaluation,json=endEvaluation,proto3,oneof"`
+}
+
+type Command_SetQueue struct {
+	SetQueue *SetQueue `protobuf:"bytes,44,opt,name=set_queue,json=setQueue,proto3,oneof"`
+}
+
+type Command_PreemptJob struct {
+	PreemptJob *PreemptJob `protobuf:"bytes,45,opt,name=preempt_job,json=preemptJob,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_RegisterWorker) isCommand_Kind() {}
@@ -419,6 +545,24 @@ func (*Command_MoveJob) isCommand_Kind() {}
 func (*Command_ForgetWorker) isCommand_Kind() {}
 
 func (*Command_VetoStep) isCommand_Kind() {}
+
+func (*Command_PinCheckpoint) isCommand_Kind() {}
+
+func (*Command_DeleteCheckpoint) isCommand_Kind() {}
+
+func (*Command_DeleteJob) isCommand_Kind() {}
+
+func (*Command_RequestEvaluation) isCommand_Kind() {}
+
+func (*Command_GivePart) isCommand_Kind() {}
+
+func (*Command_PartEvaluated) isCommand_Kind() {}
+
+func (*Command_EndEvaluation) isCommand_Kind() {}
+
+func (*Command_SetQueue) isCommand_Kind() {}
+
+func (*Command_PreemptJob) isCommand_Kind() {}
 
 type Cell struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -899,9 +1043,15 @@ type SubmitJob struct {
 	Steps         uint64                 `protobuf:"varint,3,opt,name=steps,proto3" json:"steps,omitempty"`
 	Replicas      int32                  `protobuf:"varint,4,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	Columns       int32                  `protobuf:"varint,5,opt,name=columns,proto3" json:"columns,omitempty"`
-	Keep          uint64                 `protobuf:"varint,6,opt,name=keep,proto3" json:"keep,omitempty"`      // checkpoints to keep
-	Direct        bool                   `protobuf:"varint,7,opt,name=direct,proto3" json:"direct,omitempty"`  // the job says `winograd: off`: it runs under a worker's direct_numerics
-	Request       string                 `protobuf:"bytes,8,opt,name=request,proto3" json:"request,omitempty"` // the operator's: the same command again is no second job; empty: it has none
+	Keep          uint64                 `protobuf:"varint,6,opt,name=keep,proto3" json:"keep,omitempty"`                     // checkpoints to keep
+	Direct        bool                   `protobuf:"varint,7,opt,name=direct,proto3" json:"direct,omitempty"`                 // the job says `winograd: off`: it runs under a worker's direct_numerics
+	Request       string                 `protobuf:"bytes,8,opt,name=request,proto3" json:"request,omitempty"`                // the operator's: the same command again is no second job; empty: it has none
+	FromJob       string                 `protobuf:"bytes,9,opt,name=from_job,json=fromJob,proto3" json:"from_job,omitempty"` // a fork: it goes on from this job's checkpoint; empty: it is none
+	FromStep      uint64                 `protobuf:"varint,10,opt,name=from_step,json=fromStep,proto3" json:"from_step,omitempty"`
+	Changes       []string               `protobuf:"bytes,11,rep,name=changes,proto3" json:"changes,omitempty"`    // a fork: what its spec says otherwise than that job's, a line each
+	Priority      int32                  `protobuf:"varint,12,opt,name=priority,proto3" json:"priority,omitempty"` // these three as SetQueue's
+	MaxWorkers    uint32                 `protobuf:"varint,13,opt,name=max_workers,json=maxWorkers,proto3" json:"max_workers,omitempty"`
+	MinWorkers    uint32                 `protobuf:"varint,14,opt,name=min_workers,json=minWorkers,proto3" json:"min_workers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -992,6 +1142,501 @@ func (x *SubmitJob) GetRequest() string {
 	return ""
 }
 
+func (x *SubmitJob) GetFromJob() string {
+	if x != nil {
+		return x.FromJob
+	}
+	return ""
+}
+
+func (x *SubmitJob) GetFromStep() uint64 {
+	if x != nil {
+		return x.FromStep
+	}
+	return 0
+}
+
+func (x *SubmitJob) GetChanges() []string {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *SubmitJob) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *SubmitJob) GetMaxWorkers() uint32 {
+	if x != nil {
+		return x.MaxWorkers
+	}
+	return 0
+}
+
+func (x *SubmitJob) GetMinWorkers() uint32 {
+	if x != nil {
+		return x.MinWorkers
+	}
+	return 0
+}
+
+// SetQueue says how a job stands in the queue for workers. What it computes does not depend on that.
+type SetQueue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Priority      int32                  `protobuf:"varint,2,opt,name=priority,proto3" json:"priority,omitempty"`                       // higher goes first
+	MaxWorkers    uint32                 `protobuf:"varint,3,opt,name=max_workers,json=maxWorkers,proto3" json:"max_workers,omitempty"` // that it has at a time; 0: as many as it has cells
+	MinWorkers    uint32                 `protobuf:"varint,4,opt,name=min_workers,json=minWorkers,proto3" json:"min_workers,omitempty"` // without which it does not begin; 0: one is enough
+	Request       string                 `protobuf:"bytes,5,opt,name=request,proto3" json:"request,omitempty"`                          // as ResumeJob's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQueue) Reset() {
+	*x = SetQueue{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQueue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQueue) ProtoMessage() {}
+
+func (x *SetQueue) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQueue.ProtoReflect.Descriptor instead.
+func (*SetQueue) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetQueue) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *SetQueue) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *SetQueue) GetMaxWorkers() uint32 {
+	if x != nil {
+		return x.MaxWorkers
+	}
+	return 0
+}
+
+func (x *SetQueue) GetMinWorkers() uint32 {
+	if x != nil {
+		return x.MinWorkers
+	}
+	return 0
+}
+
+func (x *SetQueue) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+// PreemptJob has a generation stop at a step boundary, after a checkpoint, and the job wait in the queue again: its
+// workers are for another job, of a higher priority.
+type PreemptJob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"` // that job
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreemptJob) Reset() {
+	*x = PreemptJob{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreemptJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreemptJob) ProtoMessage() {}
+
+func (x *PreemptJob) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreemptJob.ProtoReflect.Descriptor instead.
+func (*PreemptJob) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PreemptJob) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *PreemptJob) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *PreemptJob) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// PinCheckpoint has retention keep a checkpoint, or not any more.
+type PinCheckpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	Undo          bool                   `protobuf:"varint,3,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinCheckpoint) Reset() {
+	*x = PinCheckpoint{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinCheckpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinCheckpoint) ProtoMessage() {}
+
+func (x *PinCheckpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinCheckpoint.ProtoReflect.Descriptor instead.
+func (*PinCheckpoint) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PinCheckpoint) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *PinCheckpoint) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *PinCheckpoint) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+// DeleteCheckpoint forgets one checkpoint; its files may be deleted afterwards.
+type DeleteCheckpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	Request       string                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"` // as ResumeJob's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteCheckpoint) Reset() {
+	*x = DeleteCheckpoint{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteCheckpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteCheckpoint) ProtoMessage() {}
+
+func (x *DeleteCheckpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteCheckpoint.ProtoReflect.Descriptor instead.
+func (*DeleteCheckpoint) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DeleteCheckpoint) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *DeleteCheckpoint) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *DeleteCheckpoint) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+// DeleteJob forgets a job that does not run, and its checkpoints.
+type DeleteJob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Request       string                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"` // as ResumeJob's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteJob) Reset() {
+	*x = DeleteJob{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteJob) ProtoMessage() {}
+
+func (x *DeleteJob) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteJob.ProtoReflect.Descriptor instead.
+func (*DeleteJob) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DeleteJob) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *DeleteJob) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+// ParentRecord is the checkpoint that a fork began with, and what it does otherwise.
+type ParentRecord struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Job             string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	SubmittedUnixNs int64                  `protobuf:"varint,2,opt,name=submitted_unix_ns,json=submittedUnixNs,proto3" json:"submitted_unix_ns,omitempty"` // of that job
+	Step            uint64                 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	Digest          []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // of the whole state: SHA-256 of the cells' digests in their order
+	Changes         []string               `protobuf:"bytes,5,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ParentRecord) Reset() {
+	*x = ParentRecord{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParentRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParentRecord) ProtoMessage() {}
+
+func (x *ParentRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParentRecord.ProtoReflect.Descriptor instead.
+func (*ParentRecord) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ParentRecord) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *ParentRecord) GetSubmittedUnixNs() int64 {
+	if x != nil {
+		return x.SubmittedUnixNs
+	}
+	return 0
+}
+
+func (x *ParentRecord) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *ParentRecord) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *ParentRecord) GetChanges() []string {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// DeletedRecord remembers a job that was deleted. One of the same name counts its generations on from there: what
+// workers still hold of the old one is older than anything of the new one.
+type DeletedRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // its last
+	Request       string                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`        // that deleted it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletedRecord) Reset() {
+	*x = DeletedRecord{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletedRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletedRecord) ProtoMessage() {}
+
+func (x *DeletedRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletedRecord.ProtoReflect.Descriptor instead.
+func (*DeletedRecord) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DeletedRecord) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *DeletedRecord) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *DeletedRecord) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
 // AssignJob starts a generation.
 type AssignJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1010,7 +1655,7 @@ type AssignJob struct {
 
 func (x *AssignJob) Reset() {
 	*x = AssignJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[9]
+	mi := &file_proto_commandpb_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1667,7 @@ func (x *AssignJob) String() string {
 func (*AssignJob) ProtoMessage() {}
 
 func (x *AssignJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[9]
+	mi := &file_proto_commandpb_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1680,7 @@ func (x *AssignJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignJob.ProtoReflect.Descriptor instead.
 func (*AssignJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{9}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AssignJob) GetJob() string {
@@ -1112,7 +1757,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[10]
+	mi := &file_proto_commandpb_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1769,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[10]
+	mi := &file_proto_commandpb_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1782,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{10}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Placement) GetCell() *Cell {
@@ -1174,7 +1819,7 @@ type ReleaseJob struct {
 
 func (x *ReleaseJob) Reset() {
 	*x = ReleaseJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[11]
+	mi := &file_proto_commandpb_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1831,7 @@ func (x *ReleaseJob) String() string {
 func (*ReleaseJob) ProtoMessage() {}
 
 func (x *ReleaseJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[11]
+	mi := &file_proto_commandpb_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1844,7 @@ func (x *ReleaseJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseJob.ProtoReflect.Descriptor instead.
 func (*ReleaseJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{11}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReleaseJob) GetJob() string {
@@ -1235,13 +1880,14 @@ type RequestStop struct {
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Now           bool                   `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
 	Request       string                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"` // as ResumeJob's
+	Pause         bool                   `protobuf:"varint,4,opt,name=pause,proto3" json:"pause,omitempty"`    // the job is paused then, and not stopped
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RequestStop) Reset() {
 	*x = RequestStop{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[12]
+	mi := &file_proto_commandpb_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1899,7 @@ func (x *RequestStop) String() string {
 func (*RequestStop) ProtoMessage() {}
 
 func (x *RequestStop) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[12]
+	mi := &file_proto_commandpb_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1912,7 @@ func (x *RequestStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestStop.ProtoReflect.Descriptor instead.
 func (*RequestStop) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{12}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RequestStop) GetJob() string {
@@ -1290,6 +1936,13 @@ func (x *RequestStop) GetRequest() string {
 	return ""
 }
 
+func (x *RequestStop) GetPause() bool {
+	if x != nil {
+		return x.Pause
+	}
+	return false
+}
+
 type ResumeJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -1304,7 +1957,7 @@ type ResumeJob struct {
 
 func (x *ResumeJob) Reset() {
 	*x = ResumeJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[13]
+	mi := &file_proto_commandpb_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1969,7 @@ func (x *ResumeJob) String() string {
 func (*ResumeJob) ProtoMessage() {}
 
 func (x *ResumeJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[13]
+	mi := &file_proto_commandpb_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1982,7 @@ func (x *ResumeJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJob.ProtoReflect.Descriptor instead.
 func (*ResumeJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{13}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResumeJob) GetJob() string {
@@ -1392,7 +2045,7 @@ type VetoStep struct {
 
 func (x *VetoStep) Reset() {
 	*x = VetoStep{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[14]
+	mi := &file_proto_commandpb_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +2057,7 @@ func (x *VetoStep) String() string {
 func (*VetoStep) ProtoMessage() {}
 
 func (x *VetoStep) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[14]
+	mi := &file_proto_commandpb_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +2070,7 @@ func (x *VetoStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VetoStep.ProtoReflect.Descriptor instead.
 func (*VetoStep) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{14}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VetoStep) GetJob() string {
@@ -1495,7 +2148,7 @@ type VetoRecord struct {
 
 func (x *VetoRecord) Reset() {
 	*x = VetoRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[15]
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +2160,7 @@ func (x *VetoRecord) String() string {
 func (*VetoRecord) ProtoMessage() {}
 
 func (x *VetoRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[15]
+	mi := &file_proto_commandpb_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +2173,7 @@ func (x *VetoRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VetoRecord.ProtoReflect.Descriptor instead.
 func (*VetoRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{15}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VetoRecord) GetVetoed() *VetoStep {
@@ -1559,7 +2212,7 @@ type CheckpointWritten struct {
 
 func (x *CheckpointWritten) Reset() {
 	*x = CheckpointWritten{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[16]
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +2224,7 @@ func (x *CheckpointWritten) String() string {
 func (*CheckpointWritten) ProtoMessage() {}
 
 func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[16]
+	mi := &file_proto_commandpb_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +2237,7 @@ func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointWritten.ProtoReflect.Descriptor instead.
 func (*CheckpointWritten) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{16}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CheckpointWritten) GetJob() string {
@@ -1644,7 +2297,7 @@ type CheckpointFile struct {
 
 func (x *CheckpointFile) Reset() {
 	*x = CheckpointFile{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[17]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +2309,7 @@ func (x *CheckpointFile) String() string {
 func (*CheckpointFile) ProtoMessage() {}
 
 func (x *CheckpointFile) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[17]
+	mi := &file_proto_commandpb_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +2322,7 @@ func (x *CheckpointFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointFile.ProtoReflect.Descriptor instead.
 func (*CheckpointFile) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{17}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CheckpointFile) GetCell() *Cell {
@@ -1734,7 +2387,7 @@ type MarkCheckpointBad struct {
 
 func (x *MarkCheckpointBad) Reset() {
 	*x = MarkCheckpointBad{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[18]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1746,7 +2399,7 @@ func (x *MarkCheckpointBad) String() string {
 func (*MarkCheckpointBad) ProtoMessage() {}
 
 func (x *MarkCheckpointBad) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[18]
+	mi := &file_proto_commandpb_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1759,7 +2412,7 @@ func (x *MarkCheckpointBad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkCheckpointBad.ProtoReflect.Descriptor instead.
 func (*MarkCheckpointBad) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{18}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MarkCheckpointBad) GetJob() string {
@@ -1807,7 +2460,7 @@ type ForgetWorker struct {
 
 func (x *ForgetWorker) Reset() {
 	*x = ForgetWorker{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[19]
+	mi := &file_proto_commandpb_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2472,7 @@ func (x *ForgetWorker) String() string {
 func (*ForgetWorker) ProtoMessage() {}
 
 func (x *ForgetWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[19]
+	mi := &file_proto_commandpb_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2485,7 @@ func (x *ForgetWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetWorker.ProtoReflect.Descriptor instead.
 func (*ForgetWorker) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{19}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ForgetWorker) GetWorker() string {
@@ -1853,7 +2506,7 @@ type DropCheckpoints struct {
 
 func (x *DropCheckpoints) Reset() {
 	*x = DropCheckpoints{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	mi := &file_proto_commandpb_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2518,7 @@ func (x *DropCheckpoints) String() string {
 func (*DropCheckpoints) ProtoMessage() {}
 
 func (x *DropCheckpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[20]
+	mi := &file_proto_commandpb_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2531,7 @@ func (x *DropCheckpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropCheckpoints.ProtoReflect.Descriptor instead.
 func (*DropCheckpoints) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{20}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DropCheckpoints) GetJob() string {
@@ -1913,7 +2566,7 @@ type RecordEvaluation struct {
 
 func (x *RecordEvaluation) Reset() {
 	*x = RecordEvaluation{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[21]
+	mi := &file_proto_commandpb_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2578,7 @@ func (x *RecordEvaluation) String() string {
 func (*RecordEvaluation) ProtoMessage() {}
 
 func (x *RecordEvaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[21]
+	mi := &file_proto_commandpb_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2591,7 @@ func (x *RecordEvaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEvaluation.ProtoReflect.Descriptor instead.
 func (*RecordEvaluation) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{21}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RecordEvaluation) GetJob() string {
@@ -2024,7 +2677,7 @@ type CellFinished struct {
 
 func (x *CellFinished) Reset() {
 	*x = CellFinished{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2689,7 @@ func (x *CellFinished) String() string {
 func (*CellFinished) ProtoMessage() {}
 
 func (x *CellFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[22]
+	mi := &file_proto_commandpb_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2702,7 @@ func (x *CellFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellFinished.ProtoReflect.Descriptor instead.
 func (*CellFinished) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{22}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CellFinished) GetJob() string {
@@ -2099,7 +2752,7 @@ type CellStopped struct {
 
 func (x *CellStopped) Reset() {
 	*x = CellStopped{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2764,7 @@ func (x *CellStopped) String() string {
 func (*CellStopped) ProtoMessage() {}
 
 func (x *CellStopped) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[23]
+	mi := &file_proto_commandpb_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2777,7 @@ func (x *CellStopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CellStopped.ProtoReflect.Descriptor instead.
 func (*CellStopped) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{23}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CellStopped) GetJob() string {
@@ -2166,7 +2819,7 @@ type FailJob struct {
 
 func (x *FailJob) Reset() {
 	*x = FailJob{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2831,7 @@ func (x *FailJob) String() string {
 func (*FailJob) ProtoMessage() {}
 
 func (x *FailJob) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[24]
+	mi := &file_proto_commandpb_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2844,7 @@ func (x *FailJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailJob.ProtoReflect.Descriptor instead.
 func (*FailJob) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{24}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FailJob) GetJob() string {
@@ -2228,7 +2881,7 @@ type RecordEvent struct {
 
 func (x *RecordEvent) Reset() {
 	*x = RecordEvent{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[25]
+	mi := &file_proto_commandpb_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2893,7 @@ func (x *RecordEvent) String() string {
 func (*RecordEvent) ProtoMessage() {}
 
 func (x *RecordEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[25]
+	mi := &file_proto_commandpb_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2906,7 @@ func (x *RecordEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEvent.ProtoReflect.Descriptor instead.
 func (*RecordEvent) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{25}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RecordEvent) GetKind() string {
@@ -2284,22 +2937,709 @@ func (x *RecordEvent) GetText() string {
 	return ""
 }
 
-type Snapshot struct {
+// RequestEvaluation has checkpoints tested on a pack, in parts that workers are given. What it comes to depends on
+// nothing else that is in the state: not on who computes which part, or how often.
+type RequestEvaluation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	AppliedIndex  uint64                 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	Workers       []*WorkerRecord        `protobuf:"bytes,4,rep,name=workers,proto3" json:"workers,omitempty"`
-	Jobs          []*JobRecord           `protobuf:"bytes,5,rep,name=jobs,proto3" json:"jobs,omitempty"`
-	Events        []*EventRecord         `protobuf:"bytes,6,rep,name=events,proto3" json:"events,omitempty"`
-	Lineage       []*LineageRecord       `protobuf:"bytes,7,rep,name=lineage,proto3" json:"lineage,omitempty"` // oldest first
+	Models        []*EvaluatedModel      `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"` // several: the mean of their predictions
+	Pack          *EvaluatedPack         `protobuf:"bytes,2,opt,name=pack,proto3" json:"pack,omitempty"`
+	Views         uint32                 `protobuf:"varint,3,opt,name=views,proto3" json:"views,omitempty"`                             // 1: the centre; 10
+	Batch         uint32                 `protobuf:"varint,4,opt,name=batch,proto3" json:"batch,omitempty"`                             // images at once
+	PartImages    uint32                 `protobuf:"varint,5,opt,name=part_images,json=partImages,proto3" json:"part_images,omitempty"` // of every part but the last; a multiple of batch
+	Classes       uint32                 `protobuf:"varint,6,opt,name=classes,proto3" json:"classes,omitempty"`                         // of the models
+	Busy          bool                   `protobuf:"varint,7,opt,name=busy,proto3" json:"busy,omitempty"`                               // workers that have cells take parts too
+	Request       string                 `protobuf:"bytes,8,opt,name=request,proto3" json:"request,omitempty"`                          // the operator's: the same command again is no second evaluation; empty: it has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
+func (x *RequestEvaluation) Reset() {
+	*x = RequestEvaluation{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestEvaluation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestEvaluation) ProtoMessage() {}
+
+func (x *RequestEvaluation) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestEvaluation.ProtoReflect.Descriptor instead.
+func (*RequestEvaluation) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RequestEvaluation) GetModels() []*EvaluatedModel {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *RequestEvaluation) GetPack() *EvaluatedPack {
+	if x != nil {
+		return x.Pack
+	}
+	return nil
+}
+
+func (x *RequestEvaluation) GetViews() uint32 {
+	if x != nil {
+		return x.Views
+	}
+	return 0
+}
+
+func (x *RequestEvaluation) GetBatch() uint32 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *RequestEvaluation) GetPartImages() uint32 {
+	if x != nil {
+		return x.PartImages
+	}
+	return 0
+}
+
+func (x *RequestEvaluation) GetClasses() uint32 {
+	if x != nil {
+		return x.Classes
+	}
+	return 0
+}
+
+func (x *RequestEvaluation) GetBusy() bool {
+	if x != nil {
+		return x.Busy
+	}
+	return false
+}
+
+func (x *RequestEvaluation) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+type EvaluatedModel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	HasStep       bool                   `protobuf:"varint,3,opt,name=has_step,json=hasStep,proto3" json:"has_step,omitempty"` // otherwise the newest usable one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluatedModel) Reset() {
+	*x = EvaluatedModel{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluatedModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluatedModel) ProtoMessage() {}
+
+func (x *EvaluatedModel) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluatedModel.ProtoReflect.Descriptor instead.
+func (*EvaluatedModel) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *EvaluatedModel) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *EvaluatedModel) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *EvaluatedModel) GetHasStep() bool {
+	if x != nil {
+		return x.HasStep
+	}
+	return false
+}
+
+type EvaluatedPack struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // its identity, in hexadecimal digits
+	Images        uint64                 `protobuf:"varint,3,opt,name=images,proto3" json:"images,omitempty"`
+	Channels      uint32                 `protobuf:"varint,4,opt,name=channels,proto3" json:"channels,omitempty"`
+	Height        uint32                 `protobuf:"varint,5,opt,name=height,proto3" json:"height,omitempty"`
+	Width         uint32                 `protobuf:"varint,6,opt,name=width,proto3" json:"width,omitempty"`
+	Classes       uint32                 `protobuf:"varint,7,opt,name=classes,proto3" json:"classes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluatedPack) Reset() {
+	*x = EvaluatedPack{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluatedPack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluatedPack) ProtoMessage() {}
+
+func (x *EvaluatedPack) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluatedPack.ProtoReflect.Descriptor instead.
+func (*EvaluatedPack) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *EvaluatedPack) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *EvaluatedPack) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *EvaluatedPack) GetImages() uint64 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *EvaluatedPack) GetChannels() uint32 {
+	if x != nil {
+		return x.Channels
+	}
+	return 0
+}
+
+func (x *EvaluatedPack) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *EvaluatedPack) GetWidth() uint32 {
+	if x != nil {
+		return x.Width
+	}
+	return 0
+}
+
+func (x *EvaluatedPack) GetClasses() uint32 {
+	if x != nil {
+		return x.Classes
+	}
+	return 0
+}
+
+// GivePart has a worker compute a part of an evaluation.
+type GivePart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Evaluation    uint64                 `protobuf:"varint,1,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
+	Part          uint32                 `protobuf:"varint,2,opt,name=part,proto3" json:"part,omitempty"` // counted from 0
+	Worker        string                 `protobuf:"bytes,3,opt,name=worker,proto3" json:"worker,omitempty"`
+	From          string                 `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"` // the worker that had it and does not get on; empty: nobody has it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GivePart) Reset() {
+	*x = GivePart{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GivePart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GivePart) ProtoMessage() {}
+
+func (x *GivePart) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GivePart.ProtoReflect.Descriptor instead.
+func (*GivePart) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GivePart) GetEvaluation() uint64 {
+	if x != nil {
+		return x.Evaluation
+	}
+	return 0
+}
+
+func (x *GivePart) GetPart() uint32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
+func (x *GivePart) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *GivePart) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+// PartEvaluated is what a part came to, or why it could not be computed.
+type PartEvaluated struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Evaluation    uint64                 `protobuf:"varint,1,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // of the part, as it was given
+	Sum           *EvaluationSum         `protobuf:"bytes,3,opt,name=sum,proto3" json:"sum,omitempty"`
+	Failed        string                 `protobuf:"bytes,4,opt,name=failed,proto3" json:"failed,omitempty"`        // why; empty: sum holds
+	Permanent     bool                   `protobuf:"varint,5,opt,name=permanent,proto3" json:"permanent,omitempty"` // trying again is pointless
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartEvaluated) Reset() {
+	*x = PartEvaluated{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartEvaluated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartEvaluated) ProtoMessage() {}
+
+func (x *PartEvaluated) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartEvaluated.ProtoReflect.Descriptor instead.
+func (*PartEvaluated) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PartEvaluated) GetEvaluation() uint64 {
+	if x != nil {
+		return x.Evaluation
+	}
+	return 0
+}
+
+func (x *PartEvaluated) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *PartEvaluated) GetSum() *EvaluationSum {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
+func (x *PartEvaluated) GetFailed() string {
+	if x != nil {
+		return x.Failed
+	}
+	return ""
+}
+
+func (x *PartEvaluated) GetPermanent() bool {
+	if x != nil {
+		return x.Permanent
+	}
+	return false
+}
+
+// EndEvaluation ends an evaluation before it is done.
+type EndEvaluation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Evaluation    uint64                 `protobuf:"varint,1,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Failed        bool                   `protobuf:"varint,3,opt,name=failed,proto3" json:"failed,omitempty"` // it cannot be done; otherwise an operator has cancelled it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndEvaluation) Reset() {
+	*x = EndEvaluation{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndEvaluation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndEvaluation) ProtoMessage() {}
+
+func (x *EndEvaluation) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndEvaluation.ProtoReflect.Descriptor instead.
+func (*EndEvaluation) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *EndEvaluation) GetEvaluation() uint64 {
+	if x != nil {
+		return x.Evaluation
+	}
+	return 0
+}
+
+func (x *EndEvaluation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *EndEvaluation) GetFailed() bool {
+	if x != nil {
+		return x.Failed
+	}
+	return false
+}
+
+// EvaluationSum is what a number of images came to, each figure summed in the order of the images of a part, and of
+// the parts.
+type EvaluationSum struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        uint64                 `protobuf:"varint,1,opt,name=images,proto3" json:"images,omitempty"`
+	Loss          float64                `protobuf:"fixed64,2,opt,name=loss,proto3" json:"loss,omitempty"`                               // sum of cross-entropies, in nats
+	Top1Errors    float64                `protobuf:"fixed64,3,opt,name=top1_errors,json=top1Errors,proto3" json:"top1_errors,omitempty"` // shared credit for ties makes them fractions
+	Top5Errors    float64                `protobuf:"fixed64,4,opt,name=top5_errors,json=top5Errors,proto3" json:"top5_errors,omitempty"`
+	Classes       []*ClassSum            `protobuf:"bytes,5,rep,name=classes,proto3" json:"classes,omitempty"`   // by class, those that have images
+	Confused      []*ConfusedSum         `protobuf:"bytes,6,rep,name=confused,proto3" json:"confused,omitempty"` // by label, then by class, those that are not zero
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluationSum) Reset() {
+	*x = EvaluationSum{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluationSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluationSum) ProtoMessage() {}
+
+func (x *EvaluationSum) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluationSum.ProtoReflect.Descriptor instead.
+func (*EvaluationSum) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *EvaluationSum) GetImages() uint64 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *EvaluationSum) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *EvaluationSum) GetTop1Errors() float64 {
+	if x != nil {
+		return x.Top1Errors
+	}
+	return 0
+}
+
+func (x *EvaluationSum) GetTop5Errors() float64 {
+	if x != nil {
+		return x.Top5Errors
+	}
+	return 0
+}
+
+func (x *EvaluationSum) GetClasses() []*ClassSum {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+func (x *EvaluationSum) GetConfused() []*ConfusedSum {
+	if x != nil {
+		return x.Confused
+	}
+	return nil
+}
+
+type ClassSum struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Label         uint32                 `protobuf:"varint,1,opt,name=label,proto3" json:"label,omitempty"`
+	Images        uint64                 `protobuf:"varint,2,opt,name=images,proto3" json:"images,omitempty"`
+	Loss          float64                `protobuf:"fixed64,3,opt,name=loss,proto3" json:"loss,omitempty"`
+	Top1Errors    float64                `protobuf:"fixed64,4,opt,name=top1_errors,json=top1Errors,proto3" json:"top1_errors,omitempty"`
+	Top5Errors    float64                `protobuf:"fixed64,5,opt,name=top5_errors,json=top5Errors,proto3" json:"top5_errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClassSum) Reset() {
+	*x = ClassSum{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClassSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClassSum) ProtoMessage() {}
+
+func (x *ClassSum) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClassSum.ProtoReflect.Descriptor instead.
+func (*ClassSum) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ClassSum) GetLabel() uint32 {
+	if x != nil {
+		return x.Label
+	}
+	return 0
+}
+
+func (x *ClassSum) GetImages() uint64 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *ClassSum) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *ClassSum) GetTop1Errors() float64 {
+	if x != nil {
+		return x.Top1Errors
+	}
+	return 0
+}
+
+func (x *ClassSum) GetTop5Errors() float64 {
+	if x != nil {
+		return x.Top5Errors
+	}
+	return 0
+}
+
+// ConfusedSum is how many images of a label were taken for a class.
+type ConfusedSum struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Label         uint32                 `protobuf:"varint,1,opt,name=label,proto3" json:"label,omitempty"`
+	TakenFor      uint32                 `protobuf:"varint,2,opt,name=taken_for,json=takenFor,proto3" json:"taken_for,omitempty"`
+	Images        uint64                 `protobuf:"varint,3,opt,name=images,proto3" json:"images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfusedSum) Reset() {
+	*x = ConfusedSum{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfusedSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfusedSum) ProtoMessage() {}
+
+func (x *ConfusedSum) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfusedSum.ProtoReflect.Descriptor instead.
+func (*ConfusedSum) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ConfusedSum) GetLabel() uint32 {
+	if x != nil {
+		return x.Label
+	}
+	return 0
+}
+
+func (x *ConfusedSum) GetTakenFor() uint32 {
+	if x != nil {
+		return x.TakenFor
+	}
+	return 0
+}
+
+func (x *ConfusedSum) GetImages() uint64 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+type Snapshot struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Version           uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Cluster           string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	AppliedIndex      uint64                 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Workers           []*WorkerRecord        `protobuf:"bytes,4,rep,name=workers,proto3" json:"workers,omitempty"`
+	Jobs              []*JobRecord           `protobuf:"bytes,5,rep,name=jobs,proto3" json:"jobs,omitempty"`
+	Events            []*EventRecord         `protobuf:"bytes,6,rep,name=events,proto3" json:"events,omitempty"`
+	Lineage           []*LineageRecord       `protobuf:"bytes,7,rep,name=lineage,proto3" json:"lineage,omitempty"`                                                // oldest first
+	Evaluations       []*EvaluationRecord    `protobuf:"bytes,8,rep,name=evaluations,proto3" json:"evaluations,omitempty"`                                        // by id
+	Deleted           []*DeletedRecord       `protobuf:"bytes,9,rep,name=deleted,proto3" json:"deleted,omitempty"`                                                // oldest first
+	DeletedGeneration uint64                 `protobuf:"varint,10,opt,name=deleted_generation,json=deletedGeneration,proto3" json:"deleted_generation,omitempty"` // the highest of deleted jobs that are not remembered any more
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[26]
+	mi := &file_proto_commandpb_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +3651,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[26]
+	mi := &file_proto_commandpb_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +3664,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{26}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -2376,6 +3716,268 @@ func (x *Snapshot) GetLineage() []*LineageRecord {
 	return nil
 }
 
+func (x *Snapshot) GetEvaluations() []*EvaluationRecord {
+	if x != nil {
+		return x.Evaluations
+	}
+	return nil
+}
+
+func (x *Snapshot) GetDeleted() []*DeletedRecord {
+	if x != nil {
+		return x.Deleted
+	}
+	return nil
+}
+
+func (x *Snapshot) GetDeletedGeneration() uint64 {
+	if x != nil {
+		return x.DeletedGeneration
+	}
+	return 0
+}
+
+type EvaluationRecord struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Requested       *RequestEvaluation     `protobuf:"bytes,2,opt,name=requested,proto3" json:"requested,omitempty"`
+	RequestedUnixNs int64                  `protobuf:"varint,3,opt,name=requested_unix_ns,json=requestedUnixNs,proto3" json:"requested_unix_ns,omitempty"`
+	Checkpoints     []*CheckpointRecord    `protobuf:"bytes,4,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"` // of the models, with the files of replica 0
+	State           string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`             // running, done, failed, cancelled
+	Reason          string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	EndedUnixNs     int64                  `protobuf:"varint,7,opt,name=ended_unix_ns,json=endedUnixNs,proto3" json:"ended_unix_ns,omitempty"`
+	Generation      uint64                 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"` // of the part that was given last
+	Folded          uint32                 `protobuf:"varint,9,opt,name=folded,proto3" json:"folded,omitempty"`         // parts from the first on that are in sum
+	Sum             *EvaluationSum         `protobuf:"bytes,10,opt,name=sum,proto3" json:"sum,omitempty"`
+	Given           []*PartRecord          `protobuf:"bytes,11,rep,name=given,proto3" json:"given,omitempty"`        // by part; under way
+	Ahead           []*PartRecord          `protobuf:"bytes,12,rep,name=ahead,proto3" json:"ahead,omitempty"`        // by part; done, but not one before
+	Failures        uint64                 `protobuf:"varint,13,opt,name=failures,proto3" json:"failures,omitempty"` // of parts since the last that was done
+	FailedUnixNs    int64                  `protobuf:"varint,14,opt,name=failed_unix_ns,json=failedUnixNs,proto3" json:"failed_unix_ns,omitempty"`
+	Avoid           []string               `protobuf:"bytes,15,rep,name=avoid,proto3" json:"avoid,omitempty"` // workers that did not get on with a part
+	FailedWorker    string                 `protobuf:"bytes,16,opt,name=failed_worker,json=failedWorker,proto3" json:"failed_worker,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *EvaluationRecord) Reset() {
+	*x = EvaluationRecord{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluationRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluationRecord) ProtoMessage() {}
+
+func (x *EvaluationRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluationRecord.ProtoReflect.Descriptor instead.
+func (*EvaluationRecord) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *EvaluationRecord) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *EvaluationRecord) GetRequested() *RequestEvaluation {
+	if x != nil {
+		return x.Requested
+	}
+	return nil
+}
+
+func (x *EvaluationRecord) GetRequestedUnixNs() int64 {
+	if x != nil {
+		return x.RequestedUnixNs
+	}
+	return 0
+}
+
+func (x *EvaluationRecord) GetCheckpoints() []*CheckpointRecord {
+	if x != nil {
+		return x.Checkpoints
+	}
+	return nil
+}
+
+func (x *EvaluationRecord) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *EvaluationRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *EvaluationRecord) GetEndedUnixNs() int64 {
+	if x != nil {
+		return x.EndedUnixNs
+	}
+	return 0
+}
+
+func (x *EvaluationRecord) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *EvaluationRecord) GetFolded() uint32 {
+	if x != nil {
+		return x.Folded
+	}
+	return 0
+}
+
+func (x *EvaluationRecord) GetSum() *EvaluationSum {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
+func (x *EvaluationRecord) GetGiven() []*PartRecord {
+	if x != nil {
+		return x.Given
+	}
+	return nil
+}
+
+func (x *EvaluationRecord) GetAhead() []*PartRecord {
+	if x != nil {
+		return x.Ahead
+	}
+	return nil
+}
+
+func (x *EvaluationRecord) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *EvaluationRecord) GetFailedUnixNs() int64 {
+	if x != nil {
+		return x.FailedUnixNs
+	}
+	return 0
+}
+
+func (x *EvaluationRecord) GetAvoid() []string {
+	if x != nil {
+		return x.Avoid
+	}
+	return nil
+}
+
+func (x *EvaluationRecord) GetFailedWorker() string {
+	if x != nil {
+		return x.FailedWorker
+	}
+	return ""
+}
+
+// PartRecord is a part that a worker has or had.
+type PartRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Part          uint32                 `protobuf:"varint,1,opt,name=part,proto3" json:"part,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // every part is given under another one
+	Worker        string                 `protobuf:"bytes,3,opt,name=worker,proto3" json:"worker,omitempty"`
+	GivenUnixNs   int64                  `protobuf:"varint,4,opt,name=given_unix_ns,json=givenUnixNs,proto3" json:"given_unix_ns,omitempty"`
+	Sum           *EvaluationSum         `protobuf:"bytes,5,opt,name=sum,proto3" json:"sum,omitempty"` // once it is done
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartRecord) Reset() {
+	*x = PartRecord{}
+	mi := &file_proto_commandpb_command_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartRecord) ProtoMessage() {}
+
+func (x *PartRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_commandpb_command_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartRecord.ProtoReflect.Descriptor instead.
+func (*PartRecord) Descriptor() ([]byte, []int) {
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *PartRecord) GetPart() uint32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
+func (x *PartRecord) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *PartRecord) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *PartRecord) GetGivenUnixNs() int64 {
+	if x != nil {
+		return x.GivenUnixNs
+	}
+	return 0
+}
+
+func (x *PartRecord) GetSum() *EvaluationSum {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
 // LineageRecord is a backup that the state was restored from, which made another cluster of it.
 type LineageRecord struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -2389,7 +3991,7 @@ type LineageRecord struct {
 
 func (x *LineageRecord) Reset() {
 	*x = LineageRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[27]
+	mi := &file_proto_commandpb_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +4003,7 @@ func (x *LineageRecord) String() string {
 func (*LineageRecord) ProtoMessage() {}
 
 func (x *LineageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[27]
+	mi := &file_proto_commandpb_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +4016,7 @@ func (x *LineageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageRecord.ProtoReflect.Descriptor instead.
 func (*LineageRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{27}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LineageRecord) GetCluster() string {
@@ -2459,7 +4061,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[28]
+	mi := &file_proto_commandpb_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +4073,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[28]
+	mi := &file_proto_commandpb_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +4086,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{28}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Backup) GetVersion() uint32 {
@@ -2537,7 +4139,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[29]
+	mi := &file_proto_commandpb_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2549,7 +4151,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[29]
+	mi := &file_proto_commandpb_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2562,7 +4164,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{29}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WorkerRecord) GetRegistered() *RegisterWorker {
@@ -2644,13 +4246,21 @@ type JobRecord struct {
 	MemorySince     uint64                 `protobuf:"varint,26,opt,name=memory_since,json=memorySince,proto3" json:"memory_since,omitempty"` // if from_memory: older generations' memory is not gone on from
 	Moving          bool                   `protobuf:"varint,27,opt,name=moving,proto3" json:"moving,omitempty"`                              // if stopping: to go on on other workers
 	Vetoes          []*VetoRecord          `protobuf:"bytes,28,rep,name=vetoes,proto3" json:"vetoes,omitempty"`                               // by step
+	Pausing         bool                   `protobuf:"varint,29,opt,name=pausing,proto3" json:"pausing,omitempty"`                            // if stopping: to be paused then
+	Parent          *ParentRecord          `protobuf:"bytes,30,opt,name=parent,proto3" json:"parent,omitempty"`                               // of a fork
+	Priority        int32                  `protobuf:"varint,31,opt,name=priority,proto3" json:"priority,omitempty"`                          // these three as SetQueue's
+	MaxWorkers      uint32                 `protobuf:"varint,32,opt,name=max_workers,json=maxWorkers,proto3" json:"max_workers,omitempty"`
+	MinWorkers      uint32                 `protobuf:"varint,33,opt,name=min_workers,json=minWorkers,proto3" json:"min_workers,omitempty"`
+	Requeuing       bool                   `protobuf:"varint,34,opt,name=requeuing,proto3" json:"requeuing,omitempty"`                       // if stopping: to be queued then
+	Preemptions     uint64                 `protobuf:"varint,35,opt,name=preemptions,proto3" json:"preemptions,omitempty"`                   // how often it has been preempted
+	PreemptedBy     string                 `protobuf:"bytes,36,opt,name=preempted_by,json=preemptedBy,proto3" json:"preempted_by,omitempty"` // the last time, in words: the job, and its priority then
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *JobRecord) Reset() {
 	*x = JobRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[30]
+	mi := &file_proto_commandpb_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2662,7 +4272,7 @@ func (x *JobRecord) String() string {
 func (*JobRecord) ProtoMessage() {}
 
 func (x *JobRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[30]
+	mi := &file_proto_commandpb_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2675,7 +4285,7 @@ func (x *JobRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRecord.ProtoReflect.Descriptor instead.
 func (*JobRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{30}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *JobRecord) GetSubmitted() *SubmitJob {
@@ -2874,6 +4484,62 @@ func (x *JobRecord) GetVetoes() []*VetoRecord {
 	return nil
 }
 
+func (x *JobRecord) GetPausing() bool {
+	if x != nil {
+		return x.Pausing
+	}
+	return false
+}
+
+func (x *JobRecord) GetParent() *ParentRecord {
+	if x != nil {
+		return x.Parent
+	}
+	return nil
+}
+
+func (x *JobRecord) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *JobRecord) GetMaxWorkers() uint32 {
+	if x != nil {
+		return x.MaxWorkers
+	}
+	return 0
+}
+
+func (x *JobRecord) GetMinWorkers() uint32 {
+	if x != nil {
+		return x.MinWorkers
+	}
+	return 0
+}
+
+func (x *JobRecord) GetRequeuing() bool {
+	if x != nil {
+		return x.Requeuing
+	}
+	return false
+}
+
+func (x *JobRecord) GetPreemptions() uint64 {
+	if x != nil {
+		return x.Preemptions
+	}
+	return 0
+}
+
+func (x *JobRecord) GetPreemptedBy() string {
+	if x != nil {
+		return x.PreemptedBy
+	}
+	return ""
+}
+
 type CheckpointRecord struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Step            uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -2884,14 +4550,16 @@ type CheckpointRecord struct {
 	Committed       bool                   `protobuf:"varint,6,opt,name=committed,proto3" json:"committed,omitempty"`
 	CommittedUnixNs int64                  `protobuf:"varint,7,opt,name=committed_unix_ns,json=committedUnixNs,proto3" json:"committed_unix_ns,omitempty"`
 	Bad             string                 `protobuf:"bytes,8,opt,name=bad,proto3" json:"bad,omitempty"`
-	Rewritten       uint64                 `protobuf:"varint,9,opt,name=rewritten,proto3" json:"rewritten,omitempty"` // the newest generation that has written a file of it
+	Rewritten       uint64                 `protobuf:"varint,9,opt,name=rewritten,proto3" json:"rewritten,omitempty"`      // the newest generation that has written a file of it
+	Pinned          bool                   `protobuf:"varint,10,opt,name=pinned,proto3" json:"pinned,omitempty"`           // retention keeps it
+	OfJob           string                 `protobuf:"bytes,11,opt,name=of_job,json=ofJob,proto3" json:"of_job,omitempty"` // whose files it is: of another job, which this one was forked from; empty: its own
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CheckpointRecord) Reset() {
 	*x = CheckpointRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[31]
+	mi := &file_proto_commandpb_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2903,7 +4571,7 @@ func (x *CheckpointRecord) String() string {
 func (*CheckpointRecord) ProtoMessage() {}
 
 func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[31]
+	mi := &file_proto_commandpb_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2916,7 +4584,7 @@ func (x *CheckpointRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRecord.ProtoReflect.Descriptor instead.
 func (*CheckpointRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{31}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CheckpointRecord) GetStep() uint64 {
@@ -2982,6 +4650,20 @@ func (x *CheckpointRecord) GetRewritten() uint64 {
 	return 0
 }
 
+func (x *CheckpointRecord) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *CheckpointRecord) GetOfJob() string {
+	if x != nil {
+		return x.OfJob
+	}
+	return ""
+}
+
 type EventRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -2996,7 +4678,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_proto_commandpb_command_proto_msgTypes[32]
+	mi := &file_proto_commandpb_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3008,7 +4690,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_commandpb_command_proto_msgTypes[32]
+	mi := &file_proto_commandpb_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3021,7 +4703,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{32}
+	return file_proto_commandpb_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *EventRecord) GetIndex() uint64 {
@@ -3070,7 +4752,7 @@ var File_proto_commandpb_command_proto protoreflect.FileDescriptor
 
 const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1dproto/commandpb/command.proto\x12\x14colonnade.command.v1\"\xa7\f\n" +
+	"\x1dproto/commandpb/command.proto\x12\x14colonnade.command.v1\"\xc7\x11\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12&\n" +
 	"\x0fdecided_unix_ns\x18\x02 \x01(\x03R\rdecidedUnixNs\x12\x1c\n" +
@@ -3100,7 +4782,18 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\fdrain_worker\x18\x1a \x01(\v2!.colonnade.command.v1.DrainWorkerH\x00R\vdrainWorker\x12:\n" +
 	"\bmove_job\x18\x1b \x01(\v2\x1d.colonnade.command.v1.MoveJobH\x00R\amoveJob\x12I\n" +
 	"\rforget_worker\x18\x1d \x01(\v2\".colonnade.command.v1.ForgetWorkerH\x00R\fforgetWorker\x12=\n" +
-	"\tveto_step\x18\x1c \x01(\v2\x1e.colonnade.command.v1.VetoStepH\x00R\bvetoStepB\x06\n" +
+	"\tveto_step\x18\x1c \x01(\v2\x1e.colonnade.command.v1.VetoStepH\x00R\bvetoStep\x12L\n" +
+	"\x0epin_checkpoint\x18\x1e \x01(\v2#.colonnade.command.v1.PinCheckpointH\x00R\rpinCheckpoint\x12U\n" +
+	"\x11delete_checkpoint\x18\x1f \x01(\v2&.colonnade.command.v1.DeleteCheckpointH\x00R\x10deleteCheckpoint\x12@\n" +
+	"\n" +
+	"delete_job\x18  \x01(\v2\x1f.colonnade.command.v1.DeleteJobH\x00R\tdeleteJob\x12X\n" +
+	"\x12request_evaluation\x18( \x01(\v2'.colonnade.command.v1.RequestEvaluationH\x00R\x11requestEvaluation\x12=\n" +
+	"\tgive_part\x18) \x01(\v2\x1e.colonnade.command.v1.GivePartH\x00R\bgivePart\x12L\n" +
+	"\x0epart_evaluated\x18* \x01(\v2#.colonnade.command.v1.PartEvaluatedH\x00R\rpartEvaluated\x12L\n" +
+	"\x0eend_evaluation\x18+ \x01(\v2#.colonnade.command.v1.EndEvaluationH\x00R\rendEvaluation\x12=\n" +
+	"\tset_queue\x18, \x01(\v2\x1e.colonnade.command.v1.SetQueueH\x00R\bsetQueue\x12C\n" +
+	"\vpreempt_job\x18- \x01(\v2 .colonnade.command.v1.PreemptJobH\x00R\n" +
+	"preemptJobB\x06\n" +
 	"\x04kind\"8\n" +
 	"\x04Cell\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x05R\areplica\x12\x16\n" +
@@ -3139,7 +4832,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc3\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf3\x02\n" +
 	"\tSubmitJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x12\x14\n" +
@@ -3148,7 +4841,54 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\acolumns\x18\x05 \x01(\x05R\acolumns\x12\x12\n" +
 	"\x04keep\x18\x06 \x01(\x04R\x04keep\x12\x16\n" +
 	"\x06direct\x18\a \x01(\bR\x06direct\x12\x18\n" +
-	"\arequest\x18\b \x01(\tR\arequest\"\xb6\x02\n" +
+	"\arequest\x18\b \x01(\tR\arequest\x12\x19\n" +
+	"\bfrom_job\x18\t \x01(\tR\afromJob\x12\x1b\n" +
+	"\tfrom_step\x18\n" +
+	" \x01(\x04R\bfromStep\x12\x18\n" +
+	"\achanges\x18\v \x03(\tR\achanges\x12\x1a\n" +
+	"\bpriority\x18\f \x01(\x05R\bpriority\x12\x1f\n" +
+	"\vmax_workers\x18\r \x01(\rR\n" +
+	"maxWorkers\x12\x1f\n" +
+	"\vmin_workers\x18\x0e \x01(\rR\n" +
+	"minWorkers\"\x94\x01\n" +
+	"\bSetQueue\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1a\n" +
+	"\bpriority\x18\x02 \x01(\x05R\bpriority\x12\x1f\n" +
+	"\vmax_workers\x18\x03 \x01(\rR\n" +
+	"maxWorkers\x12\x1f\n" +
+	"\vmin_workers\x18\x04 \x01(\rR\n" +
+	"minWorkers\x12\x18\n" +
+	"\arequest\x18\x05 \x01(\tR\arequest\"N\n" +
+	"\n" +
+	"PreemptJob\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"I\n" +
+	"\rPinCheckpoint\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x12\n" +
+	"\x04undo\x18\x03 \x01(\bR\x04undo\"R\n" +
+	"\x10DeleteCheckpoint\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\tR\arequest\"7\n" +
+	"\tDeleteJob\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x18\n" +
+	"\arequest\x18\x02 \x01(\tR\arequest\"\x92\x01\n" +
+	"\fParentRecord\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12*\n" +
+	"\x11submitted_unix_ns\x18\x02 \x01(\x03R\x0fsubmittedUnixNs\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\x04R\x04step\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x18\n" +
+	"\achanges\x18\x05 \x03(\tR\achanges\"[\n" +
+	"\rDeletedRecord\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\tR\arequest\"\xb6\x02\n" +
 	"\tAssignJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
 	"\n" +
@@ -3175,11 +4915,12 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06memory\x18\x04 \x01(\bR\x06memory\"K\n" +
+	"\x06memory\x18\x04 \x01(\bR\x06memory\"a\n" +
 	"\vRequestStop\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x10\n" +
 	"\x03now\x18\x02 \x01(\bR\x03now\x12\x18\n" +
-	"\arequest\x18\x03 \x01(\tR\arequest\"\xaa\x01\n" +
+	"\arequest\x18\x03 \x01(\tR\arequest\x12\x14\n" +
+	"\x05pause\x18\x04 \x01(\bR\x05pause\"\xaa\x01\n" +
 	"\tResumeJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x1b\n" +
@@ -3279,7 +5020,73 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x16\n" +
 	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04text\"\xd0\x02\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"\x9f\x02\n" +
+	"\x11RequestEvaluation\x12<\n" +
+	"\x06models\x18\x01 \x03(\v2$.colonnade.command.v1.EvaluatedModelR\x06models\x127\n" +
+	"\x04pack\x18\x02 \x01(\v2#.colonnade.command.v1.EvaluatedPackR\x04pack\x12\x14\n" +
+	"\x05views\x18\x03 \x01(\rR\x05views\x12\x14\n" +
+	"\x05batch\x18\x04 \x01(\rR\x05batch\x12\x1f\n" +
+	"\vpart_images\x18\x05 \x01(\rR\n" +
+	"partImages\x12\x18\n" +
+	"\aclasses\x18\x06 \x01(\rR\aclasses\x12\x12\n" +
+	"\x04busy\x18\a \x01(\bR\x04busy\x12\x18\n" +
+	"\arequest\x18\b \x01(\tR\arequest\"Q\n" +
+	"\x0eEvaluatedModel\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x19\n" +
+	"\bhas_step\x18\x03 \x01(\bR\ahasStep\"\xaf\x01\n" +
+	"\rEvaluatedPack\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06images\x18\x03 \x01(\x04R\x06images\x12\x1a\n" +
+	"\bchannels\x18\x04 \x01(\rR\bchannels\x12\x16\n" +
+	"\x06height\x18\x05 \x01(\rR\x06height\x12\x14\n" +
+	"\x05width\x18\x06 \x01(\rR\x05width\x12\x18\n" +
+	"\aclasses\x18\a \x01(\rR\aclasses\"j\n" +
+	"\bGivePart\x12\x1e\n" +
+	"\n" +
+	"evaluation\x18\x01 \x01(\x04R\n" +
+	"evaluation\x12\x12\n" +
+	"\x04part\x18\x02 \x01(\rR\x04part\x12\x16\n" +
+	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\"\xbc\x01\n" +
+	"\rPartEvaluated\x12\x1e\n" +
+	"\n" +
+	"evaluation\x18\x01 \x01(\x04R\n" +
+	"evaluation\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x125\n" +
+	"\x03sum\x18\x03 \x01(\v2#.colonnade.command.v1.EvaluationSumR\x03sum\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\tR\x06failed\x12\x1c\n" +
+	"\tpermanent\x18\x05 \x01(\bR\tpermanent\"_\n" +
+	"\rEndEvaluation\x12\x1e\n" +
+	"\n" +
+	"evaluation\x18\x01 \x01(\x04R\n" +
+	"evaluation\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06failed\x18\x03 \x01(\bR\x06failed\"\xf6\x01\n" +
+	"\rEvaluationSum\x12\x16\n" +
+	"\x06images\x18\x01 \x01(\x04R\x06images\x12\x12\n" +
+	"\x04loss\x18\x02 \x01(\x01R\x04loss\x12\x1f\n" +
+	"\vtop1_errors\x18\x03 \x01(\x01R\n" +
+	"top1Errors\x12\x1f\n" +
+	"\vtop5_errors\x18\x04 \x01(\x01R\n" +
+	"top5Errors\x128\n" +
+	"\aclasses\x18\x05 \x03(\v2\x1e.colonnade.command.v1.ClassSumR\aclasses\x12=\n" +
+	"\bconfused\x18\x06 \x03(\v2!.colonnade.command.v1.ConfusedSumR\bconfused\"\x8e\x01\n" +
+	"\bClassSum\x12\x14\n" +
+	"\x05label\x18\x01 \x01(\rR\x05label\x12\x16\n" +
+	"\x06images\x18\x02 \x01(\x04R\x06images\x12\x12\n" +
+	"\x04loss\x18\x03 \x01(\x01R\x04loss\x12\x1f\n" +
+	"\vtop1_errors\x18\x04 \x01(\x01R\n" +
+	"top1Errors\x12\x1f\n" +
+	"\vtop5_errors\x18\x05 \x01(\x01R\n" +
+	"top5Errors\"X\n" +
+	"\vConfusedSum\x12\x14\n" +
+	"\x05label\x18\x01 \x01(\rR\x05label\x12\x1b\n" +
+	"\ttaken_for\x18\x02 \x01(\rR\btakenFor\x12\x16\n" +
+	"\x06images\x18\x03 \x01(\x04R\x06images\"\x88\x04\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12#\n" +
@@ -3287,7 +5094,40 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\aworkers\x18\x04 \x03(\v2\".colonnade.command.v1.WorkerRecordR\aworkers\x123\n" +
 	"\x04jobs\x18\x05 \x03(\v2\x1f.colonnade.command.v1.JobRecordR\x04jobs\x129\n" +
 	"\x06events\x18\x06 \x03(\v2!.colonnade.command.v1.EventRecordR\x06events\x12=\n" +
-	"\alineage\x18\a \x03(\v2#.colonnade.command.v1.LineageRecordR\alineage\"\x8b\x01\n" +
+	"\alineage\x18\a \x03(\v2#.colonnade.command.v1.LineageRecordR\alineage\x12H\n" +
+	"\vevaluations\x18\b \x03(\v2&.colonnade.command.v1.EvaluationRecordR\vevaluations\x12=\n" +
+	"\adeleted\x18\t \x03(\v2#.colonnade.command.v1.DeletedRecordR\adeleted\x12-\n" +
+	"\x12deleted_generation\x18\n" +
+	" \x01(\x04R\x11deletedGeneration\"\x8d\x05\n" +
+	"\x10EvaluationRecord\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12E\n" +
+	"\trequested\x18\x02 \x01(\v2'.colonnade.command.v1.RequestEvaluationR\trequested\x12*\n" +
+	"\x11requested_unix_ns\x18\x03 \x01(\x03R\x0frequestedUnixNs\x12H\n" +
+	"\vcheckpoints\x18\x04 \x03(\v2&.colonnade.command.v1.CheckpointRecordR\vcheckpoints\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\"\n" +
+	"\rended_unix_ns\x18\a \x01(\x03R\vendedUnixNs\x12\x1e\n" +
+	"\n" +
+	"generation\x18\b \x01(\x04R\n" +
+	"generation\x12\x16\n" +
+	"\x06folded\x18\t \x01(\rR\x06folded\x125\n" +
+	"\x03sum\x18\n" +
+	" \x01(\v2#.colonnade.command.v1.EvaluationSumR\x03sum\x126\n" +
+	"\x05given\x18\v \x03(\v2 .colonnade.command.v1.PartRecordR\x05given\x126\n" +
+	"\x05ahead\x18\f \x03(\v2 .colonnade.command.v1.PartRecordR\x05ahead\x12\x1a\n" +
+	"\bfailures\x18\r \x01(\x04R\bfailures\x12$\n" +
+	"\x0efailed_unix_ns\x18\x0e \x01(\x03R\ffailedUnixNs\x12\x14\n" +
+	"\x05avoid\x18\x0f \x03(\tR\x05avoid\x12#\n" +
+	"\rfailed_worker\x18\x10 \x01(\tR\ffailedWorker\"\xb3\x01\n" +
+	"\n" +
+	"PartRecord\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\rR\x04part\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x16\n" +
+	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\"\n" +
+	"\rgiven_unix_ns\x18\x04 \x01(\x03R\vgivenUnixNs\x125\n" +
+	"\x03sum\x18\x05 \x01(\v2#.colonnade.command.v1.EvaluationSumR\x03sum\"\x8b\x01\n" +
 	"\rLineageRecord\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12 \n" +
@@ -3312,7 +5152,7 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\flost_unix_ns\x18\x05 \x01(\x03R\n" +
 	"lostUnixNs\x12\x12\n" +
 	"\x04hung\x18\x06 \x01(\bR\x04hung\x12\x1a\n" +
-	"\bdraining\x18\a \x01(\bR\bdraining\"\xed\b\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\"\x84\v\n" +
 	"\tJobRecord\x12=\n" +
 	"\tsubmitted\x18\x01 \x01(\v2\x1f.colonnade.command.v1.SubmitJobR\tsubmitted\x12*\n" +
 	"\x11submitted_unix_ns\x18\x02 \x01(\x03R\x0fsubmittedUnixNs\x12\x14\n" +
@@ -3348,7 +5188,17 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\fmemory_tries\x18\x19 \x01(\x04R\vmemoryTries\x12!\n" +
 	"\fmemory_since\x18\x1a \x01(\x04R\vmemorySince\x12\x16\n" +
 	"\x06moving\x18\x1b \x01(\bR\x06moving\x128\n" +
-	"\x06vetoes\x18\x1c \x03(\v2 .colonnade.command.v1.VetoRecordR\x06vetoes\"\xb9\x02\n" +
+	"\x06vetoes\x18\x1c \x03(\v2 .colonnade.command.v1.VetoRecordR\x06vetoes\x12\x18\n" +
+	"\apausing\x18\x1d \x01(\bR\apausing\x12:\n" +
+	"\x06parent\x18\x1e \x01(\v2\".colonnade.command.v1.ParentRecordR\x06parent\x12\x1a\n" +
+	"\bpriority\x18\x1f \x01(\x05R\bpriority\x12\x1f\n" +
+	"\vmax_workers\x18  \x01(\rR\n" +
+	"maxWorkers\x12\x1f\n" +
+	"\vmin_workers\x18! \x01(\rR\n" +
+	"minWorkers\x12\x1c\n" +
+	"\trequeuing\x18\" \x01(\bR\trequeuing\x12 \n" +
+	"\vpreemptions\x18# \x01(\x04R\vpreemptions\x12!\n" +
+	"\fpreempted_by\x18$ \x01(\tR\vpreemptedBy\"\xe8\x02\n" +
 	"\x10CheckpointRecord\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x1e\n" +
 	"\n" +
@@ -3361,7 +5211,10 @@ const file_proto_commandpb_command_proto_rawDesc = "" +
 	"\tcommitted\x18\x06 \x01(\bR\tcommitted\x12*\n" +
 	"\x11committed_unix_ns\x18\a \x01(\x03R\x0fcommittedUnixNs\x12\x10\n" +
 	"\x03bad\x18\b \x01(\tR\x03bad\x12\x1c\n" +
-	"\trewritten\x18\t \x01(\x04R\trewritten\"\x93\x01\n" +
+	"\trewritten\x18\t \x01(\x04R\trewritten\x12\x16\n" +
+	"\x06pinned\x18\n" +
+	" \x01(\bR\x06pinned\x12\x15\n" +
+	"\x06of_job\x18\v \x01(\tR\x05ofJob\"\x93\x01\n" +
 	"\vEventRecord\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1c\n" +
 	"\n" +
@@ -3383,7 +5236,7 @@ func file_proto_commandpb_command_proto_rawDescGZIP() []byte {
 	return file_proto_commandpb_command_proto_rawDescData
 }
 
-var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_proto_commandpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_proto_commandpb_command_proto_goTypes = []any{
 	(*Command)(nil),           // 0: colonnade.command.v1.Command
 	(*Cell)(nil),              // 1: colonnade.command.v1.Cell
@@ -3394,80 +5247,121 @@ var file_proto_commandpb_command_proto_goTypes = []any{
 	(*DrainWorker)(nil),       // 6: colonnade.command.v1.DrainWorker
 	(*MoveJob)(nil),           // 7: colonnade.command.v1.MoveJob
 	(*SubmitJob)(nil),         // 8: colonnade.command.v1.SubmitJob
-	(*AssignJob)(nil),         // 9: colonnade.command.v1.AssignJob
-	(*Placement)(nil),         // 10: colonnade.command.v1.Placement
-	(*ReleaseJob)(nil),        // 11: colonnade.command.v1.ReleaseJob
-	(*RequestStop)(nil),       // 12: colonnade.command.v1.RequestStop
-	(*ResumeJob)(nil),         // 13: colonnade.command.v1.ResumeJob
-	(*VetoStep)(nil),          // 14: colonnade.command.v1.VetoStep
-	(*VetoRecord)(nil),        // 15: colonnade.command.v1.VetoRecord
-	(*CheckpointWritten)(nil), // 16: colonnade.command.v1.CheckpointWritten
-	(*CheckpointFile)(nil),    // 17: colonnade.command.v1.CheckpointFile
-	(*MarkCheckpointBad)(nil), // 18: colonnade.command.v1.MarkCheckpointBad
-	(*ForgetWorker)(nil),      // 19: colonnade.command.v1.ForgetWorker
-	(*DropCheckpoints)(nil),   // 20: colonnade.command.v1.DropCheckpoints
-	(*RecordEvaluation)(nil),  // 21: colonnade.command.v1.RecordEvaluation
-	(*CellFinished)(nil),      // 22: colonnade.command.v1.CellFinished
-	(*CellStopped)(nil),       // 23: colonnade.command.v1.CellStopped
-	(*FailJob)(nil),           // 24: colonnade.command.v1.FailJob
-	(*RecordEvent)(nil),       // 25: colonnade.command.v1.RecordEvent
-	(*Snapshot)(nil),          // 26: colonnade.command.v1.Snapshot
-	(*LineageRecord)(nil),     // 27: colonnade.command.v1.LineageRecord
-	(*Backup)(nil),            // 28: colonnade.command.v1.Backup
-	(*WorkerRecord)(nil),      // 29: colonnade.command.v1.WorkerRecord
-	(*JobRecord)(nil),         // 30: colonnade.command.v1.JobRecord
-	(*CheckpointRecord)(nil),  // 31: colonnade.command.v1.CheckpointRecord
-	(*EventRecord)(nil),       // 32: colonnade.command.v1.EventRecord
+	(*SetQueue)(nil),          // 9: colonnade.command.v1.SetQueue
+	(*PreemptJob)(nil),        // 10: colonnade.command.v1.PreemptJob
+	(*PinCheckpoint)(nil),     // 11: colonnade.command.v1.PinCheckpoint
+	(*DeleteCheckpoint)(nil),  // 12: colonnade.command.v1.DeleteCheckpoint
+	(*DeleteJob)(nil),         // 13: colonnade.command.v1.DeleteJob
+	(*ParentRecord)(nil),      // 14: colonnade.command.v1.ParentRecord
+	(*DeletedRecord)(nil),     // 15: colonnade.command.v1.DeletedRecord
+	(*AssignJob)(nil),         // 16: colonnade.command.v1.AssignJob
+	(*Placement)(nil),         // 17: colonnade.command.v1.Placement
+	(*ReleaseJob)(nil),        // 18: colonnade.command.v1.ReleaseJob
+	(*RequestStop)(nil),       // 19: colonnade.command.v1.RequestStop
+	(*ResumeJob)(nil),         // 20: colonnade.command.v1.ResumeJob
+	(*VetoStep)(nil),          // 21: colonnade.command.v1.VetoStep
+	(*VetoRecord)(nil),        // 22: colonnade.command.v1.VetoRecord
+	(*CheckpointWritten)(nil), // 23: colonnade.command.v1.CheckpointWritten
+	(*CheckpointFile)(nil),    // 24: colonnade.command.v1.CheckpointFile
+	(*MarkCheckpointBad)(nil), // 25: colonnade.command.v1.MarkCheckpointBad
+	(*ForgetWorker)(nil),      // 26: colonnade.command.v1.ForgetWorker
+	(*DropCheckpoints)(nil),   // 27: colonnade.command.v1.DropCheckpoints
+	(*RecordEvaluation)(nil),  // 28: colonnade.command.v1.RecordEvaluation
+	(*CellFinished)(nil),      // 29: colonnade.command.v1.CellFinished
+	(*CellStopped)(nil),       // 30: colonnade.command.v1.CellStopped
+	(*FailJob)(nil),           // 31: colonnade.command.v1.FailJob
+	(*RecordEvent)(nil),       // 32: colonnade.command.v1.RecordEvent
+	(*RequestEvaluation)(nil), // 33: colonnade.command.v1.RequestEvaluation
+	(*EvaluatedModel)(nil),    // 34: colonnade.command.v1.EvaluatedModel
+	(*EvaluatedPack)(nil),     // 35: colonnade.command.v1.EvaluatedPack
+	(*GivePart)(nil),          // 36: colonnade.command.v1.GivePart
+	(*PartEvaluated)(nil),     // 37: colonnade.command.v1.PartEvaluated
+	(*EndEvaluation)(nil),     // 38: colonnade.command.v1.EndEvaluation
+	(*EvaluationSum)(nil),     // 39: colonnade.command.v1.EvaluationSum
+	(*ClassSum)(nil),          // 40: colonnade.command.v1.ClassSum
+	(*ConfusedSum)(nil),       // 41: colonnade.command.v1.ConfusedSum
+	(*Snapshot)(nil),          // 42: colonnade.command.v1.Snapshot
+	(*EvaluationRecord)(nil),  // 43: colonnade.command.v1.EvaluationRecord
+	(*PartRecord)(nil),        // 44: colonnade.command.v1.PartRecord
+	(*LineageRecord)(nil),     // 45: colonnade.command.v1.LineageRecord
+	(*Backup)(nil),            // 46: colonnade.command.v1.Backup
+	(*WorkerRecord)(nil),      // 47: colonnade.command.v1.WorkerRecord
+	(*JobRecord)(nil),         // 48: colonnade.command.v1.JobRecord
+	(*CheckpointRecord)(nil),  // 49: colonnade.command.v1.CheckpointRecord
+	(*EventRecord)(nil),       // 50: colonnade.command.v1.EventRecord
 }
 var file_proto_commandpb_command_proto_depIdxs = []int32{
 	2,  // 0: colonnade.command.v1.Command.init_cluster:type_name -> colonnade.command.v1.InitCluster
 	4,  // 1: colonnade.command.v1.Command.register_worker:type_name -> colonnade.command.v1.RegisterWorker
 	5,  // 2: colonnade.command.v1.Command.lose_worker:type_name -> colonnade.command.v1.LoseWorker
 	8,  // 3: colonnade.command.v1.Command.submit_job:type_name -> colonnade.command.v1.SubmitJob
-	9,  // 4: colonnade.command.v1.Command.assign_job:type_name -> colonnade.command.v1.AssignJob
-	11, // 5: colonnade.command.v1.Command.release_job:type_name -> colonnade.command.v1.ReleaseJob
-	12, // 6: colonnade.command.v1.Command.request_stop:type_name -> colonnade.command.v1.RequestStop
-	13, // 7: colonnade.command.v1.Command.resume_job:type_name -> colonnade.command.v1.ResumeJob
-	16, // 8: colonnade.command.v1.Command.checkpoint_written:type_name -> colonnade.command.v1.CheckpointWritten
-	18, // 9: colonnade.command.v1.Command.mark_checkpoint_bad:type_name -> colonnade.command.v1.MarkCheckpointBad
-	20, // 10: colonnade.command.v1.Command.drop_checkpoints:type_name -> colonnade.command.v1.DropCheckpoints
-	21, // 11: colonnade.command.v1.Command.record_evaluation:type_name -> colonnade.command.v1.RecordEvaluation
-	22, // 12: colonnade.command.v1.Command.cell_finished:type_name -> colonnade.command.v1.CellFinished
-	23, // 13: colonnade.command.v1.Command.cell_stopped:type_name -> colonnade.command.v1.CellStopped
-	24, // 14: colonnade.command.v1.Command.fail_job:type_name -> colonnade.command.v1.FailJob
-	25, // 15: colonnade.command.v1.Command.record_event:type_name -> colonnade.command.v1.RecordEvent
+	16, // 4: colonnade.command.v1.Command.assign_job:type_name -> colonnade.command.v1.AssignJob
+	18, // 5: colonnade.command.v1.Command.release_job:type_name -> colonnade.command.v1.ReleaseJob
+	19, // 6: colonnade.command.v1.Command.request_stop:type_name -> colonnade.command.v1.RequestStop
+	20, // 7: colonnade.command.v1.Command.resume_job:type_name -> colonnade.command.v1.ResumeJob
+	23, // 8: colonnade.command.v1.Command.checkpoint_written:type_name -> colonnade.command.v1.CheckpointWritten
+	25, // 9: colonnade.command.v1.Command.mark_checkpoint_bad:type_name -> colonnade.command.v1.MarkCheckpointBad
+	27, // 10: colonnade.command.v1.Command.drop_checkpoints:type_name -> colonnade.command.v1.DropCheckpoints
+	28, // 11: colonnade.command.v1.Command.record_evaluation:type_name -> colonnade.command.v1.RecordEvaluation
+	29, // 12: colonnade.command.v1.Command.cell_finished:type_name -> colonnade.command.v1.CellFinished
+	30, // 13: colonnade.command.v1.Command.cell_stopped:type_name -> colonnade.command.v1.CellStopped
+	31, // 14: colonnade.command.v1.Command.fail_job:type_name -> colonnade.command.v1.FailJob
+	32, // 15: colonnade.command.v1.Command.record_event:type_name -> colonnade.command.v1.RecordEvent
 	6,  // 16: colonnade.command.v1.Command.drain_worker:type_name -> colonnade.command.v1.DrainWorker
 	7,  // 17: colonnade.command.v1.Command.move_job:type_name -> colonnade.command.v1.MoveJob
-	19, // 18: colonnade.command.v1.Command.forget_worker:type_name -> colonnade.command.v1.ForgetWorker
-	14, // 19: colonnade.command.v1.Command.veto_step:type_name -> colonnade.command.v1.VetoStep
-	3,  // 20: colonnade.command.v1.RegisterWorker.device:type_name -> colonnade.command.v1.Device
-	10, // 21: colonnade.command.v1.AssignJob.placement:type_name -> colonnade.command.v1.Placement
-	1,  // 22: colonnade.command.v1.Placement.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 23: colonnade.command.v1.VetoStep.cell:type_name -> colonnade.command.v1.Cell
-	14, // 24: colonnade.command.v1.VetoRecord.vetoed:type_name -> colonnade.command.v1.VetoStep
-	17, // 25: colonnade.command.v1.CheckpointWritten.file:type_name -> colonnade.command.v1.CheckpointFile
-	1,  // 26: colonnade.command.v1.CheckpointFile.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 27: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 28: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
-	1,  // 29: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
-	29, // 30: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
-	30, // 31: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
-	32, // 32: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
-	27, // 33: colonnade.command.v1.Snapshot.lineage:type_name -> colonnade.command.v1.LineageRecord
-	4,  // 34: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
-	8,  // 35: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
-	10, // 36: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
-	31, // 37: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
-	21, // 38: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
-	22, // 39: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
-	23, // 40: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
-	15, // 41: colonnade.command.v1.JobRecord.vetoes:type_name -> colonnade.command.v1.VetoRecord
-	17, // 42: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	26, // 18: colonnade.command.v1.Command.forget_worker:type_name -> colonnade.command.v1.ForgetWorker
+	21, // 19: colonnade.command.v1.Command.veto_step:type_name -> colonnade.command.v1.VetoStep
+	11, // 20: colonnade.command.v1.Command.pin_checkpoint:type_name -> colonnade.command.v1.PinCheckpoint
+	12, // 21: colonnade.command.v1.Command.delete_checkpoint:type_name -> colonnade.command.v1.DeleteCheckpoint
+	13, // 22: colonnade.command.v1.Command.delete_job:type_name -> colonnade.command.v1.DeleteJob
+	33, // 23: colonnade.command.v1.Command.request_evaluation:type_name -> colonnade.command.v1.RequestEvaluation
+	36, // 24: colonnade.command.v1.Command.give_part:type_name -> colonnade.command.v1.GivePart
+	37, // 25: colonnade.command.v1.Command.part_evaluated:type_name -> colonnade.command.v1.PartEvaluated
+	38, // 26: colonnade.command.v1.Command.end_evaluation:type_name -> colonnade.command.v1.EndEvaluation
+	9,  // 27: colonnade.command.v1.Command.set_queue:type_name -> colonnade.command.v1.SetQueue
+	10, // 28: colonnade.command.v1.Command.preempt_job:type_name -> colonnade.command.v1.PreemptJob
+	3,  // 29: colonnade.command.v1.RegisterWorker.device:type_name -> colonnade.command.v1.Device
+	17, // 30: colonnade.command.v1.AssignJob.placement:type_name -> colonnade.command.v1.Placement
+	1,  // 31: colonnade.command.v1.Placement.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 32: colonnade.command.v1.VetoStep.cell:type_name -> colonnade.command.v1.Cell
+	21, // 33: colonnade.command.v1.VetoRecord.vetoed:type_name -> colonnade.command.v1.VetoStep
+	24, // 34: colonnade.command.v1.CheckpointWritten.file:type_name -> colonnade.command.v1.CheckpointFile
+	1,  // 35: colonnade.command.v1.CheckpointFile.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 36: colonnade.command.v1.MarkCheckpointBad.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 37: colonnade.command.v1.CellFinished.cell:type_name -> colonnade.command.v1.Cell
+	1,  // 38: colonnade.command.v1.CellStopped.cell:type_name -> colonnade.command.v1.Cell
+	34, // 39: colonnade.command.v1.RequestEvaluation.models:type_name -> colonnade.command.v1.EvaluatedModel
+	35, // 40: colonnade.command.v1.RequestEvaluation.pack:type_name -> colonnade.command.v1.EvaluatedPack
+	39, // 41: colonnade.command.v1.PartEvaluated.sum:type_name -> colonnade.command.v1.EvaluationSum
+	40, // 42: colonnade.command.v1.EvaluationSum.classes:type_name -> colonnade.command.v1.ClassSum
+	41, // 43: colonnade.command.v1.EvaluationSum.confused:type_name -> colonnade.command.v1.ConfusedSum
+	47, // 44: colonnade.command.v1.Snapshot.workers:type_name -> colonnade.command.v1.WorkerRecord
+	48, // 45: colonnade.command.v1.Snapshot.jobs:type_name -> colonnade.command.v1.JobRecord
+	50, // 46: colonnade.command.v1.Snapshot.events:type_name -> colonnade.command.v1.EventRecord
+	45, // 47: colonnade.command.v1.Snapshot.lineage:type_name -> colonnade.command.v1.LineageRecord
+	43, // 48: colonnade.command.v1.Snapshot.evaluations:type_name -> colonnade.command.v1.EvaluationRecord
+	15, // 49: colonnade.command.v1.Snapshot.deleted:type_name -> colonnade.command.v1.DeletedRecord
+	33, // 50: colonnade.command.v1.EvaluationRecord.requested:type_name -> colonnade.command.v1.RequestEvaluation
+	49, // 51: colonnade.command.v1.EvaluationRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
+	39, // 52: colonnade.command.v1.EvaluationRecord.sum:type_name -> colonnade.command.v1.EvaluationSum
+	44, // 53: colonnade.command.v1.EvaluationRecord.given:type_name -> colonnade.command.v1.PartRecord
+	44, // 54: colonnade.command.v1.EvaluationRecord.ahead:type_name -> colonnade.command.v1.PartRecord
+	39, // 55: colonnade.command.v1.PartRecord.sum:type_name -> colonnade.command.v1.EvaluationSum
+	4,  // 56: colonnade.command.v1.WorkerRecord.registered:type_name -> colonnade.command.v1.RegisterWorker
+	8,  // 57: colonnade.command.v1.JobRecord.submitted:type_name -> colonnade.command.v1.SubmitJob
+	17, // 58: colonnade.command.v1.JobRecord.placement:type_name -> colonnade.command.v1.Placement
+	49, // 59: colonnade.command.v1.JobRecord.checkpoints:type_name -> colonnade.command.v1.CheckpointRecord
+	28, // 60: colonnade.command.v1.JobRecord.evaluations:type_name -> colonnade.command.v1.RecordEvaluation
+	29, // 61: colonnade.command.v1.JobRecord.finished:type_name -> colonnade.command.v1.CellFinished
+	30, // 62: colonnade.command.v1.JobRecord.stopped:type_name -> colonnade.command.v1.CellStopped
+	22, // 63: colonnade.command.v1.JobRecord.vetoes:type_name -> colonnade.command.v1.VetoRecord
+	14, // 64: colonnade.command.v1.JobRecord.parent:type_name -> colonnade.command.v1.ParentRecord
+	24, // 65: colonnade.command.v1.CheckpointRecord.files:type_name -> colonnade.command.v1.CheckpointFile
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_proto_commandpb_command_proto_init() }
@@ -3496,6 +5390,15 @@ func file_proto_commandpb_command_proto_init() {
 		(*Command_MoveJob)(nil),
 		(*Command_ForgetWorker)(nil),
 		(*Command_VetoStep)(nil),
+		(*Command_PinCheckpoint)(nil),
+		(*Command_DeleteCheckpoint)(nil),
+		(*Command_DeleteJob)(nil),
+		(*Command_RequestEvaluation)(nil),
+		(*Command_GivePart)(nil),
+		(*Command_PartEvaluated)(nil),
+		(*Command_EndEvaluation)(nil),
+		(*Command_SetQueue)(nil),
+		(*Command_PreemptJob)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3503,7 +5406,7 @@ func file_proto_commandpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_commandpb_command_proto_rawDesc), len(file_proto_commandpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -54,7 +54,52 @@ func samples() map[string]proto.Message {
 	events := []*EventRecord{{Index: 5, AtUnixNs: 18, Kind: "note", Job: "job", Worker: "w-1", Text: "a line"}}
 	veto := &VetoStep{Job: "job", Generation: 3, Cell: cell, Step: 408, Cause: "loss-spike", Loss: 91.5, Limit: 6.9,
 		Reason: "loss 91.5 is a spike", Skip: true}
+	sum := &EvaluationSum{Images: 512, Loss: 12.5, Top1Errors: 40.5, Top5Errors: 3.25,
+		Classes:  []*ClassSum{{Label: 3, Images: 512, Loss: 12.5, Top1Errors: 40.5, Top5Errors: 3.25}},
+		Confused: []*ConfusedSum{{Label: 3, TakenFor: 7, Images: 512}}}
+	request := &RequestEvaluation{Models: []*EvaluatedModel{{Job: "job", Step: 400, HasStep: true}}, Views: 10, Batch: 64,
+		PartImages: 512, Classes: 10, Busy: true, Request: "q-5", Pack: &EvaluatedPack{Path: "/data/test.pack", Id: "ab12",
+			Images: 10000, Channels: 3, Height: 32, Width: 31, Classes: 9}}
+	fork := proto.CloneOf(submit3)
+	fork.Job, fork.FromJob, fork.FromStep = "fork", "job", 400
+	fork.Changes = []string{"recipe.batch: 64 instead of 128"}
+	queued := proto.CloneOf(submit3)
+	queued.Priority, queued.MaxWorkers, queued.MinWorkers = -7, 4, 2
 	return map[string]proto.Message{
+		"submit_job_5": command(&Command_SubmitJob{queued}),
+		"set_queue": command(&Command_SetQueue{&SetQueue{Job: "job", Priority: 5, MaxWorkers: 4, MinWorkers: 2,
+			Request: "q-8"}}),
+		"preempt_job": command(&Command_PreemptJob{&PreemptJob{Job: "job", Generation: 3, By: "other"}}),
+		"snapshot_queue": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 94,
+			Jobs: []*JobRecord{{Submitted: queued, State: "stopping", Generation: 3, Priority: -7, MaxWorkers: 4, MinWorkers: 2,
+				Requeuing: true, Preemptions: 2, PreemptedBy: "other (priority 5)"}}},
+		"submit_job_4":   command(&Command_SubmitJob{fork}),
+		"request_stop_3": command(&Command_RequestStop{&RequestStop{Job: "job", Pause: true}}),
+		"pin_checkpoint": command(&Command_PinCheckpoint{&PinCheckpoint{Job: "job", Step: 400, Undo: true}}),
+		"delete_checkpoint": command(&Command_DeleteCheckpoint{&DeleteCheckpoint{Job: "job", Step: 400,
+			Request: "q-6"}}),
+		"delete_job": command(&Command_DeleteJob{&DeleteJob{Job: "job", Request: "q-7"}}),
+		"snapshot_fork": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 93, DeletedGeneration: 9,
+			Deleted: []*DeletedRecord{{Job: "old", Generation: 4, Request: "q-7"}},
+			Jobs: []*JobRecord{{Submitted: fork, State: "stopping", Pausing: true,
+				Checkpoints: []*CheckpointRecord{{Step: 400, Files: []*CheckpointFile{file2}, Committed: true, Pinned: true,
+					OfJob: "job"}},
+				Parent: &ParentRecord{Job: "job", SubmittedUnixNs: 13, Step: 400, Digest: []byte{4, 5},
+					Changes: fork.Changes}}}},
+		"request_evaluation": command(&Command_RequestEvaluation{request}),
+		"give_part":          command(&Command_GivePart{&GivePart{Evaluation: 91, Part: 3, Worker: "w-2", From: "w-1"}}),
+		"part_evaluated":     command(&Command_PartEvaluated{&PartEvaluated{Evaluation: 91, Generation: 4, Sum: sum}}),
+		"part_evaluated_2": command(&Command_PartEvaluated{&PartEvaluated{Evaluation: 91, Generation: 4,
+			Failed: "wrong pack", Permanent: true}}),
+		"end_evaluation": command(&Command_EndEvaluation{&EndEvaluation{Evaluation: 91, Reason: "job is gone",
+			Failed: true}}),
+		"snapshot_eval": &Snapshot{Version: 1, Cluster: "c-1", AppliedIndex: 92,
+			Evaluations: []*EvaluationRecord{{Id: 91, Requested: request, RequestedUnixNs: 21,
+				Checkpoints: []*CheckpointRecord{{Step: 400, Generation: 1, Files: []*CheckpointFile{file2}, Committed: true}},
+				State:       "running", Reason: "peer lost", EndedUnixNs: 22, Generation: 5, Folded: 1, Sum: sum,
+				Given:    []*PartRecord{{Part: 1, Generation: 5, Worker: "w-2", GivenUnixNs: 23}},
+				Ahead:    []*PartRecord{{Part: 2, Sum: sum}},
+				Failures: 1, FailedUnixNs: 24, Avoid: []string{"w-1"}, FailedWorker: "w-3"}}},
 		"init_cluster":      command(&Command_InitCluster{&InitCluster{Cluster: "c-1"}}),
 		"register_worker":   command(&Command_RegisterWorker{register}),
 		"lose_worker":       command(&Command_LoseWorker{&LoseWorker{Worker: "w-1", Reason: "silent for 5s"}}),

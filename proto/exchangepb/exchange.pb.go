@@ -522,7 +522,7 @@ type CopyHeader struct {
 	Numerics   string                 `protobuf:"bytes,9,opt,name=numerics,proto3" json:"numerics,omitempty"`
 	Layout     []byte                 `protobuf:"bytes,10,opt,name=layout,proto3" json:"layout,omitempty"` // digest of what lies where
 	Bytes      uint64                 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`  // of the whole state
-	Xxh3       uint64                 `protobuf:"varint,12,opt,name=xxh3,proto3" json:"xxh3,omitempty"`    // of the whole state; in Get
+	Xxh3       uint64                 `protobuf:"varint,12,opt,name=xxh3,proto3" json:"xxh3,omitempty"`    // of the pieces' checksums in order, 8 bytes each; in Get
 	// The newest step of which every cell of the job has a whole copy. Others of the cell, but for this copy's step, may
 	// go. 0: none of this generation yet, keep what is of older ones.
 	Keep          uint64 `protobuf:"varint,13,opt,name=keep,proto3" json:"keep,omitempty"`

@@ -244,10 +244,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Copies keeps copies of cells' states for other hosts, in memory, against the loss of a host.
+// Copies keeps copies of cells' states for other hosts, in memory, against the loss of a host. They are handed over
+// beside gRPC, at the same address: see worker/buddy/door.go.
 type CopiesClient interface {
-	// Put hands over one cell's state after a step. The first message has the header, the others pieces, in order. The
-	// answer comes when the copy is whole and kept; FAILED_PRECONDITION refuses one of an older generation than is known.
+	// Put is how older workers handed a copy over. Nobody answers it any more (UNIMPLEMENTED): they go without.
 	Put(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[CopyPiece, CopyKept], error)
 	// Get returns a copy: the header, then pieces. NOT_FOUND: there is none of that step.
 	Get(ctx context.Context, in *CopyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CopyPiece], error)
@@ -309,10 +309,10 @@ func (c *copiesClient) Drop(ctx context.Context, in *CopyHeader, opts ...grpc.Ca
 // All implementations must embed UnimplementedCopiesServer
 // for forward compatibility.
 //
-// Copies keeps copies of cells' states for other hosts, in memory, against the loss of a host.
+// Copies keeps copies of cells' states for other hosts, in memory, against the loss of a host. They are handed over
+// beside gRPC, at the same address: see worker/buddy/door.go.
 type CopiesServer interface {
-	// Put hands over one cell's state after a step. The first message has the header, the others pieces, in order. The
-	// answer comes when the copy is whole and kept; FAILED_PRECONDITION refuses one of an older generation than is known.
+	// Put is how older workers handed a copy over. Nobody answers it any more (UNIMPLEMENTED): they go without.
 	Put(grpc.ClientStreamingServer[CopyPiece, CopyKept]) error
 	// Get returns a copy: the header, then pieces. NOT_FOUND: there is none of that step.
 	Get(*CopyRequest, grpc.ServerStreamingServer[CopyPiece]) error
