@@ -51,8 +51,8 @@ func (a Augment) checkColour() error {
 // checkColourOf says what of the augmentation does not go with the images and the network.
 func (j *Job) checkColourOf(n *shard.Network) error {
 	if j.Augment.Colour != nil && j.Train.Channels != 3 {
-		return errorf("augment.colour: the training pack has images of %d channels; noise is for 3, leave it out",
-			j.Train.Channels)
+		return errorf("augment.colour: the training pack has images of %d channels; noise is for 3, leave it out, "+
+			"or say colour: null where a preset has it", j.Train.Channels)
 	}
 	if in := n.Input; j.Augment.CentreMean() && (in.Height > j.Train.Height || in.Width > j.Train.Width) {
 		return errorf("augment.mean: centre, but the pack's images of %dx%d are smaller than the network's %dx%d; "+

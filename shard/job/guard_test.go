@@ -9,6 +9,20 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// extended is the sample with a line more, which comes back the same from its bytes.
+func extended(t *testing.T, line string) *Job {
+	t.Helper()
+	j := made(t, strings.Replace(sample, "seed: 3\n", "seed: 3\n"+line, 1))
+	back, err := Decode(j.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(j, back); diff != "" {
+		t.Errorf("%q comes back another (-want +got):\n%s", line, diff)
+	}
+	return j
+}
+
 // TestGuard wants what a guard leaves out to be filled in, and a job without one to have the bytes it always had.
 func TestGuard(t *testing.T) {
 	plain := made(t, sample)
@@ -20,16 +34,9 @@ func TestGuard(t *testing.T) {
 		"guard: {then: off}\n":   {GuardOff, math.Inf(1), 0, floor, 10},
 		"guard: {then: pause, spike: 1.5, window: 7, floor: 0.25, skips: 2}\n": {GuardPause, 1.5, 7, 0.25, 2},
 	} {
-		j := made(t, strings.Replace(sample, "seed: 3\n", "seed: 3\n"+text, 1))
+		j := extended(t, text)
 		if diff := cmp.Diff(want, j.GuardRules()); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", text, diff)
-		}
-		back, err := Decode(j.Encode())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(j, back); diff != "" {
-			t.Errorf("%q comes back another (-want +got):\n%s", text, diff)
 		}
 		same := string(j.Encode()) == string(plain.Encode())
 		if same != (text == "") || same != (j.Identity() == plain.Identity()) {

@@ -1,6 +1,6 @@
-// Package job is the job file: everything a result is a function of. Parse reads what a user writes, Resolve adds the
-// network's text and the datasets' identities, and Encode gives the canonical bytes that are committed and sent to
-// workers. Pure like the rest of shard.
+// Package job is the job file: everything a result is a function of, and how and when the job gets there. Parse reads
+// what a user writes, Resolve adds the network's text and the datasets' identities, and Encode gives the canonical
+// bytes that are committed and sent to workers. Pure like the rest of shard.
 package job
 
 // Job is one training job. Fields are what the YAML file has, one to one, but for those marked resolved.
@@ -20,6 +20,7 @@ type Job struct {
 	Buddy      *Buddy     `yaml:"buddy,omitempty"` // nil: the default
 	Start      *Start     `yaml:"start,omitempty"` // nil: random weights
 	Guard      *Guard     `yaml:"guard,omitempty"` // nil: the default
+	Queue      *Queue     `yaml:"queue,omitempty"` // nil: the default
 
 	NetworkText string `yaml:"network_text,omitempty"` // resolved: the network file
 	Train       *Pack  `yaml:"train_pack,omitempty"`   // resolved

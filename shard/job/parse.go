@@ -179,5 +179,8 @@ func (j *Job) check() error {
 	if err := j.Guard.check(); err != nil {
 		return err
 	}
+	if err := j.Queue.Check(j.Columns * j.Replicas); err != nil {
+		return err
+	}
 	return j.checkRecipe()
 }

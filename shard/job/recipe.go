@@ -112,8 +112,8 @@ func Presets() []string {
 	return out
 }
 
-// fillPreset reads the file once more over the preset it names. What the file says of the rate's course takes the place
-// of all that the preset says of it, and so with epochs and steps.
+// fillPreset reads the file once more over the preset it names, recipe and augmentation. What the file says of the
+// rate's course takes the place of all that the preset says of it, and so with epochs and steps.
 func (j *Job) fillPreset(file string, text []byte) error {
 	own := j.Recipe
 	if own.Preset == "" {

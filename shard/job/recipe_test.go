@@ -242,6 +242,36 @@ func TestLayersOfARecipe(t *testing.T) {
 	}
 }
 
+// TestPresetsAugment: presets have the images' variation too, key by key behind what the file says.
+func TestPresetsAugment(t *testing.T) {
+	source := Augment{Crop: "random", Flip: true, Scale: 1, Share: 32, Mean: MeanCentre,
+		Colour: &Colour{By: ByStddev, Noise: 0.1, Rescale: true}}
+	own, grey := source, source
+	own.Scale, own.Share, own.Colour = 0.5, 8, &Colour{By: ByStddev, Noise: 0.2, Rescale: true}
+	grey.Colour = nil
+	for _, c := range []struct {
+		file string
+		want Augment
+	}{
+		{"recipe: {preset: paper}", Augment{Crop: "random", Flip: true, Scale: 1,
+			Colour: &Colour{By: ByEigenvalue, Noise: 0.1}}},
+		{"recipe: {preset: source}", source},
+		{"recipe: {preset: source-dexp}", source},
+		{"recipe: {preset: source}\naugment: {scale: 0.5, share: 8, colour: {noise: 0.2}}", own},
+		{"recipe: {preset: source}\naugment: {colour: null}", grey},
+		{"recipe: {batch: 1, epochs: 1, rate: 1}", Augment{Crop: "centre", Scale: defaultScale}},
+	} {
+		j, err := Parse("f", []byte("job: x\nnetwork: tiny\ndata: {train: a, test: b}\n"+c.file+"\n"))
+		if err != nil {
+			t.Errorf("%s: %v", c.file, err)
+			continue
+		}
+		if diff := cmp.Diff(c.want, j.Augment); diff != "" {
+			t.Errorf("%s:\n%s", c.file, diff)
+		}
+	}
+}
+
 // TestPresets: what a file says goes before what its preset does, and is all that stays of the same thing.
 func TestPresets(t *testing.T) {
 	if got := Presets(); !slices.Equal(got, []string{"paper", "source", "source-dexp"}) {
@@ -332,7 +362,8 @@ func TestRecipeEncoding(t *testing.T) {
 		sample[strings.Index(sample, "recipe:"):strings.Index(sample, "augment")],
 		"recipe: {preset: source, batch: 10, layers: "+
 			"[{layer: conv1, freeze: 2, std: 0.5}, {layer: [fc4, fc5], decay: 0}]}\n", 1),
-		"evaluate: {every: 2}", "evaluate: {every: 2, views: 10}", 1))
+		"flip: true}\nevaluate: {every: 2}", "flip: true, share: 0, mean: '', colour: null, scale: 0.015625}\n"+
+			"evaluate: {every: 2, views: 10}", 1))
 	pinned(t, "recipe.job", j)
 	id := j.Identity()
 	j.Recipe.Preset = ""

@@ -111,7 +111,8 @@ func Decode(b []byte) (*Job, error) {
 }
 
 // Identity is the SHA-256 of everything the result is a function of: the job without its name, without the paths of
-// its packs (their identities count) and without what only decides when state is written down or looked at.
+// its packs (their identities count) and without what only decides when state is written down or looked at, or when the
+// job has workers.
 func (j *Job) Identity() [32]byte {
 	c := *j
 	c.Name, c.Network, c.Data = "", "", Data{}
@@ -123,7 +124,7 @@ func (j *Job) Identity() [32]byte {
 		test.Path = ""
 		c.Test = &test
 	}
-	c.Checkpoint, c.Buddy, c.Recipe.Preset = Checkpoint{}, nil, ""
+	c.Checkpoint, c.Buddy, c.Queue, c.Recipe.Preset = Checkpoint{}, nil, nil, ""
 	if j.Start != nil {
 		start := *j.Start
 		start.From = "" // its sum counts

@@ -28,6 +28,10 @@ func TestSampleJobs(t *testing.T) {
 	for _, name := range []string{"cifar10-4", "cifar10-4-lrn", "figure1-relu", "figure1-tanh"} {
 		packs[name] = packs["cifar10"]
 	}
+	some := Pack{Images: 2000, Channels: 3, Height: 256, Width: 256, Classes: 10}
+	packs["fullsize"] = [2]Pack{some, some}
+	packs["patches"] = [2]Pack{{Images: 1200, Channels: 3, Height: 256, Width: 256, Classes: 12},
+		{Images: 240, Channels: 3, Height: 256, Width: 256, Classes: 12}}
 	paths, err := filepath.Glob("../../scripts/jobs/*.yaml")
 	if err != nil {
 		t.Fatal(err)

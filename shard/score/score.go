@@ -5,6 +5,8 @@ package score
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -201,6 +203,42 @@ func (t *Tally) Set(c Confused) error {
 	t.confused[[2]int{c.Label, c.As}] = c.Images
 	return nil
 }
+
+// Digest is SHA-256 over all figures of a tally, to the bit: integers and the bits of floats in eight bytes each,
+// little end first; the whole set's score, those of the classes that have images, by class, and the confusion matrix.
+func (t *Tally) Digest() [sha256.Size]byte {
+	var b []byte
+	put := func(all ...uint64) {
+		for _, x := range all {
+			b = binary.LittleEndian.AppendUint64(b, x)
+		}
+	}
+	score := func(s Score) {
+		put(s.Images, math.Float64bits(s.Loss), math.Float64bits(s.Top1), math.Float64bits(s.Top5))
+	}
+	put(uint64(len(t.ByClass)))
+	score(t.Score)
+	for i, s := range t.ByClass {
+		if s.Images > 0 {
+			put(uint64(i))
+			score(s)
+		}
+	}
+	for _, c := range t.Cells() {
+		put(uint64(c.Label), uint64(c.As), c.Images)
+	}
+	return sha256.Sum256(b)
+}
+
+// An evaluation is cut into parts, each summed by itself, image by image, and the parts' sums are added in order:
+// whoever computes a part, the figures are the same to the bit.
+const (
+	DefaultBatch = 64  // images at once
+	partImages   = 512 // about; a part holds whole batches
+)
+
+// PartImages is how many images a part has, but for the last, at so many images at once.
+func PartImages(batch int) int { return batch * max(partImages/batch, 1) }
 
 // Worst are the n most frequent confusions of two classes, the most frequent first, then by class.
 func (t *Tally) Worst(n int) []Confused {
