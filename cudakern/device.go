@@ -89,6 +89,7 @@ type Device interface {
 	NewConv(ConvDesc) (Conv, error)
 	NewDense(DenseDesc) (Dense, error)
 	NewReLU(ReLUDesc) (ReLU, error)
+	NewTanh(TanhDesc) (Tanh, error)
 	NewLRN(LRNDesc) (LRN, error)
 	NewPool(PoolDesc) (Pool, error)
 	NewDropout(DropoutDesc) (Dropout, error)

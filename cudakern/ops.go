@@ -62,6 +62,20 @@ type ReLU interface {
 	Close()
 }
 
+// TanhDesc is the hyperbolic tangent, elementwise, on buffers of one shape and layout.
+type TanhDesc struct {
+	Shape  Shape
+	Layout Layout
+}
+
+// Tanh computes y = tanh(x), the paper's other nonlinearity (section 3.1), and dx = dy (1 - y) (1 + y). In place (y is
+// x, dx is dy) is allowed. What is no number stays so.
+type Tanh interface {
+	Forward(st Stream, x, y Buffer) error
+	Backward(st Stream, y, dy, dx Buffer) error
+	Close()
+}
+
 // LRNDesc is a local response normalisation: y = x * (K + Alpha * S)^-Beta, with S the sum of x^2 over a window.
 // Alpha multiplies the plain sum (the paper's equation, section 3.3); conventions that divide it by the window's size
 // are resolved by the caller. Across maps the window of map i is i-Size/2 .. i-Size/2+Size-1, clipped to 0..C-1;
@@ -176,6 +190,12 @@ type SGDDesc struct {
 type SGD interface {
 	Update(st Stream, w0, v0, grad, w1, v1 Buffer, momentum, rate, decay float32) error
 	Close()
+}
+
+// Watching is implemented by updates that look at what they write (CPU devices).
+type Watching interface {
+	// Finite says whether all values that the last Update wrote to w1 are finite numbers.
+	Finite() bool
 }
 
 // AddDesc is dst += src on one shape and layout.

@@ -1,6 +1,7 @@
 // Elementwise ops, dropout, softmax and the input, built like maps.cc: every clone gives the same bits.
 // cgo does not take these as flags.
 #pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -56,6 +57,31 @@ double logarithm(double x) {
   return (double)e * 0.69314718055994530942 + 2 * s * sum;
 }
 
+// tangent is tanh x in float, from +, -, * and / alone, in the order of the GPU's kernel (cuda/kernels/numbers.h, which
+// says how), so that both give the same bits.
+inline float tangent(float x) {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, x), sign = bits & 0x80000000u;
+  const float positive = __builtin_bit_cast(float, bits ^ sign), a = positive > 9.5f ? 9.5f : positive, u = a * a;
+  float p = -0.005704984068870544f;
+  p = p * u + 0.0206390842795372f;
+  p = p * u - 0.05373971536755562f;
+  p = p * u + 0.13331441581249237f;
+  p = p * u - 0.3333328068256378f;
+  const float low = a + a * (u * p), t = a * 2.8853900817779268f + 12582912.f, k = t - 12582912.f;
+  const float r = ((a + a) - k * 0.693359375f) + k * 2.12194440e-4f;
+  float s = 1 / 5040.f;
+  s = s * r + 1 / 720.f;
+  s = s * r + 1 / 120.f;
+  s = s * r + 1 / 24.f;
+  s = s * r + 1 / 6.f;
+  s = s * r + 0.5f;
+  s = s * r + 1;
+  s = s * r + 1;
+  const uint32_t power = (__builtin_bit_cast(uint32_t, t) << 23) + 0x3f800000u;
+  const float high = 1 - 2 / (s * __builtin_bit_cast(float, power) + 1), y = a < 0.625f ? low : high;
+  return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, y) | sign);
+}
+
 // row_sum is the greatest logit and the sum of exponentials below it, in class order.
 double row_sum(const float *z, int classes, float *top) {
   float t = z[0];
@@ -76,21 +102,34 @@ CLONES static void relu_forward(size_t n, const float *x, float *y) {
 CLONES static void relu_backward(size_t n, const float *y, const float *dy, float *dx) {
   for (size_t i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0.f;
 }
+CLONES static void tanh_forward(size_t n, const float *x, float *y) {
+  for (size_t i = 0; i < n; i++) y[i] = tangent(x[i]);
+}
+CLONES static void tanh_backward(size_t n, const float *y, const float *dy, float *dx) {
+  for (size_t i = 0; i < n; i++) dx[i] = dy[i] * ((1 - y[i]) * (1 + y[i]));
+}
 CLONES static void scale(size_t n, float factor, const float *x, float *y) {
   for (size_t i = 0; i < n; i++) y[i] = x[i] * factor;
 }
 CLONES void ck_add_alone(size_t n, float *dst, const float *src) {
   for (size_t i = 0; i < n; i++) dst[i] += src[i];
 }
-CLONES static void sgd(size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1, float momentum,
+// sgd says whether all that it has written to w1 is finite: a number that is not has all bits of its exponent set, and
+// one more in the exponent's last place carries into the sign's. To look here saves reading the weights again.
+CLONES static bool sgd(size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1, float momentum,
     float rate, float decay) {
   float shrink = decay * rate;
+  uint32_t seen = 0;
   for (size_t i = 0; i < n; i++) {
     float w = w0[i];
     float v = momentum * v0[i] - shrink * w - rate * g[i];
     v1[i] = v;
-    w1[i] = w + v;
+    w1[i] = w += v;
+    uint32_t bits;
+    memcpy(&bits, &w, sizeof bits);
+    seen |= (bits & 0x7f800000u) + 0x00800000u;
   }
+  return !(seen >> 31);
 }
 
 static void dropout(const ck_dropout_desc *d, uint64_t key, uint64_t step, const float *x, float *y) {
@@ -199,17 +238,25 @@ void ck_relu_forward(ck_team *team, size_t n, const float *x, float *y) {
 void ck_relu_backward(ck_team *team, size_t n, const float *y, const float *dy, float *dx) {
   team->floats(n, [&](size_t a, size_t b) { relu_backward(b - a, y + a, dy + a, dx + a); });
 }
+void ck_tanh_forward(ck_team *team, size_t n, const float *x, float *y) {
+  team->floats(n, [&](size_t a, size_t b) { tanh_forward(b - a, x + a, y + a); });
+}
+void ck_tanh_backward(ck_team *team, size_t n, const float *y, const float *dy, float *dx) {
+  team->floats(n, [&](size_t a, size_t b) { tanh_backward(b - a, y + a, dy + a, dx + a); });
+}
 void ck_scale(ck_team *team, size_t n, float factor, const float *x, float *y) {
   team->floats(n, [&](size_t a, size_t b) { scale(b - a, factor, x + a, y + a); });
 }
 void ck_add(ck_team *team, size_t n, float *dst, const float *src) {
   team->floats(n, [&](size_t a, size_t b) { ck_add_alone(b - a, dst + a, src + a); });
 }
-void ck_sgd(ck_team *team, size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1,
+int ck_sgd(ck_team *team, size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1,
     float momentum, float rate, float decay) {
+  std::atomic<bool> finite{true};
   team->floats(n, [&](size_t a, size_t b) {
-    sgd(b - a, w0 + a, v0 + a, g + a, w1 + a, v1 + a, momentum, rate, decay);
+    if (!sgd(b - a, w0 + a, v0 + a, g + a, w1 + a, v1 + a, momentum, rate, decay)) finite = false;
   });
+  return finite;
 }
 
 void ck_dropout(ck_team *team, const ck_dropout_desc *d, uint64_t key, uint64_t step, const float *x, float *y) {

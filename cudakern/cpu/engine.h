@@ -88,6 +88,8 @@ void ck_normpool_backward(ck_team *team, const ck_normpool_desc *d, const float 
     const float *dy, float *dx);
 void ck_relu_forward(ck_team *team, size_t n, const float *x, float *y);
 void ck_relu_backward(ck_team *team, size_t n, const float *y, const float *dy, float *dx);
+void ck_tanh_forward(ck_team *team, size_t n, const float *x, float *y);
+void ck_tanh_backward(ck_team *team, size_t n, const float *y, const float *dy, float *dx);
 typedef struct {
   int n, c, area, block, first_unit, first_image;
   uint64_t threshold;
@@ -98,9 +100,9 @@ void ck_scale(ck_team *team, size_t n, float factor, const float *x, float *y);
 // ck_add_alone is done by the calling thread.
 void ck_add_alone(size_t n, float *dst, const float *src);
 void ck_add(ck_team *team, size_t n, float *dst, const float *src);
-void ck_sgd(ck_team *team, size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1,
-    float momentum,
-    float rate, float decay);
+// ck_sgd says whether all of w1 is finite.
+int ck_sgd(ck_team *team, size_t n, const float *w0, const float *v0, const float *g, float *w1, float *v1,
+    float momentum, float rate, float decay);
 void ck_softmax_forward(ck_team *team, int n, int classes, int valid, const float *z, const int32_t *labels,
     float *loss,
     int32_t *rank, int32_t *ties);

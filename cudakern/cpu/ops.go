@@ -155,6 +155,29 @@ func (c relu) Backward(_ cudakern.Stream, y, dy, dx cudakern.Buffer) error {
 	return nil
 }
 
+type tanh struct{ elementwise }
+
+func (d *device) NewTanh(c cudakern.TanhDesc) (cudakern.Tanh, error) {
+	e, err := d.newElementwise("tanh", c.Shape, c.Layout)
+	return tanh{e}, err
+}
+
+func (c tanh) Forward(_ cudakern.Stream, x, y cudakern.Buffer) error {
+	if err := c.check(x, y); err != nil {
+		return err
+	}
+	C.ck_tanh_forward(c.d.team, c.n, floats(x), floats(y))
+	return nil
+}
+
+func (c tanh) Backward(_ cudakern.Stream, y, dy, dx cudakern.Buffer) error {
+	if err := c.check(y, dy, dx); err != nil {
+		return err
+	}
+	C.ck_tanh_backward(c.d.team, c.n, floats(y), floats(dy), floats(dx))
+	return nil
+}
+
 type add struct{ elementwise }
 
 func (d *device) NewAdd(c cudakern.AddDesc) (cudakern.Add, error) {
@@ -170,19 +193,25 @@ func (c add) Run(_ cudakern.Stream, dst, src cudakern.Buffer) error {
 	return nil
 }
 
-type sgd struct{ elementwise }
+type sgd struct {
+	elementwise
+	finite bool
+}
 
 func (d *device) NewSGD(c cudakern.SGDDesc) (cudakern.SGD, error) {
 	e, err := d.newElementwise("sgd", c.Shape, c.Layout)
-	return sgd{e}, err
+	return &sgd{elementwise: e}, err
 }
 
-func (c sgd) Update(_ cudakern.Stream, w0, v0, grad, w1, v1 cudakern.Buffer, momentum, rate, decay float32) error {
+// Finite implements cudakern.Watching.
+func (c *sgd) Finite() bool { return c.finite }
+
+func (c *sgd) Update(_ cudakern.Stream, w0, v0, grad, w1, v1 cudakern.Buffer, momentum, rate, decay float32) error {
 	if err := c.check(w0, v0, grad, w1, v1); err != nil {
 		return err
 	}
-	C.ck_sgd(c.d.team, c.n, floats(w0), floats(v0), floats(grad), floats(w1), floats(v1), C.float(momentum), C.float(rate),
-		C.float(decay))
+	c.finite = C.ck_sgd(c.d.team, c.n, floats(w0), floats(v0), floats(grad), floats(w1), floats(v1),
+		C.float(momentum), C.float(rate), C.float(decay)) != 0
 	return nil
 }
 

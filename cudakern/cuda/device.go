@@ -284,6 +284,7 @@ func (o *op) Close() { o.close() }
 func (d *Device) NewConv(c cudakern.ConvDesc) (cudakern.Conv, error)    { return newConv(d, c) }
 func (d *Device) NewDense(c cudakern.DenseDesc) (cudakern.Dense, error) { return newDense(d, c) }
 func (d *Device) NewReLU(c cudakern.ReLUDesc) (cudakern.ReLU, error)    { return newReLU(d, c) }
+func (d *Device) NewTanh(c cudakern.TanhDesc) (cudakern.Tanh, error)    { return newTanh(d, c) }
 func (d *Device) NewLRN(c cudakern.LRNDesc) (cudakern.LRN, error)       { return newLRN(d, c) }
 func (d *Device) NewPool(c cudakern.PoolDesc) (cudakern.Pool, error)    { return newPool(d, c) }
 func (d *Device) NewDropout(c cudakern.DropoutDesc) (cudakern.Dropout, error) {

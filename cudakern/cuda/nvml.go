@@ -124,6 +124,17 @@ func (m *management) health(g *GPU) {
 	g.Warnings = append(g.Warnings, warnings(g)...)
 }
 
+// Health asks the management library how a GPU is; of what it returns only health and warnings are set.
+func Health(uuid string) (GPU, error) {
+	m, err := startManagement()
+	if err != nil {
+		return GPU{}, err
+	}
+	g := GPU{UUID: uuid}
+	m.health(&g)
+	return g, nil
+}
+
 // slowdowns are reasons for a lower clock that an owner can do something about.
 var slowdowns = []struct {
 	bit  uint64

@@ -28,32 +28,40 @@ func newElementwise(d *Device, name string, s cudakern.Shape, l cudakern.Layout)
 	return elementwise{d.newOp(name), append(cudakern.Shape(nil), s...), n}, nil
 }
 
-type relu struct{ elementwise }
+// curve is a function of every element, by the kernels NAME_forward and NAME_backward: relu and tanh.
+type curve struct{ elementwise }
 
-func newReLU(d *Device, c cudakern.ReLUDesc) (cudakern.ReLU, error) {
-	e, err := newElementwise(d, "relu", c.Shape, c.Layout)
+func newCurve(d *Device, name string, s cudakern.Shape, l cudakern.Layout) (cudakern.ReLU, error) {
+	e, err := newElementwise(d, name, s, l)
 	if err != nil {
 		return nil, err
 	}
-	return &relu{e}, nil
+	return &curve{e}, nil
 }
 
-func (c *relu) Forward(st cudakern.Stream, x, y cudakern.Buffer) error {
+func newReLU(d *Device, c cudakern.ReLUDesc) (cudakern.ReLU, error) {
+	return newCurve(d, "relu", c.Shape, c.Layout)
+}
+func newTanh(d *Device, c cudakern.TanhDesc) (cudakern.Tanh, error) {
+	return newCurve(d, "tanh", c.Shape, c.Layout)
+}
+
+func (c *curve) Forward(st cudakern.Stream, x, y cudakern.Buffer) error {
 	a := c.arguments(st)
 	in, out := a.floats("x", x, c.shape), a.floats("y", y, c.shape)
 	if a.err != nil {
 		return a.err
 	}
-	return c.d.launch(a.st, "relu_forward", row(c.n), dim{X: threads}, 0, uint64(c.n), in, out)
+	return c.d.launch(a.st, c.name+"_forward", row(c.n), dim{X: threads}, 0, uint64(c.n), in, out)
 }
 
-func (c *relu) Backward(st cudakern.Stream, y, dy, dx cudakern.Buffer) error {
+func (c *curve) Backward(st cudakern.Stream, y, dy, dx cudakern.Buffer) error {
 	a := c.arguments(st)
 	result, gradient, out := a.floats("y", y, c.shape), a.floats("dy", dy, c.shape), a.floats("dx", dx, c.shape)
 	if a.err != nil {
 		return a.err
 	}
-	return c.d.launch(a.st, "relu_backward", row(c.n), dim{X: threads}, 0, uint64(c.n), result, gradient, out)
+	return c.d.launch(a.st, c.name+"_backward", row(c.n), dim{X: threads}, 0, uint64(c.n), result, gradient, out)
 }
 
 type add struct{ elementwise }

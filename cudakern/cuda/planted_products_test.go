@@ -89,6 +89,7 @@ var productBugs = []bug{
 
 // TestPlantedProductBugs plants mistakes in the kernels of products and says what found each.
 func TestPlantedProductBugs(t *testing.T) {
+	t.Parallel()
 	plantable(t, productBugs, "kernels")
 	if _, err := exec.LookPath("clang++-19"); err != nil {
 		t.Skip("wants clang 19 to compile kernels")
@@ -97,7 +98,10 @@ func TestPlantedProductBugs(t *testing.T) {
 	sound(t, productBugs, without, true)
 	found := catches(t)
 	for _, b := range sample(t, productBugs, 12) {
-		t.Run(b.what, func(t *testing.T) { found.add(t, b, b.huntExactly(t, b.compile(t, without))) })
+		t.Run(b.what, func(t *testing.T) {
+			t.Parallel()
+			found.add(t, b, b.huntExactly(t, b.compile(t, without)))
+		})
 	}
 }
 
@@ -105,7 +109,7 @@ func TestPlantedProductBugs(t *testing.T) {
 const exactVariable = "COLONNADE_CUDA_TEST_EXACT"
 
 // huntExactly hunts with buffers that are allocations of their own: a read past an end may find a neighbour otherwise.
-func (b bug) huntExactly(t *testing.T, ptx string) string {
-	t.Setenv(exactVariable, "1")
-	return b.hunt(t, ptx)
+func (b bug) huntExactly(t *testing.T, ptx string, env ...string) string {
+	t.Helper()
+	return b.hunt(t, ptx, append(env, exactVariable+"=1")...)
 }

@@ -6,20 +6,25 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
 // caught collects which check found which mistake. At the end of its test it is a table, which -v shows;
 // kernels/PLANTED.md keeps the one of all lists.
-type caught struct{ rows []string }
+type caught struct {
+	mu   sync.Mutex
+	rows []string
+}
 
 // catches makes the table of a list, to be printed behind the last of its mistakes.
 func catches(t *testing.T) *caught {
 	t.Helper()
 	c := &caught{}
 	t.Cleanup(func() {
-		if len(c.rows) > 0 {
+		if slices.Sort(c.rows); len(c.rows) > 0 {
 			t.Logf("what found the %d mistakes planted:\n| planted in | mistake | found by | as |\n|---|---|---|---|\n%s",
 				len(c.rows), strings.Join(c.rows, "\n"))
 		}
@@ -44,6 +49,8 @@ func (c *caught) add(t *testing.T, b bug, how string) {
 		how = how[:i]
 	}
 	row := fmt.Sprintf("| %s | %s | %s | %s |", b.file, b.what, check, strings.ReplaceAll(how, "|", "\\|"))
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.rows = append(c.rows, row)
 	t.Log(row)
 }

@@ -34,6 +34,8 @@ var bugs = []bug{
 	{what: "rectifier's gradient at 0", file: "elementwise.cu", is: "a.v[j] > 0 ?", bad: "a.v[j] >= 0 ?", ops: "relu"},
 	{what: "no number rectified away", file: "elementwise.cu", is: "a.v[j] < 0 ? 0.f : a.v[j]",
 		bad: "a.v[j] > 0 ? a.v[j] : 0.f", test: "TestNoNumbers"},
+	{what: "half of the logarithm of 2", file: "numbers.h", is: " + k * 2.12194440e-4f", bad: "", ops: "tanh"},
+	{what: "the gradient of another curve", file: "elementwise.cu", is: "(1 + a.v[j])", bad: "(1 - a.v[j])", ops: "tanh"},
 	{what: "decay without the rate", file: "elementwise.cu", is: "rate, decay * rate}", bad: "rate, decay}", ops: "sgd"},
 	{what: "the update by the old momentum", file: "elementwise.cu",
 		is:  "w.v[j] = w.v[j] + v.v[j];\n    }\n    store<N>(v1 + i, v);",
@@ -150,6 +152,7 @@ func plantable(t *testing.T, list []bug, dir string) {
 // TestPlantedBugs plants mistakes in kernels, one at a time, compiles them, and wants each to be found: by the suite's
 // numbers or by what the emulated driver checks.
 func TestPlantedBugs(t *testing.T) {
+	t.Parallel()
 	plantable(t, bugs, "kernels")
 	if _, err := exec.LookPath("clang++-19"); err != nil {
 		t.Skip("wants clang 19 to compile kernels")
@@ -157,8 +160,11 @@ func TestPlantedBugs(t *testing.T) {
 	const without = `(conv|dense)[a-z_0-9]*` // products take long to compile
 	sound(t, bugs, without, false)
 	found := catches(t)
-	for _, b := range sample(t, bugs, 6) {
-		t.Run(b.what, func(t *testing.T) { found.add(t, b, b.hunt(t, b.compile(t, without))) })
+	for _, b := range sample(t, bugs, 12) {
+		t.Run(b.what, func(t *testing.T) {
+			t.Parallel()
+			found.add(t, b, b.hunt(t, b.compile(t, without)))
+		})
 	}
 }
 
@@ -197,15 +203,15 @@ func (b bug) compile(t *testing.T, without string) string {
 	return out
 }
 
-// hunt runs what should find the bug and returns how it was found, "" if it was not.
-func (b bug) hunt(t *testing.T, ptx string) string {
+// hunt runs what should find the bug, in this environment, and returns how it was found, "" if it was not.
+func (b bug) hunt(t *testing.T, ptx string, env ...string) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = append(os.Environ(), "COLONNADE_CUDA_PTX="+ptx, "CUDAEMU_CHECK=full")
+	cmd.Env = append(append(os.Environ(), "COLONNADE_CUDA_PTX="+ptx, "CUDAEMU_CHECK=full"), env...)
 	if b.test != "" {
 		cmd.Args = append(cmd.Args, "-test.run=^"+b.test+"$")
 	} else {

@@ -53,10 +53,12 @@ var misuses = []bug{
 // TestPlantedMisuses plants each mistake in a copy of its file, builds the tests with it, and wants the one that is
 // named to fail.
 func TestPlantedMisuses(t *testing.T) {
+	t.Parallel()
 	plantable(t, misuses, ".")
 	found := catches(t)
 	for _, b := range sample(t, misuses, 6) {
 		t.Run(b.what, func(t *testing.T) {
+			t.Parallel()
 			program := b.build(t)
 			cmd := exec.CommandContext(t.Context(), program, "-test.run=^"+b.test+"$", "-test.timeout=60s")
 			cmd.Env = append(os.Environ(), "CUDAEMU_CHECK=full")

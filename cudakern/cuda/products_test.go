@@ -93,6 +93,7 @@ func passesOf(t *testing.T, d cudakern.Device, desc any) (out []float32) {
 // TestTilesAgree wants the same bits from every tile: the conformance suite's shapes are so small that they all use the
 // smallest, and large layers use the others.
 func TestTilesAgree(t *testing.T) {
+	t.Parallel()
 	var all []any
 	for _, c := range tiledConvs {
 		all = append(all, c)
@@ -118,6 +119,7 @@ func TestTilesAgree(t *testing.T) {
 
 // TestWideFilters holds the kernels of filters over 15 wide to the reference: they alone have coordinates as marks.
 func TestWideFilters(t *testing.T) {
+	t.Parallel()
 	for _, c := range []cudakern.ConvDesc{
 		{N: 2, In: 2, H: 19, W: 23, Out: 3, OutH: 6, OutW: 5, Kernel: 17, Stride: 3, Bias: true,
 			Pad: cudakern.Pad{Top: 8, Left: 2, Bottom: 5, Right: 4}},
@@ -172,6 +174,7 @@ func TestDivisors(t *testing.T) {
 // TestTF32 holds products on the tensor cores against the suite, which tolerates of them what their rounding to 10 bits
 // of mantissa explains.
 func TestTF32(t *testing.T) {
+	t.Parallel()
 	d, err := openWith("cuda:0", TF32())
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,9 @@ func List() Driver { return Driver{Error: errNone.Error()} }
 // Watch has nothing to watch.
 func Watch(context.Context, string, func(uint64, bool)) (func(), error) { return nil, errNone }
 
+// Health knows nothing.
+func Health(string) (GPU, error) { return GPU{}, errNone }
+
 // New refuses: the device is reached through a C library.
 func New(name string, _ ...Option) (cudakern.Device, error) {
 	return nil, fmt.Errorf("%s: %w, or take a device of: worker devices", name, errNone)

@@ -37,7 +37,7 @@ bool span(Warp &w, const Inst &i, uint64_t address, Span **out) {
   const uint64_t reach = l.devices | 1ull << (l.device & 63);
   if (!everybody && !(reach >> (a->device & 63) & 1)) return false;
   Span &s = spanOf(w, i);
-  s = {a->address, a->address + a->size, a->bytes, a->constant, a->shadow, a->shadowLock};
+  s = {a->address, a->address + a->size, a->bytes, a->constant, a->shadow, a->shadowLock, a->born};
   *out = &s;
   return true;
 }

@@ -56,7 +56,7 @@ Clash touchWord(ShadowWord &s, uint8_t bytes, const Toucher &t, bool write, bool
     if (!c.kind && s.otherReadOp && s.otherReadOp != t.op && !before(s.otherReadOp, t) && !same)
       other(Clash::WriteOverRead, s.otherReadOp, ~0u, 0);
   }
-  if (!write && !c.kind && (s.written & bytes) != bytes) c.kind = Clash::Unwritten;
+  if (!write && !c.kind && !s.has(bytes, t.born)) c.kind = Clash::Unwritten;
   if (c.kind) return c;
 
   if (write || atomic) {
@@ -64,7 +64,7 @@ Clash touchWord(ShadowWord &s, uint8_t bytes, const Toucher &t, bool write, bool
     s.writeBlock = t.block;
     s.writeWhere = where(t);
     s.writeBytes = bytes;
-    s.written |= bytes;
+    s.give(bytes, t.born);
     s.readOp = s.otherReadOp = 0;
     s.readBytes = 0;
     s.readMany = atomic ? lastAtomic : 0;
@@ -255,8 +255,11 @@ void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresse
   if (of.counts && of.counts->detail) countAccess(w, i, mask, addresses, space, write);
   if (!w.block->checked) return;
   const uint32_t n = (uint32_t)i.bytes * i.count, width = i.mode & 0x7F;
+  std::unique_lock<std::mutex> hold; // of the allocation that the lanes before have touched
   for (int l = 0; l < lanes; l++) {
     if (!(mask >> l & 1)) continue;
+    // Finding another allocation takes the lock of all of them, under which nobody may hold one of these.
+    if (hold && addresses[l] - spanOf(w, i).low >= spanOf(w, i).high - spanOf(w, i).low) hold = {};
     uint8_t *const place = resolve(w, i, l, addresses[l], n, space, write);
     Space s = space;
     uint64_t at = addresses[l];
@@ -299,15 +302,15 @@ void checkAccess(Warp &w, const Inst &i, uint32_t mask, const uint64_t *addresse
     if (!span.shadow) continue;
     const Launch &launch = *w.block->worker->launch;
     const Toucher t{launch.access.op ? launch.access.op : ~0u, w.block->linear, thread, w.block->phase,
-        launch.access.order};
-    std::lock_guard<std::mutex> hold(*span.shadowLock);
+        launch.access.order, span.born};
+    if (!hold) hold = std::unique_lock<std::mutex>(*span.shadowLock);
     pieces(at, n, [&](uint64_t word, uint8_t bytes, uint32_t offset, uint32_t length) {
       ShadowWord &x = span.shadow[(word - span.low) / 4];
       Clash c;
-      if (atomic && (x.written & bytes) != bytes) c.kind = Clash::Unwritten;
+      if (atomic && !x.has(bytes, span.born)) c.kind = Clash::Unwritten;
       else {
         const bool same =
-            write && !atomic && !memcmp(place + offset, value + offset, length) && (x.written & bytes) == bytes;
+            write && !atomic && !memcmp(place + offset, value + offset, length) && x.has(bytes, span.born);
         c = touchWord(x, bytes, t, write, atomic, same);
       }
       if (c.kind) fault(w, i, l, LaunchFailed, clashText(c, t, at));
@@ -325,7 +328,7 @@ void checkAsyncIssue(Warp &w, const Inst &i, int lane, uint64_t from, uint32_t s
     const Span &span = spanOf(w, i);
     const Launch &launch = *w.block->worker->launch;
     const Toucher t{launch.access.op ? launch.access.op : ~0u, w.block->linear, thread, w.block->phase,
-        launch.access.order};
+        launch.access.order, span.born};
     if (span.shadow) {
       std::lock_guard<std::mutex> hold(*span.shadowLock);
       pieces(from, n, [&](uint64_t word, uint8_t bytes, uint32_t, uint32_t) {

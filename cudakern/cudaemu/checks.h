@@ -9,6 +9,7 @@ struct Toucher {
   uint32_t op = 0, block = 0;    // block: linear index; copies have none (~0)
   uint32_t thread = 0, phase = 0; // in the block; barriers passed
   const Order *order = nullptr;
+  uint8_t born = 0; // of the memory: see ShadowWord
 };
 
 struct Clash {

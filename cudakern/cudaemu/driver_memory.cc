@@ -13,7 +13,7 @@ namespace {
 CUresult allocate(CUctx_st &c, size_t bytes, Kind kind, uint64_t *address) {
   if (!bytes) return CUDA_ERROR_INVALID_VALUE;
   Fault fault = memory().allocate(bytes, c.device->ordinal, kind, &c, address);
-  if (!fault && kind != Kind::Device) memory().markWritten(*address, bytes); // the host writes it unseen
+  if (!fault && kind != Kind::Device) memory().bornWritten(*address); // the host writes it unseen
   return CUresult(fault.code);
 }
 
@@ -192,7 +192,7 @@ CUresult cuMemHostRegister(void *host, size_t bytes, unsigned int flags) {
     if (memory().find(address) || memory().find(address + bytes - 1))
       return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
     Fault fault = memory().registerHost(host, bytes, c.device->ordinal, &c);
-    if (!fault) memory().markWritten(address, bytes);
+    if (!fault) memory().bornWritten(address);
     return CUresult(fault.code);
   });
 }

@@ -559,7 +559,7 @@ std::function<Fault(Global &)> Module::placeIn(Memory &memory, int device, const
     uint8_t *p = memory.bytes(g.address, size);
     memset(p, 0, size);
     if (!g.initial.empty()) memcpy(p, g.initial.data(), g.initial.size());
-    memory.markWritten(g.address, size);
+    memory.bornWritten(g.address);
     return {};
   };
 }

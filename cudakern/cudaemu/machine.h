@@ -80,6 +80,7 @@ struct Span {
   bool constant = false;
   ShadowWord *shadow = nullptr;
   std::mutex *shadowLock = nullptr;
+  uint8_t born = 0; // see ShadowWord
 };
 
 // Reach is what the addresses in a register have in common. Within a basic block it is found once for as long as the

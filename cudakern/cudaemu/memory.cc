@@ -227,8 +227,7 @@ Fault Memory::import(const Share &from, int device, const void *owner, uint64_t 
     return {OutOfMemory, "the address space of devices is full"};
   }
   giveShadow(a);
-  for (uint64_t w = 0; a.shadow && w < (a.size + 3) / 4; w++)
-    a.shadow[w].written = 0xF; // who wrote it is not known here
+  a.born = 0xF; // who wrote it is not known here
   live[a.address] = a;
   *address = a.address;
   return {};
@@ -357,7 +356,7 @@ std::string Memory::describeLocked(uint64_t address) const {
 // sweep compares an access of the driver's with the shadow, and records it.
 Fault Memory::sweep(const Access &by, const Allocation &a, uint64_t address, uint64_t n, bool write) {
   if (!a.shadow || !n) return {};
-  const Toucher t{by.op, ~0u, 0, 0, by.op ? by.order : nullptr};
+  const Toucher t{by.op, ~0u, 0, 0, by.op ? by.order : nullptr, a.born};
   std::lock_guard<std::mutex> hold(*a.shadowLock);
   for (uint64_t at = address, end = address + n; at < end;) {
     const uint64_t offset = at - a.address, word = offset / 4;
@@ -421,10 +420,11 @@ Fault Memory::copy(const Access &by, uint64_t to, uint64_t from, uint64_t n) {
     for (uint64_t i = 0; i < n; i++) {
       const uint64_t offset = from + i - a.address;
       ShadowWord &w = a.shadow[offset / 4];
-      if (w.written >> (offset & 3) & 1) continue;
+      const uint8_t byte = (uint8_t)(1 << (offset & 3));
+      if (w.has(byte, a.born)) continue;
       if (missing.empty()) missing.resize(n);
       missing[i] = true;
-      w.written |= (uint8_t)(1 << (offset & 3));
+      w.give(byte, a.born);
     }
   }
   f = sweep(by, a, from, n, false);
@@ -435,7 +435,7 @@ Fault Memory::copy(const Access &by, uint64_t to, uint64_t from, uint64_t n) {
       if (!x.shadow) return;
       std::lock_guard<std::mutex> hold(*x.shadowLock);
       const uint64_t offset = address + i - x.address;
-      x.shadow[offset / 4].written &= (uint8_t)~(1 << (offset & 3));
+      x.shadow[offset / 4].take((uint8_t)(1 << (offset & 3)), x.born);
     };
     forget(a, from);
     if (!f) forget(b, to);
@@ -452,14 +452,10 @@ Fault Memory::touch(const Access &by, uint64_t address, uint64_t n, bool write) 
   return sweep(by, a, address, n, write);
 }
 
-void Memory::markWritten(uint64_t address, uint64_t n) {
-  Allocation a;
-  if (!n || !range(address, n, &a, nullptr) || !a.shadow) return;
-  std::lock_guard<std::mutex> hold(*a.shadowLock);
-  for (uint64_t i = 0; i < n; i++) {
-    const uint64_t offset = address + i - a.address;
-    a.shadow[offset / 4].written |= (uint8_t)(1 << (offset & 3));
-  }
+void Memory::bornWritten(uint64_t address) {
+  std::unique_lock<std::shared_mutex> hold(lock);
+  const auto it = live.find(address);
+  if (it != live.end()) it->second.born = 0xF;
 }
 
 } // namespace emu

@@ -77,10 +77,14 @@ struct ShadowWord {
   uint32_t writeOp = 0, writeBlock = 0, writeWhere = 0;
   uint32_t readOp = 0, readBlock = 0, readWhere = 0;
   uint32_t otherReadOp = 0; // a reader of another stream that is not ordered against readOp
-  uint8_t written = 0;      // bit b: byte b was ever written
+  uint8_t written = 0;      // bit b: byte b was ever written; where memory was born written: was made unwritten
   uint8_t writeBytes = 0;   // bytes that the last write covers
   uint8_t readBytes = 0;    // bytes that the recorded reads cover
   uint8_t readMany = 0;     // bit 0: several threads of readBlock read; bit 1: several blocks did
+  // born is the allocation's: 0xF if its bytes count as written from the start, else 0.
+  bool has(uint8_t bytes, uint8_t born) const { return ((written ^ born) & bytes) == bytes; }
+  void give(uint8_t bytes, uint8_t born) { written = (uint8_t)(born ? written & ~bytes : written | bytes); }
+  void take(uint8_t bytes, uint8_t born) { written = (uint8_t)(born ? written | bytes : written & ~bytes); }
 };
 
 struct Allocation {
@@ -93,6 +97,7 @@ struct Allocation {
   uint64_t serial = 0;            // of allocation, never used twice
   ShadowWord *shadow = nullptr;   // null unless checks are Full; word i is of bytes [address+4i, address+4i+4)
   std::mutex *shadowLock = nullptr;
+  uint8_t born = 0; // see ShadowWord: so a large allocation's shadow needs no page before it is touched
 };
 
 // Share is what another process needs to map an allocation: 64 bytes fit a CUipcMemHandle.
@@ -159,8 +164,9 @@ public:
   Fault copy(const Access &, uint64_t to, uint64_t from, uint64_t n);
   // touch only checks and records: the host reads or writes pinned memory itself (a copy's host side, host functions).
   Fault touch(const Access &, uint64_t address, uint64_t n, bool write);
-  // markWritten says that the bytes count as written, by nobody in particular (initial content of variables).
-  void markWritten(uint64_t address, uint64_t n);
+  // bornWritten says that all of a new allocation counts as written, by nobody in particular: initial content of
+  // variables, and what the host writes unseen.
+  void bornWritten(uint64_t address);
 
 private:
   struct Freed {

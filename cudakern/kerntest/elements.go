@@ -13,7 +13,7 @@ var shapes = []cudakern.Shape{{1, 1}, {3, 7}, {16, 128}, {2, 3, 5, 7}, {2, 16, 8
 func elementTests() []test {
 	var out []test
 	for _, s := range shapes {
-		out = append(out, reluTest(s), addTest(s), sgdTest(s))
+		out = append(out, reluTest(s), tanhTest(s), addTest(s), sgdTest(s))
 		for _, keep := range []float64{0.5, 0.8, 1} {
 			for _, scale := range []bool{false, true} {
 				out = append(out, dropoutTest(cudakern.DropoutDesc{Shape: s, Keep: keep, FirstUnit: 8,
@@ -63,6 +63,38 @@ func reluTest(s cudakern.Shape) test {
 		}
 		if err := p.Backward(e.st, y, dy, dx); err != nil {
 			return fmt.Errorf("backward: %w", err)
+		}
+		return p.Forward(e.st, inPlace, inPlace)
+	}}
+}
+
+// tanhTest goes from where tanh is x to where it is 1, both ways.
+func tanhTest(s cudakern.Shape) test {
+	return test{"tanh", fmt.Sprint(s), func(e *env) error {
+		l := e.layoutOf(s)
+		p, err := e.dev.NewTanh(cudakern.TanhDesc{Shape: s, Layout: l})
+		if err != nil {
+			return err
+		}
+		e.closing(p.Close)
+		v := draw(e.seed, s.Len())
+		for i := range v {
+			v[i] *= []float32{1, 12, 1e-3, 1e30}[i%4]
+		}
+		x := e.with("x", s, l, v)
+		y, dy, dx := e.out("y", s, l, 0), e.in("dy", s, l), e.out("dx", s, l, 0)
+		inPlace, back := e.inout("in place", s, l, 0), e.inout("gradient in place", s, l, 0)
+		if e.err != nil {
+			return e.err
+		}
+		if err := p.Forward(e.st, x, y); err != nil {
+			return fmt.Errorf("forward: %w", err)
+		}
+		if err := p.Backward(e.st, y, dy, dx); err != nil {
+			return fmt.Errorf("backward: %w", err)
+		}
+		if err := p.Backward(e.st, y, back, back); err != nil {
+			return fmt.Errorf("backward in place: %w", err)
 		}
 		return p.Forward(e.st, inPlace, inPlace)
 	}}

@@ -7,6 +7,7 @@ var (
 	Ownership = ownership
 	Refusals  = refusals
 	NoNumbers = noNumbers
+	Watched   = watched
 
 	NewSeparate = newSeparate
 )

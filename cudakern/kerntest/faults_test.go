@@ -2,12 +2,9 @@ package kerntest_test
 
 import (
 	"errors"
-	"fmt"
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"unsafe"
 
@@ -32,6 +29,7 @@ type faulty struct {
 	softmax func(cudakern.Softmax) cudakern.Softmax
 	sgd     func(cudakern.SGD) cudakern.SGD
 	relu    func(cudakern.ReLU) cudakern.ReLU
+	tanh    func(cudakern.Device, cudakern.Tanh) cudakern.Tanh
 	add     func(cudakern.Device, cudakern.Add) cudakern.Add
 	concat  func(cudakern.Concat) cudakern.Concat
 	input   func(cudakern.Input) cudakern.Input
@@ -123,6 +121,11 @@ func (f faulty) NewSGD(d cudakern.SGDDesc) (cudakern.SGD, error) {
 func (f faulty) NewReLU(d cudakern.ReLUDesc) (cudakern.ReLU, error) {
 	op, err := f.Device.NewReLU(d)
 	return wrapped(op, err, f.relu)
+}
+
+func (f faulty) NewTanh(d cudakern.TanhDesc) (cudakern.Tanh, error) {
+	op, err := f.Device.NewTanh(d)
+	return bound(f, op, err, f.tanh)
 }
 
 func (f faulty) NewConcat(d cudakern.ConcatDesc) (cudakern.Concat, error) {
@@ -320,6 +323,37 @@ type reluThrough struct{ cudakern.ReLU }
 
 func (r reluThrough) Backward(st cudakern.Stream, y, dy, dx cudakern.Buffer) error {
 	return r.ReLU.Backward(st, dy, dy, dx)
+}
+
+// tanhThat has a value a hair off, or the gradient of the logistic curve.
+type tanhThat struct {
+	cudakern.Tanh
+	dev  cudakern.Device
+	back bool
+}
+
+func spoilTanh(back bool) func(cudakern.Device, cudakern.Tanh) cudakern.Tanh {
+	return func(d cudakern.Device, p cudakern.Tanh) cudakern.Tanh { return tanhThat{p, d, back} }
+}
+
+func (p tanhThat) Forward(st cudakern.Stream, x, y cudakern.Buffer) error {
+	err := p.Tanh.Forward(st, x, y)
+	if p.back || err != nil {
+		return err
+	}
+	return poke(p.dev, st, y, func(v float32) float32 { return v + 2e-6 })
+}
+
+func (p tanhThat) Backward(st cudakern.Stream, y, dy, dx cudakern.Buffer) error {
+	err := p.Tanh.Backward(st, y, dy, dx)
+	if !p.back || err != nil {
+		return err
+	}
+	v := make([]float32, y.Shape().Len())
+	if err := p.dev.Download(st, v, y); err != nil {
+		return err
+	}
+	return poke(p.dev, st, dx, func(g float32) float32 { return g / (1 + v[len(v)-1]) })
 }
 
 type addOver struct {
@@ -532,6 +566,8 @@ func faults() map[string]struct {
 		}}},
 		"decay left out":          {"sgd", faulty{sgd: func(s cudakern.SGD) cudakern.SGD { return sgdWithout{s} }}},
 		"gradient past rectifier": {"relu", faulty{relu: func(r cudakern.ReLU) cudakern.ReLU { return reluThrough{r} }}},
+		"tanh a hair off":         {"tanh", faulty{tanh: spoilTanh(false)}},
+		"tanh by data":            {"tanh", faulty{tanh: spoilTanh(true)}},
 		"add overwrites": {"add", faulty{add: func(dev cudakern.Device, a cudakern.Add) cudakern.Add {
 			return addOver{a, dev}
 		}}},
@@ -578,121 +614,4 @@ func TestFaultsAreFound(t *testing.T) {
 			t.Errorf("no fault is planted in %s", op)
 		}
 	}
-}
-
-// recorder is a testing.TB that keeps what is reported.
-type recorder struct {
-	testing.TB
-	mu     sync.Mutex
-	errors []string
-}
-
-func (r *recorder) Helper() {}
-func (r *recorder) Error(args ...any) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.errors = append(r.errors, fmt.Sprint(args...))
-}
-func (r *recorder) Errorf(format string, args ...any) { r.Error(fmt.Sprintf(format, args...)) }
-func (r *recorder) Fatal(args ...any)                 { r.Error(args...); panic(r) }
-
-// closeless closes whatever is alive.
-type closeless struct{ cudakern.Device }
-
-func (closeless) Close() error { return nil }
-
-// shared gives every stream's work the number of the calls so far, as an atomic sum would.
-type shared struct {
-	cudakern.Device
-	calls *atomic.Int64
-}
-
-type sharedAdd struct {
-	cudakern.Add
-	s shared
-}
-
-func (s shared) NewAdd(d cudakern.AddDesc) (cudakern.Add, error) {
-	op, err := s.Device.NewAdd(d)
-	return sharedAdd{op, s}, err
-}
-
-func (a sharedAdd) Run(st cudakern.Stream, dst, src cudakern.Buffer) error {
-	n := a.s.calls.Add(1)
-	return errors.Join(a.Add.Run(st, dst, src), poke(a.s.Device, st, dst, func(v float32) float32 {
-		return v + float32(n)
-	}))
-}
-
-// TestTheRestFindsFaults plants faults for the parts of RunAll that do not ask the reference.
-func TestTheRestFindsFaults(t *testing.T) {
-	open := func(d cudakern.Device) func(testing.TB) cudakern.Device {
-		return func(testing.TB) cudakern.Device { return d }
-	}
-	gradients := func(f faulty) func(testing.TB) {
-		f.Device = ref.New()
-		return func(r testing.TB) { kerntest.Gradients(r, f) }
-	}
-	type (
-		dev   = cudakern.Device
-		conv  = cudakern.Conv
-		dense = cudakern.Dense
-	)
-	for name, f := range map[string]func(testing.TB){
-		"conv by data":     gradients(faulty{convOp: func(d dev, p conv) conv { return spoilData(d, p) }}),
-		"conv by weights":  gradients(faulty{convOp: func(d dev, p conv) conv { return spoilWeights(d, p) }}),
-		"conv by bias":     gradients(faulty{convOp: func(d dev, p conv) conv { return spoilBias(d, p) }}),
-		"dense by data":    gradients(faulty{dense: func(d dev, p dense) dense { return spoilData(d, p) }}),
-		"dense by weights": gradients(faulty{dense: func(d dev, p dense) dense { return spoilWeights(d, p) }}),
-		"dense by bias":    gradients(faulty{dense: func(d dev, p dense) dense { return spoilBias(d, p) }}),
-		"pool":             gradients(faulty{poolOp: func(d dev, p cudakern.Pool) cudakern.Pool { return poolThat{p, d} }}),
-		"lrn":              gradients(faulty{lrnOp: func(d dev, p cudakern.LRN) cudakern.LRN { return lrnThat{p, d} }}),
-		"relu":             gradients(faulty{relu: func(r cudakern.ReLU) cudakern.ReLU { return reluThrough{r} }}),
-		"dropout": gradients(faulty{dropOp: func(d dev, p cudakern.Dropout) cudakern.Dropout {
-			return dropoutThat{p, d, false}
-		}}),
-		"softmax": gradients(faulty{softmax: func(s cudakern.Softmax) cudakern.Softmax {
-			return softmaxOfAll{s, 1}
-		}}),
-		"streams meet":    func(r testing.TB) { kerntest.Together(r, shared{ref.New(), new(atomic.Int64)}) },
-		"closes in use":   func(r testing.TB) { kerntest.Ownership(r, open(closeless{ref.New()})) },
-		"takes any shape": func(r testing.TB) { kerntest.Refusals(r, trusting{ref.New()}) },
-		"finite": func(r testing.TB) {
-			d := ref.New()
-			kerntest.NoNumbers(r, faulty{Device: d, softmax: func(s cudakern.Softmax) cudakern.Softmax {
-				return softmaxFinite{s, d}
-			}})
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := &recorder{TB: t}
-			func() {
-				defer func() {
-					if p := recover(); p != nil && p != any(r) {
-						panic(p)
-					}
-				}()
-				f(r)
-			}()
-			if len(r.errors) == 0 {
-				t.Error("nothing is noticed")
-			}
-			t.Log(r.errors)
-		})
-	}
-}
-
-// trusting believes what it is given.
-type trusting struct{ cudakern.Device }
-
-type trustingAdd struct{ cudakern.Add }
-
-func (d trusting) NewAdd(c cudakern.AddDesc) (cudakern.Add, error) {
-	op, err := d.Device.NewAdd(c)
-	return trustingAdd{op}, err
-}
-
-func (a trustingAdd) Run(st cudakern.Stream, dst, src cudakern.Buffer) error {
-	_ = a.Add.Run(st, dst, src)
-	return nil
 }

@@ -121,7 +121,8 @@ func slopes(t testing.TB, dev cudakern.Device) []slope {
 		{N: 1, C: 2, H: 6, W: 5, Size: 3, K: 1, Alpha: 0.4, Beta: 0.75, Space: true}} {
 		out = append(out, lrnSlope(t, dev, d))
 	}
-	return append(out, poolSlope(t, dev), softmaxSlope(t, dev), reluSlope(t, dev), dropoutSlope(t, dev))
+	return append(out, poolSlope(t, dev), softmaxSlope(t, dev), reluSlope(t, dev), tanhSlope(t, dev),
+		dropoutSlope(t, dev))
 }
 
 func productSlopes(t testing.TB, dev cudakern.Device, name string, xs, ws, ys cudakern.Shape,
@@ -180,9 +181,29 @@ func reluSlope(t testing.TB, dev cudakern.Device) slope {
 			x[i] -= 0.5
 		}
 	}
+	return curveSlope(t, dev, "relu", shape, 1.0/16, x, func() (cudakern.ReLU, error) {
+		return dev.NewReLU(cudakern.ReLUDesc{Shape: shape, Layout: cudakern.Plain})
+	})
+}
+
+// tanhSlope is where tanh bends most.
+func tanhSlope(t testing.TB, dev cudakern.Device) slope {
+	shape := cudakern.Shape{3, 17}
+	x := draw(9, shape.Len())
+	for i := range x {
+		x[i] *= 2
+	}
+	return curveSlope(t, dev, "tanh", shape, 1.0/64, x, func() (cudakern.ReLU, error) {
+		return dev.NewTanh(cudakern.TanhDesc{Shape: shape, Layout: cudakern.Plain})
+	})
+}
+
+// curveSlope is a function of each element, whose gradient is told from its result.
+func curveSlope(t testing.TB, dev cudakern.Device, name string, shape cudakern.Shape, step float64, at []float32,
+	open func() (cudakern.ReLU, error)) slope {
 	pass := func(x, dy []float32) []float32 {
 		return run(t, dev, func(s *session) []float32 {
-			p, err := dev.NewReLU(cudakern.ReLUDesc{Shape: shape, Layout: cudakern.Plain})
+			p, err := open()
 			s.must(err)
 			defer p.Close()
 			y := s.buffer(shape, cudakern.Plain, nil)
@@ -195,7 +216,7 @@ func reluSlope(t testing.TB, dev cudakern.Device) slope {
 			return s.values(dx)
 		})
 	}
-	return slope{"relu", shape, shape, 1.0 / 16, x, func(x []float32) []float32 { return pass(x, nil) }, pass}
+	return slope{name, shape, shape, step, at, func(x []float32) []float32 { return pass(x, nil) }, pass}
 }
 
 // dropoutSlope is linear as long as the mask is the same one.

@@ -31,6 +31,7 @@ type Result struct {
 	MaxError float64 `json:"max_error"` // largest error as a part of what is tolerated: up to 1 passes
 	Pass     bool    `json:"pass"`
 	Failure  string  `json:"failure,omitempty"` // the first that failed and why
+	Err      error   `json:"-"`                 // the same: one that wraps ErrMemory or ErrLost says nothing of the op
 }
 
 // test is one case of an op: run does the whole of it on the device of e, the same way on every device.
@@ -63,7 +64,8 @@ func Check(dev cudakern.Device, o Options) []Result {
 		worst, err := t.check(dev)
 		r.MaxError = max(r.MaxError, worst)
 		if err != nil && r.Pass {
-			r.Pass, r.Failure = false, fmt.Sprintf("%s: %v", t.name, err)
+			r.Err = fmt.Errorf("%s: %w", t.name, err)
+			r.Pass, r.Failure = false, r.Err.Error()
 		}
 	}
 	var out []Result

@@ -104,6 +104,12 @@ func misfitsOfMaps(dev cudakern.Device) map[string]func(s *session) error {
 			defer p.Close()
 			return p.Forward(s.st, s.buffer(maps, plain, nil), s.buffer(other, plain, nil))
 		},
+		"tanh": func(s *session) error {
+			p, err := dev.NewTanh(cudakern.TanhDesc{Shape: maps, Layout: plain})
+			s.must(err)
+			defer p.Close()
+			return p.Backward(s.st, s.buffer(maps, plain, nil), s.buffer(maps, plain, nil), s.buffer(other, plain, nil))
+		},
 		"lrn": func(s *session) error {
 			p, err := dev.NewLRN(cudakern.LRNDesc{N: 2, C: 4, H: 6, W: 6, Size: 3, K: 1, Alpha: 1, Beta: 0.75})
 			s.must(err)

@@ -24,6 +24,7 @@ func RunAll(t *testing.T, open func(testing.TB) cudakern.Device) {
 	t.Run("ownership", func(t *testing.T) { ownership(t, open) })
 	t.Run("placed", func(t *testing.T) { placed(t, dev) })
 	t.Run("no numbers", func(t *testing.T) { noNumbers(t, dev) })
+	t.Run("watched", func(t *testing.T) { watched(t, dev) })
 	t.Run("refusals", func(t *testing.T) { refusals(t, dev) })
 	if n := dev.Live(); n != 0 {
 		t.Errorf("%d things are still alive on the device", n)

@@ -55,6 +55,39 @@ func (c *rectifier) Backward(_ cudakern.Stream, y, dy, dx cudakern.Buffer) error
 	return nil
 }
 
+type tanh struct {
+	op
+	cudakern.TanhDesc
+}
+
+func (d *device) NewTanh(c cudakern.TanhDesc) (cudakern.Tanh, error) {
+	if err := plainOnly("tanh", c.Layout); err != nil {
+		return nil, err
+	}
+	return &tanh{d.newOp(), c}, nil
+}
+
+func (c *tanh) Forward(_ cudakern.Stream, x, y cudakern.Buffer) error {
+	if err := checkAll("tanh forward", operand{"x", x, c.Shape}, operand{"y", y, c.Shape}); err != nil {
+		return err
+	}
+	for i, v := range vals(x) {
+		vals(y)[i] = math.Tanh(v)
+	}
+	return nil
+}
+
+func (c *tanh) Backward(_ cudakern.Stream, y, dy, dx cudakern.Buffer) error {
+	if err := checkAll("tanh backward", operand{"y", y, c.Shape}, operand{"dy", dy, c.Shape},
+		operand{"dx", dx, c.Shape}); err != nil {
+		return err
+	}
+	for i, v := range vals(y) {
+		vals(dx)[i] = vals(dy)[i] * ((1 - v) * (1 + v))
+	}
+	return nil
+}
+
 type dropout struct {
 	op
 	cudakern.DropoutDesc

@@ -166,6 +166,16 @@ var runs = map[string]func(b *bench){
 		b.must(p.Forward(b.st, b.in("x"), y))
 		b.must(p.Backward(b.st, y, b.in("dy"), b.out("dx")))
 	},
+	"tanh": func(b *bench) {
+		d := cudakern.TanhDesc{Layout: cudakern.Plain}
+		b.desc(&d)
+		p, err := b.dev.NewTanh(d)
+		b.must(err)
+		defer p.Close()
+		y := b.out("y")
+		b.must(p.Forward(b.st, b.in("x"), y))
+		b.must(p.Backward(b.st, y, b.in("dy"), b.out("dx")))
+	},
 	"lrn": func(b *bench) {
 		var d cudakern.LRNDesc
 		b.desc(&d)

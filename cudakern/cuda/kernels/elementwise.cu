@@ -33,6 +33,29 @@ struct RectifiedGradient {
   }
 };
 
+struct Tangent {
+  const float *x;
+  float *y;
+  template <int N> GPU_METHOD void at(unsigned long long i) const {
+    Pack<N> a = load<N>(x + i);
+#pragma unroll
+    for (int j = 0; j < N; j++) a.v[j] = numbers::tangent(a.v[j]);
+    store<N>(y + i, a);
+  }
+};
+
+struct TangentGradient {
+  const float *y, *dy;
+  float *dx;
+  template <int N> GPU_METHOD void at(unsigned long long i) const {
+    const Pack<N> a = load<N>(y + i);
+    Pack<N> g = load<N>(dy + i);
+#pragma unroll
+    for (int j = 0; j < N; j++) g.v[j] = g.v[j] * ((1 - a.v[j]) * (1 + a.v[j]));
+    store<N>(dx + i, g);
+  }
+};
+
 struct Accumulate {
   float *dst;
   const float *src;
@@ -85,6 +108,17 @@ extern "C" __global__ void __launch_bounds__(256, 4) relu_forward(unsigned long 
 extern "C" __global__ void __launch_bounds__(256, 4)
 relu_backward(unsigned long long n, const float *y, const float *dy, float *dx) {
   packs::each(n, packs::aligned(y, dy, dx), elementwise::RectifiedGradient{y, dy, dx});
+}
+
+// y = tanh x.
+extern "C" __global__ void __launch_bounds__(256, 4) tanh_forward(unsigned long long n, const float *x, float *y) {
+  packs::each(n, packs::aligned(x, y), elementwise::Tangent{x, y});
+}
+
+// dx = dy (1 - y) (1 + y).
+extern "C" __global__ void __launch_bounds__(256, 4)
+tanh_backward(unsigned long long n, const float *y, const float *dy, float *dx) {
+  packs::each(n, packs::aligned(y, dy, dx), elementwise::TangentGradient{y, dy, dx});
 }
 
 // dst += src.

@@ -70,6 +70,33 @@ GPU_FN float power(float s, float beta) {
   return (float)exponential(-(double)beta * logarithm((double)s));
 }
 
+// tangent is tanh x, within 1.4 units in the last place (measured, all sizes). Below 0.625 it is a polynomial, fitted
+// for the least largest relative error (4.4e-9); above it is 1 - 2 / (e^2a + 1), the exponential by a series over 2^k,
+// with k from adding and taking off 1.5 * 2^23. In float, since most GPUs have little else, and without fused
+// operations, in the order of the CPU device (cpu/elementwise.cc).
+GPU_FN float tangent(float x) {
+  const unsigned bits = __float_as_uint(x), sign = bits & 0x80000000u;
+  const float positive = __uint_as_float(bits ^ sign), a = positive > 9.5f ? 9.5f : positive, u = a * a;
+  float p = -0.005704984068870544f;
+  p = p * u + 0.0206390842795372f;
+  p = p * u - 0.05373971536755562f;
+  p = p * u + 0.13331441581249237f;
+  p = p * u - 0.3333328068256378f;
+  const float low = a + a * (u * p), t = a * 2.8853900817779268f + 12582912.f, k = t - 12582912.f;
+  const float r = ((a + a) - k * 0.693359375f) + k * 2.12194440e-4f; // ln 2 in two parts, the first product exact
+  float s = 1 / 5040.f; // |r| <= 0.347, so the term left out is below 6e-9
+  s = s * r + 1 / 720.f;
+  s = s * r + 1 / 120.f;
+  s = s * r + 1 / 24.f;
+  s = s * r + 1 / 6.f;
+  s = s * r + 0.5f;
+  s = s * r + 1;
+  s = s * r + 1;
+  const unsigned power = (__float_as_uint(t) << 23) + 0x3f800000u; // the sum's last bits are k
+  const float high = 1 - 2 / (s * __uint_as_float(power) + 1), y = a < 0.625f ? low : high;
+  return __uint_as_float(__float_as_uint(y) | sign);
+}
+
 // Words are four random words.
 struct Words {
   unsigned w[4];

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,7 +96,8 @@ func good(t *testing.T, name string, s Settings, more ...string) outcome {
 func has(t *testing.T, o outcome, words ...string) {
 	t.Helper()
 	for _, w := range words {
-		if !strings.Contains(o.stderr, w) {
+		either := func(w string) bool { return strings.Contains(o.stderr, w) }
+		if !slices.ContainsFunc(strings.Split(w, " | "), either) {
 			t.Errorf("the report lacks %q:\n%s", w, o.stderr)
 		}
 	}
@@ -144,11 +146,12 @@ var races = map[string][]string{
 	"freedInUseWrong":           {"cuMemFree frees", "launch of fill on stream"},
 	"pinnedFreedInUseWrong":     {"cuMemFreeHost frees", "cuMemcpyHtoDAsync on stream"},
 	"useAfterFreeWrong":         {"fill", "freed"},
-	"freeAsyncWrong":            {"cuMemFreeAsync on stream", "launch of fill on stream"},
-	"useAfterFreeAsyncWrong":    {"launch of fill on stream", "cuMemFreeAsync on stream"},
-	"allocAsyncElsewhereWrong":  {"launch of fill on stream", "cuMemAllocAsync on stream"},
-	"peerCopyWrong":             {"fill", "cuMemcpyPeerAsync", "on stream"},
-	"unwrittenCopyWrong":        {"cuMemcpyDtoHAsync on stream", "nothing has written"},
+	// Where the other stream is so much faster that the memory is gone before the kernel begins, its access is the fault.
+	"freeAsyncWrong":           {"cuMemFreeAsync on stream | that was freed", "launch of fill on stream | kernel fill"},
+	"useAfterFreeAsyncWrong":   {"launch of fill on stream", "cuMemFreeAsync on stream"},
+	"allocAsyncElsewhereWrong": {"launch of fill on stream", "cuMemAllocAsync on stream"},
+	"peerCopyWrong":            {"fill", "cuMemcpyPeerAsync", "on stream"},
+	"unwrittenCopyWrong":       {"cuMemcpyDtoHAsync on stream", "nothing has written"},
 }
 
 // rights are beside them what would have been right.

@@ -203,14 +203,19 @@ void streams() {
   memory.setLimit(0, 1 << 20);
   says(memory.allocate(2 << 20, 0, emu::Kind::Device, nullptr, &b), "in use", "more than there is");
   emu::Share share;
-  says(memory.share(a, &share), nullptr, "share");
+  uint64_t d = 0;
+  memory.allocate(64, 0, emu::Kind::Device, nullptr, &d);
+  memory.bornWritten(d);
+  says(memory.read(none, d, 64, host.data()), nullptr, "read of what counts as written");
+  says(memory.copy(none, d, c + 32, 4), nullptr, "copy of what nobody wrote to there");
+  says(memory.read(none, d, 4, host.data()), "nothing has written", "read of it");
+  says(memory.share(d, &share), nullptr, "share");
   uint64_t other = 0;
   emu::Memory second_(emu::Check::Bounds);
   says(second_.import(share, 0, nullptr, &other), nullptr, "import");
   uint32_t word = 0x01234567, got = 0;
   second_.write(none, other + 4, 4, &word);
-  memory.markWritten(a, 64);
-  memory.read(none, a + 4, 4, &got);
+  memory.read(none, d + 4, 4, &got);
   expect(got == word, "imported memory is the same memory");
   expect(memory.inReservation(a) && !memory.inReservation((uint64_t)&word), "reservation");
 }
