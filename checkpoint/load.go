@@ -111,23 +111,28 @@ func checkFile(ctx context.Context, path string, want Want) (n int64, got [16]by
 	return n, got, nil
 }
 
-// readFile reads the database. Damage that no checksum has caught before may make bbolt panic or touch memory beyond
-// the file's end: both become errors.
-func readFile(ctx context.Context, path string, want Want, into func(string, []int) ([]float32, error)) (
-	m Meta, digest [32]byte, err error) {
+// inFile reads the database. Damage that no checksum has caught before may make bbolt panic or touch memory beyond the
+// file's end: both become errors.
+func inFile(path string, flags int, read func(*bolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: its database cannot be read: %v", ErrCorrupt, r)
 		}
 	}()
-	// Mapped populated: bbolt advises random access, which makes a cold file thirty times slower to read.
-	db, err := bolt.Open(path, 0o444, &bolt.Options{ReadOnly: true, MmapFlags: syscall.MAP_POPULATE, Timeout: time.Second})
+	db, err := bolt.Open(path, 0o444, &bolt.Options{ReadOnly: true, MmapFlags: flags, Timeout: time.Second})
 	if err != nil {
-		return m, digest, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	defer db.Close()
-	err = db.View(func(tx *bolt.Tx) (err error) {
+	return db.View(read)
+}
+
+// readFile reads all of a file.
+func readFile(ctx context.Context, path string, want Want, into func(string, []int) ([]float32, error)) (
+	m Meta, digest [32]byte, err error) {
+	// Mapped populated: bbolt advises random access, which makes a cold file thirty times slower to read.
+	err = inFile(path, syscall.MAP_POPULATE, func(tx *bolt.Tx) (err error) {
 		if m, digest, err = readMeta(tx); err != nil {
 			return err
 		}

@@ -25,6 +25,9 @@ type About struct {
 	Scale    float64
 	Mean     []float32 // channels x height x width of the input; 0 where the image does not reach; nil: none
 	Classes  []string  // names, by label; as many as the network has
+	// CentreMean says that Mean is subtracted from every crop of an image, as `mean: centre` in a job has it; else a crop
+	// beside the centre sees the mean image at its own place, which Mean does not hold.
+	CentreMean bool
 }
 
 // Plan splits the network.
@@ -52,8 +55,10 @@ const (
 	keyWidth    = "image_width"
 	keyScale    = "scale"
 	keyClasses  = "classes"
+	keyMean     = "mean" // meanCentre, or not there
 
 	metadataVersion = "1"
+	meanCentre      = "centre"
 )
 
 // Metadata is a for a safetensors file.
@@ -62,10 +67,14 @@ func (a *About) Metadata() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{keyVersion: metadataVersion, keyFormat: "pt", keyNetwork: a.Name, keyText: a.Text,
+	m := map[string]string{keyVersion: metadataVersion, keyFormat: "pt", keyNetwork: a.Name, keyText: a.Text,
 		keyHeight: strconv.Itoa(a.Height), keyWidth: strconv.Itoa(a.Width),
 		keyColumns: strconv.Itoa(a.Columns), keyChannels: strconv.Itoa(a.Channels),
-		keyScale: strconv.FormatFloat(a.Scale, 'g', -1, 64), keyClasses: string(classes)}, nil
+		keyScale: strconv.FormatFloat(a.Scale, 'g', -1, 64), keyClasses: string(classes)}
+	if a.CentreMean {
+		m[keyMean] = meanCentre
+	}
+	return m, nil
 }
 
 // AboutOf reads what a file says of itself; nil if it does not.
@@ -78,10 +87,13 @@ func AboutOf(f *tensors.File) (*About, error) {
 		return nil, fmt.Errorf("%w: its metadata is of version %.20q, this program reads %s", ErrModel, m[keyVersion],
 			metadataVersion)
 	}
-	a := &About{Text: m[keyText], Name: m[keyNetwork]}
+	a := &About{Text: m[keyText], Name: m[keyNetwork], CentreMean: m[keyMean] == meanCentre}
 	var err error
 	bad := func(key string) (*About, error) {
 		return nil, fmt.Errorf("%w: its metadata has %s: %.40q", ErrModel, key, m[key])
+	}
+	if m[keyMean] != "" && !a.CentreMean {
+		return bad(keyMean)
 	}
 	for key, into := range map[string]*int{keyColumns: &a.Columns, keyChannels: &a.Channels, keyHeight: &a.Height,
 		keyWidth: &a.Width} {
@@ -114,7 +126,8 @@ func MeanOf(f *tensors.File) ([]float32, error) {
 		mean, err := f.Load(i)
 		for k, x := range mean {
 			if x != x || math.IsInf(float64(x), 0) {
-				return nil, fmt.Errorf("%w: value %d of the mean image is %v", ErrModel, k, x)
+				return nil, fmt.Errorf("%w: value %d of the mean image is %v; leave %s out of the file, or mend it", ErrModel, k, x,
+					MeanName)
 			}
 		}
 		return mean, err

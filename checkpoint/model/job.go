@@ -54,7 +54,7 @@ func AboutJobWithoutPack(j *job.Job) (*About, error) {
 
 func aboutWithoutPack(j *job.Job, plan *shard.Plan) *About {
 	a := &About{Text: j.NetworkText, Name: plan.Network.Name, Columns: j.Columns, Channels: j.Train.Channels,
-		Height: j.Train.Height, Width: j.Train.Width, Scale: j.Augment.Scale}
+		Height: j.Train.Height, Width: j.Train.Width, Scale: j.Augment.Scale, CentreMean: j.Augment.CentreMean()}
 	for i := range plan.Network.Classes {
 		a.Classes = append(a.Classes, strconv.Itoa(i))
 	}

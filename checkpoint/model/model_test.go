@@ -23,7 +23,8 @@ func network(t testing.TB, name string, columns, classes int) (*About, *State) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &About{Text: text, Name: name, Columns: columns, Channels: 3, Height: 36, Width: 36, Scale: 1.0 / 64}
+	a := &About{Text: text, Name: name, Columns: columns, Channels: 3, Height: 36, Width: 36, Scale: 1.0 / 64,
+		CentreMean: columns == 1}
 	for i := range classes {
 		a.Classes = append(a.Classes, strconv.Itoa(i))
 	}
@@ -442,7 +443,7 @@ func TestSpoiltMetadata(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, bad := range map[string]string{keyVersion: "2", keyColumns: "x", keyChannels: "-1", keyScale: "",
-		keyClasses: "[]", keyHeight: "1e9"} {
+		keyClasses: "[]", keyHeight: "1e9", keyMean: "corner"} {
 		m := map[string]string{}
 		for k, v := range good {
 			m[k] = v
@@ -473,10 +474,15 @@ func TestPython(t *testing.T) {
 	}
 	for _, want := range []string{`"conv2", "conv", dict(ins=32, outs=64, kernel=5, stride=1, pad=(2, 2, 2, 2), groups=2)`,
 		`"lrn1", "lrn", dict(across="maps", size=5, alpha=0.0001, beta=0.75, k=2, parts=2)`, `"quote \" and \u00e9\n"`,
-		"SCALE = 0.015625"} {
+		"SCALE = 0.015625", "# the centre of an image, whose mean input_mean is\n"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the module does not have %s", want)
 		}
+	}
+	a.CentreMean = true
+	text, err = Python(a, s.Plan)
+	if err != nil || !strings.Contains(string(text), "# a crop of an image: input_mean is") {
+		t.Errorf("the module does not say that it takes any crop: %v", err)
 	}
 	if bytes.ContainsFunc(text, func(r rune) bool { return r > 126 }) || bytes.Contains(text, []byte("@")) {
 		t.Error("the module is not ASCII, or has holes")

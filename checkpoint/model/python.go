@@ -45,7 +45,12 @@ func Python(a *About, plan *shard.Plan) ([]byte, error) {
 	if a.Mean == nil { // it is not in the file
 		persist = ", persistent=False"
 	}
-	r := strings.NewReplacer("@PERSIST@", persist, "@NAME@", a.Name, "@COLUMNS@", strconv.Itoa(plan.Columns), "@TABLE@",
+	part := "the centre of an image, whose mean input_mean is"
+	if a.CentreMean {
+		part = "a crop of an image: input_mean is taken from each, wherever it is"
+	}
+	r := strings.NewReplacer("@PART@", part,
+		"@PERSIST@", persist, "@NAME@", a.Name, "@COLUMNS@", strconv.Itoa(plan.Columns), "@TABLE@",
 		table.String(),
 		"@SCALE@", float(a.Scale), "@C@", strconv.Itoa(in.Channels[0]), "@H@", strconv.Itoa(in.Height), "@W@",
 		strconv.Itoa(in.Width), "@CLASSES@", names.String())
@@ -77,7 +82,8 @@ func settings(l *layer) string {
 const pythonText = `"""@NAME@, trained in @COLUMNS@ columns, merged here. Written by: coordinator checkpoint export
 
     net = load("FILE")      # .safetensors, .pt or .npz of the same export
-    logits = net(pixels)    # float32, N x @C@ x @H@ x @W@, 0 to 255, RGB or grey, the centre of an image
+    logits = net(pixels)    # float32, N x @C@ x @H@ x @W@, 0 to 255, RGB or grey,
+                            # @PART@
 """
 import torch
 from torch import nn

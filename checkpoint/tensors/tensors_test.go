@@ -231,6 +231,12 @@ func TestCreate(t *testing.T) {
 	if all, err := os.ReadDir(dir); err != nil || len(all) != 1 {
 		t.Errorf("%d files are left, %v", len(all), err)
 	}
+	for path, want := range map[string]string{dir: "is a directory; name a file", os.DevNull: "is no plain file"} {
+		err := Create(path, func(io.Writer) error { t.Errorf("%s is written", path); return nil })
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("into %s: %v", path, err)
+		}
+	}
 	if err := Create(filepath.Join(dir, "none", "m"), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("into no directory: %v", err)
 	}
