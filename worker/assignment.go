@@ -54,9 +54,9 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 	if err != nil {
 		return nil, permanentError{fmt.Errorf("plan job %s: %w", a.Job, err)}
 	}
-	packs, err := openPacks(j, h.packs)
+	packs, err := h.packsOf(ctx, j, a.Peers, run.enter)
 	if err != nil {
-		return nil, permanentError{err}
+		return nil, err
 	}
 	defer func() {
 		if err := packs.close(); err != nil {
@@ -154,6 +154,7 @@ func (h *host) runCells(ctx context.Context, run *assignment, a *clusterpb.Assig
 		c, err := train.New(train.Config{Job: j, Plan: plan, Cell: id, Cells: all, Generation: a.Generation,
 			Copy:    h.copyOf(run, id, memory),
 			History: historyOf(a),
+			Trace:   h.spansOf(a.Job, a.Generation, id),
 			Skipped: a.Skipped, Accepted: a.Accepted,
 			Device: devices[id], Exchanger: members.Exchanger(id), Source: packs.source(j, plan, id.Replica),
 			Directory: h.root, Now: time.Now, Log: h.log,
@@ -226,7 +227,7 @@ func (h *host) restore(ctx context.Context, run *assignment, a *clusterpb.Assign
 	if err != nil {
 		return err
 	}
-	err = h.load(ctx, m.Files[i], c, want)
+	err = h.load(ctx, m.Files[i], want, c.Restore)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
@@ -251,9 +252,10 @@ func unusable(err error) bool {
 // errAway says that a checkpoint file lies with a worker that is not there: nothing is wrong with it.
 var errAway = errors.New("checkpoint file cannot be had now")
 
-// load restores a cell from a checkpoint file. The file lies here, or the worker that wrote it hands it over; so it
-// does when the copy that lies here is damaged.
-func (h *host) load(ctx context.Context, f *clusterpb.CheckpointFile, c *train.Cell, want checkpoint.Want) error {
+// load restores from a checkpoint file. The file lies here, or the worker that wrote it hands it over; so it does when
+// the copy that lies here is damaged.
+func (h *host) load(ctx context.Context, f *clusterpb.CheckpointFile, want checkpoint.Want,
+	restore func(context.Context, string, checkpoint.Want) error) error {
 	path := filepath.Join(h.root, filepath.FromSlash(f.Path))
 	elsewhere := f.Address != "" && f.Worker != h.worker
 	_, err := os.Stat(path)
@@ -262,7 +264,7 @@ func (h *host) load(ctx context.Context, f *clusterpb.CheckpointFile, c *train.C
 			f.Path, h.root, f.Worker)
 	}
 	if err == nil || !elsewhere {
-		err = c.Restore(ctx, path, want)
+		err = restore(ctx, path, want)
 		if err == nil || !elsewhere || !unusable(err) || ctx.Err() != nil {
 			return err
 		}
@@ -271,7 +273,7 @@ func (h *host) load(ctx context.Context, f *clusterpb.CheckpointFile, c *train.C
 	if err := h.fetch(ctx, f, path); err != nil {
 		return err
 	}
-	return c.Restore(ctx, path, want)
+	return restore(ctx, path, want)
 }
 
 // wanted is what a checkpoint file must be.

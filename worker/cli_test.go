@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -13,9 +14,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 
+	"colonnade/checkpoint/cli/clitest"
 	"colonnade/cudakern"
 	"colonnade/cudakern/kerntest"
 	"colonnade/cudakern/ref"
@@ -40,6 +43,24 @@ type mistake struct {
 	args []string
 	code int
 	says []string
+}
+
+// refused wants one line on standard error that says all that it is to say, and nothing else.
+func (c mistake) refused(t *testing.T) {
+	t.Helper()
+	p := command(context.Background(), c.args...)
+	if p.code != c.code {
+		t.Errorf("exit status %d, want %d", p.code, c.code)
+	}
+	if strings.Count(p.err, "\n") != 1 || !strings.HasPrefix(p.err, "worker: ") || p.out != "" ||
+		strings.Contains(p.err, "rpc error") || !strings.Contains(p.err, "; ") {
+		t.Errorf("not one line with a next step: %q; on standard output %q", p.err, p.out)
+	}
+	for _, s := range c.says {
+		if !strings.Contains(p.err, s) {
+			t.Errorf("%q does not say %q", p.err, s)
+		}
+	}
 }
 
 // usage is a mistake in the command line, failure one that shows when it is carried out.
@@ -71,7 +92,7 @@ func runMistakes(t *testing.T, file string) map[string]mistake {
 		return make(append([]string{"run", "--coordinator", at, "--data", data, "--device", "ref", "--log-level", "error"},
 			more...)...)
 	}
-	help := "see: worker --help"
+	const help = "see: worker "
 	return map[string]mistake{
 		"unknown flag":        with(usage("--fast", help), "--fast"),
 		"no coordinator flag": usage("--coordinator", help)("run", "--data", data),
@@ -108,7 +129,7 @@ func otherMistakes(t *testing.T, file string) map[string]mistake {
 	if err := os.WriteFile(cut, whole[:len(whole)-100], 0o644); err != nil {
 		t.Fatal(err)
 	}
-	help := "see: worker --help"
+	const help = "see: worker "
 	pack := func(make func(...string) mistake, from, out string, more ...string) mistake {
 		return make(append([]string{"data", "pack", "--from", from, "--out", out}, more...)...)
 	}
@@ -137,7 +158,7 @@ func benchMistakes(t *testing.T, file string) map[string]mistake {
 	with := func(make func(...string) mistake, more ...string) mistake {
 		return make(append([]string{"bench", "--network", "tiny", "--device", "ref"}, more...)...)
 	}
-	help := "see: worker --help"
+	const help = "see: worker "
 	return map[string]mistake{
 		"bench no columns":       with(usage("--columns 0", "use 1, 2 or 4"), "--columns", "0"),
 		"bench many columns":     with(usage("--columns 65", "64"), "--columns", "65"),
@@ -168,21 +189,73 @@ func TestWrongInputs(t *testing.T) {
 	maps.Copy(all, otherMistakes(t, file))
 	maps.Copy(all, benchMistakes(t, file))
 	for name, c := range all {
-		t.Run(name, func(t *testing.T) {
-			p := command(context.Background(), c.args...)
-			if p.code != c.code {
-				t.Errorf("exit status %d, want %d", p.code, c.code)
+		t.Run(name, c.refused)
+	}
+}
+
+// TestEveryFlagOfEveryCommand: values of another kind, flags that are not there, arguments too many and too few are
+// refused in one line that names the command's help.
+func TestEveryFlagOfEveryCommand(t *testing.T) {
+	con := console{out: io.Discard, err: io.Discard}
+	tree, err := newParser(con, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flags := clitest.Mistakes(t, con.named(), tree); flags < 30 {
+		t.Errorf("only %d flags were looked at", flags)
+	}
+}
+
+// TestEveryCommandHasAnExample that it understands, and help that fits into 80 columns.
+func TestEveryCommandHasAnExample(t *testing.T) {
+	t.Setenv("COLUMNS", "80")
+	con := console{out: io.Discard, err: io.Discard}
+	tree, err := newParser(con, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := clitest.Commands(tree)
+	for path := range all {
+		line := clitest.Example(con.named(), path)
+		p := command(t.Context(), append(strings.Fields(path), "--help")...)
+		if p.code != 0 || !strings.Contains(p.out, "Example: worker "+path) || len(line) == 0 {
+			t.Errorf("worker %s --help: %+v", path, p)
+		}
+		for l := range strings.Lines(p.out) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(l, "\n")); n > 80 {
+				t.Errorf("worker %s --help: %d columns: %s", path, n, l)
 			}
-			if strings.Count(p.err, "\n") != 1 || !strings.HasPrefix(p.err, "worker: ") || p.out != "" ||
-				strings.Contains(p.err, "rpc error") {
-				t.Errorf("not one line: %q; on standard output %q", p.err, p.out)
-			}
-			for _, s := range c.says {
-				if !strings.Contains(p.err, s) {
-					t.Errorf("%q does not say %q", p.err, s)
-				}
-			}
-		})
+		}
+		if _, err := tree.Parse(line); err != nil {
+			t.Errorf("worker %s is no command line: %v", line, err)
+		}
+	}
+	for path := range examples {
+		if all[path] == nil {
+			t.Errorf("there is an example of %q, which is no command", path)
+		}
+	}
+	p := command(t.Context(), "complete", "data", "pack", "--o")
+	if p.out != "--out\n" {
+		t.Errorf("data pack --o goes on with %+v", p)
+	}
+}
+
+// TestEveryLineOfEveryPage: every command line on every page of this repository is one.
+func TestEveryLineOfEveryPage(t *testing.T) {
+	con := console{out: io.Discard, err: io.Discard}
+	tree, err := newParser(con, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := clitest.Pages("..", con.named())
+	if err != nil || len(lines) < 20 {
+		t.Fatalf("%d lines, %v", len(lines), err)
+	}
+	for _, l := range lines {
+		if err := l.Wrong(tree); err != nil {
+			t.Errorf("%s: worker %s: %v", l.At, strings.Join(l.Args, " "), err)
+		}
 	}
 }
 
@@ -376,5 +449,19 @@ func TestAWorkerEndsWithItsParent(t *testing.T) {
 	w.Close() // the parent has died
 	if got := <-code; got != exitFailure || !strings.Contains(errs.String(), errParentGone.Error()) {
 		t.Errorf("exit status %d, %q", got, errs.String())
+	}
+}
+
+// TestDoctor: what is bad is named with what to do, and makes it fail; what is well does not.
+func TestDoctor(t *testing.T) {
+	dir := t.TempDir()
+	got := command(t.Context(), "doctor", "--device", "ref", "--data", filepath.Join(dir, "w"), "--shm", dir)
+	if got.code != 0 || !strings.Contains(got.out, "can be made") || !strings.Contains(got.out, "ok    device") {
+		t.Errorf("a sound machine: %+v", got)
+	}
+	got = command(t.Context(), "doctor", "--device", "ref", "--listen", "192.0.2.77:1", "--coordinator", "127.0.0.1:1")
+	if got.code != exitFailure || !strings.Contains(got.out, "127.0.0.1:1 does not answer") ||
+		!strings.Contains(got.out, "give an address of this machine") || !strings.Contains(got.err, "not all is well") {
+		t.Errorf("nothing is right: %+v", got)
 	}
 }

@@ -36,8 +36,7 @@ type copies struct {
 	given map[string]uint64 // by address of a worker that has got copies: the step of the last
 }
 
-// copyOf is how a cell has its state copied. A state that lies in a device's own memory is not: nobody could go on from
-// a copy of it.
+// copyOf is how a cell has its state copied.
 func (h *host) copyOf(run *assignment, id exchange.Cell, all cellMemory) func(context.Context, uint64, uint64) (bool,
 	error) {
 	if h.arenas == nil {
@@ -53,15 +52,36 @@ func (h *host) copyOf(run *assignment, id exchange.Cell, all cellMemory) func(co
 }
 
 // copy makes copies of a step. The one here comes first, so that the network does not hold up the cell: what its memory
-// holds is copied while the next step is computed, and one that comes too late is given up.
-func (c *copies) copy(ctx context.Context, step, keep uint64) (bool, error) {
+// holds is copied while the next step is computed, and one that comes too late is given up. All else has time.
+func (c *copies) copy(ctx context.Context, step, keep uint64) (whole bool, err error) {
 	c.run.mu.Lock()
 	buddies := c.run.buddies
 	c.run.mu.Unlock()
 	if len(buddies) == 0 {
 		return false, nil
 	}
-	own, err := c.own(step, keep)
+	key := c.m.Key()
+	a, err := c.h.copies.Begin(key, c.run.generation, step, keep)
+	if err != nil {
+		return false, err
+	}
+	if err := c.m.Snapshot(step, a.Room()); err != nil {
+		a.Abort()
+		return false, err
+	}
+	buddy.Yielding(func() {
+		a.Filled()
+		if err = a.Done(); err == nil {
+			whole, err = c.hand(ctx, buddies, step, keep)
+		}
+	})
+	return whole, err
+}
+
+// hand hands the copy here of a step to the first buddy that takes it.
+func (c *copies) hand(ctx context.Context, buddies []*clusterpb.Buddy, step, keep uint64) (bool, error) {
+	key := c.m.Key()
+	own, err := c.h.copies.Open(key.Cluster, key.Job, key.Replica, key.Column, step)
 	if err != nil {
 		return false, err
 	}
@@ -79,23 +99,6 @@ func (c *copies) copy(ctx context.Context, step, keep uint64) (bool, error) {
 		why = append(why, err)
 	}
 	return false, errors.Join(why...)
-}
-
-func (c *copies) own(step, keep uint64) (*buddy.Copy, error) {
-	key := c.m.Key()
-	a, err := c.h.copies.Begin(key, c.run.generation, step, keep)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.m.Snapshot(step, a.Room()); err != nil {
-		a.Abort()
-		return nil, err
-	}
-	a.Filled()
-	if err := a.Done(); err != nil {
-		return nil, err
-	}
-	return c.h.copies.Open(key.Cluster, key.Job, key.Replica, key.Column, step)
 }
 
 // tidy has workers that were buddies before give up what is not needed. If they do not hear of it, the coordinator's

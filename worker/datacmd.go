@@ -28,7 +28,7 @@ type dataPackCmd struct {
 	Split     string   `placeholder:"NAME" help:"Which part of the source: train, val or test, where it has such; NAME=FROM-TO, percentages, of a source without parts, e.g. val=90-100."`
 	Size      int      `placeholder:"N" help:"Scale images so that their shorter side has N pixels and keep the central square. Default: as they are, if all have one size."`
 	Labels    string   `placeholder:"FILE" help:"Classes of images that lie in no class directory: lines FILE CLASS, or a number for each file in the order of names (ILSVRC2012_validation_ground_truth.txt)."`
-	Synsets   string   `placeholder:"FILE" help:"Names of the numbers in --labels, one a line."`
+	Synsets   string   `placeholder:"FILE" help:"Names of the numbers in --labels, one a line; or the development kit's meta.mat."`
 	Classes   []string `sep:"," placeholder:"NAME,..." help:"Names of the classes, by label. Default: the source's own, sorted."`
 	ClassesOf string   `placeholder:"PACK" help:"Take the names of the classes from another pack, e.g. for the test set."`
 	Channels  int      `help:"1 for grey, 3 for colour. Default: what the source has."`

@@ -7,6 +7,7 @@ import (
 	"math"
 	"path/filepath"
 
+	"colonnade/checkpoint/tensors"
 	"colonnade/cudakern"
 	"colonnade/cudakern/ref"
 	"colonnade/shard"
@@ -29,7 +30,7 @@ type dataShowCmd struct {
 // Run draws a contact sheet.
 func (c *dataShowCmd) Run(ctx context.Context, con console) (err error) {
 	if c.Count < 1 || c.Columns < 0 || c.Epochs < 1 {
-		return usageError{errors.New("--count and --epochs are at least 1, --columns is not negative")}
+		return usageError{errors.New("--count or --epochs below 1, or --columns below 0; give more, or leave them out")}
 	}
 	p, err := data.Open(c.File)
 	if err != nil {
@@ -59,6 +60,9 @@ func (c *dataShowCmd) Run(ctx context.Context, con console) (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if err := tensors.Replaceable(c.Out); err != nil {
+		return fmt.Errorf("write sheet: %w", err)
 	}
 	if err := sheet.Write(c.Out); err != nil {
 		return err

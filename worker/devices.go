@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"colonnade/cudakern"
 	"colonnade/cudakern/cpu"
@@ -153,40 +154,76 @@ func gpuFacts(what string, d cuda.Driver) (out []deviceFact) {
 	return out
 }
 
-// printDevices prints a row a device, then what else is known of each GPU, then of the driver.
+// printDevices prints a row a device, then what else is known of each, then of the driver.
 func printDevices(out io.Writer, facts []deviceFact, driver cuda.Driver) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "DEVICE\tMODEL\tNUMERICS\tWHAT")
+	fmt.Fprintln(w, "DEVICE\tMODEL\tWHAT")
 	for _, f := range facts {
+		model, what := f.Model, f.What
 		if f.Error != "" {
-			fmt.Fprintf(w, "%s\t-\t-\tnot usable: %s\n", f.Name, f.Error)
-			continue
+			model, what = "-", "not usable: see below"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Name, f.Model, f.Numerics, f.What)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, model, what)
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	for _, f := range facts {
-		if f.GPU == nil {
+		fmt.Fprintln(out)
+		if f.Error != "" {
+			paragraph(out, f.Name, "not usable: "+f.Error)
 			continue
 		}
-		fmt.Fprintf(out, "\n%s  %s\n", f.Name, strings.Join(gpuWords(f.GPU), ", "))
+		if f.GPU == nil {
+			paragraph(out, f.Name, "numerics "+f.Numerics)
+			continue
+		}
+		facts := append(gpuWords(f.GPU), "numerics "+f.Numerics)
+		for i := range facts {
+			facts[i] = strings.ReplaceAll(facts[i], " ", together)
+		}
+		paragraph(out, f.Name, strings.Join(facts, ", "))
 		for _, l := range f.GPU.Links {
 			peer := "no access to each other's memory, so by way of the host"
 			if l.Peer {
 				peer = "access to each other's memory"
 			}
-			fmt.Fprintf(out, "        to %s: %s\n", l.To, strings.Join(nonEmpty(l.Path, peer), ", "))
+			paragraph(out, "", fmt.Sprintf("to %s: %s", l.To, strings.Join(nonEmpty(l.Path, peer), ", ")))
 		}
 		for _, s := range f.GPU.Warnings {
-			fmt.Fprintf(out, "        warning: %s\n", s)
+			paragraph(out, "", "warning: "+s)
 		}
 	}
 	if len(driver.GPUs) > 0 {
-		fmt.Fprintf(out, "\ndriver  %s\n", strings.Join(driverWords(driver), ", "))
+		fmt.Fprintln(out)
+		paragraph(out, "driver", strings.Join(driverWords(driver), ", "))
+	}
+	if len(models(driver)) > 1 {
+		paragraph(out, "", "warning: "+severalKinds)
 	}
 	return nil
+}
+
+// severalKinds is what an owner of unlike GPUs should know.
+const severalKinds = "the GPUs are of several kinds: a job on more than one is as fast as the slowest of them, " +
+	"with the same bits"
+
+// together is a space at which paragraph ends no line.
+const together = "\u00a0"
+
+// paragraph prints words behind a name, in lines of at most 96 columns.
+func paragraph(out io.Writer, name, text string) {
+	const indent, width = 8, 96
+	line := fmt.Sprintf("%-*s", indent-1, name)
+	end := func() { fmt.Fprintln(out, strings.ReplaceAll(line, together, " ")) }
+	for _, word := range strings.Split(text, " ") {
+		if len(line) > indent && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			end()
+			line = strings.Repeat(" ", indent-1)
+		}
+		line += " " + word
+	}
+	end()
 }
 
 func driverWords(d cuda.Driver) []string {

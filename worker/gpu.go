@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -130,7 +132,7 @@ func (h *host) fits(j *job.Job, plan *shard.Plan, a *clusterpb.Assign, packs *pa
 // runAll starts a worker for each GPU and waits until all have ended. One that dies leaves the others as they are.
 func (c *runCmd) runAll(ctx context.Context, con console, log *slog.Logger) error {
 	if c.Device != "cpu" {
-		return usageError{errors.New("--all-gpus and --device: give one of them")}
+		return usageError{errors.New("--all-gpus and --device; give one of them")}
 	}
 	if !strings.HasSuffix(c.Listen, ":0") {
 		return usageError{fmt.Errorf("--all-gpus with --listen %s: several workers cannot share a port; end it in :0",
@@ -145,13 +147,12 @@ func (c *runCmd) runAll(ctx context.Context, con console, log *slog.Logger) erro
 		return fmt.Errorf("--all-gpus: %w", err)
 	}
 	if len(models(driver)) > 1 {
-		log.Info("the GPUs are of several kinds: a job on more than one is as fast as the slowest, with the same bits",
-			"models", strings.Join(models(driver), ", "))
+		log.Info(severalKinds, "models", strings.Join(models(driver), ", "))
 	}
 	var wait sync.WaitGroup
 	failed := make([]error, len(driver.GPUs))
 	for i, g := range driver.GPUs {
-		wait.Go(func() { failed[i] = c.runChild(ctx, con, self, g, max(c.Threads/len(driver.GPUs), 1), log) })
+		wait.Go(func() { failed[i] = c.child(i).runChild(ctx, con, self, g, max(c.Threads/len(driver.GPUs), 1), log) })
 	}
 	wait.Wait()
 	var all error
@@ -200,6 +201,17 @@ func (c *runCmd) runChild(ctx context.Context, con console, self string, g cuda.
 	return nil
 }
 
+// child is the command line of the worker of GPU i, as far as it is another than this one's: the port of its --http is
+// i further on.
+func (c *runCmd) child(i int) *runCmd {
+	one := *c
+	host, port, err := net.SplitHostPort(c.HTTP)
+	if n, nerr := strconv.Atoi(port); err == nil && nerr == nil && n > 0 {
+		one.HTTP = net.JoinHostPort(host, strconv.Itoa(n+i))
+	}
+	return &one
+}
+
 // childPatience is how long a worker may take to end when it has been asked to.
 const childPatience = 20 * time.Second
 
@@ -221,6 +233,15 @@ func (c *runCmd) childArguments(g cuda.GPU, threads int) []string {
 		"--wait", c.Wait.String(), "--carrier", c.Carrier, "--log-level", c.LogLevel.String(), "--with-parent"}
 	if c.Advertise != "" {
 		args = append(args, "--advertise", c.Advertise)
+	}
+	if c.HTTP != noAddress && c.HTTP != "" {
+		args = append(args, "--http", c.HTTP)
+	}
+	if c.HTTPToken != "" {
+		args = append(args, "--http-token-file", c.HTTPToken)
+	}
+	if c.TraceSteps != "" {
+		args = append(args, "--trace-steps", c.TraceSteps, "--trace-every", strconv.Itoa(c.TraceEvery))
 	}
 	if c.Insecure {
 		args = append(args, "--insecure")

@@ -17,6 +17,7 @@ import (
 	"colonnade/worker/arena"
 	"colonnade/worker/buddy"
 	"colonnade/worker/exchange"
+	"colonnade/worker/otlp"
 	"colonnade/worker/session"
 	"colonnade/worker/train"
 )
@@ -46,11 +47,18 @@ type host struct {
 	copies  *buddy.Store // of cells' states, this worker's and others'
 	buddies *buddy.Client
 
-	mu     sync.Mutex
-	runs   map[string]*assignment // by job: the newest generation given to us
-	ended  map[string]uint64      // by job: the newest generation that ended here
-	closed bool                   // nothing is begun any more
-	tasks  sync.WaitGroup
+	spans      *otlp.Exporter // of steps; nil: nobody wants them
+	traceEvery uint64
+
+	mu       sync.Mutex
+	runs     map[string]*assignment // by job: the newest generation given to us
+	ended    map[string]uint64      // by job: the newest generation that ended here
+	closed   bool                   // nothing is begun any more
+	draining bool                   // no cell is placed here
+	tasks    sync.WaitGroup
+
+	part  *partRun     // of an evaluation, that is computed; nil: none
+	ready *readyModels // of an evaluation, between two parts; nil: none
 
 	warm     *warming        // what a spare is ready for; nil: nothing
 	cluster  string          // id of the one this worker is in
@@ -82,6 +90,7 @@ type assignment struct {
 const (
 	phaseReplace = "wait for the generation before to end"
 	phasePacks   = "open packs"
+	phaseFetch   = "fetch pack" // and which, from whom, how far: the coordinator says so of the job
 	phaseDevices = "open devices"
 	phaseJoin    = "join"
 	phaseBuild   = "build"
@@ -100,6 +109,10 @@ var _ session.Handler = (*host)(nil)
 func (h *host) Assign(a *clusterpb.Assign) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if a.Part != nil {
+		h.assignPart(a)
+		return
+	}
 	old := h.runs[a.Job]
 	if h.closed || (old != nil && old.generation >= a.Generation) || h.ended[a.Job] >= a.Generation {
 		return
@@ -118,9 +131,11 @@ func (h *host) Assign(a *clusterpb.Assign) {
 	delete(h.finished, a.Job) // an earlier generation's cells had stopped
 	warm := h.warm
 	h.warm = nil
+	parts := h.endParts()
 	h.tasks.Go(func() {
 		defer close(run.done)
 		defer cancel(nil)
+		parts()
 		if old != nil {
 			old.cancel(errSuperseded)
 			<-old.done
@@ -231,6 +246,7 @@ func (h *host) cellsOf(run *assignment) []*clusterpb.CellStatus {
 		s := c.Status()
 		p := &clusterpb.CellStatus{Job: run.job, Generation: run.generation, Cell: cellPB(id),
 			Step: s.Step, Phase: s.Phase, ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss,
+			Scored: s.Trained.Images, Top1Errors: s.Trained.Top1, Top5Errors: s.Trained.Top5,
 			PhaseSeconds: s.PhaseSeconds, Carrier: run.links[id], Memory: run.memory[id], Kind: string(s.Kind),
 			InPhaseSeconds: s.InPhase.Seconds(), UsualSeconds: s.Usual.Seconds(), BusySeconds: s.BusySeconds}
 		for _, other := range s.WaitsFor {

@@ -29,6 +29,7 @@ import (
 	"colonnade/shard/pack"
 	"colonnade/worker/buddy"
 	"colonnade/worker/data"
+	"colonnade/worker/depot"
 	"colonnade/worker/exchange"
 )
 
@@ -171,6 +172,7 @@ func startHost(t *testing.T, id string) *testHost {
 		address: l.Addr().String(), log: log, runs: map[string]*assignment{}, ended: map[string]uint64{},
 		finished: map[string]bool{}, copies: buddy.New(nil), buddies: buddy.NewClient(),
 		report: func(r *clusterpb.Report) { h.reports <- r }}
+	depot.Register(h.server, h.holds)
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(h.served)

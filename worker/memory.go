@@ -65,7 +65,12 @@ func (m cellMemory) close() {
 func (m cellMemory) kinds(built map[exchange.Cell]*train.Cell) map[exchange.Cell]string {
 	out := map[exchange.Cell]string{}
 	for id := range built {
-		if out[id] = "device"; m[id] != nil {
+		switch {
+		case m[id] == nil:
+			out[id] = "device"
+		case built[id].Mirrored():
+			out[id] = "device, now and then " + string(m[id].Kind())
+		default:
 			out[id] = string(m[id].Kind())
 		}
 	}

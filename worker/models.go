@@ -21,6 +21,8 @@ type loadedModel struct {
 	job   *job.Job
 	about *model.About
 	state *model.State
+
+	directory string // of the job's checkpoints; empty: it is a file of its own
 }
 
 var stepDirectory = regexp.MustCompile(`^[0-9]{12}$`)
@@ -81,5 +83,6 @@ func openModel(ctx context.Context, path, pack string) (*loadedModel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &loadedModel{name: fmt.Sprintf("%s step %d", name, at), job: j, about: a, state: s}, nil
+	return &loadedModel{name: fmt.Sprintf("%s step %d", name, at), job: j, about: a, state: s,
+		directory: filepath.Join(root, name)}, nil
 }

@@ -21,11 +21,11 @@ type packs struct {
 // errWrongPack means that a file is a sound pack, but not the job's.
 var errWrongPack = errors.New("wrong pack")
 
-// openPacks opens a job's packs: each at the job's own path or, where that has no such file, by identity in directory.
-func openPacks(j *job.Job, directory string) (*packs, error) {
+// openPacks opens a job's packs, each where find says that it lies.
+func openPacks(j *job.Job, find func(*job.Pack) (string, error)) (*packs, error) {
 	p := &packs{}
 	var err error
-	if p.train, err = openPack(j.Train, directory); err != nil {
+	if p.train, err = openPack(j.Train, find); err != nil {
 		return nil, fmt.Errorf("training data: %w", err)
 	}
 	if _, ok := p.train.Header.Colour(); !ok && j.Augment.Colour != nil {
@@ -35,15 +35,15 @@ func openPacks(j *job.Job, directory string) (*packs, error) {
 	if j.Test == nil {
 		return p, nil
 	}
-	if p.test, err = openPack(j.Test, directory); err != nil {
+	if p.test, err = openPack(j.Test, find); err != nil {
 		return nil, errors.Join(fmt.Errorf("test data: %w", err), p.close())
 	}
 	return p, nil
 }
 
 // openPack opens one pack and checks that its contents are what the job names.
-func openPack(want *job.Pack, directory string) (*data.Pack, error) {
-	path, err := findPack(want, directory)
+func openPack(want *job.Pack, find func(*job.Pack) (string, error)) (*data.Pack, error) {
+	path, err := find(want)
 	if err != nil {
 		return nil, err
 	}
@@ -58,23 +58,35 @@ func openPack(want *job.Pack, directory string) (*data.Pack, error) {
 	return p, nil
 }
 
-// findPack says where a pack lies on this machine.
+// errNoPack means that a pack does not lie on this machine.
+var errNoPack = errors.New("no pack")
+
+// findPack says where a pack lies on this machine: at the job's own path or, where that has no such file, in a
+// directory of packs, by identity.
 func findPack(want *job.Pack, directory string) (string, error) {
 	_, err := pack.ReadFile(want.Path)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return want.Path, nil // opening it says what is wrong
 	}
+	if path, err := packIn(directory, want.ID); path != "" || err != nil {
+		return path, err
+	}
+	return "", fmt.Errorf("%w at %s, and none of identity %.12s in %s; copy it to either place and try again",
+		errNoPack, want.Path, want.ID, directory)
+}
+
+// packIn looks for a pack by its identity in a directory; empty: it has none.
+func packIn(directory, id string) (string, error) {
 	files, err := filepath.Glob(filepath.Join(directory, "*.pack"))
 	if err != nil {
 		return "", fmt.Errorf("look for packs in %s: %w", directory, err)
 	}
 	for _, f := range files {
-		if h, err := pack.ReadFile(f); err == nil && fmt.Sprintf("%x", h.ID) == want.ID {
+		if h, err := pack.ReadFile(f); err == nil && fmt.Sprintf("%x", h.ID) == id {
 			return f, nil
 		}
 	}
-	return "", fmt.Errorf("no pack at %s, and none of identity %.12s in %s; copy it to either place and resume the job",
-		want.Path, want.ID, directory)
+	return "", nil
 }
 
 // source gives one cell its batches.

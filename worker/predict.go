@@ -91,7 +91,7 @@ func (c *predictCmd) predict(ctx context.Context, t *loadedModel, means []*score
 		h, w = in.Height, in.Width
 	}
 	source := &stillSource{channels: t.about.Channels, height: h, width: w, mean: t.storedMean(h, w)}
-	p, err := newPredictor(ctx, t, source, 1, c.Threads, c.Device)
+	p, err := newPredictor(ctx, t, source, 1, c.Threads, opener(c.Device))
 	defer func() { err = also(err, p.close()) }()
 	if err != nil {
 		return err

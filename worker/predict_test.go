@@ -125,6 +125,7 @@ func TestPredict(t *testing.T) {
 		}
 	}
 	evaluates(t, h.root, file, packPath, tally)
+	showsExamples(t, h.root, p, want)
 	r := command(context.Background(), "predict", "--checkpoint", file, "--device", "ref", images[0])
 	if r.code != 0 || !strings.Contains(r.out, "█") || strings.Count(r.out, "\n") != 6 {
 		t.Errorf("predict prints %s%s", r.out, r.err)
@@ -137,7 +138,7 @@ func evaluates(t *testing.T, root, file, packPath string, tally *score.Tally) {
 	n := float64(tally.Images)
 	// A batch that does not divide; two models, which are the same.
 	for _, args := range [][]string{{"--batch", "5"}, {"--checkpoint", file}} {
-		got := said[evaluated](t, append([]string{"evaluate", "--checkpoint", root, "--data", packPath, "--device", "ref"},
+		got := said[score.Report](t, append([]string{"evaluate", "--checkpoint", root, "--data", packPath, "--device", "ref"},
 			args...)...)
 		if got.Images != 16 || math.Abs(got.Loss-tally.Loss/n) > 1e-9 || got.Top1 != tally.Top1/n ||
 			got.Top5 != tally.Top5/n {
@@ -148,7 +149,7 @@ func evaluates(t *testing.T, root, file, packPath string, tally *score.Tally) {
 			t.Errorf("evaluate %v: %d cells of confusion, %d classes", args, len(got.Confusion), len(got.Classes))
 		}
 	}
-	ten := said[evaluated](t, "evaluate", "--checkpoint", root, "--data", packPath, "--device", "ref", "--views", "10")
+	ten := said[score.Report](t, "evaluate", "--checkpoint", root, "--data", packPath, "--device", "ref", "--views", "10")
 	if ten.Views != 10 || ten.Images != 16 || ten.Loss == tally.Loss/n {
 		t.Errorf("ten views: %d images, loss %v as of one", ten.Images, ten.Loss)
 	}

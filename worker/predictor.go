@@ -22,6 +22,7 @@ type predictor struct {
 	source  *stillSource
 	cells   []*train.Cell
 	logits  [][]float32 // by cell
+	hidden  [][]float32 // by cell, the last hidden layer; nil: nobody wants it
 	batches int         // so far
 	closers []func() error
 }
@@ -40,10 +41,15 @@ func (s *stillSource) Shape() (channels, height, width int) {
 }
 func (s *stillSource) Mean() []float32 { return s.mean }
 
+// opener opens a device anew for every cell.
+func opener(device string) func(cudakern.Settings) (cudakern.Device, error) {
+	return func(s cudakern.Settings) (cudakern.Device, error) { return openDevice(device, s) }
+}
+
 // newPredictor builds a model's cells for batches of so many images. source says how images are stored. What it
 // returns is the caller's to close, also beside an error.
-func newPredictor(ctx context.Context, t *loadedModel, source *stillSource, batch, threads int, device string) (
-	*predictor, error) {
+func newPredictor(ctx context.Context, t *loadedModel, source *stillSource, batch, threads int,
+	open func(cudakern.Settings) (cudakern.Device, error)) (*predictor, error) {
 	p := &predictor{plan: t.state.Plan, source: source}
 	j, err := t.predictJob(source, batch)
 	if err != nil {
@@ -57,7 +63,7 @@ func newPredictor(ctx context.Context, t *loadedModel, source *stillSource, batc
 	for k := range p.plan.Columns {
 		id := exchange.Cell{Column: k}
 		g.Local = append(g.Local, id)
-		d, err := openDevice(device, cudakern.Settings{Threads: share(threads, k, p.plan.Columns), Direct: j.Direct()})
+		d, err := open(cudakern.Settings{Threads: share(threads, k, p.plan.Columns), Direct: j.Direct()})
 		if err != nil {
 			return p, err
 		}
@@ -94,8 +100,11 @@ func (t *loadedModel) predictJob(source *stillSource, batch int) (*job.Job, erro
 		return nil, err
 	}
 	j.Network, j.Augment.Scale = t.about.Name, t.about.Scale
+	if t.about.CentreMean {
+		j.Augment.Mean = job.MeanCentre
+	}
 	if t.job != nil {
-		j.Winograd, j.Augment.Mean = t.job.Winograd, t.job.Augment.Mean
+		j.Winograd = t.job.Winograd
 	}
 	return j, j.Resolve(t.about.Text, &job.Pack{Path: "none", ID: "none", Images: batch, Channels: source.channels,
 		Height: source.height, Width: source.width, Classes: t.state.Plan.Network.Classes}, nil)
@@ -107,12 +116,33 @@ func (p *predictor) predict(ctx context.Context, batch data.Batch) ([]float32, e
 	p.batches++
 	g, ctx := errgroup.WithContext(ctx)
 	for k, c := range p.cells {
-		g.Go(func() error { return c.Predict(ctx, index, batch, p.logits[k]) })
+		g.Go(func() error {
+			if err := c.Predict(ctx, index, batch, p.logits[k]); err != nil || p.hidden == nil || len(p.hidden[k]) == 0 {
+				return err
+			}
+			return c.Hidden(p.hidden[k])
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("predict: %w", err)
 	}
 	return p.logits[0], nil
+}
+
+// wantHidden has predictions of so many images at once leave the last hidden layer too.
+func (p *predictor) wantHidden(batch int) {
+	for _, c := range p.cells {
+		p.hidden = append(p.hidden, make([]float32, batch*c.HiddenUnits()))
+	}
+}
+
+// feature gathers what the last hidden layer made of image i of the last batch of so many, all columns' units.
+func (p *predictor) feature(i, batch int) (out []float32) {
+	for _, h := range p.hidden {
+		units := len(h) / batch
+		out = append(out, h[i*units:(i+1)*units]...)
+	}
+	return out
 }
 
 // close gives everything back, the last made first.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -16,9 +17,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"colonnade/checkpoint/doctor"
 	"colonnade/proto/clusterpb"
 	"colonnade/worker/arena"
 	"colonnade/worker/buddy"
+	"colonnade/worker/depot"
 	"colonnade/worker/exchange"
 	"colonnade/worker/session"
 )
@@ -40,6 +43,10 @@ type runCmd struct {
 	Wait        time.Duration `default:"10s" help:"How long to look for a coordinator at the start; 0 for ever. Once one has answered, a worker never gives up."`
 	Carrier     string        `default:"auto" enum:"auto,peer,shm,grpc" help:"Carrier of the exchange: auto takes the fastest for each pair of cells; peer copies from GPU to GPU of one host, or not at all; shm (shared memory of one host) and grpc are used even within one worker, or not at all."`
 	Shm         string        `placeholder:"DIR" help:"Directory for memory shared with workers of this host, when /dev/shm is missing or too small."`
+	HTTP        string        `name:"http" default:"none" placeholder:"ADDR" help:"Address of /metrics, /healthz and /readyz; none: no such port."`
+	HTTPToken   string        `name:"http-token-file" placeholder:"FILE" help:"File with the token that /metrics wants; needed where --http is no loopback address."`
+	TraceSteps  string        `placeholder:"FILE|URL" help:"Write spans of steps, phases and crossings, as OTLP in JSON: a line a batch to a file, or to a collector at http://HOST:4318; otlp: where OTEL_EXPORTER_OTLP_ENDPOINT says."`
+	TraceEvery  int           `default:"1" placeholder:"N" help:"Only of every Nth step."`
 	LogLevel    slog.Level    `default:"info" help:"debug, info, warn or error."`
 	Arenas      string        `default:"auto" placeholder:"DIR" help:"Where cells' states lie while they train, to outlive this process: a directory of memory, which workers of one host share; auto: /dev/shm, else --shm, else below --data; none: in this process."`
 	HostID      string        `hidden:"" help:"What this worker's machine is called, in place of the running kernel's id: for tests."`
@@ -51,7 +58,7 @@ var errParentGone = errors.New("the process that started this worker is gone")
 
 // Run is the life of a worker.
 func (c *runCmd) Run(ctx context.Context, con console) error {
-	log := slog.New(slog.NewTextHandler(con.err, &slog.HandlerOptions{Level: c.LogLevel}))
+	log := slog.New(newLogTap(slog.NewTextHandler(con.err, &slog.HandlerOptions{Level: c.LogLevel})))
 	if err := checkListen(c.Listen, c.Advertise, c.Insecure); err != nil {
 		return err
 	}
@@ -107,7 +114,7 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 	h := &host{open: open, threads: c.Threads, root: c.Checkpoints, packs: c.Packs, worker: id,
 		address: listener.Addr().String(), carrier: exchange.Carrier(c.Carrier), log: log,
 		runs: map[string]*assignment{}, ended: map[string]uint64{}, finished: map[string]bool{}, arenas: c.openArenas(log),
-		copies: buddy.New(memoryLeft), buddies: buddy.NewClient()}
+		copies: buddy.New(doctor.MemoryLeft), buddies: buddy.NewClient()}
 	return c.serve(ctx, con, h, device, listener)
 }
 
@@ -115,6 +122,10 @@ func (c *runCmd) Run(ctx context.Context, con console) error {
 func (c *runCmd) serve(ctx context.Context, con console, h *host, device *clusterpb.Device,
 	listener net.Listener) error {
 	log := h.log
+	page, err := c.openPort(h, device)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if c.WithParent {
@@ -123,23 +134,21 @@ func (c *runCmd) serve(ctx context.Context, con console, h *host, device *cluste
 			cancel(errParentGone)
 		}()
 	}
-	rings := []string{exchange.SharedMemory}
-	if c.Shm != "" {
-		rings = append(rings, c.Shm)
-	}
-	for _, path := range exchange.ReapRings(rings) {
-		log.Info("removed shared memory of a worker that died", "path", path)
-	}
-	mesh := exchange.New(exchange.Config{Worker: h.worker, Rings: rings, Log: log})
+	mesh := exchange.New(exchange.Config{Worker: h.worker, Rings: c.rings(log), Log: log})
 	defer mesh.Close()
-	server := mesh.NewServer()
+	door := buddy.NewDoor(h.copies)
+	defer door.Close()
+	server := mesh.NewServer(grpc.Creds(door))
 	exchange.RegisterFiles(server, c.Checkpoints)
 	buddy.Register(server, h.copies)
+	depot.Register(server, h.holds)
 	defer h.buddies.Close()
 
 	h.ctx, h.mesh = ctx, mesh
+	health, measuring := measureGPU(ctx, device, log)
+	defer measuring()
 	s := session.New(session.Config{Coordinators: c.Coordinator, FirstTimeout: c.Wait, Log: log, Handler: h,
-		Register: c.registration(h.worker, device)})
+		Register: c.registration(h.worker, device), Logs: logsOf(log), Health: health.take})
 	h.report, h.answer = s.Report, s.Answer
 	h.lost = func(err error) { giveUp(s, cancel, err) }
 	watching := watchGPU(ctx, cancel, device, log)
@@ -152,6 +161,11 @@ func (c *runCmd) serve(ctx context.Context, con console, h *host, device *cluste
 		}
 		return nil
 	})
+	page.health, page.connected, page.pending = health, s.Connected, s.Pending
+	g.Go(func() error { return page.serve(ctx, log) })
+	if h.spans != nil {
+		g.Go(func() error { return h.spans.Run(ctx) })
+	}
 	g.Go(func() error {
 		err := s.Run(ctx)
 		if errors.Is(err, session.ErrUnreachable) {
@@ -174,22 +188,41 @@ func (c *runCmd) serve(ctx context.Context, con console, h *host, device *cluste
 	return g.Wait()
 }
 
+// rings are the directories of memory shared with workers of this host, without what workers that died left there.
+func (c *runCmd) rings(log *slog.Logger) []string {
+	rings := []string{exchange.SharedMemory}
+	if c.Shm != "" {
+		rings = append(rings, c.Shm)
+	}
+	for _, path := range exchange.ReapRings(rings) {
+		log.Info("removed shared memory of a worker that died", "path", path)
+	}
+	return rings
+}
+
 // registration is what the coordinator is told of this worker.
 func (c *runCmd) registration(id string, device *clusterpb.Device) *clusterpb.Register {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	name := c.Name
-	if name == "" {
-		name = fmt.Sprintf("%s/%d", host, os.Getpid())
-	}
 	machine := c.HostID
 	if machine == "" {
 		machine = machineID()
 	}
-	return &clusterpb.Register{Machine: machine, Worker: id, Name: name, Host: host, Address: c.Advertise,
-		Version: version(), Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device, Memory: true}
+	return &clusterpb.Register{Machine: machine, Worker: id, Name: c.called(), Host: hostName(), Address: c.Advertise,
+		Version: version(), Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device, Memory: true,
+		Evaluates: true}
+}
+
+// called is the worker's name for people.
+func (c *runCmd) called() string {
+	return cmp.Or(c.Name, fmt.Sprintf("%s/%d", hostName(), os.Getpid()))
+}
+
+// hostName is what this machine is called.
+func hostName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return host
 }
 
 // openArenas opens the store of cells' states.

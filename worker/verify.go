@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -70,6 +71,9 @@ func (c *verifyCmd) check(ctx context.Context, d cudakern.Device) (out []verifie
 	}
 	gpu, _ := d.(peaked)
 	for _, r := range results {
+		if errors.Is(r.Err, cudakern.ErrMemory) || errors.Is(r.Err, cudakern.ErrLost) {
+			return nil, fmt.Errorf("check %s: %w", r.Op, r.Err)
+		}
 		v := verified{Result: r}
 		if gpu != nil && c.Batch > 0 && r.Pass {
 			if v.Timed, err = timeOp(ctx, d, gpu, r.Op, c.Batch); err != nil {

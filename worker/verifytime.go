@@ -153,9 +153,9 @@ func (p *pass) time(st cudakern.Stream) (float64, error) {
 
 // opPasses make the passes of the ops that a training step spends its time on.
 var opPasses = map[string]func(*opBench) []pass{
-	"conv": convPasses, "dense": densePasses, "relu": reluPasses, "lrn": lrnPasses, "pool": poolPasses,
-	"dropout": dropoutPasses, "softmax": softmaxPasses, "sgd": sgdPasses, "add": addPasses, "input": inputPasses,
-	"copy": copyPasses,
+	"conv": convPasses, "dense": densePasses, "relu": reluPasses, "tanh": tanhPasses, "lrn": lrnPasses,
+	"pool": poolPasses, "dropout": dropoutPasses, "softmax": softmaxPasses, "sgd": sgdPasses, "add": addPasses,
+	"input": inputPasses, "copy": copyPasses,
 }
 
 const floatBytes = 4
@@ -218,13 +218,26 @@ func moved(buffers ...cudakern.Buffer) (n float64) {
 }
 
 func reluPasses(b *opBench) []pass {
+	return curvePasses(b, "relu1", func(s cudakern.Shape) (cudakern.ReLU, error) {
+		return b.d.NewReLU(cudakern.ReLUDesc{Shape: s, Layout: cudakern.Plain})
+	})
+}
+
+func tanhPasses(b *opBench) []pass {
+	return curvePasses(b, "tanh1", func(s cudakern.Shape) (cudakern.ReLU, error) {
+		return b.d.NewTanh(cudakern.TanhDesc{Shape: s, Layout: cudakern.Plain})
+	})
+}
+
+// curvePasses are those of a function of every element of conv1's maps.
+func curvePasses(b *opBench, layer string, open func(cudakern.Shape) (cudakern.ReLU, error)) []pass {
 	s := cudakern.Shape{b.n, 48, 55, 55}
-	made, err := b.d.NewReLU(cudakern.ReLUDesc{Shape: s, Layout: cudakern.Plain})
+	made, err := open(s)
 	op := closing(b, made, err)
 	x, y := b.plain(s...), b.plain(s...)
 	return []pass{
-		{"relu1 forward", 0, moved(x, y), func() error { return op.Forward(b.st, x, y) }},
-		{"relu1 backward", 0, moved(x, y, y), func() error { return op.Backward(b.st, x, y, y) }},
+		{layer + " forward", 0, moved(x, y), func() error { return op.Forward(b.st, x, y) }},
+		{layer + " backward", 0, moved(x, y, y), func() error { return op.Backward(b.st, x, y, y) }},
 	}
 }
 

@@ -87,8 +87,12 @@ func (c *verifyCmd) training(ctx context.Context, info cudakern.Info) kerntest.R
 
 // train20 does the training on one kind of device.
 func train20(ctx context.Context, device string, tf32 bool) (knownRun, error) {
-	c := benchCmd{Network: "tiny", Columns: 2, Batch: knownBatch, Threads: cores(), Steps: knownSteps, Winograd: "on",
-		Carrier: "auto", Device: device, TF32: tf32}
+	return trainOn(ctx, benchCmd{Network: "tiny", Batch: knownBatch, Steps: knownSteps, Device: device, TF32: tf32})
+}
+
+// trainOn trains a network in two columns for so many steps on one kind of device.
+func trainOn(ctx context.Context, c benchCmd) (knownRun, error) {
+	c.Columns, c.Threads, c.Winograd, c.Carrier = 2, cores(), "on", "auto"
 	j, plan, err := c.planAt(knownRate)
 	if err != nil {
 		return knownRun{}, err
@@ -96,7 +100,7 @@ func train20(ctx context.Context, device string, tf32 bool) (knownRun, error) {
 	rig, err := c.open(ctx, j, plan)
 	if err == nil {
 		rig.digests = true
-		err = rig.measure(ctx, func() func() time.Time { return time.Now }, knownSteps)
+		err = rig.measure(ctx, func() func() time.Time { return time.Now }, c.Steps)
 	}
 	if err = also(err, rig.close()); err != nil {
 		return knownRun{}, err

@@ -77,7 +77,7 @@ func (h *host) build(ctx context.Context, now *warming, w *clusterpb.Warm) (err 
 	if err != nil {
 		return fmt.Errorf("plan job %s: %w", w.Job, err)
 	}
-	if now.packs, err = openPacks(j, h.packs); err != nil {
+	if now.packs, err = h.packsOf(ctx, j, w.Peers, func(string) {}); err != nil {
 		now.packs = nil
 		return err
 	}
@@ -116,6 +116,9 @@ func (h *host) buildOnce(j *job.Job, cfg train.Config) (err error) {
 
 // Drain says what becomes of this worker.
 func (h *host) Drain(d *clusterpb.Drain) {
+	h.mu.Lock()
+	h.draining = d.Draining
+	h.mu.Unlock()
 	switch {
 	case d.Drained:
 		h.log.Warn("this worker is drained: nothing needs it any more, and it may be stopped")
@@ -124,4 +127,18 @@ func (h *host) Drain(d *clusterpb.Drain) {
 	default:
 		h.log.Warn("this worker is given cells again")
 	}
+}
+
+// isDraining says whether no cell is placed on this worker.
+func (h *host) isDraining() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.draining
+}
+
+// ending says whether nothing is begun here any more.
+func (h *host) ending() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.closed
 }

@@ -67,12 +67,13 @@ func (s *Store) Adopt(key Key, generation, step, since uint64) (*Arena, error) {
 	var why []error
 	fits := func(k *Key, o owner) bool { return key.differs(k) == "" && o.generation < generation }
 	for _, a := range s.takeAll(fits, math.MaxInt) {
-		if o, err := readOwner(a.mem[:headerBytes]); adopted != nil || !a.Holds(step) || err != nil || o.generation < since {
+		o, err := readOwner(a.mem[:headerBytes])
+		if adopted != nil || a.HalfOf(step) < 0 || err != nil || o.generation < since {
 			a.Close()
 			continue
 		}
 		s.own(a, generation)
-		a.Begin(int((step + 1) % 2))
+		a.Begin(1 - a.HalfOf(step))
 		a.wantHuge()
 		adopted = a
 	}
@@ -127,18 +128,18 @@ func (s *Store) copyOf(f found, key Key, generation, step uint64) (*Arena, error
 		return nil, fmt.Errorf("map: %w", err)
 	}
 	defer unix.Munmap(theirs.mem)
-	half := int(step % 2)
-	begun := theirs.word(offBegun + half*lineBytes)
-	before := begun.Load()
-	if !theirs.Holds(step) {
+	half := theirs.HalfOf(step)
+	if half < 0 {
 		return nil, fmt.Errorf("%w: it holds %v", ErrStep, theirs.Held())
 	}
+	begun := theirs.word(offBegun + half*lineBytes)
+	before := begun.Load()
 	mine, err := s.Make(key, generation)
 	if err != nil {
 		return nil, err
 	}
 	copy(mine.Half(half), theirs.Half(half))
-	if begun.Load() != before || !theirs.Holds(step) {
+	if begun.Load() != before || theirs.HalfOf(step) != half {
 		mine.Remove()
 		return nil, fmt.Errorf("%w, which has gone on while it was copied", ErrBusy)
 	}

@@ -53,14 +53,14 @@ func (a *Arena) Key() Key { return a.key }
 // Snapshot copies the half that holds a step to dst, while its user may go on: an error if that has begun to write the
 // half before the copy was whole.
 func (a *Arena) Snapshot(step uint64, dst []byte) error {
-	half := int(step % 2)
-	begun := a.word(offBegun + half*lineBytes)
-	before := begun.Load()
-	if !a.Holds(step) {
+	half := a.HalfOf(step)
+	if half < 0 {
 		return fmt.Errorf("copy step %d: %w: it holds %v", step, ErrStep, a.Held())
 	}
+	begun := a.word(offBegun + half*lineBytes)
+	before := begun.Load()
 	copy(dst, a.Half(half))
-	if begun.Load() != before || !a.Holds(step) {
+	if begun.Load() != before || a.HalfOf(step) != half {
 		return fmt.Errorf("copy step %d: %w: the cell has gone on", step, ErrStep)
 	}
 	return nil
@@ -91,10 +91,15 @@ func (a *Arena) Finish(i int, step uint64) { a.word(offStep + i*lineBytes).Store
 // Held are the steps that the arena holds, the newest first.
 func (a *Arena) Held() []uint64 { return heldIn(a.mem) }
 
-// Holds says whether the arena holds a step, which is in half step mod 2 then.
-func (a *Arena) Holds(step uint64) bool {
-	held, ok := openStep(int(step%2), a.word(offStep+int(step%2)*lineBytes).Load())
-	return ok && held == step
+// HalfOf is the half that holds a step; -1: neither does. Where a cell works in the arena it is half step mod 2; where
+// it only writes its state there now and then, either.
+func (a *Arena) HalfOf(step uint64) int {
+	for i := range 2 {
+		if held, ok := openStep(i, a.word(offStep+i*lineBytes).Load()); ok && held == step {
+			return i
+		}
+	}
+	return -1
 }
 
 func (a *Arena) word(at int) *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(&a.mem[at])) }

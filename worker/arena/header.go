@@ -194,7 +194,7 @@ func seal(half int, n uint64) uint64 {
 
 func openStep(half int, word uint64) (step uint64, ok bool) {
 	n := word & (1<<stepBits - 1)
-	if n == 0 || word>>stepBits != seal(half, n) || (n-1)%2 != uint64(half) {
+	if n == 0 || word>>stepBits != seal(half, n) {
 		return 0, false
 	}
 	return n - 1, true

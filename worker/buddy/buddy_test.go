@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
-	"github.com/zeebo/xxh3"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
@@ -103,9 +104,6 @@ func TestGenerationsThatAreOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Fence("c", "j", 3)
-	if err := late.Write(0, nil, xxh3.HashSeed(nil, 0)); err != nil {
-		t.Fatal(err)
-	}
 	copy(late.Room(), state(20))
 	late.Filled()
 	if err := late.Done(); !errors.Is(err, ErrStale) {
@@ -168,7 +166,8 @@ func serve(t *testing.T, s *Store) (address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(2 * pieceBytes))
+	door := NewDoor(s)
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(2*pieceBytes), grpc.Creds(door))
 	Register(server, s)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
@@ -177,6 +176,7 @@ func serve(t *testing.T, s *Store) (address string) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+		door.Close()
 	})
 	return l.Addr().String()
 }
@@ -237,44 +237,59 @@ func TestCopiesTravel(t *testing.T) {
 	}
 }
 
-// TestDamagedPieces: a copy that is damaged, cut short or out of order on its way is none.
+// sent is a piece as it travels.
+type sent struct {
+	sum  uint64
+	data []byte
+}
+
+// TestDamagedPieces: a copy that is damaged, cut short or out of order on its way is none. What is said of it is read,
+// and the connection is good for the next.
 func TestDamagedPieces(t *testing.T) {
 	s := New(nil)
-	address, c := serve(t, s), client(t)
-	send := func(change func([]*exchangepb.CopyPiece) []*exchangepb.CopyPiece) error {
-		var all []*exchangepb.CopyPiece
-		_ = pieces(state(10), func(p *exchangepb.CopyPiece) error { all = append(all, p); return nil })
-		all = change(all)
-		return c.call(t.Context(), address, func(ctx context.Context, to exchangepb.CopiesClient, _ func()) error {
-			stream, err := to.Put(ctx)
-			if err != nil {
-				return err
-			}
-			k := testKey()
-			_ = stream.Send(&exchangepb.CopyPiece{Header: headerOf(&k, 1, 10, 0)})
-			for _, p := range all {
-				_ = stream.Send(p) // at its end, the answer says why
-			}
-			_, err = stream.CloseAndRecv()
-			return err
-		})
+	address := serve(t, s)
+	whole := Copy{data: state(10)}
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for name, change := range map[string]func([]*exchangepb.CopyPiece) []*exchangepb.CopyPiece{
-		"a bit is another": func(p []*exchangepb.CopyPiece) []*exchangepb.CopyPiece {
-			p[1].Data = bytes.Clone(p[1].Data)
-			p[1].Data[17] ^= 4
-			return p
-		},
-		"cut short":   func(p []*exchangepb.CopyPiece) []*exchangepb.CopyPiece { return p[:2] },
-		"one is gone": func(p []*exchangepb.CopyPiece) []*exchangepb.CopyPiece { return append(p[:1:1], p[2]) },
-		"two changed places": func(p []*exchangepb.CopyPiece) []*exchangepb.CopyPiece {
-			p[0], p[1] = p[1], p[0]
-			return p
-		},
-		"too much": func(p []*exchangepb.CopyPiece) []*exchangepb.CopyPiece {
-			more := uint64(testKey().HalfBytes)
-			return append(p, &exchangepb.CopyPiece{Offset: more, Data: []byte{1}, Xxh3: xxh3.HashSeed([]byte{1}, more)})
-		},
+	defer conn.Close()
+	if err := writeAll(conn, []byte{mark}); err != nil {
+		t.Fatal(err)
+	}
+	send := func(change func([]sent)) error {
+		var all []sent
+		for i := range whole.pieces() {
+			all = append(all, sent{whole.sum(i), bytes.Clone(whole.piece(i))})
+		}
+		change(all)
+		k := testKey()
+		if err := writeHeader(conn, headerOf(&k, 1, 10, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if said, err := readStatus(conn); err != nil || said != nil {
+			t.Fatal(said, err)
+		}
+		for _, p := range all {
+			if err := writePiece(conn, p.sum, p.data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		said, err := readStatus(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said != nil {
+			said = inWords(said)
+		}
+		return said
+	}
+	for name, change := range map[string]func([]sent){
+		"a bit is another":       func(p []sent) { p[1].data[17] ^= 4 },
+		"the last bit is":        func(p []sent) { last := p[len(p)-1].data; last[len(last)-1] ^= 128 },
+		"two changed places":     func(p []sent) { p[0], p[1] = p[1], p[0] },
+		"its checksum is wrong":  func(p []sent) { p[2].sum++ },
+		"everything is of zeros": func(p []sent) { clear(p[0].data); p[0].sum = 0 },
 	} {
 		if err := send(change); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
@@ -283,10 +298,99 @@ func TestDamagedPieces(t *testing.T) {
 			t.Errorf("%s: %d bytes are kept of it", name, s.Bytes())
 		}
 	}
-	if err := send(func(p []*exchangepb.CopyPiece) []*exchangepb.CopyPiece { return p }); err != nil {
+	if err := send(func([]sent) {}); err != nil {
 		t.Error(err)
 	}
 	holds(t, s, 10)
+}
+
+// TestCutShort: of a copy whose sender ends in the middle nothing stays, nor of a header that is none.
+func TestCutShort(t *testing.T) {
+	s := New(nil)
+	address := serve(t, s)
+	for name, send := range map[string]func(net.Conn) error{
+		"in a piece": func(c net.Conn) error {
+			k := testKey()
+			if err := writeHeader(c, headerOf(&k, 1, 10, 0)); err != nil {
+				return err
+			}
+			if said, err := readStatus(c); err != nil || said != nil {
+				return errors.Join(said, err)
+			}
+			return writePiece(c, 1, state(10)[:pieceBytes/2])
+		},
+		"in a header":       func(c net.Conn) error { return writeAll(c, []byte{100, 0, 0, 0, 1}) },
+		"a header too long": func(c net.Conn) error { return writeAll(c, []byte{0, 0, 0, 1}) },
+		"no header":         func(c net.Conn) error { return writeAll(c, []byte{2, 0, 0, 0, 0xff, 0xff}) },
+	} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = writeAll(conn, []byte{mark})
+		if err == nil {
+			err = send(conn)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = conn.(*net.TCPConn).CloseWrite()
+		if _, err := io.ReadAll(conn); err != nil && !errors.Is(err, syscall.ECONNRESET) { // the other side ends it
+			t.Errorf("%s: %v", name, err)
+		}
+		conn.Close()
+		if holds(t, s); s.Bytes() != 0 {
+			t.Errorf("%s: %d bytes are kept", name, s.Bytes())
+		}
+	}
+}
+
+// TestTheSameConnection: copies go over one connection one after another, and over a new one when the other side has
+// begun anew at the same address; one that is called off ends.
+func TestTheSameConnection(t *testing.T) {
+	own, theirs := New(nil), New(nil)
+	c := client(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	for step := uint64(1); step <= 4; step++ {
+		put(t, own, 1, step, 0)
+		what, err := own.Open("c", "j", 0, 1, step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		door := NewDoor(theirs)
+		server := grpc.NewServer(grpc.Creds(door))
+		done := make(chan error, 1)
+		go func() { done <- server.Serve(l) }()
+		for range 2 {
+			if err := c.Put(t.Context(), address, what, 0); err != nil {
+				t.Errorf("step %d: %v", step, err)
+			}
+		}
+		door.mu.Lock()
+		n := len(door.conns)
+		door.mu.Unlock()
+		if n != 1 {
+			t.Errorf("%d connections", n)
+		}
+		holds(t, theirs, step)
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.Put(over, address, what, 0); !errors.Is(err, context.Canceled) {
+			t.Errorf("called off: %v", err)
+		}
+		what.Close()
+		server.Stop()
+		<-done
+		door.Close()
+		if l, err = net.Listen("tcp", address); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Close()
 }
 
 // TestHeaders: what no cell can be of is refused before memory is asked for.
@@ -306,5 +410,46 @@ func TestHeaders(t *testing.T) {
 	}
 	if _, err := keyIn(nil); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("no header: %v", err)
+	}
+}
+
+// BenchmarkPut is what a copy of alexnet-32's cell takes, from the cell's memory to another worker's store.
+func BenchmarkPut(b *testing.B) {
+	key := testKey()
+	key.HalfBytes = 3_670_016
+	own, theirs := New(nil), New(nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	door := NewDoor(theirs)
+	server := grpc.NewServer(grpc.Creds(door))
+	go server.Serve(l)
+	defer door.Close()
+	defer server.Stop()
+	c := NewClient()
+	defer c.Close()
+	from := make([]byte, key.HalfBytes)
+	b.SetBytes(int64(len(from)))
+	step := uint64(0)
+	for b.Loop() {
+		step++
+		a, err := own.Begin(key, 1, step, step-1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		copy(a.Room(), from)
+		a.Filled()
+		if err := a.Done(); err != nil {
+			b.Fatal(err)
+		}
+		what, err := own.Open("c", "j", 0, 1, step)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Put(b.Context(), l.Addr().String(), what, step-1); err != nil {
+			b.Fatal(err)
+		}
+		what.Close()
 	}
 }

@@ -4,6 +4,7 @@ package buddy
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -52,7 +53,7 @@ type Copy struct {
 	Key        arena.Key
 	Generation uint64 // that computed it
 	Step       uint64
-	Sum        uint64 // xxh3 of the state
+	Sums       []uint64 // of its pieces
 
 	store *Store
 	data  []byte
@@ -70,7 +71,6 @@ type Arrival struct {
 	copy *Copy
 
 	// Under store.mu.
-	at   uint64
 	over bool // given up, for a newer one or because the job is over
 	ours bool // its user writes to the memory without the lock, and gives it back itself
 }
@@ -184,7 +184,7 @@ func (s *Store) giveBack(b []byte) {
 	}
 }
 
-// Room is the memory of the whole copy, for who fills it at once and says so with Filled.
+// Room is the memory of the whole copy, for who fills it.
 func (a *Arrival) Room() []byte {
 	a.copy.store.mu.Lock()
 	defer a.copy.store.mu.Unlock()
@@ -194,19 +194,40 @@ func (a *Arrival) Room() []byte {
 
 // Filled says that all of Room is written.
 func (a *Arrival) Filled() {
-	a.copy.store.mu.Lock()
-	defer a.copy.store.mu.Unlock()
-	a.at = uint64(len(a.copy.data))
+	c := a.copy
+	for c.Sums = nil; len(c.Sums) < c.pieces(); {
+		c.Sums = append(c.Sums, c.sum(len(c.Sums)))
+	}
 }
 
-// Write adds a piece, which must be the next one.
-func (a *Arrival) Write(offset uint64, data []byte, sum uint64) error {
-	a.copy.store.mu.Lock()
-	defer a.copy.store.mu.Unlock()
-	if a.over {
-		return fmt.Errorf("copy of generation %d of job %s: %w", a.copy.Generation, a.copy.Key.Job, ErrStale)
+// Add says that the next piece is written to Room; sum is what its sender says of it.
+func (a *Arrival) Add(sum uint64) error {
+	c, n := a.copy, len(a.copy.Sums)
+	if c.sum(n) != sum {
+		return fmt.Errorf("%w: the piece at %d", ErrCorrupt, n*pieceBytes)
 	}
-	return addPiece(a.copy.data, &a.at, offset, data, sum)
+	c.Sums = append(c.Sums, sum)
+	return nil
+}
+
+// pieces is in how many pieces the state travels.
+func (c *Copy) pieces() int { return (len(c.data) + pieceBytes - 1) / pieceBytes }
+
+// piece is the i-th of them.
+func (c *Copy) piece(i int) []byte { return c.data[i*pieceBytes : min((i+1)*pieceBytes, len(c.data))] }
+
+// sum is the checksum of a piece as it is: xxh3 of its bytes, seeded with its place.
+func (c *Copy) sum(i int) uint64 { return xxh3.HashSeed(c.piece(i), uint64(i*pieceBytes)) }
+
+// Sum is the checksum of the whole state: xxh3 of the pieces' checksums.
+func (c *Copy) Sum() uint64 { return sumOf(c.Sums) }
+
+func sumOf(sums []uint64) uint64 {
+	var b []byte
+	for _, s := range sums {
+		b = binary.LittleEndian.AppendUint64(b, s)
+	}
+	return xxh3.Hash(b)
 }
 
 // addPiece puts the next piece of a state in its place.
@@ -224,22 +245,16 @@ func addPiece(dst []byte, at *uint64, offset uint64, data []byte, sum uint64) er
 // Done makes the copy one of those held. It is refused if its generation has ended meanwhile.
 func (a *Arrival) Done() error {
 	s, id := a.copy.store, keyOf(&a.copy.Key)
-	s.mu.Lock()
-	filled := a.at == uint64(len(a.copy.data))
-	a.ours = a.ours || !a.over // nobody else may use the memory while it is looked at
-	s.mu.Unlock()
-	if !filled {
+	if len(a.copy.Sums) < a.copy.pieces() {
 		a.Abort()
 		return fmt.Errorf("%w: it is cut short", ErrCorrupt)
 	}
-	sum := xxh3.Hash(a.copy.data)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.over || a.copy.Generation < s.fences[id.jobKey] {
 		s.abort(a)
 		return fmt.Errorf("copy of generation %d of job %s: %w", a.copy.Generation, a.copy.Key.Job, ErrStale)
 	}
-	a.copy.Sum = sum
 	delete(s.arriving, id)
 	s.drop(id, func(c *Copy) bool { return c.Step == a.copy.Step })
 	s.whole[id] = append(s.whole[id], a.copy)

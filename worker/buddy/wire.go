@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"sync"
 	"time"
 
-	"github.com/zeebo/xxh3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -18,8 +19,8 @@ import (
 	"colonnade/worker/arena"
 )
 
-// pieceBytes is the most that one message carries.
-const pieceBytes = 1 << 20
+// pieceBytes is the size of the pieces in which a state travels: it stays in a core's cache while it is checked.
+const pieceBytes = 256 << 10
 
 // Silence is how long the other side may take for a piece before it is given up.
 const Silence = 10 * time.Second
@@ -72,40 +73,6 @@ func refusal(err error) error {
 	return status.Error(code, err.Error())
 }
 
-// Put takes a copy in.
-func (s *service) Put(in grpc.ClientStreamingServer[exchangepb.CopyPiece, exchangepb.CopyKept]) error {
-	first, err := in.Recv()
-	if err != nil {
-		return err
-	}
-	h := first.Header
-	key, err := keyIn(h)
-	if err != nil {
-		return refusal(err)
-	}
-	a, err := s.store.Begin(key, h.Generation, h.Step, h.Keep)
-	if err != nil {
-		return refusal(err)
-	}
-	for {
-		p, err := in.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err == nil {
-			err = refusalOf(a.Write(p.Offset, p.Data, p.Xxh3))
-		}
-		if err != nil {
-			a.Abort()
-			return err
-		}
-	}
-	if err := a.Done(); err != nil {
-		return refusal(err)
-	}
-	return in.SendAndClose(&exchangepb.CopyKept{})
-}
-
 func refusalOf(err error) error {
 	if err == nil {
 		return nil
@@ -133,19 +100,12 @@ func (s *service) Get(r *exchangepb.CopyRequest, out grpc.ServerStreamingServer[
 	}
 	defer c.Close()
 	h := headerOf(&c.Key, c.Generation, c.Step, 0)
-	h.Xxh3 = c.Sum
+	h.Xxh3 = c.Sum()
 	if err := out.Send(&exchangepb.CopyPiece{Header: h}); err != nil {
 		return err
 	}
-	return pieces(c.data, out.Send)
-}
-
-// pieces cuts a state up.
-func pieces(data []byte, send func(*exchangepb.CopyPiece) error) error {
-	for at := 0; at < len(data); at += pieceBytes {
-		b := data[at:min(at+pieceBytes, len(data))]
-		err := send(&exchangepb.CopyPiece{Offset: uint64(at), Data: b, Xxh3: xxh3.HashSeed(b, uint64(at))})
-		if err != nil {
+	for i, sum := range c.Sums {
+		if err := out.Send(&exchangepb.CopyPiece{Offset: uint64(i * pieceBytes), Data: c.piece(i), Xxh3: sum}); err != nil {
 			return err
 		}
 	}
@@ -154,12 +114,16 @@ func pieces(data []byte, send func(*exchangepb.CopyPiece) error) error {
 
 // Client speaks to other workers' stores. Close ends its connections.
 type Client struct {
-	mu    sync.Mutex
-	conns map[string]*grpc.ClientConn
+	mu     sync.Mutex
+	closed bool
+	conns  map[string]*grpc.ClientConn
+	doors  map[string]net.Conn // by address: to the other's door, while nobody uses it
 }
 
 // NewClient makes a client.
-func NewClient() *Client { return &Client{conns: map[string]*grpc.ClientConn{}} }
+func NewClient() *Client {
+	return &Client{conns: map[string]*grpc.ClientConn{}, doors: map[string]net.Conn{}}
+}
 
 // Close closes the connections; calls that run fail.
 func (c *Client) Close() error {
@@ -170,6 +134,11 @@ func (c *Client) Close() error {
 		err = errors.Join(err, conn.Close())
 	}
 	clear(c.conns)
+	for _, conn := range c.doors {
+		err = errors.Join(err, conn.Close())
+	}
+	clear(c.doors)
+	c.closed = true
 	return err
 }
 
@@ -226,28 +195,90 @@ func inWords(err error) error {
 
 // Put hands a copy to the worker at address and returns when that one has it whole.
 func (c *Client) Put(ctx context.Context, address string, what *Copy, keep uint64) error {
-	err := c.call(ctx, address, func(ctx context.Context, to exchangepb.CopiesClient, heard func()) error {
-		stream, err := to.Put(ctx)
-		if err != nil {
-			return err
-		}
-		err = stream.Send(&exchangepb.CopyPiece{Header: headerOf(&what.Key, what.Generation, what.Step, keep)})
-		if err == nil {
-			err = pieces(what.data, func(p *exchangepb.CopyPiece) error {
-				heard()
-				return stream.Send(p)
-			})
-		}
-		if err != nil && !errors.Is(err, io.EOF) { // at its end, the answer says why
-			return err
-		}
-		_, err = stream.CloseAndRecv()
-		return err
-	})
-	if err != nil {
+	if err := c.put(ctx, address, what, keep); err != nil {
 		return fmt.Errorf("hand a copy of step %d to %s: %w", what.Step, address, err)
 	}
 	return nil
+}
+
+func (c *Client) put(ctx context.Context, address string, what *Copy, keep uint64) error {
+	h := headerOf(&what.Key, what.Generation, what.Step, keep)
+	conn, said, err := c.knock(ctx, address, h)
+	if err != nil {
+		return err
+	}
+	if said == nil {
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		for i := 0; i < what.pieces() && err == nil; i++ {
+			err = writePiece(conn, what.Sums[i], what.piece(i))
+		}
+		if err == nil {
+			said, err = readStatus(conn)
+		}
+		if !stop() {
+			err = context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	c.leave(address, conn)
+	if said != nil {
+		return inWords(said)
+	}
+	return nil
+}
+
+// knock says at another worker's door what comes, on a connection from before if there is one, and returns the answer.
+func (c *Client) knock(ctx context.Context, address string, h *exchangepb.CopyHeader) (conn net.Conn, said, err error) {
+	c.mu.Lock()
+	conn = c.doors[address]
+	delete(c.doors, address)
+	c.mu.Unlock()
+	say := func() error {
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		err := writeHeader(conn, h)
+		if err == nil {
+			said, err = readStatus(conn)
+		}
+		if !stop() {
+			return context.Cause(ctx)
+		}
+		return err
+	}
+	if conn != nil {
+		if err = say(); err == nil {
+			return conn, said, nil
+		}
+		conn.Close()
+		if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, nil, err
+		} // else the other side has ended since, or is another
+	}
+	dialer := net.Dialer{Timeout: Silence}
+	if conn, err = dialer.DialContext(ctx, "tcp", address); err != nil {
+		return nil, nil, err
+	}
+	if err = writeAll(conn, []byte{mark}); err == nil {
+		err = say()
+	}
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, said, nil
+}
+
+// leave keeps a connection for the next copy.
+func (c *Client) leave(address string, conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.doors[address] != nil {
+		conn.Close()
+		return
+	}
+	c.doors[address] = conn
 }
 
 // Drop tells the worker at address that a cell's copies are not needed there any more, but for that of step keep.
@@ -286,6 +317,7 @@ func (c *Client) Get(ctx context.Context, address string, key arena.Key, step, s
 			return fmt.Errorf("%w but of generation %d, which was given up", ErrNone, first.Header.Generation)
 		}
 		at := uint64(0)
+		var sums []uint64
 		for {
 			p, err := stream.Recv()
 			if errors.Is(err, io.EOF) {
@@ -297,9 +329,10 @@ func (c *Client) Get(ctx context.Context, address string, key arena.Key, step, s
 			if err != nil {
 				return err
 			}
+			sums = append(sums, p.Xxh3)
 			heard()
 		}
-		if at != uint64(len(dst)) || xxh3.Hash(dst) != first.Header.Xxh3 {
+		if at != uint64(len(dst)) || sumOf(sums) != first.Header.Xxh3 {
 			return fmt.Errorf("%w: %d bytes of %d, or other ones", ErrCorrupt, at, len(dst))
 		}
 		return nil

@@ -37,17 +37,9 @@ func newColours(a job.Augment, c pack.Colour) *colours {
 	return out
 }
 
-// shift is what is added to an image's channels. Its draws are the words of Philox block {sample low, sample high, 1,
-// 0} under Key(seed, View, epoch): two make two normal numbers (Box and Muller), of which the last is not used.
+// shift is what is added to an image's channels.
 func (c *colours) shift(seed, epoch, sample uint64) (out [3]float32) {
-	w := philox.Block([4]uint32{uint32(sample), uint32(sample >> 32), 1, 0},
-		philox.Split(philox.Key(seed, philox.View, epoch)))
-	var draw [4]float64
-	for i := 0; i < 4; i += 2 {
-		r := math.Sqrt(-2 * math.Log((float64(w[i])+1)/(1<<32)))
-		sin, cos := math.Sincos(2 * math.Pi * float64(w[i+1]) / (1 << 32))
-		draw[i], draw[i+1] = float64(r*cos), float64(r*sin)
-	}
+	draw := ColourDraws(seed, epoch, sample)
 	for ch := range out {
 		sum := 0.0
 		for k := range c.directions {
@@ -56,6 +48,21 @@ func (c *colours) shift(seed, epoch, sample uint64) (out [3]float32) {
 		out[ch] = float32(sum)
 	}
 	return out
+}
+
+// ColourDraws are the numbers from N(0, 1) that an image's colour noise is made of, one for each principal component,
+// the largest first: the words of Philox block {sample low, sample high, 1, 0} under Key(seed, View, epoch), of which
+// two make two normal numbers (Box and Muller); the last is not used.
+func ColourDraws(seed, epoch, sample uint64) [3]float64 {
+	w := philox.Block([4]uint32{uint32(sample), uint32(sample >> 32), 1, 0},
+		philox.Split(philox.Key(seed, philox.View, epoch)))
+	var draw [4]float64
+	for i := 0; i < 4; i += 2 {
+		r := math.Sqrt(-2 * math.Log((float64(w[i])+1)/(1<<32)))
+		sin, cos := math.Sincos(2 * math.Pi * float64(w[i+1]) / (1 << 32))
+		draw[i], draw[i+1] = float64(r*cos), float64(r*sin)
+	}
+	return [3]float64(draw[:3])
 }
 
 // Augmenter draws how training images are seen.

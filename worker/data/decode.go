@@ -3,6 +3,7 @@ package data
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	img "image"
 	"image/color"
@@ -23,8 +24,11 @@ const maxPixels = 1 << 26
 var decoder = "image/jpeg of Go"
 
 // decodeJPEG decodes a JPEG where another decoder than the standard library's is built in; nil is the standard one. The
-// result is interleaved RGB, or grey where channels is 1.
+// result is interleaved RGB, or grey where channels is 1. What it leaves to the standard one is errStandard.
 var decodeJPEG func(data []byte, channels int) (pixels []byte, height, width int, err error)
+
+// errStandard is a JPEG that another decoder leaves to the standard library.
+var errStandard = errors.New("left to image/jpeg")
 
 // channelsOf reads from a picture's header whether it is grey (1) or has colour (3).
 func channelsOf(data []byte) (int, error) {
@@ -49,10 +53,12 @@ func decodeImage(data []byte, channels int) (image, error) {
 	jpeg := len(data) > 2 && data[0] == 0xff && data[1] == 0xd8
 	if jpeg && decodeJPEG != nil {
 		pixels, h, w, err := decodeJPEG(data, channels)
-		if err != nil {
+		if err == nil {
+			return upright(planar(pixels, channels, h, w), orientation(data)), nil
+		}
+		if !errors.Is(err, errStandard) {
 			return image{}, fmt.Errorf("cannot be decoded: %w", err)
 		}
-		return upright(planar(pixels, channels, h, w), orientation(data)), nil
 	}
 	src, _, err := img.Decode(bytes.NewReader(data))
 	if err != nil {

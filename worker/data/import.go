@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+
+	"colonnade/shard/pack"
 )
 
 // PackOptions says what to pack and how.
@@ -124,6 +126,8 @@ func (o *PackOptions) check() error {
 	case err != nil: // not there yet; what else is wrong with it shows when it is made
 	case out.IsDir():
 		return fmt.Errorf("%s is a directory; give a file with --out", o.Out)
+	case !out.Mode().IsRegular(): // a device such as /dev/null: a file that is renamed would do away with it
+		return fmt.Errorf("%s is no plain file and would be replaced by one; give another file with --out", o.Out)
 	case os.SameFile(from, out):
 		return errors.New("the pack would replace its own source; give another file with --out")
 	}
@@ -266,8 +270,8 @@ type batchOf struct {
 func (p *packing) do(n int) *batchOf {
 	s := p.shape
 	area := s.height * s.width
-	b := &batchOf{sums: make([]uint64, s.channels*area), channels: make([]uint64, s.channels),
-		products: make([]uint64, s.channels*(s.channels+1)/2)}
+	b := &batchOf{sums: make([]uint64, s.channels*area)}
+	count := pack.NewSums(s.channels, area)
 	for i := n * p.lot; i < min((n+1)*p.lot, len(p.l.items)); i++ {
 		it := &p.l.items[i]
 		img, label, err := p.decode(it)
@@ -283,29 +287,10 @@ func (p *packing) do(n int) *batchOf {
 		for at, v := range img.pixels {
 			b.sums[at] += uint64(v)
 		}
-		at := 0
-		for c := range s.channels {
-			x := img.pixels[c*area : (c+1)*area]
-			for d := c; d < s.channels; d++ {
-				b.products[at] += dot(x, img.pixels[d*area:(d+1)*area])
-				at++
-			}
-		}
+		count.Add(img.pixels)
 	}
-	for at, v := range b.sums {
-		b.channels[at/area] += v
-	}
+	b.channels, b.products = count.Counts()
 	return b
-}
-
-// dot is the sum of products of bytes; exact, since images have less than 2^30 bytes.
-func dot(x, y []byte) uint64 {
-	var sum uint64
-	y = y[:len(x)]
-	for i, v := range x {
-		sum += uint64(uint32(v) * uint32(y[i]))
-	}
-	return sum
 }
 
 // run decodes what the writer does not have yet, in parallel, and hands it over in order.

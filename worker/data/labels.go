@@ -1,6 +1,7 @@
 package data
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -25,8 +26,9 @@ func (l *listing) label(file, synsets string) error {
 		if err != nil {
 			return fmt.Errorf("%w; give another --synsets", err)
 		}
-		for _, line := range lines(string(list)) {
-			names = append(names, strings.Fields(line)[0])
+		if names, err = synsetNames(list); err != nil {
+			return fmt.Errorf("%s %w; give the kit's meta.mat, or a text with a name a line in the order of the numbers, with "+
+				"--synsets", synsets, err)
 		}
 	}
 	slices.SortFunc(l.items, func(a, b item) int { return strings.Compare(path.Base(a.name), path.Base(b.name)) })
@@ -59,6 +61,20 @@ func (l *listing) label(file, synsets string) error {
 		it.name = path.Base(it.name)
 	}
 	return nil
+}
+
+// synsetNames are the names in a list of synsets, a text or the kit's meta.mat.
+func synsetNames(list []byte) (names []string, err error) {
+	if isMatlab(list) {
+		return matlabSynsets(list)
+	}
+	if bytes.IndexByte(list, 0) >= 0 {
+		return nil, errMatlab // nor a text
+	}
+	for _, line := range lines(string(list)) {
+		names = append(names, strings.Fields(line)[0])
+	}
+	return names, nil
 }
 
 // named says whether a picture has a name, with or without suffix.

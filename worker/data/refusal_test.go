@@ -14,12 +14,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// refused packs what must not be packed and gives the line it is refused with.
+// refused packs what must not be packed and gives the line it is refused with. Nothing may be left behind.
 func refused(t *testing.T, o PackOptions) string {
 	t.Helper()
-	dir := t.TempDir()
 	if o.Out == "" {
+		dir := t.TempDir()
 		o.Out = filepath.Join(dir, "x")
+		defer func() {
+			if half := left(t, dir); len(half) > 0 {
+				t.Errorf("left behind: %v", half)
+			}
+		}()
 	}
 	s, err := MakePack(t.Context(), o)
 	if err == nil {
@@ -176,5 +181,38 @@ func TestUnknownFileIsRefused(t *testing.T) {
 	line := refused(t, PackOptions{From: stow(t, "set.zip", []byte("PK"))})
 	if !strings.Contains(line, "give one, or a folder") {
 		t.Errorf("error %q does not say what to give", line)
+	}
+}
+
+// TestUnwritableOutput has the pack go where nothing can be written.
+func TestUnwritableOutput(t *testing.T) {
+	from := files{"a/1.png": grey(t, 1, 1, 1)}.folder(t)
+	file := stow(t, "file", []byte("kept"))
+	for name, out := range map[string]string{"below a file": filepath.Join(file, "x.pack"),
+		"a system's directory": "/proc/self/x.pack", "a device": os.DevNull,
+		"a name too long": filepath.Join(t.TempDir(), strings.Repeat("x", 300))} {
+		line := refused(t, PackOptions{From: from, Out: out})
+		if !strings.Contains(line, "choose another --out") && !strings.Contains(line, "give a file with --out") &&
+			!strings.Contains(line, "give another file with --out") {
+			t.Errorf("%s: %q does not say what to give", name, line)
+		}
+	}
+	if string(mustRead(t, file)) != "kept" {
+		t.Error("the file in the way is gone")
+	}
+}
+
+// TestAnotherVersion opens a pack that a newer program has made, and one that is none.
+func TestAnotherVersion(t *testing.T) {
+	path, _ := mustPack(t, PackOptions{From: files{"a/1.png": grey(t, 1, 1, 1)}.folder(t)})
+	b := mustRead(t, path)
+	for version, want := range map[uint32]string{3: "of version 3, this program reads versions 1 to 2",
+		0: "of version 0, this program reads versions 1 to 2"} {
+		binary.LittleEndian.PutUint32(b[8:], version)
+		_, err := Open(stow(t, "x.pack", b))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") ||
+			!strings.Contains(err.Error(), "worker data pack --from SRC --out FILE") {
+			t.Errorf("version %d: %v", version, err)
+		}
 	}
 }

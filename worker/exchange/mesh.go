@@ -76,9 +76,10 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.ReadBufferSize(socketBytes), grpc.WriteBufferSize(socketBytes), grpc.MaxRecvMsgSize(2 * ChunkBytes)}
 }
 
-// NewServer returns a server that carries the mesh. The caller serves and stops it.
-func (m *Mesh) NewServer() *grpc.Server {
-	s := grpc.NewServer(ServerOptions()...)
+// NewServer returns a server that carries the mesh, with more options if there are any. The caller serves and stops
+// it.
+func (m *Mesh) NewServer(more ...grpc.ServerOption) *grpc.Server {
+	s := grpc.NewServer(append(ServerOptions(), more...)...)
 	m.Register(s)
 	return s
 }

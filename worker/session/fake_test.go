@@ -225,6 +225,7 @@ func (c *cells) Ask(a *clusterpb.Ask)            { c.note("ask " + a.Job) }
 func (c *cells) Forget(f *clusterpb.Forget)      { c.note("forget " + f.Job) }
 func (c *cells) Buddies(b *clusterpb.Buddies)    { c.note("buddies of " + b.Job) }
 func (c *cells) Drain(d *clusterpb.Drain)        { c.note(fmt.Sprint("drain ", d.Draining, d.Drained)) }
+func (c *cells) Part() *clusterpb.PartStatus     { return nil }
 func (c *cells) Warm(w *clusterpb.Warm)          { c.note("warm " + w.Job) }
 func (c *cells) Running() []*clusterpb.Running {
 	c.mu.Lock()

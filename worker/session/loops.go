@@ -85,7 +85,13 @@ func (s *Session) sendLoop(ctx context.Context, stream attachStream, every time.
 
 // beat sends a heartbeat, with answers if there are any.
 func (s *Session) beat(stream attachStream, answers []*clusterpb.Holdings) error {
-	beat := &clusterpb.Heartbeat{Cells: s.cfg.Handler.Cells(), Holdings: answers}
+	beat := &clusterpb.Heartbeat{Cells: s.cfg.Handler.Cells(), Part: s.cfg.Handler.Part(), Holdings: answers}
+	if s.cfg.Logs != nil {
+		beat.Logs = s.cfg.Logs()
+	}
+	if s.cfg.Health != nil {
+		beat.Health = s.cfg.Health()
+	}
 	err := stream.Send(&clusterpb.WorkerMessage{Kind: &clusterpb.WorkerMessage_Heartbeat{Heartbeat: beat}})
 	if err != nil {
 		return sendError("send heartbeat", err)

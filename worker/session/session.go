@@ -42,6 +42,8 @@ type Handler interface {
 	Running() []*clusterpb.Running
 	// Cells says how far every cell is.
 	Cells() []*clusterpb.CellStatus
+	// Part says how far the part of an evaluation is that is being computed; nil: there is none.
+	Part() *clusterpb.PartStatus
 	// Welcomed is called at the start of every session, with the cluster's id.
 	Welcomed(cluster string)
 	// Ask ends what runs of a job and answers with Session.Answer when it has ended.
@@ -63,6 +65,10 @@ type Config struct {
 	FirstTimeout time.Duration // how long to look for a coordinator that has never answered; 0: for ever
 	Log          *slog.Logger
 	DialOptions  []grpc.DialOption // for tests; transport credentials included
+	// Logs, if not nil, takes what the worker's log has had since the last time, to be sent with a heartbeat.
+	Logs func() []*clusterpb.LogRecord
+	// Health returns how the GPU is when that is new, nil otherwise; nil: there is no GPU.
+	Health func() *clusterpb.DeviceHealth
 }
 
 // Session is one worker's session. Make it with New, then Run it.
@@ -75,6 +81,7 @@ type Session struct {
 	answers []*clusterpb.Holdings
 	wake    chan struct{} // something was added to pending or to answers
 	seen    bool          // a coordinator has answered before
+	stands  bool          // one has welcomed this worker, and the stream has not broken since
 	learned []string      // where else coordinators are, by the word of the last one
 }
 
@@ -124,6 +131,13 @@ func (s *Session) Pending() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.pending)
+}
+
+// Connected says whether a coordinator has the worker in its cluster now.
+func (s *Session) Connected() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stands
 }
 
 func (s *Session) acknowledge(sequence uint64) {
@@ -287,8 +301,13 @@ func (s *Session) attach(ctx context.Context, address string, patience time.Dura
 	}
 	watch.Stop()
 	s.mu.Lock()
-	s.learned = w.Coordinators
+	s.learned, s.stands = w.Coordinators, true
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stands = false
+	}()
 	s.cfg.Log.Info("attached to coordinator", "coordinator", address, "cluster", w.Cluster)
 	s.taken() // of what another session was asked
 	s.cfg.Handler.Welcomed(w.Cluster)

@@ -42,8 +42,9 @@ type builder struct {
 	frozen  func(step uint64, q *param) bool // nil: nothing ever is
 	staged  bool                             // see Config
 
-	in  *inputStage
-	out *lossStage // nil for a column that has no part in the softmax
+	in     *inputStage
+	out    *lossStage // nil for a column that has no part in the softmax
+	hidden *value     // what the last dense layer works on, of this column
 }
 
 // alloc makes a buffer that the cell frees when it closes.

@@ -32,9 +32,12 @@ type Config struct {
 	Now        func() time.Time // for reports only
 	Log        *slog.Logger
 	History    job.History // the evaluations that the job's log has: what a recipe's plateau goes by
-	// Memory, if set, is asked for the memory of the cell's state, on devices that can work in it (cudakern.Placer). It
-	// must stay until the cell is closed. An error of it is New's.
+	// Memory, if set, is asked for the memory of the cell's state. Devices that can work in it (cudakern.Placer) do; of
+	// others the state is written there whenever a copy is due, before Copy is called. It must stay until the cell is
+	// closed. An error of it is New's.
 	Memory func(MemoryLayout) (Memory, error)
+
+	Trace Tracer // nil: nobody wants to know what steps are made of
 
 	// Copy, if set, brings a copy of the cell's memory after a step to safety on another host, and returns when it is
 	// there, or why it is not; without an error if there is no other host. It is called every CopyEvery steps of the job,
@@ -65,6 +68,7 @@ type Cell struct {
 	source Source
 	report func(Event)
 	now    clock
+	trace  *tracer // nil: nobody wants to know
 	log    *slog.Logger
 
 	b        *builder
@@ -72,7 +76,8 @@ type Cell struct {
 	backward []phase
 	saver    *saver
 	copies   *copier
-	mem      Memory // of the state
+	mem      Memory  // of the state
+	mirror   *mirror // nil: there is no need, or nobody to ask for memory
 	watch    watch
 	layout   MemoryLayout
 	step     uint64      // finished steps
@@ -85,6 +90,7 @@ type Cell struct {
 	usual    usual
 	reserve  func(int) ([]byte, error)   // memory for the snapshot
 	reported bool                        // times have been reported
+	saves    bool                        // steps are to write the checkpoints that are due
 	timed    func(*phase, time.Duration) // told of every phase of a step, if set
 
 	epochLoss  float64 // sum of the mean losses of the steps this run has done in the epoch
@@ -101,7 +107,8 @@ func New(cfg Config) (*Cell, error) {
 	c := &Cell{id: cfg.Cell, job: cfg.Job, plan: cfg.Plan, dev: cfg.Device, st: st,
 		source: cfg.Source, report: cfg.Report, now: cfg.Now, log: cfg.Log, timing: newTiming(), usual: usual{},
 		reserve: reserve, recorded: cfg.History}
-	c.ex = &observed{cfg.Exchanger, &c.status, cfg.Cell}
+	c.trace = newTracer(cfg.Trace, c.now)
+	c.ex = &observed{cfg.Exchanger, &c.status, cfg.Cell, c.trace}
 	for _, other := range cfg.Cells {
 		if other.Column == cfg.Cell.Column {
 			c.replicas = append(c.replicas, other)
@@ -117,7 +124,7 @@ func New(cfg Config) (*Cell, error) {
 		seed: cfg.Job.Seed, params: map[int]*param{}, staged: cfg.staged,
 		in: &inputStage{source: cfg.Source, scale: float32(cfg.Job.Augment.Scale),
 			centre: cfg.Job.Augment.CentreMean()}}
-	if len(cfg.Job.Recipe.Layers) > 0 && len(c.replicas) == 1 { // all replicas' gradients are summed, needed or not
+	if len(cfg.Job.Recipe.Layers) > 0 {
 		c.b.frozen = func(step uint64, q *param) bool { return c.job.UpdateAt(step, q.Param, c.history).Frozen }
 	}
 	if err = c.b.openStreams(); err != nil {
@@ -138,7 +145,7 @@ func New(cfg Config) (*Cell, error) {
 		c.params = append(c.params, c.b.params[i])
 	}
 	c.watch.past.window = cfg.Job.GuardRules().Window // which has room in every half
-	if err := c.place(cfg.Memory); err != nil {
+	if err := c.place(cfg); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("cell %s: %w", cfg.Cell, err)
 	}
@@ -151,6 +158,9 @@ func New(cfg Config) (*Cell, error) {
 	c.copies = newCopier(c, cfg)
 	return c, nil
 }
+
+// Mirrored says whether the state lies on the device and is only written to the memory of the host now and then.
+func (c *Cell) Mirrored() bool { return c.mirror != nil }
 
 // Close frees what the cell holds on the device. The cell must not be running.
 func (c *Cell) Close() error {
@@ -239,6 +249,9 @@ func (c *Cell) inRun(ctx context.Context, f func(context.Context) error) error {
 	err := f(ctx)
 	cancel(context.Canceled)
 	tasks.Wait()
+	if c.watch.unsound {
+		c.takeBack()
+	}
 	if err != nil {
 		return &CellError{Cell: c.id, Step: c.step, Err: err}
 	}
@@ -248,6 +261,7 @@ func (c *Cell) inRun(ctx context.Context, f func(context.Context) error) error {
 // train steps until the end or a stop.
 func (c *Cell) train(ctx context.Context) (stopped bool, err error) {
 	steps := c.job.Steps()
+	c.saves = true
 	c.status.start(c.now(), c.step)
 	if c.owed.Evaluation || c.owed.Checkpoint {
 		if err := c.between(ctx, false, c.owed); err != nil {
@@ -259,14 +273,14 @@ func (c *Cell) train(ctx context.Context) (stopped bool, err error) {
 			return false, err
 		}
 		stopped = stopped && c.step < steps
-		if err := c.between(ctx, stopped, Owed{true, true}); err != nil {
+		if err := c.between(ctx, stopped, Owed{Evaluation: true, Checkpoint: !c.watch.open}); err != nil {
 			return false, err
 		}
 	}
 	return stopped, nil
 }
 
-// between does what is due after a step, as far as it is owed.
+// between does what is due after a step, as far as it is owed. An evaluation never waits: see finish.
 func (c *Cell) between(ctx context.Context, stopped bool, owed Owed) error {
 	if owed.Evaluation && c.job.EvaluateAfter(c.step) {
 		if err := c.evaluate(ctx); err != nil {
@@ -274,6 +288,8 @@ func (c *Cell) between(ctx context.Context, stopped bool, owed Owed) error {
 		}
 	}
 	if owed.Checkpoint && (c.step == c.job.Steps() || stopped || c.job.CheckpointAfter(c.step)) {
+		began := c.now()
+		defer func() { c.timing.add("snapshot", c.now().Sub(began)) }()
 		return c.saver.save(ctx, c.step)
 	}
 	return nil

@@ -48,9 +48,14 @@ func (k *copier) progress() progress {
 
 // due begins a copy after a step, if one is due and all cells are done with the one before. What all cells know decides
 // it, so all begin the same one.
-func (k *copier) due(step uint64, all progress) {
+func (k *copier) due(step uint64, all progress) error {
 	if k.every == 0 || all.tried < k.begun || (step%k.every != 0 && !(k.soon && k.begun == 0)) {
-		return
+		return nil
+	}
+	if k.c.mirror != nil {
+		if err := k.c.mirror.write(step); err != nil {
+			return err
+		}
 	}
 	k.begun = step
 	k.mu.Lock()
@@ -58,6 +63,7 @@ func (k *copier) due(step uint64, all progress) {
 	k.at.whole = all.whole
 	k.mu.Unlock()
 	k.todo <- copyJob{step, all.whole} // does not wait: the one before is over
+	return nil
 }
 
 // run makes copies until ctx ends.

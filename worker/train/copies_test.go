@@ -61,8 +61,11 @@ func TestCopiesAreOfTheSameSteps(t *testing.T) {
 			step++
 			all := a.progress()
 			all.behind(b.progress())
-			a.due(step, all)
-			b.due(step, all)
+			for _, x := range []*copying{a, b} {
+				if err := x.due(step, all); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 	}
 	begin := func(step, keep uint64) {
@@ -106,12 +109,16 @@ func TestCopiesAreOfTheSameSteps(t *testing.T) {
 // A generation that goes on from memory has nothing on disk: its first copy comes at once.
 func TestTheFirstCopyAfterMemory(t *testing.T) {
 	x := startCopying(t, 10, true)
-	x.due(33, progress{})
+	if err := x.due(33, progress{}); err != nil {
+		t.Fatal(err)
+	}
 	if got := <-x.asked; got != (copyJob{33, 0}) {
 		t.Errorf("%+v", got)
 	}
 	x.ends(t, 33, true)
-	x.due(34, x.progress())
+	if err := x.due(34, x.progress()); err != nil {
+		t.Fatal(err)
+	}
 	if len(x.todo) > 0 || x.begun != 33 {
 		t.Error("another comes out of turn")
 	}

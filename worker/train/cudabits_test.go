@@ -33,7 +33,8 @@ func TestCUDABitsOfTheCPU(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for name, run := range map[string]func(*side) error{"lrn": bitsOfLRN, "pool": bitsOfPool, "rows": bitsOfRows} {
+	for name, run := range map[string]func(*side) error{"lrn": bitsOfLRN, "pool": bitsOfPool, "rows": bitsOfRows,
+		"tanh": bitsOfTanh} {
 		var got, want side
 		for s, d := range map[*side]cudakern.Device{&got: gpu, &want: host} {
 			if err := s.on(d, run); err != nil {
@@ -163,4 +164,41 @@ func bitsOfRows(s *side) error {
 		s.in(shape, plain), s.in(shape, plain)
 	return s.take(errors.Join(s.err, sgd.Update(s.st, w, v, g, w1, v1, 0.9, 0.013, 0.0005), drop.Forward(s.st, 7, 8, g, y),
 		add.Run(s.st, g, w)), w1, v1, y, g)
+}
+
+// TestCUDAMirror: a cell on a GPU goes on from what was written to the host's memory.
+func TestCUDAMirror(t *testing.T) {
+	if os.Getenv("COLONNADE_LIBCUDA") == "" {
+		t.Skip("wants a driver: scripts/test runs it on the emulated one")
+	}
+	gpu, err := cuda.New("cuda:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := gpu.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	testMirror(t, gpu)
+}
+
+// bitsOfTanh go over all of the curve, and over sizes from the least number to the largest.
+func bitsOfTanh(s *side) error {
+	shape := cudakern.Shape{1, 20001}
+	op, err := s.NewTanh(cudakern.TanhDesc{Shape: shape, Layout: cudakern.Plain})
+	if err != nil {
+		return err
+	}
+	defer op.Close()
+	x, y, dy, dx := s.in(shape, cudakern.Plain), s.in(shape, cudakern.Plain), s.in(shape, cudakern.Plain),
+		s.in(shape, cudakern.Plain)
+	v := make([]float32, shape.Len())
+	for i := range v {
+		if v[i] = float32(i-10000) / 1000; i%4 == 0 {
+			v[i] = math.Float32frombits(s.r.Uint32() &^ (1 << 30)) // below 2, either sign
+		}
+	}
+	v[0], v[1], v[2] = float32(math.Inf(1)), -math.MaxFloat32, float32(math.Copysign(0, -1))
+	return s.take(errors.Join(s.err, s.Upload(s.st, x, v), op.Forward(s.st, x, y), op.Backward(s.st, y, dy, dx)), y, dx)
 }

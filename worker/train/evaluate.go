@@ -121,7 +121,7 @@ func (s *lossStage) addView(valid int, last bool) (Score, error) {
 	if err := b.dev.Download(b.st, v.logits, s.logits); err != nil {
 		return Score{}, fmt.Errorf("read logits: %w", err)
 	}
-	if err := b.dev.CopyOut(b.st, int32Bytes(v.labels), b.in.labels); err != nil {
+	if err := b.dev.CopyOut(b.st, wordBytes(v.labels), b.in.labels); err != nil {
 		return Score{}, fmt.Errorf("read labels: %w", err)
 	}
 	if err := b.st.Sync(); err != nil {

@@ -18,11 +18,11 @@ var ErrDiverged = errors.New("training has diverged")
 // Cause is why a step was vetoed.
 type Cause uint8
 
-// The causes, the worst first.
+// The causes, the worst first: that of the step before comes before those of a step that went on from it.
 const (
-	LossNotFinite    Cause = iota + 1 // a loss is NaN or infinite
+	WeightsNotFinite Cause = iota + 1 // the update would leave a weight that is NaN or infinite
+	LossNotFinite                     // a loss is NaN or infinite
 	LossSpike                         // a loss is far above those before
-	WeightsNotFinite                  // the update would leave a weight that is NaN or infinite
 )
 
 var causes = [...]string{LossNotFinite: "loss-not-finite", LossSpike: "loss-spike",
@@ -31,8 +31,8 @@ var causes = [...]string{LossNotFinite: "loss-not-finite", LossSpike: "loss-spik
 // String is the cause as it is recorded.
 func (c Cause) String() string { return causes[c] }
 
-// Veto is the error of a step that the guard of some cell found wrong. All cells have the same one, and none has
-// applied the step: their state is that before it.
+// Veto is the error of a step that the guard of some cell found wrong. All cells have the same one, and the step counts
+// in none: their state is that before it.
 type Veto struct {
 	Cell  exchange.Cell // the first, by replica and column, of those with the worst cause
 	Step  uint64        // counted from 1: the one that would have been finished next
@@ -106,7 +106,7 @@ func (v verdict) encode(dst []byte) {
 func decodeVerdict(src []byte) (verdict, error) {
 	le := binary.LittleEndian
 	bits := le.Uint64(src)
-	if bits&^0xff01 != 0 || bits>>8 > uint64(WeightsNotFinite) {
+	if bits&^0xff01 != 0 || bits>>8 >= uint64(len(causes)) {
 		return verdict{}, fmt.Errorf("verdict with unknown bits %#x", bits)
 	}
 	return verdict{stop: bits&1 != 0, loss: math.Float64frombits(le.Uint64(src[8:])),
@@ -189,6 +189,8 @@ type watch struct {
 	skipped int             // how many batches the job does without
 	mapped  bool            // the host can look at the weights
 	number  int             // bytes of a number in them
+	open    bool            // the other columns have not yet said whether the update of the last step is sound
+	unsound bool            // this cell's is not: its memory does not hold the last step
 }
 
 // newWatch makes the guard of a cell whose buffers lie where they stay.
@@ -223,8 +225,12 @@ func set(steps []uint64) map[uint64]bool {
 	return out
 }
 
-// judgeLoss is what this cell has to say of its loss in a step, whose images it has summed it over.
-func (c *Cell) judgeLoss(p *pass, sum float64) trouble {
+// judge is what this cell has to say in the guard of a step, whose images it has summed its loss over: of the update
+// that the step goes on from, then of the loss.
+func (c *Cell) judge(p *pass, sum float64) trouble {
+	if t := c.judgeUpdate(); t.cause != 0 {
+		return t
+	}
 	mean := sum / float64(max(p.valid, 1))
 	switch limit := c.limit(p); {
 	case !finite(sum):
@@ -246,13 +252,18 @@ func (c *Cell) limit(p *pass) float64 {
 	return w.rules.Spike * max(usual, w.rules.Floor)
 }
 
-// veto is the error of a step that all cells agree to have gone wrong. Whoever leaves breaks links: nobody does before
-// all know why, however far the second round gets.
+// veto is the error of a step that all cells agree to have gone wrong: the one that is under way, or the last one,
+// whose update is undone. Whoever leaves breaks links: nobody does before all know why, however far the second round
+// gets.
 func (c *Cell) veto(p *pass, id uint32, all verdict) error {
 	_, _ = c.guard(p, id, all)
 	t := all.trouble
-	v := &Veto{Cell: t.cell, Step: p.step + 1, Cause: t.cause, Loss: t.loss}
-	if t.cause == LossSpike {
+	v := &Veto{Cell: t.cell, Step: c.step + 1, Cause: t.cause, Loss: t.loss}
+	switch t.cause {
+	case WeightsNotFinite:
+		v.Step = c.step
+		c.takeBack()
+	case LossSpike:
 		v.Limit = c.limit(p)
 	}
 	return c.vetoed(v)
@@ -267,35 +278,72 @@ func (c *Cell) vetoed(v *Veto) error {
 	return v
 }
 
-// settle ends the update: if the weights it leads to are finite in all columns, the step is finished, in all of them.
-// Replicas need not be asked: those of a column add the same sums to the same weights.
-func (c *Cell) settle(p *pass, loss float64) error {
-	if c.watch.mapped {
-		own := verdict{}
-		if !c.finiteWeights(1 - p.half) {
-			own.trouble = trouble{cause: WeightsNotFinite, cell: exchange.Cell{Column: c.id.Column}}
-		}
-		columns, err := c.tell(p, c.columns, settleTag, own)
-		if err != nil {
-			return err
-		}
-		all := verdict{}
-		for _, v := range columns {
-			all.with(v)
-		}
-		if all.trouble.cause != 0 {
-			return c.veto(p, settledTag, all)
-		}
+// finish ends the update. If the weights it leads to are finite the cell's memory holds the step from here on. Whether
+// they are in the other columns too need not be known before the next step's guard, in which all say so: until then the
+// state before is there as well, and a cell that found them wrong does not hold the step, so that whoever looks for one
+// that all hold finds the one before. Only where something is done behind the step at once the columns tell each other
+// at once. Replicas need not be asked: those of a column add the same sums to the same weights.
+func (c *Cell) finish(p *pass, loss float64, stop bool) error {
+	w := &c.watch
+	c.step = p.step + 1
+	w.open = w.mapped
+	if w.unsound = w.mapped && !c.finiteWeights(1-p.half); !w.unsound {
+		w.past.add(loss)
+		w.past.encode(c.tail(1 - p.half))
+		c.mem.Finish(1-p.half, c.step)
 	}
-	c.watch.past.add(loss)
-	c.watch.past.encode(c.tail(1 - p.half))
-	c.mem.Finish(1-p.half, p.step+1)
+	if stop || c.step == c.job.Steps() || c.job.EvaluateAfter(c.step) || w.skip[c.step+1] || len(c.columns) == 1 {
+		return c.settle(p)
+	}
 	return nil
 }
 
-// finiteWeights says whether all weights of a half are finite numbers, on devices whose memory the host can look at.
+// settle has the columns tell each other whether the update of the last step is sound, unless they have.
+func (c *Cell) settle(p *pass) error {
+	if !c.watch.open {
+		return nil
+	}
+	columns, err := c.tell(p, c.columns, settleTag, verdict{trouble: c.judgeUpdate()})
+	if err != nil {
+		return err
+	}
+	all := verdict{}
+	for _, v := range columns {
+		all.with(v)
+	}
+	if all.trouble.cause != 0 {
+		return c.veto(p, settledTag, all)
+	}
+	c.watch.open = false
+	return nil
+}
+
+// judgeUpdate is what this cell has to say of the last step's update.
+func (c *Cell) judgeUpdate() trouble {
+	if !c.watch.unsound {
+		return trouble{}
+	}
+	return trouble{cause: WeightsNotFinite, cell: exchange.Cell{Column: c.id.Column}}
+}
+
+// takeBack undoes the last step, whose update has been found wrong: the half before it is whole.
+func (c *Cell) takeBack() {
+	c.mem.Begin(int(c.step % 2))
+	c.step--
+	c.watch.open, c.watch.unsound = false, false
+	c.status.start(c.now(), c.step)
+}
+
+// finiteWeights says whether all weights of a half, which has just been written, are finite numbers, on devices whose
+// memory the host can look at.
 func (c *Cell) finiteWeights(half int) bool {
 	for _, q := range c.params {
+		if u, ok := q.sgd.(cudakern.Watching); ok {
+			if !u.Finite() {
+				return false
+			}
+			continue
+		}
 		if !finiteNumbers(q.w[half].(cudakern.HostMapped).Mapped(), c.watch.number) {
 			return false
 		}
@@ -303,13 +351,13 @@ func (c *Cell) finiteWeights(half int) bool {
 	return true
 }
 
-// soundSnapshot vetoes the last step where nobody could look at its weights before: what is not finite is never written
-// down. The other cells learn of it when this one leaves.
-func (c *Cell) soundSnapshot(s *snapshot) error {
-	if c.watch.mapped || c.watch.rules.Then == job.GuardOff || finiteNumbers(s.memory, 4) {
+// soundCopy vetoes the last step where nobody could look at its weights before they were copied to the host as float32:
+// what is not finite is never written down. The other cells learn of it when this one leaves.
+func (c *Cell) soundCopy(floats []byte, step uint64) error {
+	if c.watch.mapped || c.watch.rules.Then == job.GuardOff || finiteNumbers(floats, 4) {
 		return nil
 	}
-	return c.vetoed(&Veto{Cell: c.id, Step: s.step, Cause: WeightsNotFinite})
+	return c.vetoed(&Veto{Cell: c.id, Step: step, Cause: WeightsNotFinite})
 }
 
 // finiteNumbers says whether all float32, or float64 of 8 bytes, are finite. One that is not has all bits of its

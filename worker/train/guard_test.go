@@ -46,7 +46,13 @@ type halves struct {
 func (h *halves) Half(i int) []byte         { return h.half[i] }
 func (h *halves) Begin(i int)               { h.full[i] = false }
 func (h *halves) Finish(i int, step uint64) { h.step[i], h.full[i] = step, true }
-func (h *halves) Holds(step uint64) bool    { return h.full[step%2] && h.step[step%2] == step }
+func (h *halves) HalfOf(step uint64) int {
+	if h.full[step%2] && h.step[step%2] == step {
+		return int(step % 2)
+	}
+	return -1
+}
+
 func kept(m map[exchange.Cell]*halves) func(exchange.Cell, MemoryLayout) (Memory, error) {
 	return func(id exchange.Cell, l MemoryLayout) (Memory, error) {
 		if m[id] == nil {
@@ -190,6 +196,135 @@ func TestGuardOfTheWeights(t *testing.T) {
 			t.Errorf("after the veto of step 5 the states are %x, after step 4 they were %x", states, want)
 		}
 	}
+}
+
+// spoiled runs a cell whose update in a step, counted from 1, goes wrong if it is of column 1.
+func spoiled(at uint64) func(context.Context, *Cell) error {
+	return func(ctx context.Context, c *Cell) error {
+		c.timed = func(*phase, time.Duration) {
+			if c.step+1 == at && c.id.Column == 1 {
+				g := c.params[len(c.params)-1].grad.(cudakern.HostMapped).Mapped()
+				binary.LittleEndian.PutUint32(g, math.Float32bits(float32(math.NaN())))
+			}
+		}
+		return c.Run(ctx)
+	}
+}
+
+// TestGuardOfTheWeightsLeavesNothing has updates go wrong in one column where the others only hear of it in the next
+// step's guard, and where something is due behind the step at once: nothing is ever told of the step, no memory holds
+// it, and what goes on from there ends as ever.
+func TestGuardOfTheWeightsLeavesNothing(t *testing.T) {
+	dev, err := cpu.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	j := twoColumns(t, nil) // 12 steps, a checkpoint every 3, an evaluation every 4
+	for _, x := range []struct {
+		name    string
+		at      uint64
+		skipped []uint64
+	}{
+		{"nothing is due", 5, nil}, {"a checkpoint is due", 6, nil}, {"an evaluation is due", 4, nil},
+		{"a copy is due", 10, nil}, {"the next batch is skipped", 7, []uint64{8}}, {"the last step", jobSteps, nil},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			memory := map[exchange.Cell]*halves{}
+			s := setup{dev: dev, job: j, root: t.TempDir(), memory: kept(memory), skipped: x.skipped, carrier: "workers"}
+			bad := s
+			bad.steps = spoiled(x.at)
+			bad.copy = func(_ context.Context, _ exchange.Cell, step, _ uint64) (bool, error) {
+				if step >= x.at {
+					t.Errorf("a copy of step %d", step)
+				}
+				return true, nil
+			}
+			want := bad.run(t)
+			v := want.vetoes(t)
+			if v.Cell != (exchange.Cell{Column: 1}) || v.Step != x.at || v.Cause != WeightsNotFinite {
+				t.Errorf("veto %+v", v)
+			}
+			for _, e := range want.evals {
+				if e.Step >= x.at {
+					t.Errorf("an evaluation after step %d", e.Step)
+				}
+			}
+			for step := range want.saved {
+				if step >= x.at {
+					t.Errorf("a checkpoint of step %d", step)
+				}
+			}
+			for id, m := range memory {
+				if m.HalfOf(x.at) >= 0 || m.HalfOf(x.at-1) < 0 {
+					t.Errorf("the memory of cell %s holds %v of %v", id, m.full, m.step)
+				}
+			}
+			bad.resume, s.resume = x.at-1, x.at-1
+			if again := bad.run(t).vetoes(t); again != v {
+				t.Errorf("going on from memory: veto %+v, before %+v", again, v)
+			}
+			got := s.mustRun(t).digest
+			whole := setup{dev: dev, job: j, root: t.TempDir(), skipped: x.skipped}.mustRun(t).digest
+			if !maps.Equal(got, whole) {
+				t.Errorf("digests %x, left alone they are %x", got, whole)
+			}
+		})
+	}
+}
+
+// TestGuardOfTheWeightsCutOff ends everything while one column knows that its update went wrong and the other does not:
+// the newest step that both hold is the one before.
+func TestGuardOfTheWeightsCutOff(t *testing.T) {
+	dev, err := cpu.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	const at = 5
+	j := twoColumns(t, nil)
+	want := setup{dev: dev, job: j, root: t.TempDir()}.mustRun(t)
+	memory := map[exchange.Cell]*halves{}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := setup{dev: dev, job: j, root: t.TempDir(), memory: kept(memory)}
+	cut := s
+	cut.context, cut.steps = ctx, spoiled(at)
+	cut.exchanger = func(id exchange.Cell, ex exchange.Exchanger) exchange.Exchanger {
+		return &lastWord{Exchanger: ex, step: at, cancel: cancel}
+	}
+	out := cut.run(t)
+	for id, err := range out.errs {
+		if _, vetoed := errors.AsType[*Veto](err); err == nil || vetoed {
+			t.Errorf("cell %s: %v", id, err)
+		}
+	}
+	one := exchange.Cell{Column: 1}
+	if e, ok := errors.AsType[*CellError](out.errs[one]); !ok || e.Step != at-1 {
+		t.Errorf("cell %s ends with %v", one, out.errs[one])
+	}
+	if m := memory[one]; m.HalfOf(at) >= 0 || m.HalfOf(at-1) < 0 || memory[exchange.Cell{}].HalfOf(at-1) < 0 {
+		t.Errorf("they hold %v and %v", memory[exchange.Cell{}].step, m.step)
+	}
+	s.resume = at - 1
+	if got := s.mustRun(t).digest; !maps.Equal(got, want.digest) {
+		t.Errorf("digests %x, left alone they are %x", got, want.digest)
+	}
+}
+
+// lastWord is an exchanger that ends a run right before the guard of a step.
+type lastWord struct {
+	exchange.Exchanger
+	step   uint64
+	cancel func()
+}
+
+func (l *lastWord) Send(ctx context.Context, to exchange.Cell, tag exchange.Tag, data []byte) error {
+	if tag.Step == l.step && tag.Exchange >= guardTag && tag.Exchange < reduceTag {
+		l.cancel()
+		return context.Canceled
+	}
+	return l.Exchanger.Send(ctx, to, tag, data)
 }
 
 // TestGuardOff ends a job whose loss overflows for good, as ever.

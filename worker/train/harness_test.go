@@ -65,6 +65,9 @@ type setup struct {
 
 	memory func(exchange.Cell, MemoryLayout) (Memory, error)
 	resume uint64 // step to go on from in memory
+	copy   func(ctx context.Context, id exchange.Cell, step, keep uint64) (bool, error)
+
+	trace Tracer
 
 	history job.History // what the job's log has of evaluations
 
@@ -312,7 +315,11 @@ func (s setup) build(t testing.TB, id exchange.Cell, cells []exchange.Cell, ex e
 	if s.memory != nil {
 		memory = func(l MemoryLayout) (Memory, error) { return s.memory(id, l) }
 	}
-	c, err := New(Config{Memory: memory,
+	var copied func(context.Context, uint64, uint64) (bool, error)
+	if s.copy != nil {
+		copied = func(ctx context.Context, step, keep uint64) (bool, error) { return s.copy(ctx, id, step, keep) }
+	}
+	c, err := New(Config{Memory: memory, Copy: copied, Trace: s.trace,
 		Job: s.job, Plan: plan, Cell: id, Cells: cells, Generation: 1, Device: s.dev, Exchanger: ex,
 		Source: source, Directory: s.root, Skipped: s.skipped, Accepted: s.accepted, staged: s.staged,
 		partBytes: s.partBytes, smallBytes: s.smallBytes, History: s.history, Now: time.Now,

@@ -27,6 +27,7 @@ type inputStage struct {
 	now    *slot // of the pass that runs
 	labels cudakern.Buffer
 	mean   cudakern.Buffer
+	seen   cudakern.Buffer // the images as the network gets them
 	scale  float32
 	centre bool // the mean's centre is subtracted from every crop
 	source Source
@@ -80,6 +81,7 @@ func (b *builder) buildInput() (*value, error) {
 	if err != nil {
 		return nil, err
 	}
+	in.seen = x
 	b.fwd(same("input"), func(*pass) error { return in.run(x) }).as(Other)
 	return &value{buf: x}, nil
 }
@@ -151,7 +153,7 @@ func (in *inputStage) stage(s *slot, batch data.Batch) (err error) {
 	if err := b.dev.CopyIn(b.up, s.images, batch.Images); err != nil {
 		return err
 	}
-	if err := b.dev.CopyIn(b.up, s.labels, int32Bytes(batch.Labels)); err != nil {
+	if err := b.dev.CopyIn(b.up, s.labels, wordBytes(batch.Labels)); err != nil {
 		return err
 	}
 	s.views, s.valid, s.holds = append(s.views[:0], batch.Views...), batch.Valid, false
@@ -181,7 +183,7 @@ func (b *builder) allocBytes(n int) (cudakern.Buffer, error) {
 	return buf, nil
 }
 
-// int32Bytes views numbers as the bytes they are in memory, as CopyIn and CopyOut move them.
-func int32Bytes(v []int32) []byte {
+// wordBytes views numbers as the bytes they are in memory, as CopyIn and CopyOut move them.
+func wordBytes[T int32 | float32](v []T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v))
 }

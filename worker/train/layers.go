@@ -11,13 +11,26 @@ import (
 
 // buildReLU builds a rectifier that no product could take in.
 func (b *builder) buildReLU(lp *shard.LayerPlan, cur *value) (*value, error) {
-	shape, layout := cur.buf.Shape(), cur.buf.Layout()
-	op, err := b.dev.NewReLU(cudakern.ReLUDesc{Shape: shape, Layout: layout})
+	op, err := b.dev.NewReLU(cudakern.ReLUDesc{Shape: cur.buf.Shape(), Layout: cur.buf.Layout()})
 	if err != nil {
 		return nil, err
 	}
+	return b.buildCurve(lp, cur, op)
+}
+
+// buildTanh builds the paper's other nonlinearity.
+func (b *builder) buildTanh(lp *shard.LayerPlan, cur *value) (*value, error) {
+	op, err := b.dev.NewTanh(cudakern.TanhDesc{Shape: cur.buf.Shape(), Layout: cur.buf.Layout()})
+	if err != nil {
+		return nil, err
+	}
+	return b.buildCurve(lp, cur, op)
+}
+
+// buildCurve wires a function of every element, whose gradient is told from its result; the op becomes the builder's.
+func (b *builder) buildCurve(lp *shard.LayerPlan, cur *value, op cudakern.ReLU) (*value, error) {
 	b.closers = append(b.closers, op.Close)
-	y, err := b.newValue(shape, layout)
+	y, err := b.newValue(cur.buf.Shape(), cur.buf.Layout())
 	if err != nil {
 		return nil, err
 	}

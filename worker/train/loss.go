@@ -1,6 +1,7 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -18,9 +19,10 @@ type lossStage struct {
 	rank   cudakern.Buffer
 	ties   cudakern.Buffer
 	logits cudakern.Buffer
-	losses []float32
-	ranks  []int32 // in memory that the device writes without being waited for
+	losses []float32 // with the next two in memory that the device writes without being waited for, unless coarse
+	ranks  []int32
 	equals []int32
+	coarse bool // the device's numbers are not float32, so it has to convert losses
 
 	classes int
 	views   *views // nil: none have been asked for
@@ -56,6 +58,17 @@ func (b *builder) buildLoss(lp *shard.LayerPlan, cur *value) error {
 	return b.buildSoftmax(lp, cur, parts, widths)
 }
 
+// hostSlice makes an element for each image, in memory that the device copies to without staging.
+func hostSlice[T int32 | float32](b *builder, out *[]T) error {
+	h, err := b.dev.AllocHost(4 * b.batch)
+	if err != nil {
+		return err
+	}
+	b.hosts = append(b.hosts, h)
+	*out = unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(h.Bytes()))), b.batch)
+	return nil
+}
+
 // buildSoftmax appends join, softmax and its gradient, of which the column takes its own part.
 func (b *builder) buildSoftmax(lp *shard.LayerPlan, cur *value, parts []cudakern.Buffer, widths []int) error {
 	classes, own := lp.Out.C, 0
@@ -71,14 +84,9 @@ func (b *builder) buildSoftmax(lp *shard.LayerPlan, cur *value, parts []cudakern
 	if err != nil {
 		return err
 	}
-	s := &lossStage{b: b, losses: make([]float32, b.batch), logits: logits.buf, classes: classes}
-	for _, v := range []*[]int32{&s.ranks, &s.equals} {
-		h, err := b.dev.AllocHost(4 * b.batch)
-		if err != nil {
-			return err
-		}
-		b.hosts = append(b.hosts, h)
-		*v = unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(h.Bytes()))), b.batch)
+	s := &lossStage{b: b, logits: logits.buf, classes: classes}
+	if err := errors.Join(hostSlice(b, &s.losses), hostSlice(b, &s.ranks), hostSlice(b, &s.equals)); err != nil {
+		return err
 	}
 	if s.op, err = b.dev.NewSoftmax(cudakern.SoftmaxDesc{N: b.batch, Classes: classes, Whole: b.whole}); err != nil {
 		return err
@@ -87,6 +95,7 @@ func (b *builder) buildSoftmax(lp *shard.LayerPlan, cur *value, parts []cudakern
 	if s.loss, err = b.alloc(cudakern.Shape{b.batch}, cudakern.Plain); err != nil {
 		return err
 	}
+	s.coarse = s.loss.Bytes() != 4*b.batch
 	if s.rank, err = b.allocBytes(4 * b.batch); err != nil {
 		return err
 	}
@@ -114,13 +123,19 @@ func (b *builder) buildSoftmax(lp *shard.LayerPlan, cur *value, parts []cudakern
 // score reads what the last pass came to.
 func (s *lossStage) score(valid int) (Score, error) {
 	b := s.b
-	if err := b.dev.CopyOut(b.st, int32Bytes(s.ranks), s.rank); err != nil {
+	if err := b.dev.CopyOut(b.st, wordBytes(s.ranks), s.rank); err != nil {
 		return Score{}, fmt.Errorf("read ranks: %w", err)
 	}
-	if err := b.dev.CopyOut(b.st, int32Bytes(s.equals), s.ties); err != nil {
+	if err := b.dev.CopyOut(b.st, wordBytes(s.equals), s.ties); err != nil {
 		return Score{}, fmt.Errorf("read ties: %w", err)
 	}
-	if err := b.dev.Download(b.st, s.losses, s.loss); err != nil {
+	var err error
+	if s.coarse {
+		err = b.dev.Download(b.st, s.losses, s.loss)
+	} else {
+		err = b.dev.CopyOut(b.st, wordBytes(s.losses), s.loss)
+	}
+	if err != nil {
 		return Score{}, fmt.Errorf("read loss: %w", err)
 	}
 	if err := b.st.Sync(); err != nil {

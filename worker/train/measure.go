@@ -40,6 +40,6 @@ func (c *Cell) Measure(ctx context.Context, steps int, each func(StepTimes) erro
 				return err
 			}
 		}
-		return nil
+		return c.settle(&pass{ctx: ctx, step: c.step - 1})
 	})
 }

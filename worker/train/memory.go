@@ -6,17 +6,17 @@ import (
 	"colonnade/cudakern"
 )
 
-// Memory is where a cell's state lies, if not in memory of the device's own: two halves that outlive the cell, and
-// perhaps the process, and for each the step whose state it holds.
+// Memory is where a cell's state lies, if not in memory of the device's own, or is written down now and then: two
+// halves that outlive the cell, and perhaps the process, and for each the step whose state it holds.
 type Memory interface {
 	// Half is the memory of half i, 0 or 1, aligned to a page.
 	Half(i int) []byte
 	// Begin says that half i is about to be written and holds no step from here on.
 	Begin(i int)
-	// Finish says that half i holds the whole state after `step` finished steps; that is half step mod 2.
+	// Finish says that half i holds the whole state after `step` finished steps.
 	Finish(i int, step uint64)
-	// Holds says whether a half holds a step.
-	Holds(step uint64) bool
+	// HalfOf is the half that holds a step; -1: neither. A cell that works in the memory has step s in half s mod 2.
+	HalfOf(step uint64) int
 }
 
 // MemoryLayout says what lies in each half of a cell's memory.
@@ -42,7 +42,7 @@ type unwatched struct{}
 func (unwatched) Half(int) []byte    { return nil }
 func (unwatched) Begin(int)          {}
 func (unwatched) Finish(int, uint64) {}
-func (unwatched) Holds(uint64) bool  { return false }
+func (unwatched) HalfOf(uint64) int  { return -1 }
 
 // memoryLayout is how the parameters' values and momentum lie in a half, in canonical order.
 func (c *Cell) memoryLayout(placer cudakern.Placer) (MemoryLayout, error) {
@@ -58,19 +58,23 @@ func (c *Cell) memoryLayout(placer cudakern.Placer) (MemoryLayout, error) {
 			l.Bytes += room
 		}
 	}
-	l.Bytes = (l.Bytes + 7) / 8 * 8
-	l.Tail = l.Bytes
-	l.Bytes += c.watch.past.bytes()
-	l.Bytes = (l.Bytes + memoryPage - 1) / memoryPage * memoryPage
+	l.end(c.watch.past.bytes())
 	return l, nil
+}
+
+// end adds room for what else belongs to a step behind the parts, up to a whole page.
+func (l *MemoryLayout) end(tail int) {
+	l.Tail = (l.Bytes + 7) / 8 * 8
+	l.Bytes = (l.Tail + tail + memoryPage - 1) / memoryPage * memoryPage
 }
 
 // place gives every parameter its two halves: in memory of the host's choice, if there is a choice, else in the
 // device's.
-func (c *Cell) place(choose func(MemoryLayout) (Memory, error)) error {
+func (c *Cell) place(cfg Config) error {
 	c.mem = unwatched{}
+	choose := cfg.Memory
 	placer, ok := c.dev.(cudakern.Placer)
-	if choose == nil || !ok {
+	if choose == nil || !ok { // the state is the device's
 		for _, p := range c.params {
 			for h := range p.w {
 				for _, b := range []*cudakern.Buffer{&p.w[h], &p.v[h]} {
@@ -81,7 +85,12 @@ func (c *Cell) place(choose func(MemoryLayout) (Memory, error)) error {
 				}
 			}
 		}
-		return nil
+		if choose == nil || cfg.Copy == nil || cfg.Job.CopyEvery() == 0 {
+			return nil
+		}
+		var err error
+		c.mirror, err = c.newMirror(choose)
+		return err
 	}
 	layout, err := c.memoryLayout(placer)
 	if err != nil {
@@ -122,11 +131,16 @@ type Owed struct{ Evaluation, Checkpoint bool }
 
 // Resume goes on from what the cell's memory holds of a step.
 func (c *Cell) Resume(step uint64, owed Owed) error {
-	if !c.mem.Holds(step) {
+	if c.mirror != nil {
+		if err := c.mirror.read(step); err != nil {
+			return fmt.Errorf("cell %s: %w", c.id, err)
+		}
+	} else if half := int(step % 2); c.mem.HalfOf(step) == half {
+		c.watch.past.decode(c.tail(half))
+	} else {
 		return fmt.Errorf("cell %s: its memory does not hold step %d", c.id, step)
 	}
 	c.step, c.owed = step, owed
-	c.watch.past.decode(c.tail(int(step % 2)))
 	c.copies.soon = true // no checkpoint has the step
 	return c.remember(c.recorded)
 }

@@ -130,6 +130,7 @@ func (c *Cell) runPhases(p *pass, phases []phase) error {
 			if c.timed != nil {
 				c.timed(ph, end.Sub(start))
 			}
+			c.trace.phase(name, ph.kind, start, end)
 		}
 		start = end
 	}

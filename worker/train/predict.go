@@ -55,3 +55,21 @@ func (c *Cell) Predict(ctx context.Context, index int, batch data.Batch, dst []f
 		return c.runPhases(p, whole)
 	})
 }
+
+// HiddenUnits is how many units of the last hidden layer, which the last dense layer works on, are this column's; 0
+// where there is none.
+func (c *Cell) HiddenUnits() int {
+	if c.b.hidden == nil {
+		return 0
+	}
+	return c.b.hidden.buf.Shape().Len() / c.b.batch
+}
+
+// Hidden reads the column's part of the last hidden layer, images x HiddenUnits, as the last Predict left it: behind
+// its dropout, as at the test. Nothing else may be done with the cell meanwhile.
+func (c *Cell) Hidden(dst []float32) error {
+	if err := c.b.dev.Download(c.b.st, dst, c.b.hidden.buf); err != nil {
+		return fmt.Errorf("cell %s: read the last hidden layer: %w", c.id, err)
+	}
+	return nil
+}

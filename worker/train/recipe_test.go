@@ -7,6 +7,7 @@ import (
 	"math"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,6 +129,20 @@ func TestPlateauIsAgreed(t *testing.T) {
 	}
 }
 
+// gradientCount counts what a cell sends to other replicas, guard's verdicts left out.
+type gradientCount struct {
+	exchange.Exchanger
+	id exchange.Cell
+	n  *atomic.Int64
+}
+
+func (g *gradientCount) Send(ctx context.Context, to exchange.Cell, tag exchange.Tag, data []byte) error {
+	if to.Replica != g.id.Replica && tag.Exchange&reduceTag != 0 {
+		g.n.Add(1)
+	}
+	return g.Exchanger.Send(ctx, to, tag, data)
+}
+
 // TestFrozenStays: no bit of a frozen layer's parameters changes, and its momentum is gone; the others train on.
 func TestFrozenStays(t *testing.T) {
 	trainPack, testPack := makePack(t, 64, 1, 12, 8, 1), makePack(t, 21, 1, 12, 8, 2)
@@ -141,9 +156,14 @@ func TestFrozenStays(t *testing.T) {
 		j := makeJob(t, "tiny", 2, trainPack, testPack, func(j *job.Job) { change(j); j.Replicas = replicas })
 		short := *j
 		short.Recipe.Epochs = 1
+		var posted atomic.Int64 // messages between replicas that have gradients
+		count := func(id exchange.Cell, ex exchange.Exchanger) exchange.Exchanger {
+			return &gradientCount{ex, id, &posted}
+		}
 		state := func(j *job.Job) map[string][]float32 {
 			out := map[string][]float32{}
-			setup{dev: dev, job: j, root: t.TempDir(), ended: func(cells map[exchange.Cell]*Cell) {
+			posted.Store(0)
+			setup{dev: dev, job: j, root: t.TempDir(), exchanger: count, ended: func(cells map[exchange.Cell]*Cell) {
 				c := cells[exchange.Cell{Column: 1}]
 				if _, err := c.Digest(); err != nil {
 					t.Fatal(err)
@@ -154,7 +174,12 @@ func TestFrozenStays(t *testing.T) {
 			}}.mustRun(t)
 			return out
 		}
-		before, after := state(&short), state(j)
+		before := state(&short)
+		trained := posted.Load()
+		after := state(j)
+		if again := posted.Load() - trained; replicas > 1 && (again >= trained || again <= 0) {
+			t.Errorf("%d messages between replicas in the epoch before, %d in that with two layers frozen", trained, again)
+		}
 		for name, was := range before {
 			layer, _, _ := strings.Cut(name, "/")
 			frozen, momentum := layer == "conv1" || layer == "fc4", strings.HasSuffix(name, momentumSuffix)

@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"colonnade/cudakern"
 	"colonnade/worker/exchange"
@@ -30,8 +31,9 @@ type reducer struct {
 	adders   map[int]*adder // by numbers of a part
 	scratch  []byte
 
-	posted chan posted // to the goroutine: a layer's gradients are computed, or being computed on the builder's stream
-	ended  chan error  // from it: a layer's sum is done, in the order they were posted
+	pending int         // layers posted in this step: all but those that are frozen, of which every replica knows
+	posted  chan posted // to the goroutine: a layer's gradients are computed, or being computed on the builder's stream
+	ended   chan error  // from it: a layer's sum is done, in the order they were posted
 }
 
 // posted is a layer whose gradients can be summed.
@@ -124,11 +126,15 @@ func (b *builder) reduce(name string, params []*param) error {
 	}
 	r.layers = append(r.layers, l)
 	b.back(same(name+" gradients to replicas"), func(p *pass) error {
+		if !slices.ContainsFunc(params, func(q *param) bool { return !b.isFrozen(p.step, q) }) {
+			return nil // nobody has computed them, and nobody waits for them
+		}
 		ready, err := b.st.Record()
 		if err != nil {
 			return err
 		}
 		r.posted <- posted{p, l, ready} // it has room for all layers
+		r.pending++
 		return nil
 	}).as(Other)
 	return nil
@@ -173,6 +179,7 @@ func (r *reducer) part(s *segment, replica int) (lo, hi int) {
 func (r *reducer) start() {
 	r.posted = make(chan posted, len(r.layers))
 	r.ended = make(chan error, len(r.layers))
+	r.pending = 0
 }
 
 // run sums what is posted until ctx ends. After an error nothing more is summed.
@@ -191,9 +198,9 @@ func (r *reducer) run(ctx context.Context) {
 	}
 }
 
-// wait is the phase that waits until every layer's gradients are summed.
+// wait is the phase that waits until the gradients of all layers that were posted are summed.
 func (r *reducer) wait(p *pass) error {
-	for range r.layers {
+	for ; r.pending > 0; r.pending-- {
 		select {
 		case err := <-r.ended:
 			if err != nil {

@@ -16,6 +16,7 @@ type Status struct {
 	Loss            float64 // mean over the whole batch of the last finished step
 	ImagesPerSecond float64 // of the last steps, whole batch
 	PhaseSeconds    map[string]float64
+	Trained         Score // of the cell's part of the last finished step's batch; no images: it does not hold the softmax
 
 	Kind        Kind            // of the phase; empty: it is no part of a step
 	InPhase     time.Duration   // how long it has been in the phase
@@ -57,19 +58,22 @@ func (t *tracker) worked(seconds float64) {
 // observed is an exchanger that tells a tracker whom its cell waits for.
 type observed struct {
 	exchange.Exchanger
-	t   *tracker
-	own exchange.Cell
+	t     *tracker
+	own   exchange.Cell
+	trace *tracer // nil: nobody wants to know
 }
 
 // Send implements exchange.Exchanger: it waits while the peer is far behind.
 func (o *observed) Send(ctx context.Context, to exchange.Cell, tag exchange.Tag, data []byte) error {
 	defer o.wait(to)()
+	defer o.trace.crossing(SendSpan, to, tag.Step+1, len(data))()
 	return o.Exchanger.Send(ctx, to, tag, data)
 }
 
 // Recv implements exchange.Exchanger.
 func (o *observed) Recv(ctx context.Context, from exchange.Cell, tag exchange.Tag, into []byte) error {
 	defer o.wait(from)()
+	defer o.trace.crossing(ReceiveSpan, from, tag.Step+1, len(into))()
 	return o.Exchanger.Recv(ctx, from, tag, into)
 }
 
@@ -100,7 +104,7 @@ func (t *tracker) start(now time.Time, step uint64) {
 }
 
 // finished says that a step is done, and returns the seconds since the end of the one before.
-func (t *tracker) finished(now time.Time, step uint64, batch int, loss float64) (seconds float64) {
+func (t *tracker) finished(now time.Time, step uint64, batch int, loss float64, of Score) (seconds float64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	seconds = now.Sub(t.last).Seconds()
@@ -108,7 +112,7 @@ func (t *tracker) finished(now time.Time, step uint64, batch int, loss float64) 
 		t.rate = seconds
 	}
 	t.rate += smoothing * (seconds - t.rate)
-	t.last, t.s.Step, t.s.Loss = now, step, loss
+	t.last, t.s.Step, t.s.Loss, t.s.Trained = now, step, loss, of
 	if t.rate > 0 {
 		t.s.ImagesPerSecond = float64(batch) / t.rate
 	}

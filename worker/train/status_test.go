@@ -32,7 +32,7 @@ func TestStatusOfPhases(t *testing.T) {
 	began := time.Unix(100, 0)
 	own, column, replica := exchange.Cell{}, exchange.Cell{Column: 1}, exchange.Cell{Replica: 1}
 	b := &blocked{entered: make(chan struct{}), release: make(chan struct{})}
-	ex := &observed{b, &status, own}
+	ex := &observed{b, &status, own, nil}
 	status.enter("conv3 wait for column 1", Wait, began, 0.25)
 	want := func(what string, waits ...exchange.Cell) {
 		t.Helper()

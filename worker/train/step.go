@@ -10,11 +10,14 @@ import (
 // timingSteps is how many steps a report of phase times covers; the first report of a run covers its first step.
 const timingSteps = 20
 
-// oneStep does one training step and says whether any cell asked to stop after it.
+// oneStep does one training step and says whether any cell asked to stop after it. What is due behind the step before,
+// and has waited for the other columns' word on its update, is done when that is there.
 func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	if c.watch.skip[c.step+1] {
 		return false, c.skipStep()
 	}
+	traced := c.trace.step(c.step + 1)
+	defer func() { traced(err == nil) }()
 	p := &pass{ctx: ctx, train: true, step: c.step, half: int(c.step % 2)}
 	var score Score
 	var all verdict
@@ -31,31 +34,43 @@ func (c *Cell) oneStep(ctx context.Context) (stop bool, err error) {
 	// costs nothing, and at the end of a step it would be one more place where the faster one waits.
 	whole = append(whole, c.lossPhase(&score),
 		phase{label: same("guard"), kind: Wait, run: func(p *pass) (err error) {
-			all, err = c.guard(p, guardTag, verdict{trouble: c.judgeLoss(p, score.Loss), stop: c.stop.Load(),
+			all, err = c.guard(p, guardTag, verdict{trouble: c.judge(p, score.Loss), stop: c.stop.Load(),
 				loss: score.Loss, copies: c.copies.progress()})
 			if err == nil && all.trouble.cause != 0 {
 				err = c.veto(p, knownTag, all)
 			}
-			return err
+			if err != nil || !c.watch.open {
+				return err
+			}
+			c.watch.open = false
+			return c.copies.due(c.step, all.copies)
 		}})
+	if c.watch.open && c.saves && c.job.CheckpointAfter(c.step) {
+		whole = append(whole, phase{label: same("snapshot"), kind: Other, run: func(p *pass) error {
+			return c.saver.save(p.ctx, c.step)
+		}})
+	}
 	whole = append(whole, c.backward...)
 	if r := c.b.reducer; r != nil {
 		whole = append(whole, phase{label: same("wait for gradients of replicas"), kind: Wait, run: r.wait})
 	}
 	whole = append(whole, phase{label: same("update"), kind: Other, run: c.update},
 		phase{label: same("guard of update"), kind: Wait, run: func(p *pass) error {
-			return c.settle(p, all.loss/float64(c.b.whole))
+			return c.finish(p, all.loss/float64(c.b.whole), all.stop)
 		}})
 	if err := c.runPhases(p, whole); err != nil {
 		return false, err
 	}
-	c.step++
-	c.copies.due(c.step, all.copies)
+	if !c.watch.open {
+		if err := c.copies.due(c.step, all.copies); err != nil {
+			return false, err
+		}
+	}
 	loss := all.loss / float64(c.b.whole)
 	c.epochLoss += loss
 	c.epochSteps++
 	c.timing.steps++
-	seconds := c.status.finished(c.now(), c.step, c.b.whole, loss)
+	seconds := c.status.finished(c.now(), c.step, c.b.whole, loss, score)
 	c.log.Debug("step", "cell", c.id, "step", c.step, "seconds", seconds, "loss", loss)
 	if c.timing.steps == timingSteps || !c.reported {
 		c.status.phases(c.timing.mean())
@@ -101,7 +116,7 @@ func (c *Cell) skipStep() error {
 	return nil
 }
 
-// update is the paper's rule (section 5), from this step's half of the state to the other, which settle then makes the
+// update is the paper's rule (section 5), from this step's half of the state to the other, which finish then makes the
 // state. A frozen parameter goes over as it is, without momentum: there may be no gradient of it, so something finite
 // stands in.
 func (c *Cell) update(p *pass) error {

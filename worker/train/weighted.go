@@ -31,6 +31,9 @@ type rectifier struct{ forward, backward bool }
 // buildWeighted builds a conv or dense layer: the blocks' products summed in plan order onto one output, then ReLU if
 // asked. Before an `all` layer the maps cross; the own block does not wait for them.
 func (b *builder) buildWeighted(lp *shard.LayerPlan, cur *value, relu rectifier) (*value, error) {
+	if lp.Layer.Kind == shard.Dense {
+		b.hidden = cur
+	}
 	x, err := b.newCrossing(lp, cur)
 	if err != nil {
 		return nil, err
