@@ -21,6 +21,11 @@ type checkpointCmd struct {
 	Export checkpointExportCmd `cmd:"" help:"Write the whole network's weights, columns merged, for PyTorch, numpy or ONNX."`
 	Import checkpointImportCmd `cmd:"" help:"Read a model of PyTorch, numpy, ONNX or ours, check it, and write what a job begins with."`
 	Digest checkpointDigestCmd `cmd:"" help:"Print the digest of a checkpoint: SHA-256 of the whole state."`
+	Now    checkpointNowCmd    `cmd:"" help:"Have a running job write a checkpoint at the next step boundary, and go on."`
+	Pin    checkpointPinCmd    `cmd:"" help:"Keep a checkpoint for good, however many newer ones there are."`
+	Unpin  checkpointUnpinCmd  `cmd:"" help:"Leave a pinned checkpoint to retention again."`
+	Delete checkpointDeleteCmd `cmd:"" help:"Delete a checkpoint and its files."`
+	Fork   checkpointForkCmd   `cmd:"" help:"Begin a new job with a checkpoint of another one, with another recipe."`
 }
 
 // manifests asks for a job's committed checkpoints, by step.
@@ -80,6 +85,12 @@ func (c *checkpointListCmd) Run(con console) error {
 				bytes += f.Bytes
 			}
 			state := "good"
+			if m.Pinned {
+				state = "good, pinned"
+			}
+			if m.Job != c.Job {
+				state += ", of " + m.Job
+			}
 			if m.Bad != "" {
 				state = "bad: " + m.Bad
 			}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -21,6 +23,9 @@ import (
 
 // defaultAddress is where a coordinator listens unless told otherwise.
 const defaultAddress = "127.0.0.1:7400"
+
+// defaultWeb is where a coordinator serves the dashboard unless told otherwise.
+const defaultWeb = "127.0.0.1:7401"
 
 // clientFlags are the flags of every command that talks to a coordinator.
 type clientFlags struct {
@@ -47,7 +52,7 @@ func (c *clientFlags) call(ctx context.Context, f func(context.Context, clusterp
 	}
 	client, err := rpc.NewClient(c.Coordinator)
 	if err != nil {
-		return usagef("--coordinator %s: %w", c.at(), err)
+		return usagef("--coordinator %s: %w; give host:port, e.g. %s", c.at(), err, defaultAddress)
 	}
 	defer client.Close()
 	return c.friendly(f(ctx, clusterpb.NewOperatorClient(client)))
@@ -77,6 +82,49 @@ func (c *clientFlags) ask(f func(context.Context, clusterpb.OperatorClient) erro
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
 	return c.call(ctx, f)
+}
+
+// interruptible is a context that ends when the program is interrupted.
+func interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+}
+
+// tail runs f, which shows what a stream brings, within the answer's time limit, or, to follow it, until ctx ends: then
+// f is run again when its coordinator goes away, until none has been reached for the time limit.
+func (c *clientFlags) tail(ctx context.Context, con console, follow bool, f func(context.Context,
+	clusterpb.OperatorClient) error) error {
+	if !follow {
+		return c.ask(f)
+	}
+	return c.call(ctx, func(ctx context.Context, client clusterpb.OperatorClient) error {
+		away := time.Time{} // since when
+		for {
+			err := f(ctx, client)
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case status.Code(err) != codes.Unavailable:
+				return err
+			case away.IsZero():
+				away = con.now()
+			}
+			limited, cancel := context.WithTimeout(ctx, c.Timeout)
+			if _, err = client.Status(limited, &clusterpb.StatusRequest{Local: true}); err == nil {
+				away = time.Time{}
+			}
+			cancel()
+			if !away.IsZero() && con.now().Sub(away) > c.Timeout {
+				return err
+			}
+			again := time.NewTimer(leaderPoll)
+			select {
+			case <-again.C:
+			case <-ctx.Done():
+				again.Stop()
+				return nil
+			}
+		}
+	})
 }
 
 // friendly turns a gRPC error into one line that says what to do.

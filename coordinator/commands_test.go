@@ -95,8 +95,8 @@ func TestCommandsOfAJobsLife(t *testing.T) {
 		digest+`\n`)
 	like(t, succeeds(t, "job", "stop", "j"), `j is done already; see: coordinator job show j\n`)
 	like(t, succeeds(t, "job", "submit", "--resume", file), `test error 25.00 %\ndigest `+digest+`\n`)
-	like(t, succeeds(t, "job", "list"), `JOB +STATE.*\nj +done +20/20 +20 .*\n`)
-	like(t, succeeds(t, "status"), `.*connected +spare +127.0.0.1:1 +3 +no device\n.*JOB.*\nj +done .*last events\n.*`)
+	like(t, succeeds(t, "job", "list"), `JOB +STATE.*\nj +done +0 +20/20 +20 .*\n`)
+	like(t, succeeds(t, "status"), `.*connected +spare +3 +no device\n.*JOB.*\nj +done .*last events\n.*`)
 
 	t.Run("json", func(t *testing.T) { printsJSON(t, file) })
 	t.Run("damage", findsDamage)
@@ -452,7 +452,8 @@ func startDev(t *testing.T, play string, args ...string) *devRun {
 		t.Fatal(err)
 	}
 	r := &devRun{interrupts: make(chan os.Signal, 2), ended: make(chan error, 1)}
-	c := devCmd{File: args[0], Workers: 2, Threads: defaultThreads(), Device: "cpu", Data: "data", Carrier: "auto",
+	c := devCmd{HTTP: noAddress, File: args[0], Workers: 2, Threads: defaultThreads(), Device: "cpu", Data: "data",
+		Carrier: "auto",
 		Program: self}
 	for _, a := range args[1:] {
 		switch a {

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"colonnade/checkpoint/bearer"
 	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/raftnode"
 	"colonnade/proto/clusterpb"
@@ -31,6 +32,7 @@ type devCmd struct {
 	Threads int    `default:"${threads}" help:"Threads of all workers together, shared out among them; the result is the same with any number. Default: all cores this process may use."`
 	Device  string `default:"cpu" help:"Device of every worker: see worker devices."`
 	Data    string `default:"colonnade-data" placeholder:"DIR" help:"Directory of everything: the coordinator's state, the workers', checkpoints, logs."`
+	HTTP    string `name:"http" default:"${web}" placeholder:"ADDR" help:"Loopback address of the dashboard; another port if that one is in use; none: no dashboard."`
 	Resume  bool   `help:"Go on with the job if DIR knows it already."`
 
 	SkipBatch   bool `xor:"batch" help:"With --resume: do without the batch that the job has paused for."`
@@ -125,9 +127,18 @@ func (d *dev) run(interrupts <-chan os.Signal) error {
 		return fmt.Errorf("listen on loopback: %w", err)
 	}
 	defer l.Close()
-	d.node, err = newNode(nodeConfig{directory: d.Data, listener: l, log: slog.New(slog.NewTextHandler(d.log, nil))})
-	if err != nil {
+	cfg := nodeConfig{directory: d.Data, listener: l, log: slog.New(slog.NewTextHandler(d.log, nil))}
+	if d.HTTP != noAddress {
+		if cfg.http, err = d.page(); err != nil {
+			return err
+		}
+		defer cfg.http.Close()
+	}
+	if d.node, err = newNode(cfg); err != nil {
 		return err
+	}
+	if cfg.http != nil {
+		d.view.note("dashboard: http://%s", cfg.http.Addr())
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
@@ -153,6 +164,25 @@ func (d *dev) run(interrupts <-chan os.Signal) error {
 		return err
 	}
 	return d.end(last)
+}
+
+// page opens the dashboard's port, or any if that one is in use: several runs on one machine are nothing special.
+func (d *dev) page() (net.Listener, error) {
+	if err := checkAddress("--http", d.HTTP); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", d.HTTP)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--http %s: %w; choose another --http, or none", d.HTTP, err)
+	}
+	if !bearer.Loopback(l.Addr()) {
+		return nil, errors.Join(usagef("--http %s is open to the network; dev serves its dashboard on loopback only, e.g. %s",
+			d.HTTP, defaultWeb), l.Close())
+	}
+	return l, nil
 }
 
 // openLog opens the log of one of the processes, behind what it wrote before.

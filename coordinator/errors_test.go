@@ -88,11 +88,11 @@ func TestWrongCommandLines(t *testing.T) {
 		{"nothing", nil, status, []string{`expected one of "dev"`, usage, " --help"}},
 		{"unknown command", words("jobs"), status, []string{"jobs", usage, " --help"}},
 		{"half a command", words("job"), status, []string{"expected one of", usage, " job --help"}},
-		{"unknown subcommand", words("job pause x"), status, []string{"pause", usage, " job --help"}},
+		{"unknown subcommand", words("job rest x"), status, []string{"rest", usage, " job --help"}},
 		{"unknown flag", words("status --verbose"), status, []string{"--verbose", usage, " status --help"}},
 		{"no job named", words("job watch"), status, []string{"<NAME>", usage, " job watch --help"}},
 		{"too much", words("job show a b"), status, []string{"b", usage, " job show --help"}},
-		{"no job file named", words("job submit"), status, []string{"<JOB.yaml>", usage, " job submit --help"}},
+		{"no job file named", words("job submit"), status, []string{"no job file", "coordinator job submit JOB.yaml"}},
 		{"no directory", words("start"), status, []string{"--data", usage, " start --help"}},
 		{"step is no number", words("job resume j --step last"), status,
 			[]string{"--step", "last", usage, " job resume --help"}},
@@ -128,6 +128,10 @@ func TestWrongCommandLines(t *testing.T) {
 			[]string{"--listen example.org:0", "; use 127.0.0.1"}},
 		{"http open to the network", words("start --data d --listen 127.0.0.1:0 --http :0"), status,
 			[]string{"--http :0", "; use 127.0.0.1"}},
+		{"http open to the network without a token", words("start --data d --listen 127.0.0.1:0 --http :0 --insecure"),
+			status, []string{"--http :0 can be reached by others", "; give a file"}},
+		{"a token without http", words("start --data d --http none --http-token-file f"), status,
+			[]string{"--http-token-file without --http", "; give --http"}},
 		{"listen without port", words("start --data d --listen 127.0.0.1"), status,
 			[]string{"--listen 127.0.0.1", "; give host:port"}},
 		{"no columns", words("plan alexnet --columns 0"), status, []string{"--columns 0; use 1, 2 or 4"}},
@@ -259,8 +263,8 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 	defer silent.Close()
 	var all []wrong
-	for _, c := range []string{"status", "job list", "job show j", "job watch j", "job stop j", "job resume j",
-		"job submit " + job,
+	for _, c := range []string{"status", "job list", "queue", "job priority j 5", "job show j", "job watch j",
+		"job stop j", "job resume j", "job submit " + job,
 		"checkpoint list j", "checkpoint verify j", "checkpoint digest j"} {
 		for _, flag := range []string{"", " --json"} {
 			all = append(all, wrong{c + flag, words(c + flag + " --coordinator " + address), exitFailure,
@@ -322,6 +326,8 @@ func TestWrongRequests(t *testing.T) {
 	check(t, dir, append(all,
 		wrong{"resume a done job", words("job resume done"), exitFailure,
 			[]string{"job done is done, there is nothing to resume; see: coordinator job show done"}},
+		wrong{"priority of a done job", words("job priority done 5"), exitFailure,
+			[]string{"job done is done, it does not wait for workers any more; see: coordinator queue"}},
 		wrong{"submit again", words("job submit " + done), exitFailure,
 			[]string{"job done exists already and is done; go on with it by submitting with --resume"}},
 		wrong{"submit another as the same", words("job submit " + other), exitFailure,

@@ -13,6 +13,7 @@ import (
 	"colonnade/checkpoint/model"
 	"colonnade/checkpoint/tensors"
 	"colonnade/proto/clusterpb"
+	"colonnade/shard"
 	"colonnade/shard/job"
 )
 
@@ -57,7 +58,7 @@ func (c *checkpointExportCmd) Run(con console) error {
 		return err
 	}
 	if c.Column != nil && (*c.Column < 0 || *c.Column >= j.Columns) {
-		return usagef("--column %d: job %s has columns 0 to %d", *c.Column, j.Name, j.Columns-1)
+		return usagef("--column %d: job %s has columns 0 to %d; give one of them", *c.Column, j.Name, j.Columns-1)
 	}
 	var about *model.About
 	if c.WithoutPack || c.Column != nil {
@@ -81,7 +82,8 @@ func (c *checkpointExportCmd) Run(con console) error {
 // convert writes a model file in another format.
 func (c *checkpointExportCmd) convert(con console) error {
 	if c.Step != nil || c.Dir != "" || c.Column != nil || c.Pack != "" || c.WithoutPack {
-		return usagef("%s is a model file: --step, --dir, --column, --pack and --without-pack are for jobs", c.Job)
+		return usagef("%s is a model file, and --step, --dir, --column, "+
+			"--pack and --without-pack are for jobs; leave them out", c.Job)
 	}
 	about, s, err := model.Read(c.Job)
 	if err != nil {
@@ -157,63 +159,90 @@ func (c *checkpointExportCmd) load() (*job.Job, *model.State, uint64, error) {
 	if c.Dir != "" {
 		return model.FromDirectory(context.Background(), c.Dir, c.Job, c.Step)
 	}
-	var spec []byte
-	var m *clusterpb.Manifest
-	var directories []string
-	err := c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
-		described, err := client.GetJob(ctx, &clusterpb.GetJobRequest{Name: c.Job})
-		if err != nil {
-			return err
-		}
-		reply, err := manifests(ctx, client, c.Job)
-		if err != nil {
-			return err
-		}
-		spec, directories = described.Spec, reply.Directories
-		m, err = at(reply.Checkpoints, c.Job, c.Step)
+	var at *checkpointFiles
+	err := c.ask(func(ctx context.Context, client clusterpb.OperatorClient) (err error) {
+		at, err = findCheckpoint(ctx, client, c.Job, c.Step)
 		return err
 	})
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	j, err := job.Decode(spec)
+	s, err := at.load(context.Background())
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	plan, err := j.Plan()
-	if err != nil {
-		return nil, nil, 0, err
-	}
-	s := model.NewState(plan)
-	for k := range j.Columns {
-		if err := loadColumn(s, k, m, directories); err != nil {
-			return nil, nil, 0, err
-		}
-	}
-	return j, s, m.Step, nil
+	return at.job, s, at.manifest.Step, nil
 }
 
-// loadColumn reads a column of replica 0 from the first directory on this machine that has its file.
-func loadColumn(s *model.State, column int, m *clusterpb.Manifest, directories []string) error {
+// checkpointFiles are a job's checkpoint and where its files may lie on this machine.
+type checkpointFiles struct {
+	job         *job.Job
+	plan        *shard.Plan
+	manifest    *clusterpb.Manifest
+	directories []string
+}
+
+// findCheckpoint asks the leader of a job's step, of the newest good one if step is nil.
+func findCheckpoint(ctx context.Context, client clusterpb.OperatorClient, name string, step *uint64) (*checkpointFiles,
+	error) {
+	described, err := client.GetJob(ctx, &clusterpb.GetJobRequest{Name: name})
+	if err != nil {
+		return nil, err
+	}
+	reply, err := manifests(ctx, client, name)
+	if err != nil {
+		return nil, err
+	}
+	c := &checkpointFiles{directories: reply.Directories}
+	if c.manifest, err = at(reply.Checkpoints, name, step); err != nil {
+		return nil, err
+	}
+	if c.job, err = job.Decode(described.Spec); err != nil {
+		return nil, err
+	}
+	c.plan, err = c.job.Plan()
+	return c, err
+}
+
+// load reads all of it.
+func (c *checkpointFiles) load(ctx context.Context) (*model.State, error) {
+	s := model.NewState(c.plan)
+	for k := range c.job.Columns {
+		path, want, err := c.file(k)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.Load(ctx, k, path, want); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// file finds the file of a column of replica 0, in the first directory on this machine that has it.
+func (c *checkpointFiles) file(column int) (string, checkpoint.Want, error) {
+	m := c.manifest
 	i := slices.IndexFunc(m.Files, func(f *clusterpb.CheckpointFile) bool {
 		return f.Cell.Replica == 0 && int(f.Cell.Column) == column
 	})
 	if i < 0 {
-		return fmt.Errorf("the checkpoint of step %d has no file of column %d", m.Step, column)
+		return "", checkpoint.Want{}, fmt.Errorf("the checkpoint of step %d has no file of column %d; take another --step",
+			m.Step, column)
 	}
 	f := m.Files[i]
 	want, err := checkpoint.Promised(f.Bytes, f.Xxh3, f.Sha256, f.Digest)
 	if err != nil {
-		return fmt.Errorf("manifest of step %d: %w", m.Step, err)
+		return "", want, fmt.Errorf("manifest of step %d: %w", m.Step, err)
 	}
-	want.Meta = checkpoint.Meta{Job: m.Job, Step: m.Step, Column: column, PlanDigest: s.Plan.Digest(),
+	want.Meta = checkpoint.Meta{Job: m.Job, Step: m.Step, Column: column, PlanDigest: c.plan.Digest(),
 		Numerics: m.Numerics}
-	for _, d := range directories {
+	for _, d := range c.directories {
 		path := filepath.Join(d, filepath.FromSlash(f.Path))
 		if _, err := os.Stat(path); err == nil {
-			return s.Load(context.Background(), column, path, want)
+			return path, want, nil
 		}
 	}
-	return fmt.Errorf("%w: %s is not in any of %v on this machine; worker %s wrote it: export there, with --dir DIR",
-		checkpoint.ErrMissing, f.Path, directories, f.Worker)
+	return "", want, fmt.Errorf("%w: %s is not in any of %v on this machine; worker %s wrote it: "+
+		"export there, with --dir DIR",
+		checkpoint.ErrMissing, f.Path, c.directories, f.Worker)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,6 +87,15 @@ func TestModelsTravel(t *testing.T) {
 	if got, err := os.ReadFile(again); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("read and written, other bytes: %v", err)
 	}
+	// Another way to subtract the mean is another model, which says so; and goes back.
+	succeeds(t, "checkpoint", "import", filepath.Join(dir, "start.safetensors"), "--mean", "centre", "--out", again)
+	if a, _, err := model.Read(again); err != nil || !a.CentreMean {
+		t.Errorf("imported with --mean centre: %+v, %v", a, err)
+	}
+	succeeds(t, "checkpoint", "import", again, "--mean", "image", "--out", again)
+	if got, err := os.ReadFile(again); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("imported with --mean image, other bytes: %v", err)
+	}
 	var e exported
 	text := succeeds(t, "checkpoint", "export", "j", "--dir", filepath.Join(dir, "ckpt"), "--column", "1", "--json",
 		"--out",
@@ -133,6 +143,8 @@ func TestModelMistakes(t *testing.T) {
 			"name --job JOB.yaml, or --network"},
 		"other network": {append([]string{"checkpoint", "import", at("foreign.pt"), "--network", "alexnet-32", "--columns",
 			"2", "--scale", "1"}, out...), "conv1.weight"},
+		"mean": {append([]string{"checkpoint", "import", at("start.safetensors"), "--mean", "corner"}, out...),
+			"--mean corner; use image or centre"},
 		"out nowhere": {[]string{"checkpoint", "import", at("foreign.pt"), "--job", file, "--out", at("none/x.safetensors")},
 			"name a file in a directory that can be written to"},
 		"other scale": {[]string{"job", "submit", other}, "set augment.scale to 0.015625"},
@@ -198,13 +210,71 @@ func fakeEvaluate(step, views string) int {
 func evaluatesJ(t *testing.T) {
 	t.Setenv(asWorker, "evaluate")
 	t.Setenv("TMPDIR", t.TempDir())
-	like(t, succeeds(t, "evaluate", "j", "--program", os.Args[0], "--views", "10"),
+	like(t, succeeds(t, "evaluate", "j", "--local", "--program", os.Args[0], "--views", "10"),
 		`10 views of r0c0.g\d.ckpt true r0c1.g\d.ckpt true\n`)
 	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) != 0 {
 		t.Errorf("%d files are left, %v", len(left), err)
 	}
-	r := command("evaluate", "none", "--program", os.Args[0])
+	r := command("evaluate", "none", "--local", "--program", os.Args[0])
 	if r.status == 0 || !strings.Contains(r.err, "none") {
 		t.Errorf("no such job: %q", r.err)
+	}
+}
+
+// TestModelsWithSpoiltTensors imports files that lack a tensor, have one too many, of another shape, or with a value
+// that is no number: one line names it, and no file and no checkpoint is written.
+func TestModelsWithSpoiltTensors(t *testing.T) {
+	dir, file := modelDir(t)
+	j, err := readJob(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := j.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nan := make([]float32, 8)
+	nan[5] = float32(math.NaN())
+	for name, c := range map[string]struct {
+		spoil func([]tensors.Source) []tensors.Source
+		want  string
+	}{
+		"missing": {func(s []tensors.Source) []tensors.Source { return s[1:] }, "tensor conv1.weight of network tiny"},
+		"extra": {func(s []tensors.Source) []tensors.Source {
+			return append(s, tensors.Of("conv9.bias", []int{1}, []float32{1}))
+		}, "tensor conv9.bias of shape [1] is not of network tiny"},
+		"misshaped": {func(s []tensors.Source) []tensors.Source {
+			s[1] = tensors.Of("conv1.bias", []int{2, 4}, make([]float32, 8))
+			return s
+		}, "tensor conv1.bias has the shape [2 4], network tiny wants [8]"},
+		"NaN": {func(s []tensors.Source) []tensors.Source {
+			s[1] = tensors.Of("conv1.bias", []int{8}, nan)
+			return s
+		}, "value 5 of tensor conv1.bias is NaN"},
+	} {
+		all, err := model.NewState(plan).Whole()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		if err := tensors.Write(&b, "safetensors", nil, c.spoil(all)); err != nil {
+			t.Fatal(err)
+		}
+		from := filepath.Join(t.TempDir(), name+".safetensors")
+		if err := os.WriteFile(from, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(dir, name)
+		if err := os.Mkdir(to, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		r := command("checkpoint", "import", from, "--job", file, "--dir", filepath.Join(to, "ckpt"), "--out",
+			filepath.Join(to, "new.safetensors"))
+		if r.status == 0 || strings.Count(r.err, "\n") != 1 || !strings.Contains(r.err, c.want) {
+			t.Errorf("%s: status %d, %q, want one line with %q", name, r.status, r.err, c.want)
+		}
+		if half, err := os.ReadDir(to); err != nil || len(half) > 0 {
+			t.Errorf("%s: left behind: %v, %v", name, half, err)
+		}
 	}
 }

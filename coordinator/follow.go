@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,16 +44,30 @@ type view struct {
 
 	mu      sync.Mutex
 	bar     *progressbar.ProgressBar
-	epochs  int    // evaluations printed
-	event   uint64 // index of the last event printed
-	waiting string // the last reason printed for a job that waits
+	epochs  int       // evaluations printed
+	event   uint64    // index of the last event printed
+	waiting string    // the last reason printed for a job that waits
+	losses  []float64 // of the last updates that told another one, the oldest first
 	printed time.Time
+}
+
+// shower shows a job's updates.
+type shower interface {
+	begin(context.Context, clusterpb.OperatorClient, string) // asks what it wants to know before the first update
+	update(*clusterpb.JobUpdate) error
+	clear() // the terminal of what is drawn again and again
+	note(format string, args ...any)
 }
 
 // follow shows a job's updates until it has ended, and returns its last state. It may be called again with another
 // stream of the same job.
 func (v *view) follow(stream updates) (last *clusterpb.Job, err error) {
 	defer v.clear()
+	return follow(stream, v)
+}
+
+// follow has v show a job's updates until it has ended, and returns its last state.
+func follow(stream updates, v shower) (last *clusterpb.Job, err error) {
 	for {
 		u, err := stream.Recv()
 		switch {
@@ -69,6 +86,8 @@ func (v *view) follow(stream updates) (last *clusterpb.Job, err error) {
 	}
 }
 
+func (v *view) begin(context.Context, clusterpb.OperatorClient, string) {}
+
 // update shows one update.
 func (v *view) update(u *clusterpb.JobUpdate) error {
 	v.mu.Lock()
@@ -84,6 +103,9 @@ func (v *view) update(u *clusterpb.JobUpdate) error {
 		}
 	}
 	if v.con.terminal {
+		if n := len(v.losses); j.Loss > 0 && (n == 0 || v.losses[n-1] != j.Loss) {
+			v.losses = append(v.losses[max(0, n-sparks+1):], j.Loss)
+		}
 		if !ended(j) {
 			v.draw(j)
 		}
@@ -141,18 +163,26 @@ func waiting(j *clusterpb.Job) string {
 
 // draw moves the bar.
 func (v *view) draw(j *clusterpb.Job) {
-	if v.bar == nil {
-		v.bar = progressbar.NewOptions64(int64(max(j.Steps, 1)), progressbar.OptionSetWriter(v.con.out),
-			progressbar.OptionFullWidth(), progressbar.OptionUseANSICodes(true), progressbar.OptionSetPredictTime(false),
-			progressbar.OptionSetElapsedTime(false), progressbar.OptionClearOnFinish())
-	}
 	text := progress(j)
 	if j.State != "running" {
 		text = j.State + "  " + text
 	}
+	if s := sparkline(v.losses); s != "" && j.State == "running" {
+		text += "  " + s
+	}
+	v.move(j.Steps, j.Step, text)
+}
+
+// move has the bar say how far something is. v.mu is held.
+func (v *view) move(all, at uint64, text string) {
+	if v.bar == nil {
+		v.bar = progressbar.NewOptions64(int64(max(all, 1)), progressbar.OptionSetWriter(v.con.out),
+			progressbar.OptionFullWidth(), progressbar.OptionUseANSICodes(true), progressbar.OptionSetPredictTime(false),
+			progressbar.OptionSetElapsedTime(false), progressbar.OptionClearOnFinish())
+	}
 	v.bar.Describe(text)
-	_ = v.bar.Set64(int64(min(j.Step, j.Steps-min(j.Steps, 1)))) // a full bar would be gone
-	fmt.Fprint(v.con.out, "\r")                                  // so that the terminal's ^C does not wrap the line
+	_ = v.bar.Set64(int64(min(at, all-min(all, 1)))) // a full bar would be gone
+	fmt.Fprint(v.con.out, "\r")                      // so that the terminal's ^C does not wrap the line
 }
 
 // note prints a line above the bar, from any goroutine.
@@ -190,6 +220,26 @@ func progress(j *clusterpb.Job) string {
 	return fmt.Sprintf("%s  loss %.4f  %.0f images/s  %s left", s, j.Loss, j.ImagesPerSecond, left(j))
 }
 
+// sparks is how many losses are drawn behind the numbers.
+const sparks = 8
+
+// sparkline draws numbers a column each, between the least and the most of them; fewer than two are none.
+func sparkline(all []float64) string {
+	if len(all) < 2 {
+		return ""
+	}
+	least, most := slices.Min(all), slices.Max(all)
+	var b strings.Builder
+	for _, v := range all {
+		level := 0
+		if most > least {
+			level = int((v - least) / (most - least) * 7.999)
+		}
+		b.WriteRune([]rune("▁▂▃▄▅▆▇█")[min(max(level, 0), 7)])
+	}
+	return b.String()
+}
+
 // left is the time a running job still needs at its present speed.
 func left(j *clusterpb.Job) string {
 	seconds := float64(j.Steps-min(j.Step, j.Steps)) * float64(j.Batch) / j.ImagesPerSecond
@@ -217,6 +267,10 @@ func printEnd(out io.Writer, j *clusterpb.Job, resume string) error {
 		fmt.Fprintf(out, "stopped after step %d of %d; go on with: %s\n", j.CommittedStep, j.Steps, resume)
 		return nil
 	case fsm.Paused:
+		if strings.HasPrefix(j.Reason, fsm.PausedByOperator) {
+			fmt.Fprintf(out, "paused after step %d of %d; go on with: %s\n", j.CommittedStep, j.Steps, resume)
+			return nil
+		}
 		return fmt.Errorf("%w: %s: %s; go on without its batch: %s --skip-batch", errJobPaused, j.Name, j.Reason, resume)
 	}
 	return fmt.Errorf("%w: %s: %s; when that is mended: %s", errJobFailed, j.Name, j.Reason, resume)

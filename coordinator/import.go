@@ -22,14 +22,18 @@ type checkpointImportCmd struct {
 	Columns  int     `placeholder:"K" help:"Without a job: its columns."`
 	Channels int     `help:"Without a job: channels of its input, where the network allows several. Default: the most."`
 	Scale    float64 `help:"Without a job: what pixels less their mean are multiplied by."`
+	Mean     string  `placeholder:"PLACE" help:"Without a job: image, the default: a crop sees the mean image at its own place; or centre: its centre is subtracted from every crop, as alexnet-source is trained."`
 	Dir      string  `placeholder:"DIR" help:"Also write the checkpoint files of step 0 of the job into this directory."`
 	JSON     bool    `help:"Print as JSON."`
 }
 
 // Run imports a model.
 func (c *checkpointImportCmd) Run(con console) error {
-	if c.Job != "" && (c.Network != "" || c.Columns != 0 || c.Channels != 0 || c.Scale != 0) {
-		return usagef("--job says network, columns, channels and scale; leave these out")
+	if c.Job != "" && (c.Network != "" || c.Columns != 0 || c.Channels != 0 || c.Scale != 0 || c.Mean != "") {
+		return usagef("--job says network, columns, channels, scale and mean; leave these out")
+	}
+	if c.Mean != "" && c.Mean != job.MeanImage && c.Mean != job.MeanCentre {
+		return usagef("--mean %s; use image or centre", c.Mean)
 	}
 	if c.Dir != "" && c.Job == "" {
 		return usagef("--dir wants checkpoint files of a job; name it with --job")
@@ -94,17 +98,20 @@ func (c *checkpointImportCmd) about(f *tensors.File) (*model.About, *job.Job, er
 		if c.Columns != 0 {
 			own.Columns = c.Columns
 		}
+		if c.Mean != "" {
+			own.CentreMean = c.Mean == job.MeanCentre
+		}
 		return own, nil, nil
 	}
 	if c.Network == "" || c.Columns < 1 || !(c.Scale > 0) {
-		return nil, nil, usagef("the file does not say what it is: name --job JOB.yaml, or --network, --columns and --scale")
+		return nil, nil, usagef("the file does not say what it is; name --job JOB.yaml, or --network, --columns and --scale")
 	}
 	network, text, err := shard.Load(c.Network)
 	if err != nil {
 		return nil, nil, err
 	}
 	about := &model.About{Text: text, Name: network.Name, Columns: c.Columns, Channels: c.Channels, Scale: c.Scale,
-		Mean: mean}
+		Mean: mean, CentreMean: c.Mean == job.MeanCentre || c.Mean == "" && own != nil && own.CentreMean}
 	if about.Channels == 0 {
 		about.Channels = network.Input.Channels[len(network.Input.Channels)-1]
 	}

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os/signal"
 	"path/filepath"
-	"syscall"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -25,23 +25,48 @@ import (
 
 // jobCmd groups the commands about jobs.
 type jobCmd struct {
-	Submit jobSubmitCmd `cmd:"" help:"Submit a job file."`
-	List   jobListCmd   `cmd:"" help:"List jobs."`
-	Show   jobShowCmd   `cmd:"" help:"Show one job."`
-	Watch  jobWatchCmd  `cmd:"" help:"Follow a job until it ends."`
-	Stop   jobStopCmd   `cmd:"" help:"Stop a job at a step boundary, after a checkpoint."`
-	Resume jobResumeCmd `cmd:"" help:"Go on with a job that was stopped, has paused or has failed."`
+	Submit   jobSubmitCmd   `cmd:"" help:"Submit a job file."`
+	List     jobListCmd     `cmd:"" help:"List jobs."`
+	Pause    jobPauseCmd    `cmd:"" help:"Pause a job at a step boundary, after a checkpoint."`
+	Delete   jobDeleteCmd   `cmd:"" help:"Forget a job that does not run, and delete its checkpoints."`
+	Show     jobShowCmd     `cmd:"" help:"Show one job."`
+	Watch    jobWatchCmd    `cmd:"" help:"Follow a job until it ends."`
+	Stop     jobStopCmd     `cmd:"" help:"Stop a job at a step boundary, after a checkpoint."`
+	Priority jobPriorityCmd `cmd:"" help:"Change a job's priority in the queue for workers, and how many workers it may have and must have."`
+	Resume   jobResumeCmd   `cmd:"" help:"Go on with a job that was stopped, has paused or has failed."`
 }
 
 type jobSubmitCmd struct {
 	clientFlags
-	File   string `arg:"" name:"JOB.yaml" help:"Job file."`
-	Resume bool   `help:"If the same job is there already, go on with it."`
+	File   string   `arg:"" optional:"" name:"JOB.yaml" help:"Job file. None with --from."`
+	Resume bool     `help:"If the same job is there already, go on with it."`
+	Set    []string `sep:"none" placeholder:"KEY=VALUE" help:"Change a value of the job, e.g. recipe.batch=64; several times for several."`
+	From   string   `placeholder:"JOB[@STEP]" help:"Fork: go on from a checkpoint of this job, the newest good one unless a step is given, under another name and, with --set, another recipe."`
+	Name   string   `name:"job" placeholder:"NAME" help:"With --from: name of the new job."`
+	queueFlags
 }
 
 // Run submits a job.
 func (c *jobSubmitCmd) Run(con console) error {
-	j, err := readJob(c.File)
+	switch {
+	case c.From != "" && c.File != "":
+		return usagef("%s and --from %s; a fork has the job file of %s, change it with --set", c.File, c.From, c.From)
+	case c.From != "" && c.Resume:
+		return usagef("--from and --resume; resume a fork with: coordinator job resume NAME")
+	case c.From == "" && c.File == "":
+		return usagef("there is no job file; give one: coordinator job submit JOB.yaml, or see scripts/jobs for examples")
+	case c.From == "" && c.Name != "":
+		return usagef("--job goes with --from; name the job in its file, or: --set job=%s", c.Name)
+	}
+	if c.From != "" {
+		job, at, has := strings.Cut(c.From, "@")
+		step, err := strconv.ParseUint(at, 10, 64)
+		if has && (err != nil || step == 0) {
+			return usagef("--from %s: %q is no step; give JOB@STEP, and see: coordinator checkpoint list %s", c.From, at, job)
+		}
+		return forkJob(con, &c.clientFlags, job, step, c.Name, c.settings(c.Set))
+	}
+	j, err := readJob(c.File, c.settings(c.Set)...)
 	if err != nil {
 		return err
 	}
@@ -66,8 +91,8 @@ func (c *jobSubmitCmd) Run(con console) error {
 
 // readJob reads a job file and everything it names that a coordinator must know: the network's text, the packs'
 // headers.
-func readJob(path string) (*job.Job, error) {
-	j, network, err := readJobFile(path)
+func readJob(path string, settings ...string) (*job.Job, error) {
+	j, network, err := readJobFile(path, settings...)
 	if err != nil {
 		return nil, err
 	}
@@ -94,13 +119,16 @@ func readJob(path string) (*job.Job, error) {
 }
 
 // readJobFile reads a job file, and the text of its network.
-func readJobFile(path string) (*job.Job, []byte, error) {
+func readJobFile(path string, settings ...string) (*job.Job, []byte, error) {
 	text, err := shard.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("no job file %s; see scripts/jobs for examples", path)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read job file: %w; see scripts/jobs for examples", err)
+	}
+	if text, err = job.Set(text, settings); err != nil {
+		return nil, nil, err
 	}
 	j, err := job.Parse(path, text)
 	if err != nil {
@@ -176,10 +204,10 @@ func (c *jobListCmd) Run(con console) error {
 			return nil
 		}
 		w := tabwriter.NewWriter(con.out, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "JOB\tSTATE\tSTEP\tCHECKPOINT\tGENERATION\tREASON")
+		fmt.Fprintln(w, "JOB\tSTATE\tPRIORITY\tSTEP\tCHECKPOINT\tGENERATION\tREASON")
 		for _, j := range reply.Jobs {
-			fmt.Fprintf(w, "%s\t%s\t%d/%d\t%d\t%d\t%s\n", j.Name, j.State, j.Step, j.Steps, j.CommittedStep,
-				j.Generation, j.Reason)
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d/%d\t%d\t%d\t%s\n", j.Name, j.State, j.Priority, j.Step, j.Steps,
+				j.CommittedStep, j.Generation, placed(j))
 		}
 		return w.Flush()
 	})
@@ -211,11 +239,16 @@ type jobWatchCmd struct {
 
 // Run follows a job until it ends; Ctrl-C ends the watching, not the job.
 func (c *jobWatchCmd) Run(con console) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	return c.follow(con, &view{con: con, json: c.JSON})
+}
+
+// follow has v show a job until it ends, or the program is interrupted.
+func (c *jobWatchCmd) follow(con console, v shower) error {
+	ctx, stop := interruptible()
 	defer stop()
 	return c.call(ctx, func(ctx context.Context, client clusterpb.OperatorClient) error {
-		v := &view{con: con, json: c.JSON}
-		last, err := c.watch(ctx, client, v)
+		last, err := c.watch(ctx, con, client, v)
+		v.clear()
 		if ctx.Err() != nil {
 			v.note("the job goes on; stop it with: coordinator job stop %s", c.Name)
 			return nil
@@ -232,23 +265,27 @@ func (c *jobWatchCmd) Run(con console) error {
 }
 
 // watch follows a job. Training goes on without a coordinator, so a watcher waits for one that is away.
-func (c *jobWatchCmd) watch(ctx context.Context, client clusterpb.OperatorClient, v *view) (*clusterpb.Job, error) {
+func (c *jobWatchCmd) watch(ctx context.Context, con console, client clusterpb.OperatorClient, v shower) (
+	*clusterpb.Job, error) {
 	var last *clusterpb.Job
+	told := time.Time{} // when it was said that the coordinator is away
 	for {
 		if err := c.waitForLeader(ctx, client); err != nil {
 			return last, err
 		}
+		v.begin(ctx, client, c.Name)
 		stream, err := client.WatchJob(ctx, &clusterpb.GetJobRequest{Name: c.Name})
 		if err == nil {
 			var now *clusterpb.Job
-			if now, err = v.follow(stream); now != nil {
+			if now, err = follow(stream, v); now != nil {
 				last = now
 			}
 		}
 		if status.Code(err) != codes.Unavailable {
 			return last, err
 		}
-		if last != nil {
+		if now := con.now(); last != nil && now.Sub(told) > c.Timeout {
+			told = now
 			v.note("the coordinator is away; training goes on; looking for it for %v", c.Timeout)
 		}
 		again := time.NewTimer(leaderPoll)

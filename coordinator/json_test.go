@@ -30,9 +30,10 @@ func TestJSONIsPinned(t *testing.T) {
 		`"cells":[{"job":"j","generation":0,` +
 		`"cell":{"replica":-1,"column":0},"step":0,"phase":"","images_per_second":1e+21,"loss":null,` +
 		`"phase_seconds":{"a":0.5,"b":1},"carrier":"","memory":"","in_phase_seconds":0,"usual_seconds":0,"waits_for":[],` +
-		`"busy_seconds":0,"kind":""}],"evaluations":[],"digest":"ab01",` +
+		`"busy_seconds":0,"kind":"","scored":0,"top1_errors":0,"top5_errors":0}],"evaluations":[],"digest":"ab01",` +
 		`"submitted":"2012-09-30T00:02:03.004Z","ended":null,` +
-		`"epochs":0,"steps_per_epoch":0,"batch":0,"loss":0,"images_per_second":0,"numerics":"","vetoes":[]},` +
+		`"epochs":0,"steps_per_epoch":0,"batch":0,"loss":0,"images_per_second":0,"numerics":"","vetoes":[],"parent":null,` +
+		`"priority":0,"place":0,"max_workers":0,"min_workers":0,"preemptions":0,"preempted_by":""},` +
 		`"events":[{"index":7,"at":null,"kind":"","job":"","worker":"","text":""},` +
 		`{"index":0,"at":null,"kind":"","job":"","worker":"","text":"e"}]}` + "\n"
 	var line, indented bytes.Buffer

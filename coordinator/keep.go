@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"colonnade/checkpoint/cli"
 	"colonnade/coordinator/raftnode"
 	"colonnade/coordinator/rpc"
 	"colonnade/proto/clusterpb"
@@ -95,7 +96,7 @@ func (n *node) askToJoin(ctx context.Context, client clusterpb.OperatorClient) e
 		case time.Since(unreached) > reachLimit:
 			return fmt.Errorf("join: %w", known)
 		}
-		if text := oneLine(known); text != told {
+		if text := cli.OneLine(known); text != told {
 			log.Warn("not a member yet", "err", text)
 			told = text
 		}

@@ -8,38 +8,58 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
 
+	"colonnade/checkpoint/cli"
 	"colonnade/coordinator/raftnode"
 	"colonnade/coordinator/sched"
+	"colonnade/shard/score"
 )
 
-// cli is the command line.
-type cli struct {
-	Dev        devCmd        `cmd:"" help:"Everything on this machine: start a coordinator and workers, train a job, show its progress, end with the digest of its weights."`
-	Start      startCmd      `cmd:"" help:"Run a coordinator until stopped."`
-	Status     statusCmd     `cmd:"" help:"Show the cluster: workers, jobs, last events."`
-	Member     memberCmd     `cmd:"" help:"List, add and remove coordinators."`
-	Worker     workerCmd     `cmd:"" help:"List and drain workers."`
-	Backup     backupCmd     `cmd:"" help:"Write the cluster's state into a file, while it runs."`
-	Plan       planCmd       `cmd:"" help:"Draw who computes, owns, sends and receives what when a network is split into columns."`
-	Job        jobCmd        `cmd:"" help:"Submit, list, show, watch, stop and resume jobs."`
-	Evaluate   evaluateCmd   `cmd:"" help:"Test a job's checkpoint on a pack, or the mean of several jobs'."`
-	Checkpoint checkpointCmd `cmd:"" help:"List, verify and export a job's checkpoints, print the digest of its weights."`
+// commands is the command line.
+type commands struct {
+	Dev         devCmd         `cmd:"" help:"Everything on this machine: start a coordinator and workers, train a job, show its progress, end with the digest of its weights."`
+	Start       startCmd       `cmd:"" help:"Run a coordinator until stopped."`
+	Watch       watchCmd       `cmd:"" help:"Follow a job until it ends: how far it is, how long it takes, its loss, what happens."`
+	Completion  completionCmd  `cmd:"" help:"Print what completes this program's command lines in a shell."`
+	Complete    completeCmd    `cmd:"" hidden:"" passthrough:"" help:"Print how a command line may go on: what completion's scripts ask."`
+	Doctor      doctorCmd      `cmd:"" help:"Look at what a coordinator needs of this machine and network, and say what to mend."`
+	Status      statusCmd      `cmd:"" help:"Show the cluster: workers, jobs, last events."`
+	Member      memberCmd      `cmd:"" help:"List, add and remove coordinators."`
+	Worker      workerCmd      `cmd:"" help:"List and drain workers."`
+	Backup      backupCmd      `cmd:"" help:"Write the cluster's state into a file, while it runs."`
+	Plan        planCmd        `cmd:"" help:"Draw who computes, owns, sends and receives what when a network is split into columns."`
+	Queue       queueCmd       `cmd:"" help:"Show the queue: which job gets workers next, who has them now, and what each waits for."`
+	Job         jobCmd         `cmd:"" help:"Submit, list, show, watch, stop and resume jobs."`
+	Evaluate    evaluateCmd    `cmd:"" help:"Test a job's checkpoint on a pack, or the mean of several jobs'."`
+	Events      eventsCmd      `cmd:"" help:"Show what has happened, and go on with what happens."`
+	Logs        logsCmd        `cmd:"" help:"Show what workers put into their logs: a job's, a worker's, or all."`
+	History     historyCmd     `cmd:"" help:"Show how a job's training went, step by step: loss and speed, as a table, CSV or lines of JSON."`
+	Figures     figuresCmd     `cmd:"" help:"Draw a job as the paper draws its own: its network, the kernels of its first layer, learning curves; PNG and SVG."`
+	Tensorboard tensorboardCmd `cmd:"" help:"Write a job's curves, first kernels and weights as events that TensorBoard opens."`
+	Checkpoint  checkpointCmd  `cmd:"" help:"List, verify and export a job's checkpoints, print the digest of its weights."`
 }
 
 // console is where commands print, and the clock they print by.
 type console struct {
 	out, err io.Writer
-	terminal bool // out is a terminal
+	terminal bool   // out is a terminal
+	colours  bool   // and is to show colours
+	program  string // how it is called in what is to be typed next; empty: coordinator
 	now      func() time.Time
 }
 
+// named is the program by the name it was called by.
+func (c console) named() cli.Program {
+	return cli.Program{Name: "coordinator", Called: c.program, Examples: examples}
+}
+
 func main() {
-	os.Exit(run(os.Args[1:], console{out: os.Stdout, err: os.Stderr, terminal: isTerminal(os.Stdout), now: time.Now}))
+	terminal := isTerminal(os.Stdout)
+	os.Exit(run(os.Args[1:], console{out: os.Stdout, err: os.Stderr, terminal: terminal, now: time.Now,
+		colours: terminal && os.Getenv("NO_COLOR") == "", program: cli.Called(os.Args[0])}))
 }
 
 // Exit statuses.
@@ -55,18 +75,28 @@ func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// run is the program: it parses the command line, runs the command and prints what went wrong in one line.
-func run(args []string, con console) int {
-	exited := -1
-	parser, err := kong.New(&cli{}, kong.Name("coordinator"), kong.Writers(con.out, con.err),
-		kong.Vars{"address": defaultAddress, "workers": strconv.Itoa(defaultWorkers),
-			"threads": strconv.Itoa(defaultThreads()), "election": raftnode.DefaultElection.String(),
+// newParser makes the parser of the command line; exit is called when it has printed help.
+func newParser(con console, exit func(code int)) (*kong.Kong, error) {
+	parser, err := kong.New(&commands{}, kong.Name("coordinator"), kong.Writers(con.out, con.err),
+		kong.Vars{"address": defaultAddress, "web": defaultWeb, "workers": strconv.Itoa(defaultWorkers),
+			"threads": strconv.Itoa(defaultThreads()), "batch": strconv.Itoa(score.DefaultBatch),
+			"election":        raftnode.DefaultElection.String(),
 			"snapshotEntries": strconv.Itoa(raftnode.DefaultSnapshotEntries),
 			"snapshotEvery":   raftnode.DefaultSnapshotEvery.String(), "trailing": strconv.Itoa(raftnode.DefaultTrailing),
 			"spreadAfter": sched.DefaultRules.Spread.String(),
 			"forgetAfter": sched.DefaultRules.Forget.String(), "hangGrace": sched.DefaultPatience.Grace.String()},
-		kong.Exit(func(code int) { exited = code }),
+		kong.Exit(exit),
 		kong.Description("Assigns columns of networks to workers and keeps the truth about what is committed."))
+	if err == nil {
+		con.named().Exemplify(parser)
+	}
+	return parser, err
+}
+
+// run is the program: it parses the command line, runs the command and prints what went wrong in one line.
+func run(args []string, con console) int {
+	exited := -1
+	parser, err := newParser(con, func(code int) { exited = code })
 	if err != nil {
 		fmt.Fprintln(con.err, "coordinator:", err)
 		return exitFailure
@@ -76,32 +106,28 @@ func run(args []string, con console) int {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(con.err, "coordinator: %s; see: %s --help\n", oneLine(err), commandOf(err))
+		fmt.Fprintln(con.err, con.named().Mistake(err, parser))
 		return exitUsage
 	}
-	err = command.Run(con)
+	err = command.Run(con, parser)
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(con.err, "coordinator:", oneLine(err))
+	fmt.Fprintln(con.err, con.named().Failure(err, parser))
 	if usage := (usageError{}); errors.As(err, &usage) {
 		return exitUsage
 	}
 	return exitFailure
 }
 
-// commandOf is how far a command line could be understood, for a hint at the right help.
-func commandOf(err error) string {
-	var parse *kong.ParseError
-	if errors.As(err, &parse) && parse.Context != nil {
-		if node := parse.Context.Selected(); node != nil {
-			return node.FullPath()
-		}
-	}
-	return "coordinator"
-}
+// completionCmd is `coordinator completion`.
+type completionCmd struct{ cli.Completion }
 
-// oneLine is an error's text without line ends: several errors, joined, are still one message.
-func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-}
+// Run prints a shell's script.
+func (c *completionCmd) Run(con console) error { return c.Print(con.out, con.named()) }
+
+// completeCmd is `coordinator complete`.
+type completeCmd struct{ cli.Complete }
+
+// Run prints how a line may go on.
+func (c *completeCmd) Run(con console, tree *kong.Kong) error { return c.Print(con.out, tree) }

@@ -15,10 +15,12 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"colonnade/coordinator/control"
+	"colonnade/coordinator/history"
 	"colonnade/coordinator/port"
 	"colonnade/coordinator/raftnode"
 	"colonnade/coordinator/rpc"
 	"colonnade/coordinator/sched"
+	"colonnade/coordinator/web"
 	"colonnade/proto/clusterpb"
 )
 
@@ -27,6 +29,8 @@ type nodeConfig struct {
 	directory string
 	listener  net.Listener // workers, operators and other coordinators
 	http      net.Listener // nil: none
+	token     string       // that the HTTP port wants; empty: none
+	hosts     []string     // names of the HTTP port, besides addresses and localhost
 	log       *slog.Logger
 	address   string   // that others reach this node at; empty: the listener's
 	join      []string // coordinators of the cluster to join; nil: a new directory is a cluster of its own
@@ -42,8 +46,11 @@ type node struct {
 	port    *port.Port
 	raft    *raftnode.Node
 	control *control.Control
+	history *history.Store // nil: it could not be opened
 	service *rpc.Server
 	grpc    *grpc.Server
+	web     *web.Server
+	leader  *rpc.Client // to whoever leads, for the HTTP port; it asks this node first
 }
 
 // newNode opens the directory and starts raft. Run does the rest; it must be called, since it closes what is open.
@@ -62,14 +69,30 @@ func newNode(cfg nodeConfig) (*node, error) {
 	if cfg.rules == (sched.Rules{}) {
 		cfg.rules = sched.DefaultRules
 	}
-	c := control.New(control.Config{Node: r, Rules: cfg.rules, Patience: cfg.patience, Now: time.Now, Log: cfg.log,
-		Cluster: r.Cluster()})
-	n := &node{cfg: cfg, port: p, raft: r, control: c,
-		service: &rpc.Server{Control: c, Node: r, Version: version(), Log: cfg.log}}
+	past := openHistory(cfg)
+	told := control.Config{Node: r, Rules: cfg.rules, Patience: cfg.patience, Now: time.Now, Log: cfg.log,
+		Cluster: r.Cluster(), Name: r.ID()}
+	if past != nil { // an interface that holds a nil would not be nil
+		told.History = past
+	}
+	c := control.New(told)
+	n := &node{cfg: cfg, port: p, raft: r, control: c, history: past,
+		service: &rpc.Server{Control: c, Node: r, State: r, Past: past, Version: version(), Log: cfg.log}}
 	n.grpc = grpc.NewServer(append(n.service.Options(),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Second, Timeout: 2 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
 	n.service.Register(n.grpc)
+	if n.leader, err = rpc.NewClient([]string{cfg.address}); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	operator := clusterpb.NewOperatorClient(n.leader)
+	n.web = web.New(web.Config{Operator: operator, Files: &pictures{client: operator}, Events: c.Events, Token: cfg.token,
+		Hosts: cfg.hosts, Log: cfg.log, Past: func(ctx context.Context, r *clusterpb.HistoryRequest) (
+			*clusterpb.HistoryReply, error) {
+			return n.service.History(ctx, r)
+		}, Local: func(ctx context.Context) (*clusterpb.StatusReply, error) {
+			return n.service.Status(ctx, &clusterpb.StatusRequest{Local: true})
+		}})
 	return n, nil
 }
 
@@ -105,6 +128,7 @@ func (n *node) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return n.keepMembership(ctx) })
+	g.Go(func() error { n.keepHistory(ctx); return nil })
 	g.Go(func() error {
 		select {
 		case <-n.raft.Broken():
@@ -113,12 +137,18 @@ func (n *node) Run(ctx context.Context) error {
 			return nil
 		}
 	})
-	web := &http.Server{Handler: n.handler(), ReadHeaderTimeout: 5 * time.Second}
+	page := &http.Server{Handler: n.web.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog:    slog.NewLogLogger(n.cfg.log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx }}
 	if n.cfg.http != nil {
 		g.Go(func() error {
-			if err := web.Serve(n.cfg.http); !errors.Is(err, http.ErrServerClosed) {
+			if err := page.Serve(n.cfg.http); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve http: %w", err)
 			}
+			return nil
+		})
+		g.Go(func() error {
+			n.web.Run(ctx)
 			return nil
 		})
 	}
@@ -126,31 +156,9 @@ func (n *node) Run(ctx context.Context) error {
 		<-ctx.Done()
 		n.raft.HandOver(context.WithoutCancel(ctx))
 		n.grpc.Stop()
-		return web.Close()
+		return page.Close()
 	})
-	return errors.Join(g.Wait(), n.raft.Close())
-}
-
-// handler is the HTTP port: for machines that watch over the coordinator.
-func (n *node) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if n.raft.Leader() == "" {
-			http.Error(w, "no leader", http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		s, err := n.service.Status(r.Context(), &clusterpb.StatusRequest{Local: true})
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = printProto(w, s) // whom it cannot be told does not listen
-	})
-	return mux
+	return errors.Join(g.Wait(), n.leader.Close(), n.raft.Close())
 }
 
 // version is the program's version control revision, if the build recorded one.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -29,8 +30,27 @@ func (c *statusCmd) Run(con console) error {
 		if c.JSON {
 			return printProto(con.out, s)
 		}
-		return showStatus(con.out, s)
+		return con.clipped(func(out io.Writer) error { return showStatus(out, s) })
 	})
+}
+
+// clipped has f print lines no wider than the terminal, if there is one: what comes last in a line is what can be done
+// without, and job show and worker list say it in full.
+func (c console) clipped(f func(io.Writer) error) error {
+	if !c.terminal {
+		return f(c.out)
+	}
+	var text bytes.Buffer
+	if err := f(&text); err != nil {
+		return err
+	}
+	width, _ := c.size()
+	for line := range strings.Lines(text.String()) {
+		if _, err := fmt.Fprintln(c.out, cut(strings.TrimSuffix(line, "\n"), width)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // shownEvents is how many of the last events status prints.
@@ -53,14 +73,13 @@ func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
 		fmt.Fprintln(out)
 	}
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "WORKER\tNAME\tSTATE\tCELLS\tADDRESS\tTHREADS\tDEVICE")
+	fmt.Fprintln(w, "WORKER\tNAME\tSTATE\tCELLS\tTHREADS\tDEVICE")
 	for _, k := range s.Workers {
 		threads := "-"
 		if n := k.Device.GetThreads(); n > 0 {
 			threads = strconv.Itoa(int(n))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Id, k.Name, stateOf(k), cellsOf(k), k.Address, threads,
-			k.Device.GetModel())
+		fmt.Fprintf(w, "%.8s\t%s\t%s\t%s\t%s\t%s\n", k.Id, k.Name, stateOf(k), cellsOf(k), threads, k.Device.GetModel())
 	}
 	if len(s.Workers) == 0 {
 		fmt.Fprintln(w, "none; start one with: worker run --coordinator ADDR --data DIR")
@@ -71,9 +90,10 @@ func showStatus(out io.Writer, s *clusterpb.StatusReply) error {
 	if err := showNotes(w, s.Workers); err != nil {
 		return err
 	}
-	fmt.Fprintln(w, "\nJOB\tSTATE\tSTEP\tCHECKPOINT\tREASON")
+	fmt.Fprintln(w, "\nJOB\tSTATE\tPRIORITY\tSTEP\tCHECKPOINT\tREASON")
 	for _, j := range s.Jobs {
-		fmt.Fprintf(w, "%s\t%s\t%d/%d\t%d\t%s\n", j.Name, j.State, j.Step, j.Steps, j.CommittedStep, j.Reason)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d/%d\t%d\t%s\n", j.Name, j.State, j.Priority, j.Step, j.Steps, j.CommittedStep,
+			placed(j))
 	}
 	if len(s.Jobs) == 0 {
 		fmt.Fprintln(w, "none; submit one with: coordinator job submit JOB.yaml")
@@ -108,9 +128,20 @@ func showJob(out io.Writer, j *clusterpb.Job) error {
 	if j.Reason != "" {
 		fmt.Fprintf(out, "  %s\n", j.Reason)
 	}
+	showQueued(out, j)
 	fmt.Fprintf(out, "  newest checkpoint: step %d\n", j.CommittedStep)
 	if j.Numerics != "" {
 		fmt.Fprintf(out, "  numerics: %s\n", j.Numerics)
+	}
+	if p := j.Parent; p != nil {
+		gone := ""
+		if p.Deleted {
+			gone = ", which is deleted"
+		}
+		fmt.Fprintf(out, "  forked from: %s, step %d, digest %.6x%s\n", p.Job, p.Step, p.Digest, gone)
+		for _, change := range p.Changes {
+			fmt.Fprintf(out, "    %s\n", change)
+		}
 	}
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	if len(j.Placement) > 0 {
@@ -125,9 +156,7 @@ func showJob(out io.Writer, j *clusterpb.Job) error {
 		fmt.Fprintln(w, "\nEPOCH\tSTEP\tTRAIN LOSS\tTEST LOSS\tTOP-1 ERROR\tTOP-5 ERROR\tRATE")
 	}
 	for _, e := range j.Evaluations {
-		n := float64(max(e.Images, 1))
-		fmt.Fprintf(w, "%d\t%d\t%.4f\t%.4f\t%.2f %%\t%.2f %%\t%s\n", e.Epoch, e.Step, e.TrainLoss, e.Loss,
-			100*e.Top1Errors/n, 100*e.Top5Errors/n, rateOf(e))
+		fmt.Fprintln(w, evaluationRow(e))
 	}
 	if len(j.Vetoes) > 0 {
 		fmt.Fprintln(w, "\nVETOED STEP\tCELL\tCAUSE\tLOSS\tLIMIT\tOUTCOME")
@@ -146,6 +175,13 @@ func showJob(out io.Writer, j *clusterpb.Job) error {
 		fmt.Fprintf(out, "\ndigest %x\n", j.Digest)
 	}
 	return nil
+}
+
+// evaluationRow is an evaluation as a row of a table.
+func evaluationRow(e *clusterpb.Evaluation) string {
+	n := float64(max(e.Images, 1))
+	return fmt.Sprintf("%d\t%d\t%.4f\t%.4f\t%.2f %%\t%.2f %%\t%s", e.Epoch, e.Step, e.TrainLoss, e.Loss,
+		100*e.Top1Errors/n, 100*e.Top5Errors/n, rateOf(e))
 }
 
 // rateOf is the rate of the steps behind an evaluation; records of old do not have it.

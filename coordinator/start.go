@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"colonnade/checkpoint/bearer"
 	"colonnade/coordinator/fsm"
 	"colonnade/coordinator/raftnode"
 	"colonnade/coordinator/sched"
@@ -22,7 +23,9 @@ type startCmd struct {
 	Data      string   `required:"" placeholder:"DIR" help:"Directory of this coordinator's log and state."`
 	Listen    string   `default:"${address}" placeholder:"ADDR" help:"Address for workers, operators and other coordinators."`
 	Advertise string   `placeholder:"ADDR" help:"Address at which all others reach this coordinator, host:port. Default: the one it listens on."`
-	HTTP      string   `name:"http" default:"127.0.0.1:7401" placeholder:"ADDR" help:"Address for /healthz and /status; none: no such port."`
+	HTTP      string   `name:"http" default:"${web}" placeholder:"ADDR" help:"Address of the dashboard, its API, /metrics, /healthz and /readyz; none: no such port."`
+	HTTPToken string   `name:"http-token-file" placeholder:"FILE" help:"File with the token that the dashboard, the API and /metrics want; needed where --http is no loopback address."`
+	HTTPHost  []string `name:"http-host" sep:"," placeholder:"NAME" help:"Names under which --http is reached, besides addresses, localhost and the machine's own: a request for another is refused."`
 	Insecure  bool     `help:"Allow addresses other than loopback, without encryption."`
 	Join      []string `sep:"," placeholder:"ADDR" help:"Become a member of the cluster of these coordinators, host:port, comma-separated, and stay one; any one of them will do. wait: wait until coordinator member add names this one. Without it, a new directory is a cluster of its own."`
 	Cluster   string   `placeholder:"ID" help:"With --join: join no other cluster than this."`
@@ -48,7 +51,7 @@ const joinWait = "wait"
 func (c *startCmd) Run(con console) error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		return usagef("--log-level: %w", err)
+		return usagef("--log-level: %w; give debug, info, warn or error", err)
 	}
 	if err := c.check(); err != nil {
 		return err
@@ -73,6 +76,16 @@ func (c *startCmd) Run(con console) error {
 			return err
 		}
 		defer cfg.http.Close()
+		if cfg.token, err = bearer.Read(c.HTTPToken, c.HTTP, cfg.http.Addr()); err != nil {
+			if errors.As(err, &bearer.Misuse{}) {
+				return usageError{err}
+			}
+			return err
+		}
+		cfg.hosts = c.HTTPHost
+		if name, err := os.Hostname(); err == nil {
+			cfg.hosts = append(cfg.hosts, name)
+		}
 	}
 	if c.Restore != "" {
 		if err := c.restore(cfg); err != nil {
@@ -83,12 +96,12 @@ func (c *startCmd) Run(con console) error {
 	if err != nil {
 		return err
 	}
-	web := noAddress
+	page := noAddress
 	if cfg.http != nil {
-		web = cfg.http.Addr().String()
+		page = cfg.http.Addr().String()
 	}
 	log.Info("coordinator started", "node", n.raft.ID(), "data", c.Data, "listen", cfg.listener.Addr().String(),
-		"http", web)
+		"http", page)
 	log.Info("workers join with: worker run --data DIR --coordinator " + n.raft.Address())
 	return n.Run(ctx)
 }
@@ -111,6 +124,8 @@ func (c *startCmd) check() error {
 		}
 	}
 	switch {
+	case c.HTTPToken != "" && c.HTTP == noAddress:
+		return usagef("--http-token-file without --http; give --http an address")
 	case c.Cluster != "" && len(c.Join) == 0:
 		return usagef("--cluster %s without --join; name the cluster's coordinators with --join", c.Cluster)
 	case c.Restore != "" && len(c.Join) > 0:

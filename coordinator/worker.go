@@ -118,11 +118,7 @@ type workerDrainCmd struct {
 // Run drains a worker.
 func (c *workerDrainCmd) Run(con console) error {
 	return c.ask(func(ctx context.Context, client clusterpb.OperatorClient) error {
-		known, err := client.ListWorkers(ctx, &clusterpb.ListWorkersRequest{})
-		if err != nil {
-			return err
-		}
-		id, err := workerNamed(known.Workers, c.Worker)
+		id, err := namedWorker(ctx, client, c.Worker)
 		if err != nil {
 			return err
 		}
@@ -145,6 +141,15 @@ func (c *workerDrainCmd) Run(con console) error {
 		}
 		return err
 	})
+}
+
+// namedWorker asks for the id of the worker that an operator means.
+func namedWorker(ctx context.Context, client clusterpb.OperatorClient, name string) (string, error) {
+	known, err := client.ListWorkers(ctx, &clusterpb.ListWorkersRequest{})
+	if err != nil {
+		return "", err
+	}
+	return workerNamed(known.Workers, name)
 }
 
 // workerNamed finds the one worker that an operator can mean. Those that are gone are meant last.

@@ -38,7 +38,17 @@ type Config struct {
 	Patience sched.Patience
 	Now      func() time.Time
 	Log      *slog.Logger
-	Cluster  string // id for the cluster, if it has none yet
+	Cluster  string  // id for the cluster, if it has none yet
+	Name     string  // this node's id, for the event that it leads; empty: there is none
+	History  History // nil: nobody is told
+}
+
+// History is told how training goes.
+type History interface {
+	// Begin says which generation of a job runs, from which step.
+	Begin(job string, submitted int64, generation, base uint64) error
+	// Add says how far a cell of that generation is. Neither may wait for a disk.
+	Add(job string, generation uint64, st *clusterpb.CellStatus) error
 }
 
 // ErrNotLeading means that another node leads, or none does yet.
@@ -58,10 +68,12 @@ type Control struct {
 	handled  map[string]handled               // by worker: reports that are written down
 	cells    map[string]map[cellKey]*cellNote // by job: the newest generation's cells
 	reasons  map[string]string                // by job, from the last decision
+	waits    map[uint64]string                // by evaluation, from the last decision
 	specs    map[string]specFacts             // by job: what its spec says, which never changes
 	troubles []sched.Trouble                  // from the last judgement
 	changed  chan struct{}                    // closed and replaced when something to watch has changed
 	roster   roster
+	logs     logs
 }
 
 type cellKey struct{ replica, column int32 }
@@ -108,6 +120,7 @@ func (c *Control) lead(ctx context.Context) (again bool) {
 		if err == nil {
 			c.mu.Lock()
 			c.leading, c.since, c.term = true, c.cfg.Now(), term
+			c.logs = logs{source: c.since.UnixNano()}
 			c.mu.Unlock()
 			break
 		}
@@ -124,6 +137,11 @@ func (c *Control) lead(ctx context.Context) (again bool) {
 		}
 	}
 	c.cfg.Log.Info("leading")
+	if c.cfg.Name != "" && !c.restless() {
+		c.write(ctx, &commandpb.Command{Ignorable: true, Kind: &commandpb.Command_RecordEvent{
+			RecordEvent: &commandpb.RecordEvent{Kind: "leader", Text: fmt.Sprintf("coordinator %s leads, term %d", c.cfg.Name,
+				c.cfg.Node.Term())}}})
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -139,6 +157,22 @@ func (c *Control) lead(ctx context.Context) (again bool) {
 		case <-timer.C:
 		}
 	}
+}
+
+// restless says whether leaders have come and gone several times within a minute: that has been said then, and saying
+// it again would only push other events out of the state.
+func (c *Control) restless() bool {
+	view, _ := c.cfg.Node.View()
+	changes, since := 0, c.cfg.Now().Add(-time.Minute).UnixNano()
+	for _, e := range slices.Backward(view.Events) {
+		if e.AtUnixNs < since {
+			break
+		}
+		if e.Kind == "leader" {
+			changes++
+		}
+	}
+	return changes >= 3
 }
 
 // beginAgain is how long to wait when the log was too busy to begin.
@@ -178,6 +212,7 @@ func (c *Control) follow() {
 	clear(c.handled)
 	clear(c.cells)
 	clear(c.reasons)
+	c.waits = nil
 	c.troubles = nil
 	c.notifyLocked() // watchers go and look for the new leader too
 }
@@ -209,7 +244,7 @@ func (c *Control) decide(ctx context.Context) time.Duration {
 	}
 	next = min(next, c.judge(ctx, now))
 	c.mu.Lock()
-	c.reasons = d.Reasons
+	c.reasons, c.waits = d.Reasons, d.Waits
 	c.mu.Unlock()
 	c.reconcile()
 	c.ask(d.Asks)
@@ -234,8 +269,8 @@ func (c *Control) input(view fsm.View) sched.Input {
 	in := sched.Input{View: view, Leader: c.since, Rules: c.cfg.Rules, Keepers: c.roster.keepers(view),
 		Sessions: make(sched.Sessions, 0, len(c.roster.inOrder)+len(c.broken))}
 	for _, s := range c.roster.inOrder {
-		in.Sessions = append(in.Sessions, sched.Session{Worker: s.worker, Answers: s.answers,
-			Liveness: sched.Liveness{Connected: true, Heard: s.heard, Memory: s.memory}})
+		in.Sessions = append(in.Sessions, sched.Session{Worker: s.worker, Answers: s.answers, Part: s.part,
+			Liveness: sched.Liveness{Connected: true, Heard: s.heard, Memory: s.memory, Evaluates: s.evaluates}})
 	}
 	for id, t := range c.broken {
 		in.Sessions = append(in.Sessions, sched.Session{Worker: id, Liveness: sched.Liveness{Broken: t}})
@@ -259,6 +294,15 @@ func decision(a sched.Action) *commandpb.Command {
 	case sched.Forget:
 		return &commandpb.Command{Kind: &commandpb.Command_ForgetWorker{
 			ForgetWorker: &commandpb.ForgetWorker{Worker: a.Worker}}}
+	case sched.Give:
+		return &commandpb.Command{Kind: &commandpb.Command_GivePart{GivePart: &commandpb.GivePart{Evaluation: a.Evaluation,
+			Part: a.Part, Worker: a.Worker, From: a.From}}}
+	case sched.EndEvaluation:
+		return &commandpb.Command{Kind: &commandpb.Command_EndEvaluation{EndEvaluation: &commandpb.EndEvaluation{
+			Evaluation: a.Evaluation, Reason: a.Reason, Failed: true}}}
+	case sched.Preempt:
+		return &commandpb.Command{Kind: &commandpb.Command_PreemptJob{PreemptJob: &commandpb.PreemptJob{Job: a.Job,
+			Generation: a.Generation, By: a.By}}}
 	case sched.Move:
 		return &commandpb.Command{Kind: &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job,
 			Generation: a.Generation, Reason: a.Reason}}}

@@ -26,7 +26,7 @@ func TestAJobWithoutWinograd(t *testing.T) {
 		r.beat(5*time.Second, old)
 		old.quiet()
 		if j := r.job(); j.State != fsm.Queued || j.Numerics != "" || !strings.Contains(j.Reason,
-			"(winograd: off): 1 free worker cannot") {
+			"(winograd: off): 1 worker cannot") {
 			t.Errorf("job %v", j)
 		}
 		a := r.attach(able("a"))

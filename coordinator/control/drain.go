@@ -45,6 +45,9 @@ func (c *Control) drained(view fsm.View, id string) bool {
 	if !view.Workers[id].GetDraining() {
 		return false
 	}
+	if _, works := partsOf(view)[id]; works {
+		return false
+	}
 	for name, j := range view.Jobs {
 		switch j.State {
 		case fsm.Running, fsm.Stopping:
@@ -109,5 +112,5 @@ func (s *Session) warm(view fsm.View, w *commandpb.WorkerRecord) {
 	}
 	s.warmed = first.Submitted.Job
 	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Warm{
-		Warm: &clusterpb.Warm{Job: first.Submitted.Job, Spec: first.Submitted.Spec}}})
+		Warm: &clusterpb.Warm{Job: first.Submitted.Job, Spec: first.Submitted.Spec, Peers: s.c.peers(view, first)}}})
 }

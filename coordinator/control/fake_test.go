@@ -32,6 +32,7 @@ type fakeNode struct {
 	mu      sync.Mutex
 	before  func(*commandpb.Command) error // called before a command is applied; an error keeps it out of the log
 	after   func(*commandpb.Command)       // called when it is applied, before the caller learns of it
+	looked  func() *commandpb.Command      // what happens when somebody has looked at the state; nil: nothing
 	barrier func() error
 	verify  func() error
 	term    uint64
@@ -88,8 +89,14 @@ func (n *fakeNode) hook(before func(*commandpb.Command) error, after func(*comma
 
 func (n *fakeNode) View() (fsm.View, <-chan struct{}) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.state.View(), n.changed
+	view, changed, looked := n.state.View(), n.changed, n.looked
+	n.mu.Unlock()
+	if looked != nil {
+		if c := looked(); c != nil {
+			n.apply(c)
+		}
+	}
+	return view, changed
 }
 
 func (n *fakeNode) Barrier(context.Context) error {

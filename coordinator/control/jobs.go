@@ -63,14 +63,21 @@ func (c *Control) Submit(ctx context.Context, spec []byte, resume bool, request 
 	if err := c.mustLead(); err != nil {
 		return "", err
 	}
-	_, err = c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{
-		Job: j.Name, Spec: spec, Steps: j.Steps(), Replicas: int32(j.Replicas), Columns: int32(j.Columns),
-		Keep: uint64(j.Checkpoint.Keep), Direct: j.Direct(), Request: request}}})
+	_, err = c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_SubmitJob{
+		SubmitJob: submission(j, spec, request)}})
 	if errors.Is(err, fsm.ErrJobExists) {
 		return j.Name, c.submitAgain(ctx, j, resume, request)
 	}
 	c.kick()
 	return j.Name, err
+}
+
+// submission is the command that submits a job, whose bytes are spec.
+func submission(j *job.Job, spec []byte, request string) *commandpb.SubmitJob {
+	q := j.Queued()
+	return &commandpb.SubmitJob{Job: j.Name, Spec: spec, Steps: j.Steps(), Replicas: int32(j.Replicas),
+		Columns: int32(j.Columns), Keep: uint64(j.Checkpoint.Keep), Direct: j.Direct(), Request: request,
+		Priority: int32(q.Priority), MaxWorkers: uint32(q.MaxWorkers), MinWorkers: uint32(q.MinWorkers)}
 }
 
 // submitAgain is Submit of a name that is taken.
@@ -89,6 +96,11 @@ func (c *Control) submitAgain(ctx context.Context, j *job.Job, resume bool, requ
 		return refuse(fsm.ErrJobExists, "job %s exists already and is %s; go on with it by submitting with --resume, or "+
 			"give this one another name", j.Name, old.State)
 	}
+	if q := j.Queued(); j.Queue != nil && old.State != fsm.Done {
+		if err := c.setQueue(ctx, old, q, ""); err != nil {
+			return err
+		}
+	}
 	state, err := c.settled(ctx, j.Name)
 	if err != nil || state != fsm.Stopped && state != fsm.Failed && state != fsm.Paused {
 		return err
@@ -100,7 +112,7 @@ func (c *Control) submitAgain(ctx context.Context, j *job.Job, resume bool, requ
 func (c *Control) settled(ctx context.Context, name string) (string, error) {
 	for {
 		view, changed := c.cfg.Node.View()
-		if j := view.Jobs[name]; j == nil || j.State != fsm.Stopping {
+		if j := view.Jobs[name]; j == nil || j.State != fsm.Stopping || j.Moving || j.Requeuing {
 			return j.GetState(), nil
 		}
 		select {
@@ -120,7 +132,7 @@ func (c *Control) Resume(ctx context.Context, r *commandpb.ResumeJob) error {
 	if errors.Is(err, fsm.ErrJobState) {
 		view, _ := c.cfg.Node.View()
 		state := view.Jobs[r.Job].GetState()
-		if view.Jobs[r.Job].GetMoving() {
+		if j := view.Jobs[r.Job]; j.GetMoving() || j.GetRequeuing() {
 			state = fsm.Running
 		}
 		return cannotResume(r.Job, state)

@@ -69,16 +69,16 @@ func (c *Control) ask(asks []sched.Ask) {
 	}
 }
 
-// forgetEnded has a worker's host give up what no generation will go on from: all of jobs that have ended or that this
-// cluster does not know; and of a job that runs elsewhere what is older than a checkpoint of the generation that runs.
-// c.mu is held.
+// forgetEnded has a worker's host give up what no generation will go on from: all of jobs that have ended, that have to
+// wait in the queue, or that this cluster does not know; and of a job that runs elsewhere what is older than a
+// checkpoint of the generation that runs. c.mu is held.
 func (s *Session) forgetEnded(view fsm.View, id string) {
 	for _, name := range slices.Sorted(maps.Keys(s.holds)) {
 		j := view.Jobs[name]
 		below, forget := uint64(0), true
 		switch {
 		case j == nil:
-		case fsm.Ended(j.State):
+		case fsm.Ended(j.State) || j.State == fsm.Queued:
 		default:
 			below = j.Generation
 			forget = (j.State == fsm.Running || j.State == fsm.Stopping) && len(cellsOn(j, id)) == 0 && kept(j)

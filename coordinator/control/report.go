@@ -33,9 +33,17 @@ func (s *Session) Report(ctx context.Context, r *clusterpb.Report) error {
 	} else if err := s.write(ctx, r, cmd); err != nil {
 		return err
 	}
+	if e := r.GetEvaluation(); e != nil {
+		s.c.tellRate(ctx, r.Job, e)
+	}
 	dropped, err := s.c.retain(ctx, r.Job)
 	if err != nil {
 		return err
+	}
+	if p := r.GetPart(); p != nil {
+		if err := s.partEnded(ctx, p.Evaluation, r.Generation); err != nil {
+			return err
+		}
 	}
 	s.setHandled(r.Sequence)
 	s.heardNow() // what the log took of the worker's time is not its silence
@@ -89,6 +97,19 @@ func (c *Control) tellDropped(dropped []*clusterpb.Manifest) {
 	}
 }
 
+// tellRate writes down that the learning rate has changed, if it has with an evaluation.
+func (c *Control) tellRate(ctx context.Context, name string, e *clusterpb.Evaluation) {
+	view, _ := c.cfg.Node.View()
+	all := view.Jobs[name].GetEvaluations()
+	i := slices.IndexFunc(all, func(other *commandpb.RecordEvaluation) bool { return other.Step == e.Step })
+	if i < 1 || all[i-1].Rate == 0 || e.Rate == 0 || all[i-1].Rate == e.Rate {
+		return
+	}
+	c.write(ctx, &commandpb.Command{Ignorable: true, Kind: &commandpb.Command_RecordEvent{
+		RecordEvent: &commandpb.RecordEvent{Kind: "rate", Job: name, Text: fmt.Sprintf(
+			"job %s: learning rate %.5g instead of %.5g after step %d", name, e.Rate, all[i-1].Rate, e.Step)}}})
+}
+
 // command is a report as the log has it.
 func command(r *clusterpb.Report, worker string) (*commandpb.Command, error) {
 	c := &commandpb.Command{}
@@ -128,6 +149,8 @@ func command(r *clusterpb.Report, worker string) (*commandpb.Command, error) {
 		}
 		c.Kind = &commandpb.Command_ReleaseJob{ReleaseJob: &commandpb.ReleaseJob{Job: r.Job, Generation: r.Generation,
 			Reason: reason, Memory: k.Failed.Memory}}
+	case *clusterpb.Report_Part:
+		return partCommand(r, k.Part), nil
 	case *clusterpb.Report_CheckpointFailed:
 		c.Ignorable = true
 		c.Kind = &commandpb.Command_RecordEvent{RecordEvent: &commandpb.RecordEvent{Kind: "checkpoint-failed", Job: r.Job,
@@ -175,10 +198,13 @@ func (c *Control) retain(ctx context.Context, name string) ([]*clusterpb.Manifes
 	var steps []uint64
 	var out []*clusterpb.Manifest
 	for _, r := range j.Checkpoints {
-		if r.Step < oldest {
+		if r.Step < oldest && !fsm.Kept(view, j, r) {
 			steps = append(steps, r.Step)
 			out = append(out, ManifestPB(j, r))
 		}
+	}
+	if len(steps) == 0 {
+		return nil, nil
 	}
 	res, err := c.cfg.Node.Apply(ctx, &commandpb.Command{Kind: &commandpb.Command_DropCheckpoints{
 		DropCheckpoints: &commandpb.DropCheckpoints{Job: name, Steps: steps}}})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,7 +25,11 @@ func TestReportsAreWrittenOnceAndInOrder(t *testing.T) {
 		a = r.attach(again)
 		a.report(1, 1, &clusterpb.CheckpointFailed{Cell: &clusterpb.Cell{}, Step: 10, Reason: "disk\nfull"})
 		events := 0
-		for _, e := range r.Events(0) {
+		_, all, err := r.Follow(r.ctx, "j", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range all {
 			if e.Kind == "checkpoint-failed" {
 				events++
 				if !strings.Contains(e.Text, "disk; full") {
@@ -46,6 +51,38 @@ func TestReportsAreWrittenOnceAndInOrder(t *testing.T) {
 		b.report(1, 2, written(1, 20))
 		if s := r.job().CommittedStep; s != 20 {
 			t.Errorf("committed step %d", s)
+		}
+	})
+}
+
+// TestFollowIsOfOneMoment: what events tell has happened to the job that comes with them, whatever happens meanwhile.
+func TestFollowIsOfOneMoment(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.running()
+		step := atomic.Uint64{}
+		r.node.mu.Lock()
+		r.node.looked = func() *commandpb.Command { // an evaluation comes between any two looks at the state
+			if step.Add(1) > 30 {
+				return nil
+			}
+			return &commandpb.Command{Kind: &commandpb.Command_RecordEvaluation{RecordEvaluation: &commandpb.RecordEvaluation{
+				Job: "j", Generation: 1, Step: step.Load(), Images: 4, Top1Errors: 1}}}
+		}
+		r.node.mu.Unlock()
+		for range 5 {
+			j, events, err := r.Follow(r.ctx, "j", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := 0
+			for _, e := range events {
+				if e.Kind == "evaluation" {
+					told++
+				}
+			}
+			if told != len(j.Evaluations) {
+				t.Errorf("events tell of %d evaluations, the job has %d", told, len(j.Evaluations))
+			}
 		}
 	})
 }

@@ -23,6 +23,8 @@ type roster struct {
 
 	firsts map[kind]*commandpb.JobRecord // of this round: the first job that runs under some numerics
 	listed bool                          // whether firsts is made
+
+	parts map[string]givenPart // of this round: parts of evaluations under way, by worker
 }
 
 // kind is what decides whether a worker could take a job's cells.

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"colonnade/coordinator/fsm"
+	"colonnade/coordinator/sched"
 	"colonnade/proto/clusterpb"
 	"colonnade/proto/commandpb"
 )
@@ -39,6 +41,12 @@ type Session struct {
 	draining, drained bool
 	warmed            string
 
+	evaluates  bool                  // it takes parts of evaluations
+	part       sched.PartProgress    // what it was last heard to work on; under c.mu
+	partStatus *clusterpb.PartStatus // in its own words; under c.mu
+
+	health *clusterpb.DeviceHealth // of its GPU, as it was last heard; under c.mu
+
 	memories
 }
 
@@ -54,7 +62,7 @@ func (c *Control) Attach(ctx context.Context, r *clusterpb.Register) (*Session, 
 	view, _ := c.cfg.Node.View()
 	s := &Session{c: c, worker: r.Worker, incarnation: r.Incarnation, ready: make(chan struct{}, 1),
 		done: make(chan struct{}), told: map[string]uint64{}, stopped: map[string]uint64{},
-		memories: newMemories(r.Memory)}
+		evaluates: r.Evaluates, memories: newMemories(r.Memory)}
 	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Welcome{Welcome: &clusterpb.Welcome{
 		Cluster: view.Cluster, LeaseMs: uint64(c.cfg.Rules.Lease.Milliseconds()),
 		HeartbeatMs: uint64(max(c.cfg.Rules.Lease.Milliseconds()/6, 1))}}})
@@ -182,6 +190,8 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 	defer s.ack(0, nil)
 	c := s.c
 	view, _ := c.cfg.Node.View()
+	var noted []*clusterpb.CellStatus
+	defer func() { c.remember(view, noted) }() // when the lock is free again
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.heard = c.cfg.Now()
@@ -194,18 +204,48 @@ func (s *Session) Heartbeat(h *clusterpb.Heartbeat) {
 	if c.trouble(s.worker) != "" {
 		c.kick() // it may be over
 	}
+	s.notePart(h.Part)
+	if h.Health != nil {
+		s.health = h.Health
+	}
 	for _, held := range h.Holdings {
 		s.note(held)
 		c.kick()
 	}
+	c.logs.add(s.worker, view.Workers[s.worker].GetRegistered().GetName(), h.Logs)
 	for _, st := range h.Cells {
 		j := view.Jobs[st.GetJob()]
 		if j == nil || j.Generation != st.Generation || !placed(j, st.Cell, s.worker) {
 			continue
 		}
 		c.noteCell(s.worker, st, s.heard)
+		noted = append(noted, st)
 	}
 	c.notifyLocked()
+}
+
+// remember tells the history how far cells are. What it cannot keep it says itself, once, to who writes it.
+func (c *Control) remember(view fsm.View, noted []*clusterpb.CellStatus) {
+	if c.cfg.History == nil {
+		return
+	}
+	for _, st := range noted {
+		j := view.Jobs[st.Job]
+		if c.cfg.History.Begin(st.Job, j.SubmittedUnixNs, j.Generation, Base(j)) == nil {
+			_ = c.cfg.History.Add(st.Job, j.Generation, st)
+		}
+	}
+}
+
+// Base is the step that a job's newest generation began with.
+func Base(j *commandpb.JobRecord) uint64 {
+	switch {
+	case j.FromMemory:
+		return j.MemoryStep
+	case j.HasRestore:
+		return j.RestoreStep
+	}
+	return 0
 }
 
 // placed says whether a job has a cell on a worker.
@@ -228,6 +268,7 @@ func (c *Control) reconcile() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.roster.follow(view)
+	c.roster.parts = partsOf(view)
 	roll := view.Roll
 	for _, s := range c.roster.inOrder { // both are in order of worker
 		id := s.worker
@@ -258,10 +299,12 @@ func (s *Session) align(view fsm.View, id string, c *Control) {
 		told = slices.Sorted(maps.Keys(s.told))
 	}
 	for _, name := range told {
-		if view.Jobs[name] == nil { // of another cluster, or of a coordinator that has lost its directory
+		if view.Jobs[name] == nil && !strings.HasPrefix(name, evaluationPrefix) {
+			// of another cluster, or of a coordinator that has lost its directory
 			s.revoke(name, "this coordinator does not know the job")
 		}
 	}
+	s.alignPart(view, c)
 	defer s.forgetEnded(view, id)
 	for _, name := range c.roster.concerns(view, s) {
 		j := view.Jobs[name]
@@ -275,9 +318,9 @@ func (s *Session) align(view fsm.View, id string, c *Control) {
 		if active && !ok {
 			s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Assign{Assign: c.assign(view, j, mine)}})
 			s.told[name] = j.Generation
-			if s.memory {
-				c.roster.hold(s, name)
-			}
+		}
+		if active && s.memory && !s.holds[name] { // whether it was told just now or runs it since before
+			c.roster.hold(s, name)
 		}
 		if active {
 			s.tellBuddies(view, j, c)
@@ -313,6 +356,7 @@ func (c *Control) assign(view fsm.View, j *commandpb.JobRecord, mine []*clusterp
 	a := &clusterpb.Assign{Job: j.Submitted.Job, Generation: j.Generation, Spec: j.Submitted.Spec, Cells: mine,
 		Placement: placementPB(view, j), Skipped: fsm.StepsOf(j, fsm.VetoSkipped),
 		Accepted: fsm.StepsOf(j, fsm.VetoAccepted)}
+	a.Peers = c.peers(view, j)
 	goOn(a, j)
 	a.History = c.history(j)
 	if !j.HasRestore {
@@ -328,10 +372,6 @@ func (c *Control) assign(view fsm.View, j *commandpb.JobRecord, mine []*clusterp
 		// Its record is gone: the worker must fail, not begin anew. A manifest without files makes it.
 		a.Restore = []*clusterpb.Manifest{{Job: j.Submitted.Job, Step: j.RestoreStep}}
 	}
-	for _, f := range a.Restore[0].Files {
-		if w := view.Workers[f.Worker]; w != nil && c.sessions[f.Worker] != nil {
-			f.Address = w.Registered.Address
-		}
-	}
+	c.locate(view, a.Restore[0])
 	return a
 }

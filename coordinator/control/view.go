@@ -1,8 +1,8 @@
 package control
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
 	"maps"
 	"slices"
 	"time"
@@ -23,7 +23,34 @@ func (c *Control) Job(ctx context.Context, name string) (*clusterpb.Job, error) 
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.jobPB(view, j), nil
+	return c.jobPB(view, j, places(view)), nil
+}
+
+// Follow returns a job as operators see it, and all of the cluster's events after one that had led to just that.
+func (c *Control) Follow(ctx context.Context, name string, after uint64) (*clusterpb.Job, []*clusterpb.LogEvent,
+	error) {
+	view, j, err := c.find(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.jobPB(view, j, places(view)), EventsPB(since(view.Events, after)), nil
+}
+
+// Events returns the events behind an index.
+func (c *Control) Events(after uint64) []*clusterpb.LogEvent {
+	view, _ := c.cfg.Node.View()
+	return EventsPB(since(view.Events, after))
+}
+
+// since are the events after one.
+func since(events []*commandpb.EventRecord, after uint64) []*commandpb.EventRecord {
+	i := len(events)
+	for i > 0 && events[i-1].Index > after {
+		i--
+	}
+	return events[i:]
 }
 
 // Written returns a job that this node has just written, leader or not any more.
@@ -31,7 +58,7 @@ func (c *Control) Written(name string) *clusterpb.Job {
 	view, _ := c.cfg.Node.View()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.jobPB(view, view.Jobs[name])
+	return c.jobPB(view, view.Jobs[name], places(view))
 }
 
 // find returns a job's record. Only a leader knows that there is no such job, or how far it is.
@@ -61,8 +88,9 @@ func (c *Control) Jobs(ctx context.Context) ([]*clusterpb.Job, error) {
 // jobsPB are all jobs. c.mu is held.
 func (c *Control) jobsPB(view fsm.View) []*clusterpb.Job {
 	var out []*clusterpb.Job
+	places := places(view)
 	for _, name := range view.JobNames() {
-		out = append(out, Brief(c.jobPB(view, view.Jobs[name])))
+		out = append(out, Brief(c.jobPB(view, view.Jobs[name], places)))
 	}
 	return out
 }
@@ -75,33 +103,37 @@ func Brief(j *clusterpb.Job) *clusterpb.Job {
 		j.Cells[i] = &clusterpb.CellStatus{Job: s.Job, Generation: s.Generation, Cell: s.Cell, Step: s.Step, Phase: s.Phase,
 			ImagesPerSecond: s.ImagesPerSecond, Loss: s.Loss, Carrier: s.Carrier,
 			Memory: s.Memory, InPhaseSeconds: s.InPhaseSeconds, UsualSeconds: s.UsualSeconds, WaitsFor: s.WaitsFor,
-			BusySeconds: s.BusySeconds, Kind: s.Kind}
+			BusySeconds: s.BusySeconds, Kind: s.Kind, Scored: s.Scored, Top1Errors: s.Top1Errors, Top5Errors: s.Top5Errors}
 	}
 	return j
 }
 
 // jobPB puts together what the log and the heartbeats say. c.mu is held.
-func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord) *clusterpb.Job {
+func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord, places map[string]uint32) *clusterpb.Job {
 	name := j.Submitted.Job
 	out := &clusterpb.Job{Name: name, State: j.State, Reason: j.Reason, Generation: j.Generation, Steps: j.Submitted.Steps,
 		Spec: j.Submitted.Spec, Placement: placementPB(view, j), Cells: c.cellStatuses(name, j.Generation), Digest: j.Digest,
 		Numerics: j.Numerics, Submitted: timestamp(j.SubmittedUnixNs), Ended: timestamp(j.EndedUnixNs)}
 	if r := c.reasons[name]; r != "" && (j.State == fsm.Queued || j.State == fsm.Recovering) {
 		out.Reason = r
-		if j.State == fsm.Recovering {
+		if j.State == fsm.Recovering || fsm.Preempted(j) {
 			out.Reason = j.Reason + "; " + r
 		}
 	}
 	if j.State == fsm.Running {
-		for _, text := range []string{c.reasons[name], c.hold(name)} {
+		for _, text := range []string{c.reasons[name], c.hold(name), fetching(out)} {
 			if text != "" {
 				out.Reason += "; " + text
 			}
 		}
 	}
-	if j.Moving {
+	switch {
+	case j.Moving:
 		out.State = "moving"
+	case j.Requeuing:
+		out.State = "preempted"
 	}
+	queuePB(out, j, places)
 	if good := fsm.Usable(j); len(good) > 0 {
 		out.CommittedStep = good[len(good)-1].Step
 	}
@@ -114,18 +146,19 @@ func (c *Control) jobPB(view fsm.View, j *commandpb.JobRecord) *clusterpb.Job {
 		out.ImagesPerSecond = max(out.ImagesPerSecond, s.ImagesPerSecond)
 	}
 	for _, e := range j.Evaluations {
-		out.Evaluations = append(out.Evaluations, evaluationPB(e))
+		out.Evaluations = append(out.Evaluations, EvaluationPB(e))
 	}
 	for _, r := range j.Vetoes {
 		out.Vetoes = append(out.Vetoes, vetoPB(r))
 	}
+	out.Parent = parentPB(view, j)
 	facts := c.specFacts(j)
 	out.Epochs, out.StepsPerEpoch, out.Batch = facts.epochs, facts.stepsPerEpoch, facts.batch
 	return out
 }
 
-// evaluationPB is an evaluation as it goes out.
-func evaluationPB(e *commandpb.RecordEvaluation) *clusterpb.Evaluation {
+// EvaluationPB is an evaluation as it goes out.
+func EvaluationPB(e *commandpb.RecordEvaluation) *clusterpb.Evaluation {
 	return &clusterpb.Evaluation{Step: e.Step, Epoch: e.Epoch, Images: e.Images, Top1Errors: e.Top1Errors,
 		Top5Errors: e.Top5Errors, Loss: e.Loss, TrainLoss: e.TrainLoss, Rate: e.Rate}
 }
@@ -134,18 +167,13 @@ func evaluationPB(e *commandpb.RecordEvaluation) *clusterpb.Evaluation {
 // depends on them. Nothing up to that step is written down in this generation before all of its cells have begun, but
 // for that step's own, which all cells owe or none: all are told the same. c.mu is held.
 func (c *Control) history(j *commandpb.JobRecord) (out []*clusterpb.Evaluation) {
-	from := j.RestoreStep
-	if j.FromMemory {
-		from = j.MemoryStep
-	} else if !j.HasRestore {
-		return nil
-	}
-	if !c.specFacts(j).adaptive {
+	from := Base(j)
+	if !j.FromMemory && !j.HasRestore || !c.specFacts(j).adaptive {
 		return nil
 	}
 	for _, e := range j.Evaluations {
 		if e.Step <= from {
-			out = append(out, evaluationPB(e))
+			out = append(out, EvaluationPB(e))
 		}
 	}
 	return out
@@ -154,18 +182,21 @@ func (c *Control) history(j *commandpb.JobRecord) (out []*clusterpb.Evaluation) 
 // specFacts is what operators see of a spec.
 type specFacts struct {
 	epochs, stepsPerEpoch, batch uint64
-	adaptive                     bool // its course depends on its evaluations
+	adaptive                     bool  // its course depends on its evaluations
+	submitted                    int64 // which of all jobs that had the name
 }
 
 // specFacts reads a job's spec, once. c.mu is held.
 func (c *Control) specFacts(j *commandpb.JobRecord) specFacts {
 	name := j.Submitted.Job
 	facts, ok := c.specs[name]
-	if ok {
+	if ok && facts.submitted == j.SubmittedUnixNs {
 		return facts
 	}
+	facts = specFacts{submitted: j.SubmittedUnixNs}
 	if spec, err := job.Decode(j.Submitted.Spec); err == nil { // it was when it was submitted
-		facts = specFacts{spec.Epochs(), uint64(spec.StepsPerEpoch()), uint64(spec.Recipe.Batch), spec.Adaptive()}
+		facts = specFacts{spec.Epochs(), uint64(spec.StepsPerEpoch()), uint64(spec.Recipe.Batch), spec.Adaptive(),
+			j.SubmittedUnixNs}
 	}
 	c.specs[name] = facts
 	return facts
@@ -204,7 +235,7 @@ func (c *Control) workerPB(view fsm.View, id string) *clusterpb.Worker {
 			Threads: r.Device.Threads}}
 	switch session := c.sessions[id]; {
 	case session != nil:
-		out.State = "connected"
+		out.State, out.Health = "connected", session.health
 		out.LeaseLeftMs = uint64(max(c.cfg.Rules.Lease-now.Sub(session.heard), 0) / time.Millisecond)
 	case w.Lost:
 		out.State = "gone"
@@ -259,28 +290,16 @@ func (c *Control) Checkpoints(ctx context.Context, name string) (*clusterpb.List
 	return out, nil
 }
 
-// Events returns the events behind an index.
-func (c *Control) Events(after uint64) []*clusterpb.LogEvent {
-	view, _ := c.cfg.Node.View()
-	i := len(view.Events)
-	for i > 0 && view.Events[i-1].Index > after {
-		i--
-	}
-	return EventsPB(view.Events[i:])
-}
-
 // ManifestPB is a checkpoint as workers and operators see it. Its digest is the whole state's: SHA-256 over the cells'
 // digests in (replica, column) order, as a finished job's is.
 func ManifestPB(j *commandpb.JobRecord, r *commandpb.CheckpointRecord) *clusterpb.Manifest {
-	m := &clusterpb.Manifest{Job: j.Submitted.Job, Step: r.Step, Generation: r.Generation, PlanDigest: r.PlanDigest,
-		Numerics: r.Numerics, Committed: timestamp(r.CommittedUnixNs), Bad: r.Bad}
-	h := sha256.New()
+	m := &clusterpb.Manifest{Job: cmp.Or(r.OfJob, j.Submitted.Job), Step: r.Step, Generation: r.Generation,
+		PlanDigest: r.PlanDigest, Numerics: r.Numerics, Committed: timestamp(r.CommittedUnixNs), Bad: r.Bad,
+		Pinned: r.Pinned, Digest: fsm.StateDigest(r)}
 	for _, f := range r.Files {
 		m.Files = append(m.Files, &clusterpb.CheckpointFile{Cell: cellPB(f.Cell), Worker: f.Worker, Path: f.Path,
 			Bytes: f.Bytes, Sha256: f.Sha256, Xxh3: f.Xxh3, Digest: f.Digest})
-		h.Write(f.Digest)
 	}
-	m.Digest = h.Sum(nil)
 	return m
 }
 

@@ -85,6 +85,13 @@ func (s *State) Restored(k *commandpb.Backup, cluster string, nowUnixNs int64) {
 		}
 		a.keep(j)
 	}
+	for _, r := range s.v.Evaluations {
+		if r.State == Running {
+			r = copyEvaluation(r)
+			r.Generation, r.Given = r.Generation+restoredGenerations, nil
+			s.keepEvaluation(r)
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(s.v.Workers)) {
 		if w := s.v.Workers[id]; !w.Lost {
 			s.keepWorker(id, &commandpb.WorkerRecord{Registered: w.Registered, RegisteredUnixNs: w.RegisteredUnixNs,

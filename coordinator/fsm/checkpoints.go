@@ -78,6 +78,9 @@ func (a *applier) checkpointWritten(c *commandpb.CheckpointWritten) error {
 			c.Step,
 			CellName(f.Cell), ErrInvalid)
 	}
+	if r.OfJob != "" {
+		return nil // the files of the job that this one was forked from stay its first checkpoint
+	}
 	if other := differs(r, f); other != nil {
 		j.AvoidMemory = true // it holds what one of them computed wrongly
 		a.release(j, fmt.Sprintf("after step %d cells %s and %s, replicas of one column, have different states: "+
@@ -168,6 +171,12 @@ func (a *applier) dropCheckpoints(c *commandpb.DropCheckpoints) error {
 	for _, r := range good[max(len(good)-Keep(j), 0):] {
 		if slices.Contains(c.Steps, r.Step) {
 			return fmt.Errorf("job %s: checkpoint of step %d is one of the %d to keep: %w", c.Job, r.Step, Keep(j), ErrInvalid)
+		}
+	}
+	for _, r := range j.Checkpoints {
+		if slices.Contains(c.Steps, r.Step) && Kept(a.s.v, j, r) {
+			return fmt.Errorf("job %s: checkpoint of step %d is pinned, tested, or where a fork begins: %w", c.Job, r.Step,
+				ErrInvalid)
 		}
 	}
 	j.Checkpoints = slices.DeleteFunc(j.Checkpoints, func(r *commandpb.CheckpointRecord) bool {

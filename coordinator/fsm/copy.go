@@ -16,7 +16,9 @@ func copyJob(j *commandpb.JobRecord) *commandpb.JobRecord {
 		StopNow: j.StopNow, Digest: j.Digest, EndedUnixNs: j.EndedUnixNs, ResumeStep: j.ResumeStep,
 		HasResumeStep: j.HasResumeStep, StateUnixNs: j.StateUnixNs, Failures: j.Failures,
 		Requests: slices.Clone(j.Requests), FromMemory: j.FromMemory, MemoryStep: j.MemoryStep, AvoidMemory: j.AvoidMemory,
-		MemoryTries: j.MemoryTries, MemorySince: j.MemorySince, Moving: j.Moving, Vetoes: slices.Clone(j.Vetoes)}
+		MemoryTries: j.MemoryTries, MemorySince: j.MemorySince, Moving: j.Moving, Vetoes: slices.Clone(j.Vetoes),
+		Pausing: j.Pausing, Parent: j.Parent, Priority: j.Priority, MaxWorkers: j.MaxWorkers, MinWorkers: j.MinWorkers,
+		Requeuing: j.Requeuing, Preemptions: j.Preemptions, PreemptedBy: j.PreemptedBy}
 	if more := j.ProtoReflect().GetUnknown(); len(more) > 0 { // a newer program's
 		c.ProtoReflect().SetUnknown(more)
 	}
@@ -28,7 +30,7 @@ func changing(j *commandpb.JobRecord, i int) *commandpb.CheckpointRecord {
 	r := j.Checkpoints[i]
 	c := &commandpb.CheckpointRecord{Step: r.Step, Generation: r.Generation, Files: slices.Clone(r.Files),
 		PlanDigest: r.PlanDigest, Numerics: r.Numerics, Committed: r.Committed, CommittedUnixNs: r.CommittedUnixNs,
-		Bad: r.Bad, Rewritten: r.Rewritten}
+		Bad: r.Bad, Rewritten: r.Rewritten, Pinned: r.Pinned, OfJob: r.OfJob}
 	if more := r.ProtoReflect().GetUnknown(); len(more) > 0 {
 		c.ProtoReflect().SetUnknown(more)
 	}

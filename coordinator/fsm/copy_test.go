@@ -38,8 +38,12 @@ func some(f protoreflect.FieldDescriptor) protoreflect.Value {
 		return protoreflect.ValueOfBytes([]byte{1})
 	case protoreflect.BoolKind:
 		return protoreflect.ValueOfBool(true)
+	case protoreflect.Uint32Kind:
+		return protoreflect.ValueOfUint32(1)
 	case protoreflect.Uint64Kind:
 		return protoreflect.ValueOfUint64(1)
+	case protoreflect.Int32Kind:
+		return protoreflect.ValueOfInt32(1)
 	case protoreflect.Int64Kind:
 		return protoreflect.ValueOfInt64(1)
 	case protoreflect.DoubleKind:
@@ -54,6 +58,11 @@ func TestCopiesHaveEveryField(t *testing.T) {
 	fill(j.ProtoReflect())
 	if c := copyJob(j); !proto.Equal(c, j) {
 		t.Errorf("a copy of\n%v\nis\n%v", j, c)
+	}
+	e := &commandpb.EvaluationRecord{}
+	fill(e.ProtoReflect())
+	if c := copyEvaluation(e); !proto.Equal(c, e) {
+		t.Errorf("a copy of\n%v\nis\n%v", e, c)
 	}
 	r := &commandpb.CheckpointRecord{}
 	fill(r.ProtoReflect())

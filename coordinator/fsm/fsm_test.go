@@ -69,6 +69,31 @@ func stop(job string, now bool) *commandpb.Command {
 		Now: now}}}
 }
 
+func pause(job string) *commandpb.Command {
+	return &commandpb.Command{Kind: &commandpb.Command_RequestStop{RequestStop: &commandpb.RequestStop{Job: job,
+		Pause: true}}}
+}
+
+func pin(job string, step uint64, undo bool) *commandpb.Command {
+	return &commandpb.Command{Kind: &commandpb.Command_PinCheckpoint{PinCheckpoint: &commandpb.PinCheckpoint{Job: job,
+		Step: step, Undo: undo}}}
+}
+
+func deleteCheckpoint(job string, step uint64) *commandpb.Command {
+	return &commandpb.Command{Kind: &commandpb.Command_DeleteCheckpoint{
+		DeleteCheckpoint: &commandpb.DeleteCheckpoint{Job: job, Step: step}}}
+}
+
+func deleteJob(job string) *commandpb.Command {
+	return &commandpb.Command{Kind: &commandpb.Command_DeleteJob{DeleteJob: &commandpb.DeleteJob{Job: job}}}
+}
+
+// forked makes a fork of a submission.
+func forked(submit *commandpb.Command, from string, step uint64) *commandpb.Command {
+	submit.GetSubmitJob().FromJob, submit.GetSubmitJob().FromStep = from, step
+	return submit
+}
+
 // resume goes on from the newest checkpoint, or from a step that is not -1.
 func resume(job string, step int) *commandpb.Command {
 	r := &commandpb.ResumeJob{Job: job}

@@ -58,9 +58,8 @@ func (a *applier) vetoStep(c *commandpb.VetoStep) error {
 	if c.Skip {
 		// Memory may hold what made the step wrong: cells go on from what is on disk, and come to the same bits.
 		r.Outcome, j.AvoidMemory = VetoSkipped, true
-		if j.State == Stopping && !j.Moving {
-			a.enter(j, Stopped, c.Reason+"; its batch is skipped")
-			j.Placement = nil
+		if j.State == Stopping && !goesOn(j) {
+			a.rest(j, c.Reason+"; its batch is skipped")
 		} else {
 			a.enter(j, Recovering, c.Reason+"; its batch is skipped")
 		}

@@ -25,14 +25,25 @@ func (a *applier) submitJob(c *commandpb.SubmitJob) error {
 		return fmt.Errorf("job %s: %w; go on with it: coordinator job resume %s, or choose another name",
 			c.Job, ErrJobExists, c.Job)
 	}
-	if c.Job == "" || c.Steps == 0 || !validCells(c) {
+	if c.Job == "" || c.Steps == 0 || !validCells(c) ||
+		!validQueue(int64(c.Replicas)*int64(c.Columns), c.MaxWorkers, c.MinWorkers) {
 		return fmt.Errorf("job %q of %d steps, %d replicas, %d columns: %w", c.Job, c.Steps, c.Replicas, c.Columns,
 			ErrInvalid)
 	}
-	j := &commandpb.JobRecord{Submitted: c, SubmittedUnixNs: a.now}
+	j := &commandpb.JobRecord{Submitted: c, SubmittedUnixNs: a.now, Generation: a.firstGeneration(c.Job),
+		Priority: c.Priority, MaxWorkers: c.MaxWorkers, MinWorkers: c.MinWorkers}
+	if c.FromJob != "" {
+		if err := a.fork(j); err != nil {
+			return err
+		}
+	}
 	remember(j, c.Request)
 	a.enter(j, Queued, "submitted")
 	a.keep(j)
+	if j.Parent != nil {
+		a.event("job", c.Job, "", "job %s forked from %s, step %d of %d", c.Job, c.FromJob, c.FromStep, c.Steps)
+		return nil
+	}
 	a.event("job", c.Job, "", "job %s submitted, %d steps", c.Job, c.Steps)
 	return nil
 }
@@ -90,6 +101,9 @@ func (a *applier) assignJob(c *commandpb.AssignJob) error {
 		return fmt.Errorf("job %s began under %s, not %s: %w", c.Job, j.Numerics, c.Numerics, ErrNumerics)
 	case c.HasRestore && usable(j, c.RestoreStep) == nil:
 		return fmt.Errorf("job %s, step %d: %w", c.Job, c.RestoreStep, ErrNoCheckpoint)
+	case j.Parent != nil && !c.HasRestore && !c.FromMemory:
+		return fmt.Errorf("job %s begins with step %d of %s, not with nothing: %w", c.Job, j.Parent.Step, j.Parent.Job,
+			ErrNoCheckpoint)
 	}
 	if err := checkMemory(j, c); err != nil {
 		return err
@@ -105,6 +119,9 @@ func (a *applier) assignJob(c *commandpb.AssignJob) error {
 	j.Checkpoints = slices.DeleteFunc(j.Checkpoints, func(r *commandpb.CheckpointRecord) bool { return !r.Committed })
 	a.enter(j, Running, c.Reason)
 	a.keep(j)
+	for _, p := range c.Placement {
+		a.freeParts(true, p.Worker)
+	}
 	from := "the start"
 	switch {
 	case c.FromMemory:
@@ -278,13 +295,19 @@ func (a *applier) requestStop(c *commandpb.RequestStop) error {
 	switch {
 	case j.State == Running && !c.Now:
 		a.enter(j, Stopping, "asked to stop at a step boundary")
-	case j.State == Done || j.State == Failed || j.State == Stopped:
+		j.Pausing = c.Pause
+	case j.State == Done || j.State == Failed || j.State == Stopped || c.Pause && j.State == Paused:
 		return fmt.Errorf("job %s is %s: %w", c.Job, j.State, ErrJobState)
-	case j.State == Stopping && !c.Now && j.Moving: // it stops where it was to move from
-		j.Moving = false
+	case j.State == Stopping && !c.Now && goesOn(j): // it stops where it was to go on from
+		j.Moving, j.Requeuing, j.Pausing = false, false, c.Pause
 		a.enter(j, Stopping, "asked to stop at a step boundary")
-	case j.State == Stopping && !c.Now:
+	case j.State == Stopping && !c.Now && (j.Pausing == c.Pause || c.Pause):
 		return nil
+	case j.State == Stopping && !c.Now:
+		j.Pausing = false
+	case c.Pause:
+		a.enter(j, Paused, PausedByOperator)
+		j.Placement = nil
 	default:
 		a.enter(j, Stopped, "stopped by an operator")
 		j.Placement = nil
@@ -293,6 +316,9 @@ func (a *applier) requestStop(c *commandpb.RequestStop) error {
 	a.event("job", c.Job, "", "job %s: %s", c.Job, j.Reason)
 	return nil
 }
+
+// goesOn says whether a job that stops does so to go on from there by itself.
+func goesOn(j *commandpb.JobRecord) bool { return j.Moving || j.Requeuing }
 
 // moveJob has a generation stop at a step boundary to go on on other workers.
 func (a *applier) moveJob(c *commandpb.MoveJob) error {
@@ -326,7 +352,7 @@ func (a *applier) resumeJob(c *commandpb.ResumeJob) error {
 		return err
 	}
 	if c.FromStep {
-		if c.Step > 0 && usable(j, c.Step) == nil {
+		if (c.Step > 0 || j.Parent != nil) && usable(j, c.Step) == nil {
 			return fmt.Errorf("job %s, step %d: %w; see: coordinator checkpoint list %s", c.Job, c.Step, ErrNoCheckpoint, c.Job)
 		}
 		j.HasResumeStep, j.ResumeStep = true, c.Step
@@ -403,10 +429,11 @@ func (a *applier) cellStopped(c *commandpb.CellStopped) error {
 		reason := fmt.Sprintf("stopped after step %d to go on elsewhere: %s", c.Step, j.Reason)
 		a.enter(j, Recovering, reason)
 		a.event("generation", c.Job, "", "job %s: generation %d %s", c.Job, c.Generation, reason)
+	case j.Requeuing:
+		a.requeue(j, c.Step)
 	default:
-		a.enter(j, Stopped, fmt.Sprintf("stopped after step %d", c.Step))
-		j.Placement = nil
-		a.event("job", c.Job, "", "job %s stopped after step %d", c.Job, c.Step)
+		a.rest(j, fmt.Sprintf("stopped after step %d", c.Step))
+		a.event("job", c.Job, "", "job %s %s after step %d", c.Job, j.State, c.Step)
 	}
 	a.keep(j)
 	return nil

@@ -43,6 +43,9 @@ func drawCommands(t *rapid.T, v View) []*commandpb.Command {
 		return every(func(c *commandpb.Cell) *commandpb.Command { return written(job, generation, step, c) })
 	case "all finished":
 		return every(func(c *commandpb.Cell) *commandpb.Command { return finished(job, generation, 6, c) })
+	case "preempted":
+		stops := every(func(c *commandpb.Cell) *commandpb.Command { return stopped(job, generation, step, c) })
+		return slices.Concat([]*commandpb.Command{high("j9", 3), preempt(job, generation, "j9")}, stops)
 	case "all stopped":
 		return every(func(c *commandpb.Cell) *commandpb.Command { return stopped(job, generation, step, c) })
 	}
@@ -68,6 +71,8 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 		return drawAssign(t, v, j, generation)
 	case "release":
 		return release(job, generation, "failed")
+	case "pause", "pin", "delete", "delete job", "fork", "preempt", "queue":
+		return drawOperation(t, j, kind, step)
 	case "stop":
 		return stop(job, rapid.Bool().Draw(t, "now"))
 	case "resume":
@@ -81,6 +86,8 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 			})
 	case "forget":
 		return forgotten(worker)
+	case "test":
+		return drawTest(t, v, job, worker)
 	case "drop":
 		return drop(job, rapid.SliceOfN(rapid.Uint64Range(1, 6), 0, 3).Draw(t, "steps")...)
 	case "evaluation":
@@ -111,10 +118,55 @@ func drawCommand(t *rapid.T, v View, j *commandpb.JobRecord, kind, worker string
 	return event("note")
 }
 
+// drawOperation draws a command of an operator who clears up or forks.
+func drawOperation(t *rapid.T, j *commandpb.JobRecord, kind string, step uint64) *commandpb.Command {
+	job := j.Submitted.Job
+	switch kind {
+	case "pause":
+		return pause(job)
+	case "pin":
+		return pin(job, step, rapid.Bool().Draw(t, "undo"))
+	case "delete":
+		return deleteCheckpoint(job, step)
+	case "delete job":
+		return deleteJob(job)
+	case "preempt":
+		return preempt(job, j.Generation, rapid.SampledFrom([]string{"j0", "j1", "j2"}).Draw(t, "by"))
+	case "queue":
+		return setQueue(job, rapid.Int32Range(0, 2).Draw(t, "priority"), rapid.Uint32Range(0, 3).Draw(t, "most"),
+			rapid.Uint32Range(0, 3).Draw(t, "least"))
+	}
+	name := rapid.SampledFrom([]string{"j0", "j1", "j2", "j3"}).Draw(t, "heir")
+	if good := Usable(j); len(good) > 0 {
+		step = rapid.SampledFrom(good).Draw(t, "from").Step
+	}
+	return forked(submit(name, j.Submitted.Replicas, j.Submitted.Columns, 6, 1), job, step)
+}
+
+// drawTest draws a command of an evaluation, mostly of the last one.
+func drawTest(t *rapid.T, v View, job, worker string) *commandpb.Command {
+	what := rapid.IntRange(0, 4).Draw(t, "of an evaluation")
+	if len(v.Evaluations) == 0 || what == 0 {
+		return evaluate(job, 25)
+	}
+	r := v.Evaluations[len(v.Evaluations)-1]
+	part := rapid.Uint32Range(0, 2).Draw(t, "part")
+	switch {
+	case what == 1 && rarely(t, "ends"):
+		return endEvaluation(r.Id, rapid.Bool().Draw(t, "failed"))
+	case what > 2 && len(r.Given) > 0:
+		_, images := PartOf(r, r.Given[0].Part)
+		return evaluated(r.Id, r.Given[0].Generation, sumOf(r.Given[0].Part, images))
+	}
+	return give(r.Id, part, worker, "")
+}
+
 // kinds are drawn in these proportions.
 var kinds = slices.Concat(slices.Repeat([]string{"assign"}, 10), slices.Repeat([]string{"all written"}, 6),
-	slices.Repeat([]string{"written", "finished", "register", "resume", "veto"}, 2), []string{"init", "lose", "submit",
-		"release", "stop", "drain", "move", "forget", "veto", "decide",
+	slices.Repeat([]string{"preempted", "written", "finished", "register", "resume", "veto"}, 2), []string{"init", "lose",
+		"submit", "release", "stop", "drain", "move", "forget", "veto", "decide",
+		"pause", "pin", "delete", "delete job", "fork", "fork", "preempt", "preempt", "queue", "queue",
+		"test", "test", "test",
 		"bad", "drop", "evaluation", "all finished", "stopped", "all stopped", "fail", "event"})
 
 // drawAssign draws a generation that would be right if its workers are there, and then sometimes spoils it.
@@ -189,6 +241,11 @@ func TestProperties(t *testing.T) {
 	for _, state := range []string{Queued, Running, Recovering, Stopping, Stopped, Paused, Done, Failed} {
 		if seen["job "+state] == 0 {
 			t.Errorf("no job has ever been %s: the commands are drawn badly", state)
+		}
+	}
+	for _, what := range []string{"fork", "job gone", "preempted"} {
+		if seen[what] == 0 {
+			t.Errorf("there was no %s: the commands are drawn badly", what)
 		}
 	}
 	t.Log(seen)
@@ -269,14 +326,15 @@ func decodeT(t *rapid.T, b []byte) *State {
 
 // transitions are the states a job may go to from each.
 var transitions = map[string][]string{
-	Queued:     {Running, Stopped},
+	Queued:     {Running, Stopped, Paused},
 	Running:    {Recovering, Stopping, Stopped, Paused, Done, Failed},
 	Recovering: {Running, Stopped, Paused},
-	Stopping:   {Stopped, Recovering, Paused, Done, Failed}, // recovering only if it was to move: see TestMove
-	Stopped:    {Queued},
-	Paused:     {Queued, Stopped},
-	Failed:     {Queued},
-	Done:       {},
+	// Recovering only if it was to move (see TestMove), queued if it made way (see TestPreempt).
+	Stopping: {Stopped, Recovering, Queued, Paused, Done, Failed},
+	Stopped:  {Queued},
+	Paused:   {Queued, Stopped},
+	Failed:   {Queued},
+	Done:     {},
 }
 
 // generationOf is the generation and job of a command that belongs to one.
@@ -305,10 +363,22 @@ func checkStep(t *rapid.T, before, after View, c *commandpb.Command, refused err
 	if g, job, ok := generationOf(c); ok && refused == nil && before.Jobs[job].Generation != g {
 		t.Fatalf("%v was accepted at generation %d", c, before.Jobs[job].Generation)
 	}
+	checkNew(t, before, after, c, seen)
 	for name, old := range before.Jobs {
 		now := after.Jobs[name]
 		if now == nil {
-			t.Fatalf("job %s is gone", name)
+			if c.GetDeleteJob().GetJob() != name || !Ended(old.State) && old.State != Queued {
+				t.Fatalf("%v: job %s, which was %s, is gone", c, name, old.State)
+			}
+			for other, j := range after.Jobs {
+				for _, r := range j.Checkpoints {
+					if r.OfJob == name {
+						t.Fatalf("%v: job %s needs files of job %s, which is gone", c, other, name)
+					}
+				}
+			}
+			seen["job gone"]++
+			continue
 		}
 		if now.Generation < old.Generation || now.Generation > old.Generation+1 {
 			t.Fatalf("job %s went from generation %d to %d", name, old.Generation, now.Generation)
@@ -319,18 +389,63 @@ func checkStep(t *rapid.T, before, after View, c *commandpb.Command, refused err
 		if now.State != old.State && !slices.Contains(transitions[old.State], now.State) {
 			t.Fatalf("%v took job %s from %s to %s", c, name, old.State, now.State)
 		}
+		if old.State == Stopping && now.State == Queued && !old.Requeuing {
+			t.Fatalf("%v has queued job %s, which was to stop", c, name)
+		}
+		if now.Requeuing && !old.Requeuing && before.Jobs[c.GetPreemptJob().GetBy()].GetPriority() <= old.Priority {
+			t.Fatalf("%v has job %s of priority %d make way", c, name, old.Priority)
+		}
+		if now.Preemptions > old.Preemptions {
+			seen["preempted"]++
+		}
 		if old.State == Done && !bytes.Equal(old.Digest, now.Digest) {
 			t.Fatalf("%v changed the digest of job %s, which is done", c, name)
 		}
 		checkVetoes(t, old, now, c)
+		a := c.GetAssignJob()
+		if a.GetJob() == name && refused == nil && now.Parent != nil && !a.HasRestore && !a.FromMemory {
+			t.Fatalf("%v lets a fork begin with nothing", c)
+		}
 		for _, r := range old.Checkpoints {
 			if r.Committed && r.Bad == "" {
 				checkKept(t, name, r, now, c, seen)
 			}
 		}
+		if d := c.GetDropCheckpoints(); d.GetJob() == name && refused == nil {
+			for _, r := range old.Checkpoints {
+				if slices.Contains(d.Steps, r.Step) && (r.Pinned || r.OfJob != "" || Heir(before, name, r.Step) != "") {
+					t.Fatalf("%v has dropped a checkpoint that is to be kept: %v", c, r)
+				}
+			}
+		}
 		if c.GetDropCheckpoints().GetJob() == name && len(Usable(now)) < min(len(Usable(old)), max(int(old.Submitted.Keep),
 			1)) {
 			t.Fatalf("%v left %d good checkpoints", c, len(Usable(now)))
+		}
+	}
+}
+
+// checkNew wants of a job that is new to begin behind all that had its name, and of a fork to have its parent's state.
+func checkNew(t *rapid.T, before, after View, c *commandpb.Command, seen map[string]int) {
+	for name, j := range after.Jobs {
+		if before.Jobs[name] != nil {
+			continue
+		}
+		for _, d := range before.Deleted {
+			if d.Job == name && j.Generation < d.Generation {
+				t.Fatalf("%v: job %s begins with generation %d, its name has been at %d", c, name, j.Generation, d.Generation)
+			}
+		}
+		s := c.GetSubmitJob()
+		if s.FromJob == "" {
+			continue
+		}
+		seen["fork"]++
+		parent := usable(before.Jobs[s.FromJob], s.FromStep)
+		own := usable(j, s.FromStep)
+		if parent == nil || own == nil || own.OfJob == "" || !bytes.Equal(StateDigest(own), StateDigest(parent)) ||
+			!bytes.Equal(j.Parent.Digest, StateDigest(parent)) || j.Numerics != before.Jobs[s.FromJob].Numerics {
+			t.Fatalf("%v: fork %v of %v", c, own, parent)
 		}
 	}
 }
@@ -362,7 +477,8 @@ func checkKept(t *rapid.T, job string, r *commandpb.CheckpointRecord, now *comma
 	seen map[string]int) {
 	m, d, res, veto := c.GetMarkCheckpointBad(), c.GetDropCheckpoints(), c.GetResumeJob(), c.GetVetoStep()
 	marked := m.GetJob() == job && m.GetStep() == r.Step
-	dropped := d.GetJob() == job && slices.Contains(d.GetSteps(), r.Step)
+	dropped := d.GetJob() == job && slices.Contains(d.GetSteps(), r.Step) ||
+		c.GetDeleteCheckpoint().GetJob() == job && c.GetDeleteCheckpoint().GetStep() == r.Step && !r.Pinned
 	rewound := res.GetJob() == job && res.GetFromStep() && res.GetStep() < r.Step
 	i := slices.IndexFunc(now.Checkpoints, func(x *commandpb.CheckpointRecord) bool { return x.Step == r.Step })
 	if i < 0 || !now.Checkpoints[i].Committed || now.Checkpoints[i].Bad != "" {
@@ -388,6 +504,14 @@ func checkState(t *rapid.T, v View, dones map[string][]byte) {
 	}
 	if len(v.Events) > maxEvents {
 		t.Fatalf("%d events", len(v.Events))
+	}
+	for name := range dones {
+		if v.Jobs[name] == nil {
+			delete(dones, name)
+		}
+	}
+	if len(v.Deleted) > maxDeleted {
+		t.Fatalf("%d deleted jobs are remembered", len(v.Deleted))
 	}
 	for name, j := range v.Jobs {
 		n := int(j.Submitted.Replicas * j.Submitted.Columns)

@@ -15,7 +15,7 @@ import (
 // Encode gives a state's bytes: equal states give equal bytes.
 func (v View) Encode() ([]byte, error) {
 	s := &commandpb.Snapshot{Version: Version, Cluster: v.Cluster, AppliedIndex: v.Index, Events: v.Events,
-		Lineage: v.Lineage}
+		Lineage: v.Lineage, Evaluations: v.Evaluations, Deleted: v.Deleted, DeletedGeneration: v.DeletedGeneration}
 	for _, e := range v.Enrolled() {
 		s.Workers = append(s.Workers, e.Record)
 	}
@@ -56,6 +56,7 @@ func Decode(r io.Reader) (*State, error) {
 	}
 	st := New()
 	st.v.Cluster, st.v.Index, st.v.Events, st.v.Lineage = s.Cluster, s.AppliedIndex, s.Events, s.Lineage
+	st.v.Deleted, st.v.DeletedGeneration = s.Deleted, s.DeletedGeneration
 	last := ""
 	for _, w := range s.Workers {
 		id := w.Registered.GetWorker()
@@ -76,6 +77,15 @@ func Decode(r io.Reader) (*State, error) {
 		}
 		st.v.Jobs[name], last = j, name
 	}
+	for i, r := range s.Evaluations {
+		if err := checkEvaluation(r); err != nil {
+			return nil, fmt.Errorf("%w: evaluation %d: %w", ErrSnapshot, r.Id, err)
+		}
+		if i > 0 && r.Id <= s.Evaluations[i-1].Id {
+			return nil, fmt.Errorf("%w: evaluation %d is out of order", ErrSnapshot, r.Id)
+		}
+	}
+	st.v.Evaluations = s.Evaluations
 	return st, nil
 }
 

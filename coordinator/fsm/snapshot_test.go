@@ -6,9 +6,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,6 +139,14 @@ func TestDecodeRefuses(t *testing.T) {
 		change(j)
 		return &commandpb.Snapshot{Version: Version, Jobs: []*commandpb.JobRecord{j}}
 	}
+	evaluation := func(change func(*commandpb.EvaluationRecord)) *commandpb.Snapshot {
+		l, id := tested(t)
+		l.must(t, give(id, 0, "w0", ""))
+		r := proto.CloneOf(l.View().Evaluation(id))
+		r.Id = 1
+		change(r)
+		return &commandpb.Snapshot{Version: Version, Evaluations: []*commandpb.EvaluationRecord{r}}
+	}
 	worker := func(id string) *commandpb.WorkerRecord {
 		return &commandpb.WorkerRecord{Registered: register(id, "a").GetRegisterWorker()}
 	}
@@ -171,6 +181,28 @@ func TestDecodeRefuses(t *testing.T) {
 			j.Evaluations = []*commandpb.RecordEvaluation{{Step: 2}, {Step: 2}}
 		}), "evaluation after step 2"},
 		{"end twice", job(func(j *commandpb.JobRecord) { j.Finished = []*commandpb.CellFinished{{}, {}} }), "ends of cells"},
+		{"evaluation without a request", evaluation(func(r *commandpb.EvaluationRecord) { r.Requested = nil }),
+			"evaluation 1"},
+		{"evaluation of no images a part", evaluation(func(r *commandpb.EvaluationRecord) { r.Requested.PartImages = 0 }),
+			"0 a part"},
+		{"evaluation without a checkpoint", evaluation(func(r *commandpb.EvaluationRecord) { r.Checkpoints = nil }),
+			"0 checkpoints of 1 models"},
+		{"evaluation without a sum", evaluation(func(r *commandpb.EvaluationRecord) { r.Sum = nil }), "evaluation 1"},
+		{"evaluation's parts out of order", evaluation(func(r *commandpb.EvaluationRecord) { r.Given[0].Part = 3 }),
+			"part 3 is out of order"},
+		{"evaluation's part is of other images", evaluation(func(r *commandpb.EvaluationRecord) {
+			r.Ahead = []*commandpb.PartRecord{{Part: 1, Sum: sumOf(1, 9)}}
+		}), "9 images of 10"},
+		{"evaluation's part is no number", evaluation(func(r *commandpb.EvaluationRecord) {
+			r.Ahead = []*commandpb.PartRecord{{Part: 1, Sum: sumOf(1, 10)}}
+			r.Ahead[0].Sum.Loss = math.NaN()
+		}), "no numbers"},
+		{"evaluation's part is of no class", evaluation(func(r *commandpb.EvaluationRecord) {
+			r.Ahead = []*commandpb.PartRecord{{Part: 1, Sum: sumOf(1, 10)}}
+			r.Ahead[0].Sum.Classes[1].Label = 9
+		}), "class 9"},
+		{"evaluation twice", &commandpb.Snapshot{Version: 1, Evaluations: slices.Repeat(evaluation(
+			func(*commandpb.EvaluationRecord) {}).Evaluations, 2)}, "out of order"},
 		{"stop of no cell", job(func(j *commandpb.JobRecord) {
 			j.Stopped = []*commandpb.CellStopped{{Cell: cell(3, 0)}}
 		}), "ends of cells"},

@@ -25,6 +25,7 @@ var (
 	ErrCluster      = errors.New("of another cluster")
 	ErrInvalid      = errors.New("invalid command")
 	ErrNoVeto       = errors.New("no such batch to decide on")
+	ErrNoEvaluation = errors.New("no such evaluation")
 )
 
 // ErrUnknownCommand stops a node: the log holds something this program cannot apply, and skipping it would fork the
@@ -39,7 +40,7 @@ const (
 	Queued     = "queued"     // waits for its first workers, or to be resumed
 	Running    = "running"    // a generation has its cells
 	Recovering = "recovering" // a generation was lost; waits for workers
-	Stopping   = "stopping"   // asked to stop at a step boundary, or, if it is moving, to go on elsewhere from there
+	Stopping   = "stopping"   // asked to stop at a step boundary, or to go on from there, elsewhere or later
 	Stopped    = "stopped"    // an operator stopped it; can be resumed
 	Paused     = "paused"     // a guard vetoed a step; can be resumed
 	Done       = "done"
@@ -59,8 +60,13 @@ type View struct {
 	Workers map[string]*commandpb.WorkerRecord
 	Roll    []Enrolled // Workers, in order of id
 	Jobs    map[string]*commandpb.JobRecord
-	Events  []*commandpb.EventRecord   // oldest first
-	Lineage []*commandpb.LineageRecord // backups that the state was restored from, oldest first
+	Deleted []*commandpb.DeletedRecord // jobs that were deleted last, oldest first
+	// DeletedGeneration is the highest generation of deleted jobs that are not among them any more.
+	DeletedGeneration uint64
+	Events            []*commandpb.EventRecord   // oldest first
+	Lineage           []*commandpb.LineageRecord // backups that the state was restored from, oldest first
+
+	Evaluations []*commandpb.EvaluationRecord // by id
 }
 
 // Enrolled is a worker and its id.
@@ -161,6 +167,14 @@ func (s *State) keepJob(j *commandpb.JobRecord) {
 	s.v.Jobs[j.Submitted.Job] = j
 }
 
+// dropJob takes a job's record out.
+func (s *State) dropJob(name string) {
+	if s.jobsShared {
+		s.v.Jobs, s.jobsShared = maps.Clone(s.v.Jobs), false
+	}
+	delete(s.v.Jobs, name)
+}
+
 // Result is what applying a command came to.
 type Result struct {
 	Index   uint64
@@ -229,8 +243,26 @@ func (a *applier) dispatch(c *commandpb.Command) error {
 		return a.forgetWorker(k.ForgetWorker)
 	case *commandpb.Command_MoveJob:
 		return a.moveJob(k.MoveJob)
+	case *commandpb.Command_PinCheckpoint:
+		return a.pinCheckpoint(k.PinCheckpoint)
+	case *commandpb.Command_DeleteCheckpoint:
+		return a.deleteCheckpoint(k.DeleteCheckpoint)
+	case *commandpb.Command_DeleteJob:
+		return a.deleteJob(k.DeleteJob)
 	case *commandpb.Command_VetoStep:
 		return a.vetoStep(k.VetoStep)
+	case *commandpb.Command_RequestEvaluation:
+		return a.requestEvaluation(k.RequestEvaluation)
+	case *commandpb.Command_GivePart:
+		return a.givePart(k.GivePart)
+	case *commandpb.Command_PartEvaluated:
+		return a.partEvaluated(k.PartEvaluated)
+	case *commandpb.Command_EndEvaluation:
+		return a.cancelEvaluation(k.EndEvaluation)
+	case *commandpb.Command_SetQueue:
+		return a.setQueue(k.SetQueue)
+	case *commandpb.Command_PreemptJob:
+		return a.preemptJob(k.PreemptJob)
 	case *commandpb.Command_RecordEvent:
 		a.event(k.RecordEvent.Kind, k.RecordEvent.Job, k.RecordEvent.Worker, "%s", k.RecordEvent.Text)
 		return nil
@@ -268,6 +300,8 @@ func (a *applier) enter(j *commandpb.JobRecord, state, reason string) {
 	}
 	j.State, j.Reason = state, reason
 	j.Moving = j.Moving && state == Stopping
+	j.Pausing = j.Pausing && state == Stopping
+	j.Requeuing = j.Requeuing && state == Stopping
 	if Ended(state) {
 		j.EndedUnixNs = a.now
 	}

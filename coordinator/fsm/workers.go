@@ -102,11 +102,13 @@ func NeededWorkers(v View) map[string]bool {
 			}
 		}
 	}
+	neededForTests(v, needed)
 	return needed
 }
 
-// abandon ends every generation that has a cell on a worker.
+// abandon ends every generation that has a cell on a worker, and takes back what it was given of an evaluation.
 func (a *applier) abandon(worker, reason string) {
+	a.freeParts(false, worker)
 	for _, name := range a.s.v.JobNames() {
 		j := a.s.v.Jobs[name]
 		on := slices.ContainsFunc(j.Placement, func(p *commandpb.Placement) bool { return p.Worker == worker })
@@ -122,9 +124,8 @@ func (a *applier) abandon(worker, reason string) {
 // end ends a generation: the job waits for workers, or, if it was asked to stop for good, is stopped where its newest
 // checkpoint is.
 func (a *applier) end(j *commandpb.JobRecord, reason string) {
-	if j.State == Stopping && !j.Moving {
-		a.enter(j, Stopped, reason)
-		j.Placement = nil
+	if j.State == Stopping && !goesOn(j) {
+		a.rest(j, reason)
 	} else {
 		a.enter(j, Recovering, reason)
 	}

@@ -15,6 +15,8 @@ import (
 
 	"colonnade/coordinator/fsm"
 	"colonnade/proto/commandpb"
+
+	"colonnade/coordinator/boltfile"
 )
 
 // claim makes the directory, locks it and reads or makes the node's id.
@@ -44,7 +46,7 @@ func nodeID(dir string) (string, error) {
 	if id := strings.TrimSpace(string(b)); id != "" {
 		return id, nil
 	}
-	if fileSize(filepath.Join(dir, logFile)) > 0 {
+	if boltfile.Size(filepath.Join(dir, logFile)) > 0 {
 		return "", fmt.Errorf("%w: %s is missing or empty, but there is a log; put it back from a backup, or choose another"+
 			" --data", ErrCorruptLog, path)
 	}

@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,7 +13,8 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/zeebo/xxh3"
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
+
+	"colonnade/coordinator/boltfile"
 )
 
 // ErrCorruptLog means that the log is not what was written. The node must stop: it cannot know what it has
@@ -100,12 +99,12 @@ func openStore(path string) (_ *store, err error) {
 			err = fmt.Errorf("raft log %s: %w; %s", path, err, next)
 		}
 	}()
-	made, err := checkFile(path)
+	made, err := boltfile.Check(path, ErrCorruptLog, checkAll)
 	if err != nil {
 		return nil, err
 	}
-	defer caught(&err)()
-	db, err := bolt.Open(path, 0o600, &bolt.Options{FreelistType: bolt.FreelistMapType, Timeout: time.Second})
+	defer boltfile.Caught(&err, ErrCorruptLog)()
+	db, err := bolt.Open(path, 0o600, boltfile.Options())
 	if err != nil {
 		return nil, err
 	}
@@ -125,89 +124,6 @@ func openStore(path string) (_ *store, err error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
-}
-
-// caught turns panics and faults of code that reads a damaged database into errors: bbolt checks little of what it
-// maps.
-//
-//	defer caught(&err)()
-func caught(err *error) func() {
-	before := debug.SetPanicOnFault(true)
-	return func() {
-		debug.SetPanicOnFault(before)
-		if r := recover(); r != nil {
-			*err = fmt.Errorf("%w: its database cannot be read: %v", ErrCorruptLog, r)
-		}
-	}
-}
-
-// checkFile reads all of a store through a handle that can change nothing, and then has bbolt check that no page of it
-// is used twice: what is written next would destroy something. In this order, since bbolt checks on a goroutine of its
-// own, whose faults nobody can catch. (For the same reason the list of free pages is kept in the file: without it,
-// bbolt walks the file that way whenever it is opened.)
-//
-// made is false of a file that is not there, is empty, or was left by a process that ended before it had its buckets.
-func checkFile(path string) (made bool, err error) {
-	if info, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || (err == nil && info.Size() == 0) {
-		return false, nil
-	}
-	defer caught(&err)()
-	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, PreLoadFreelist: true, Timeout: time.Second})
-	var pathError *os.PathError
-	if errors.As(err, &pathError) || errors.Is(err, bolterrors.ErrTimeout) {
-		return false, err
-	}
-	if err != nil {
-		return false, fmt.Errorf("%w: %w", ErrCorruptLog, err)
-	}
-	defer func() { err = errors.Join(err, db.Close()) }() // also when the view panics
-	err = db.View(func(tx *bolt.Tx) error {
-		if made = tx.ID() > 1; !made { // as bbolt makes it
-			return nil
-		}
-		if size := tx.Size(); size > fileSize(path) {
-			return fmt.Errorf("%w: %d bytes of %d are there", ErrCorruptLog, fileSize(path), size)
-		}
-		if err := checkAll(tx); err != nil {
-			return err
-		}
-		if err := checkPages(tx); err != nil {
-			return err
-		}
-		var first error
-		for err := range tx.Check() { // to its end, which ends its goroutine
-			if first == nil {
-				first = fmt.Errorf("%w: %w", ErrCorruptLog, err)
-			}
-		}
-		return first
-	})
-	return made, err
-}
-
-func fileSize(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
-}
-
-// checkPages wants every page to end before the file does: bbolt counts from a page to its end without looking.
-func checkPages(tx *bolt.Tx) error {
-	end := int(tx.Size()) / tx.DB().Info().PageSize
-	for id := 0; ; {
-		p, err := tx.Page(id)
-		if err != nil || p == nil {
-			return err
-		}
-		if id++; p.Type == "free" {
-			continue
-		}
-		if id += p.OverflowCount; id > end {
-			return fmt.Errorf("%w: page %d goes on beyond the end", ErrCorruptLog, p.ID)
-		}
-	}
 }
 
 // checkAll reads every entry and value.

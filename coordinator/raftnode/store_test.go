@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
+
+	"colonnade/coordinator/boltfile"
 )
 
 func open(t testing.TB, path string) *store {
@@ -240,7 +242,7 @@ func TestOpenRefusesDamage(t *testing.T) {
 		{"no database", func(t *testing.T, path string) { must(t, os.WriteFile(path, make([]byte, 1<<16), 0o600)) },
 			"invalid database"},
 		{"half a file", func(t *testing.T, path string) {
-			must(t, os.Truncate(path, fileSize(path)/2))
+			must(t, os.Truncate(path, boltfile.Size(path)/2))
 		}, "bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -183,7 +183,7 @@ func (c *Client) try(ctx context.Context, address, method string, in, out any, o
 // connect waits until a connection stands or cannot be made. One of several may not take long.
 func (c *Client) connect(ctx context.Context, conn *grpc.ClientConn, address string) (ready bool, err error) {
 	limited := ctx
-	if len(c.addresses) > 1 {
+	if len(c.addresses) > 1 || address != c.addresses[0] {
 		var cancel context.CancelFunc
 		limited, cancel = context.WithTimeout(ctx, connectLimit)
 		defer cancel()

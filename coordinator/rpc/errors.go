@@ -33,6 +33,7 @@ var known = []struct {
 	{fsm.ErrStale, codes.FailedPrecondition, "STALE"},
 	{fsm.ErrNumerics, codes.FailedPrecondition, "NUMERICS"},
 	{fsm.ErrCluster, codes.FailedPrecondition, "CLUSTER"},
+	{fsm.ErrNoEvaluation, codes.NotFound, "NO_EVALUATION"},
 	{fsm.ErrNoVeto, codes.FailedPrecondition, "NO_VETO"},
 	{fsm.ErrNoWorker, codes.NotFound, "NO_WORKER"},
 	{fsm.ErrInvalid, codes.InvalidArgument, "INVALID"},

@@ -12,9 +12,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"colonnade/coordinator/control"
 	"colonnade/coordinator/fsm"
+	"colonnade/coordinator/history"
 	"colonnade/coordinator/raftnode"
 	"colonnade/proto/clusterpb"
 	"colonnade/proto/commandpb"
@@ -39,6 +41,8 @@ type Server struct {
 	clusterpb.UnimplementedOperatorServer
 	Control *control.Control
 	Node    Node
+	State   State          // nil: there is no history
+	Past    *history.Store // nil: there is none
 	Version string
 	Log     *slog.Logger
 }
@@ -144,7 +148,7 @@ func receive(ctx context.Context, stream grpc.ServerStream, session *control.Ses
 
 // Status implements the Operator service. What a node knows by itself it says without a leader too.
 func (s *Server) Status(ctx context.Context, r *clusterpb.StatusRequest) (*clusterpb.StatusReply, error) {
-	out := &clusterpb.StatusReply{Version: s.Version}
+	out := &clusterpb.StatusReply{Version: s.Version, Now: timestamppb.Now()}
 	if err := s.Control.Status(ctx, out, r.Local); err != nil {
 		return nil, s.status(err)
 	}
@@ -159,7 +163,11 @@ func (s *Server) Status(ctx context.Context, r *clusterpb.StatusRequest) (*clust
 
 // SubmitJob implements the Operator service.
 func (s *Server) SubmitJob(ctx context.Context, r *clusterpb.SubmitJobRequest) (*clusterpb.Job, error) {
-	name, err := s.Control.Submit(ctx, r.Spec, r.Resume, r.Request)
+	submit := func() (string, error) { return s.Control.Submit(ctx, r.Spec, r.Resume, r.Request) }
+	if r.FromJob != "" {
+		submit = func() (string, error) { return s.Control.Fork(ctx, r.Spec, r.FromJob, r.FromStep, r.Request) }
+	}
+	name, err := submit()
 	if err != nil {
 		return nil, s.status(err)
 	}
@@ -223,6 +231,64 @@ func (s *Server) ListCheckpoints(ctx context.Context, r *clusterpb.GetJobRequest
 	return out, s.status(err)
 }
 
+// Evaluate implements the Operator service.
+func (s *Server) Evaluate(ctx context.Context, r *clusterpb.EvaluateRequest) (*clusterpb.EvaluationStatus, error) {
+	out, err := s.Control.Evaluate(ctx, r)
+	return out, s.status(err)
+}
+
+// EvaluateList implements the Operator service.
+func (s *Server) EvaluateList(ctx context.Context, r *clusterpb.EvaluateListRequest) (*clusterpb.EvaluateListReply,
+	error) {
+	all, err := s.Control.Evaluations(ctx, r.Job)
+	return &clusterpb.EvaluateListReply{Evaluations: all}, s.status(err)
+}
+
+// EvaluateCancel implements the Operator service.
+func (s *Server) EvaluateCancel(ctx context.Context, r *clusterpb.EvaluationId) (*clusterpb.EvaluationStatus, error) {
+	out, err := s.Control.CancelEvaluation(ctx, r.Id)
+	return out, s.status(err)
+}
+
+// EvaluateWatch implements the Operator service: a slow watcher misses what is in between.
+func (s *Server) EvaluateWatch(r *clusterpb.EvaluationId,
+	stream grpc.ServerStreamingServer[clusterpb.EvaluationStatus]) error {
+	ctx := stream.Context()
+	for {
+		changed := s.Control.Changed()
+		e, err := s.Control.Evaluation(ctx, r.Id)
+		if err != nil {
+			return s.status(err)
+		}
+		if err := stream.Send(e); err != nil {
+			return err
+		}
+		if e.State != fsm.Running {
+			return nil
+		}
+		if err := s.untilChanged(ctx, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// untilChanged waits for something to show, and at least so long that a watcher can read.
+func (s *Server) untilChanged(ctx context.Context, changed <-chan struct{}) error {
+	pause := time.NewTimer(watchEvery)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+		return s.status(ctx.Err())
+	}
+	select {
+	case <-changed:
+	case <-ctx.Done():
+		return s.status(ctx.Err())
+	}
+	return nil
+}
+
 // ListWorkers implements the Operator service.
 func (s *Server) ListWorkers(ctx context.Context, _ *clusterpb.ListWorkersRequest) (*clusterpb.ListWorkersReply,
 	error) {
@@ -241,8 +307,8 @@ func (s *Server) DrainWorker(ctx context.Context, r *clusterpb.DrainWorkerReques
 	return s.Control.Worker(r.Worker), nil
 }
 
-// watchEvery is the least time between two updates of one watch.
-const watchEvery = 200 * time.Millisecond
+// watchEvery is the least time between two updates of one watch: workers are heard as often, and nobody reads faster.
+const watchEvery = 500 * time.Millisecond
 
 // WatchJob implements the Operator service. Updates are of the job as it is then: a slow watcher misses states in
 // between, but no event. The first one brings what the job has come through, the others also what happens to the
@@ -255,12 +321,12 @@ func (s *Server) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamin
 	var seen uint64
 	for first := true; ; first = false {
 		changed := s.Control.Changed()
-		j, err := s.Control.Job(ctx, r.Name)
+		j, events, err := s.Control.Follow(ctx, r.Name, seen)
 		if err != nil {
 			return s.status(err)
 		}
 		u := &clusterpb.JobUpdate{Job: control.Brief(j)}
-		for _, e := range s.Control.Events(seen) {
+		for _, e := range events {
 			seen = max(seen, e.Index)
 			if e.Job == r.Name || e.Job == "" && !first {
 				u.Events = append(u.Events, e)
@@ -272,17 +338,8 @@ func (s *Server) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamin
 		if fsm.Ended(j.State) {
 			return nil
 		}
-		pause := time.NewTimer(watchEvery)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return s.status(ctx.Err())
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return s.status(ctx.Err())
+		if err := s.untilChanged(ctx, changed); err != nil {
+			return err
 		}
 	}
 }

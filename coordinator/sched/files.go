@@ -36,8 +36,15 @@ func (p *pool) goOn(j *commandpb.JobRecord, workers []*candidate, a *Assign, d *
 			away = fmt.Sprintf("the checkpoint of step %d: its files lie with %s", good[i-1].Step, missing)
 		}
 	}
+	if away == "" && j.Parent != nil && !a.HasRestore && !a.FromMemory {
+		return nil, "", fmt.Sprintf("waits for the checkpoint of step %d of %s, which it begins with and which cannot be "+
+			"used; delete it, and fork another step: coordinator checkpoint list %s", j.Parent.Step, j.Parent.Job, j.Parent.Job)
+	}
 	if away == "" {
 		return used, memory, ""
+	}
+	if j.Parent != nil && !a.HasRestore && !a.FromMemory {
+		return nil, "", fmt.Sprintf("waits for %s, away now; start what is missing again", away)
 	}
 	if until := p.past(p.in.Leader, j.StateUnixNs).Add(p.in.Rules.Files); p.now.Before(until) {
 		d.wakeAt(until)

@@ -3,7 +3,6 @@ package sched
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -82,21 +81,31 @@ type Trouble struct {
 
 // Judge says who does not get on, in the order of workers, and when time alone will change that. It is pure.
 func Judge(now time.Time, in Watched) (found []Trouble, next time.Time) {
-	j := &watcher{now: now, in: in}
-	on := map[string]string{}
+	j := &watcher{now: now, in: in, tables: map[string]*table{}}
+	var jobs []*commandpb.JobRecord
 	for _, name := range in.View.JobNames() {
-		job := in.View.Jobs[name]
-		if !underWay(job) {
-			continue
+		if job := in.View.Jobs[name]; underWay(job) {
+			jobs = append(jobs, job)
+			j.stuck(job)
+			j.slow(job)
 		}
-		for _, p := range job.Placement {
-			on[p.Worker] = name
-		}
-		j.stuck(job)
-		j.slow(job)
 	}
-	for _, id := range slices.Sorted(maps.Keys(in.Sessions)) {
-		j.halted(id, on[id])
+	var silent []string
+	for _, w := range in.View.Enrolled() {
+		if j.halted(w) {
+			silent = append(silent, w.ID)
+		}
+	}
+	if len(silent) > 0 {
+		on := map[string]string{}
+		for _, job := range jobs {
+			for _, p := range job.Placement {
+				on[p.Worker] = job.Submitted.Job
+			}
+		}
+		for _, id := range silent {
+			j.found = append(j.found, j.halt(id, on[id]))
+		}
 	}
 	slices.SortStableFunc(j.found, func(a, b Trouble) int {
 		return cmp.Or(cmp.Compare(a.Worker, b.Worker), cmp.Compare(a.Key, b.Key))
@@ -111,10 +120,75 @@ func underWay(j *commandpb.JobRecord) bool {
 }
 
 type watcher struct {
-	now   time.Time
-	in    Watched
-	found []Trouble
-	next  time.Time
+	now    time.Time
+	in     Watched
+	tables map[string]*table // by job
+	found  []Trouble
+	next   time.Time
+}
+
+// table is what is looked up in a job's cells again and again, made when it is first needed: most jobs get on.
+type table struct {
+	cells   []Progress
+	of      map[string][]int // cells by worker
+	waiting map[Place][]int  // cells that wait for a cell
+	busy    []time.Duration  // of all cells that say it, ascending
+}
+
+func (j *watcher) table(job string) *table {
+	t := j.tables[job]
+	if t == nil {
+		t = &table{cells: j.in.Cells[job]}
+		j.tables[job] = t
+	}
+	return t
+}
+
+// by are the cells of a worker.
+func (t *table) by(worker string) []int {
+	if t.of == nil {
+		t.of = map[string][]int{}
+		for i, c := range t.cells {
+			t.of[c.Worker] = append(t.of[c.Worker], i)
+		}
+	}
+	return t.of[worker]
+}
+
+// waiters are the cells that wait for another one.
+func (t *table) waiters(cell Place) []int {
+	if t.waiting == nil {
+		t.waiting = map[Place][]int{}
+		for i, c := range t.cells {
+			for k, p := range c.WaitsFor {
+				if p != c.Cell && !slices.Contains(c.WaitsFor[:k], p) {
+					t.waiting[p] = append(t.waiting[p], i)
+				}
+			}
+		}
+	}
+	return t.waiting[cell]
+}
+
+// othersBusy is the median of what the other cells work on a step; 0: none says it.
+func (t *table) othersBusy(c Progress) time.Duration {
+	if t.busy == nil {
+		for _, x := range t.cells {
+			if x.Busy > 0 {
+				t.busy = append(t.busy, x.Busy)
+			}
+		}
+		slices.Sort(t.busy)
+	}
+	if len(t.busy) < 2 {
+		return 0
+	}
+	// Taking one out that is not above the middle moves what is above down by one.
+	middle := (len(t.busy) - 1) / 2
+	if own, _ := slices.BinarySearch(t.busy, c.Busy); own <= middle {
+		middle++
+	}
+	return t.busy[middle]
 }
 
 func (j *watcher) wakeAt(t time.Time) {
@@ -138,39 +212,42 @@ func (j *watcher) silent(id string) bool {
 	return ok && s.Connected && j.now.Sub(s.Heard) >= j.in.Patience.Silence
 }
 
-// halted looks at how long a worker has been silent.
-func (j *watcher) halted(id, job string) {
-	s, w := j.in.Sessions[id], j.in.View.Workers[id]
-	if w == nil || w.Lost || !s.Connected {
-		return
+// halted says whether a worker has been silent for too long, or when it will have been.
+func (j *watcher) halted(w fsm.Enrolled) bool {
+	s := j.in.Sessions[w.ID]
+	if w.Record.Lost || !s.Connected {
+		return false
 	}
-	if !j.silent(id) {
-		j.wakeAt(s.Heard.Add(j.in.Patience.Silence))
-		return
+	if j.now.Sub(s.Heard) >= j.in.Patience.Silence {
+		return true
 	}
-	t := Trouble{Key: fmt.Sprintf("%s %s %d", Halted, id, s.Heard.UnixNano()), Kind: Halted, Worker: id, Job: job}
-	t.Text = fmt.Sprintf("%s has stopped: not heard of for %s", j.who(id), seconds(j.now.Sub(s.Heard)))
+	j.wakeAt(s.Heard.Add(j.in.Patience.Silence))
+	return false
+}
+
+// halt names a worker that has been silent for too long, and what it was at.
+func (j *watcher) halt(id, job string) Trouble {
+	heard := j.in.Sessions[id].Heard
+	t := Trouble{Key: fmt.Sprintf("%s %s %d", Halted, id, heard.UnixNano()), Kind: Halted, Worker: id, Job: job}
+	t.Text = fmt.Sprintf("%s has stopped: not heard of for %s", j.who(id), seconds(j.now.Sub(heard)))
 	if r := j.in.View.Jobs[job]; r != nil {
 		t.Generation = r.Generation
-		if c, ok := j.culprit(j.in.Cells[job], id); ok {
-			t.Text = fmt.Sprintf("%s has stopped: %s", j.who(id), j.where(c, j.in.Cells[job]))
+		if c, ok := j.table(job).culprit(id); ok {
+			t.Text = fmt.Sprintf("%s has stopped: %s", j.who(id), j.where(c, j.table(job)))
 		}
 	}
-	j.found = append(j.found, t)
+	return t
 }
 
 // culprit is the cell of a worker that others wait for, else its first that waits for nobody.
-func (j *watcher) culprit(cells []Progress, worker string) (Progress, bool) {
+func (t *table) culprit(worker string) (Progress, bool) {
 	best, rank := Progress{}, -1
-	for _, c := range cells {
-		if c.Worker != worker {
-			continue
-		}
-		r := 0
-		switch {
-		case len(waiters(cells, c.Cell)) > 0 && len(c.WaitsFor) == 0:
+	for _, i := range t.by(worker) {
+		c, r := t.cells[i], 0
+		switch waited := len(t.waiters(c.Cell)) > 0; {
+		case waited && len(c.WaitsFor) == 0:
 			r = 3
-		case len(waiters(cells, c.Cell)) > 0:
+		case waited:
 			r = 2
 		case len(c.WaitsFor) == 0:
 			r = 1
@@ -182,28 +259,18 @@ func (j *watcher) culprit(cells []Progress, worker string) (Progress, bool) {
 	return best, rank >= 0
 }
 
-// waiters are the cells of other workers that wait for a cell, or of its own if there is no other.
-func waiters(cells []Progress, cell Place) (out []Progress) {
-	for _, c := range cells {
-		if c.Cell != cell && slices.Contains(c.WaitsFor, cell) {
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
 // where says in words where a cell is, for how long, and who waits for it. A cell that others have seen get further
 // than it could still say itself is where they wait for it.
-func (j *watcher) where(c Progress, cells []Progress) string {
-	waiting := waiters(cells, c.Cell)
+func (j *watcher) where(c Progress, t *table) string {
+	waiting := t.waiters(c.Cell)
 	at := fmt.Sprintf("%s in %s of step %d for %s", c.Cell, c.Phase, c.Step+1,
 		seconds(c.InPhase+j.now.Sub(c.Heard)))
 	if !c.Train {
 		at = fmt.Sprintf("%s in %s for %s", c.Cell, c.Phase, seconds(c.InPhase+j.now.Sub(c.Heard)))
 	}
 	ahead := c
-	for _, w := range waiting {
-		if w.Train && w.Step > ahead.Step {
+	for _, i := range waiting {
+		if w := t.cells[i]; w.Train && w.Step > ahead.Step {
 			ahead = w
 		}
 	}
@@ -213,15 +280,27 @@ func (j *watcher) where(c Progress, cells []Progress) string {
 	}
 	switch {
 	case len(waiting) == 1:
-		at += fmt.Sprintf("; %s waits for it", waiting[0].Cell)
+		at += fmt.Sprintf("; %s waits for it", t.cells[waiting[0]].Cell)
 	case len(waiting) > 1:
-		var names []string
-		for _, w := range waiting {
-			names = append(names, w.Cell.String())
-		}
-		at += fmt.Sprintf("; %s wait for it", strings.Join(names, ", "))
+		at += fmt.Sprintf("; %s wait for it", some(waiting, func(i int) string { return t.cells[i].Cell.String() }))
 	}
 	return at
+}
+
+// most is how many cells a line names.
+const most = 8
+
+// some lists things in words: the first ones, and how many more there are.
+func some[T any](all []T, word func(T) string) string {
+	var words []string
+	for _, x := range all[:min(len(all), most)] {
+		words = append(words, word(x))
+	}
+	list := strings.Join(words, ", ")
+	if more := len(all) - most; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return list
 }
 
 // limit is how long a cell may be in its phase.
@@ -238,11 +317,11 @@ func (j *watcher) stuck(job *commandpb.JobRecord) {
 	if job.State == fsm.Recovering {
 		return
 	}
-	cells := j.in.Cells[job.Submitted.GetJob()]
+	cells := j.table(job.Submitted.GetJob())
 	total := int(job.Submitted.GetReplicas() * job.Submitted.GetColumns())
 	waiting, since := 0, time.Duration(0)
-	for _, c := range cells {
-		if j.silent(c.Worker) || !j.in.Sessions[c.Worker].Connected {
+	for _, c := range cells.cells {
+		if s := j.in.Sessions[c.Worker]; !s.Connected || j.now.Sub(s.Heard) >= j.in.Patience.Silence {
 			continue
 		}
 		long := c.InPhase >= j.limit(c)
@@ -253,7 +332,7 @@ func (j *watcher) stuck(job *commandpb.JobRecord) {
 			}
 			continue
 		}
-		if !long || total > 1 && len(waiters(cells, c.Cell)) == 0 {
+		if !long || total > 1 && len(cells.waiters(c.Cell)) == 0 {
 			continue
 		}
 		in := c.InPhase + j.now.Sub(c.Heard)
@@ -267,14 +346,13 @@ func (j *watcher) stuck(job *commandpb.JobRecord) {
 		j.found = append(j.found, t)
 	}
 	if total > 1 && waiting == total {
-		var who []string
-		for _, c := range cells {
-			who = append(who, fmt.Sprintf("%s for %s in %s of step %d", c.Cell, c.WaitsFor[0], c.Phase, c.Step+1))
-		}
+		who := some(cells.cells, func(c Progress) string {
+			return fmt.Sprintf("%s for %s in %s of step %d", c.Cell, c.WaitsFor[0], c.Phase, c.Step+1)
+		})
 		j.found = append(j.found, Trouble{Key: fmt.Sprintf("%s %s %d", Locked, job.Submitted.Job, job.Generation),
 			Kind: Locked, Job: job.Submitted.Job, Generation: job.Generation,
 			Text: fmt.Sprintf("job %s does not get on: its cells wait for each other for %s: %s", job.Submitted.Job,
-				seconds(since), strings.Join(who, ", ")),
+				seconds(since), who),
 			Replace: j.overdue(since)})
 	}
 }
@@ -293,23 +371,23 @@ func (j *watcher) slow(job *commandpb.JobRecord) {
 	if job.State != fsm.Running {
 		return
 	}
-	cells := j.in.Cells[job.Submitted.GetJob()]
-	for _, c := range cells {
-		if c.Busy == 0 || !c.Train || j.silent(c.Worker) {
+	cells := j.table(job.Submitted.GetJob())
+	for _, c := range cells.cells {
+		if c.Busy == 0 || !c.Train {
 			continue
-		}
-		t := Trouble{Key: fmt.Sprintf("%s %s %s %d %s", Slow, c.Worker, job.Submitted.Job, job.Generation, c.Cell),
-			Kind: Slow, Worker: c.Worker, Job: job.Submitted.Job, Generation: job.Generation}
-		times := j.in.Patience.Slow
-		if j.in.Named[t.Key] {
-			times /= 2
 		}
 		for _, against := range []struct {
 			busy  time.Duration
 			words string
-		}{{othersBusy(cells, c), "as the others do"}, {c.Best, "as before"}} {
+		}{{cells.othersBusy(c), "as the others do"}, {c.Best, "as before"}} {
+			times := j.in.Patience.Slow / 2
 			if against.busy == 0 || c.Busy.Seconds() < times*against.busy.Seconds() ||
-				c.Busy-against.busy < j.in.Patience.Least {
+				c.Busy-against.busy < j.in.Patience.Least || j.silent(c.Worker) {
+				continue
+			}
+			t := Trouble{Key: fmt.Sprintf("%s %s %s %d %s", Slow, c.Worker, job.Submitted.Job, job.Generation, c.Cell),
+				Kind: Slow, Worker: c.Worker, Job: job.Submitted.Job, Generation: job.Generation}
+			if !j.in.Named[t.Key] && c.Busy.Seconds() < 2*times*against.busy.Seconds() {
 				continue
 			}
 			t.Text = fmt.Sprintf("%s is slow: %s works on a step for %s, %.1f times as long %s", j.who(c.Worker), c.Cell,
@@ -318,21 +396,6 @@ func (j *watcher) slow(job *commandpb.JobRecord) {
 			break
 		}
 	}
-}
-
-// othersBusy is the median of what the other cells of a job work on a step.
-func othersBusy(cells []Progress, c Progress) time.Duration {
-	var all []time.Duration
-	for _, other := range cells {
-		if other.Cell != c.Cell && other.Busy > 0 {
-			all = append(all, other.Busy)
-		}
-	}
-	if len(all) == 0 {
-		return 0
-	}
-	slices.Sort(all)
-	return all[len(all)/2]
 }
 
 // seconds is a time span in words, to a tenth of a second, finer if it is shorter.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"time"
 
 	"colonnade/coordinator/fsm"
@@ -98,8 +99,9 @@ func answer(s *Session, j *commandpb.JobRecord) (Holding, bool) {
 // none.
 func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics string, a *Assign) (used []*candidate,
 	words string) {
+	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
 	forget := func(words string) ([]*candidate, string) {
-		a.Placement, used = spread(j, workers, nil)
+		a.Placement, used = spread(j, workers, nil, apart(cells, len(workers)))
 		return used, words
 	}
 	if forgetful(j) {
@@ -116,15 +118,10 @@ func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics s
 			break
 		}
 		fits, sources := holders(reached, step, len(workers))
-		placed, on := spread(j, workers, fits)
-		i := fetched(placed, workers, others, fits, sources)
-		if i >= 0 { // a cell that stayed where it was may be in the way of one that can go nowhere else
-			full := (len(fits) + len(workers) - 1) / len(workers)
-			if matched := match(fits, sources, len(workers), full); matched != nil {
-				placed, on = spread(j, workers, matched)
-				i = fetched(placed, workers, others, fits, sources)
-			}
-		}
+		// Cells that share a worker for what it remembers spread out later. Where the checkpoint is of this very step
+		// nothing is lost by spreading at once, and a job that has stopped to spread must not come back.
+		crowd := step > a.Restore
+		placed, on, i := seat(j, workers, others, fits, sources, crowd)
 		if i >= 0 {
 			missing = i
 			continue
@@ -141,6 +138,38 @@ func remember(in Input, j *commandpb.JobRecord, workers []*candidate, numerics s
 		return forget(fmt.Sprintf(", from %s: no free worker's host holds cell %s in memory", from, fsm.CellName(cell)))
 	}
 	return forget(fmt.Sprintf(", from %s: memory holds nothing newer", from))
+}
+
+// seat places the cells of a job where their states are, none of the workers with more than its share; if that cannot
+// be and they may crowd, with as few more on one as it takes. It returns the first cell whose state is out of reach
+// where it was placed, or -1.
+func seat(j *commandpb.JobRecord, workers []*candidate, others []string, fits [][]int, sources []int, crowd bool) (
+	placed []*commandpb.Placement, on []*candidate, missing int) {
+	full := apart(len(fits), len(workers))
+	placed, on = spread(j, workers, fits, full)
+	if missing = fetched(placed, workers, others, fits, sources); missing < 0 {
+		return placed, on, missing
+	}
+	// A cell that stayed where it was may be in the way of one that can go nowhere else.
+	matched := match(fits, sources, len(workers), full)
+	if matched == nil {
+		for i := range fits {
+			if len(fits[i]) == 0 && sources[i] < 0 {
+				return placed, on, i
+			}
+		}
+		if !crowd {
+			return placed, on, missing
+		}
+		full = full + 1 + sort.Search(len(fits)-full-1, func(more int) bool {
+			return match(fits, sources, len(workers), full+1+more) != nil
+		})
+		if matched = match(fits, sources, len(workers), full); matched == nil { // too many to match: full is all cells
+			matched = fits
+		}
+	}
+	placed, on = spread(j, workers, matched, full)
+	return placed, on, fetched(placed, workers, others, fits, sources)
 }
 
 // holders are, by cell, the workers of the first n that reach a step, ascending, and one of all that hands it to

@@ -36,45 +36,72 @@ func (p *pool) onDrained(j *commandpb.JobRecord) string {
 	return ""
 }
 
-// move has the cells of a job that runs go elsewhere: off a worker that is drained, or apart, if they share one and
-// others have come that are free. Whom a job moves to is kept for it until it has stopped.
-func (p *pool) move(j *commandpb.JobRecord, crowded bool, d *Decision) {
-	name := j.Submitted.Job
-	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
+// layout is how a job that runs lies on workers.
+type layout struct {
+	most, own int // the cells of its fullest worker; the workers it has and may keep
+	has, may  int // the workers it has, and may have
+	cells     int
+}
+
+func (p *pool) layout(j *commandpb.JobRecord) layout {
 	load := map[string]int{}
 	for _, c := range j.Placement {
 		load[c.Worker]++
 	}
-	most, own := 0, 0 // the cells of its fullest worker; the workers it has and may keep
+	s := layout{has: len(load), may: fsm.MostWorkers(j), cells: len(j.Placement)}
 	for id, n := range load {
 		if w := p.in.View.Workers[id]; w != nil && placeable(w, p.in.Sessions.Of(id)) {
-			most, own = max(most, n), own+1
+			s.most, s.own = max(s.most, n), s.own+1
 		}
 	}
-	free, _ := p.freeFor(j, time.Time{}, cells-own)
+	return s
+}
+
+// move has the cells of a job that runs go elsewhere: off a worker that is drained, or together, if it has more workers
+// than its quota. Whom a job moves to is kept for it until it has stopped.
+func (p *pool) move(j *commandpb.JobRecord, d *Decision) {
+	name, s := j.Submitted.Job, p.layout(j)
+	free, _ := p.freeFor(j, time.Time{}, s.may-s.own)
 	switch drained := p.onDrained(j); {
 	case j.Moving:
 		p.take(free)
-	case drained != "" && own+len(free) == 0:
+		p.claim(j, s.may-s.own-len(free))
+	case drained != "" && s.own+len(free) == 0:
 		d.Reasons[name] = fmt.Sprintf("worker %s is drained, but there is no other for its cells; start another one", drained)
 	case drained != "":
 		p.take(free)
 		d.Actions = append(d.Actions, Move{name, j.Generation, fmt.Sprintf("worker %s is drained", drained)})
-	case crowded && p.in.Rules.Spread > 0 && own == len(load) && apart(cells, own+len(free)) < most:
-		began := p.past(p.in.Leader, j.StateUnixNs).Add(p.in.Rules.Spread)
-		if p.now.Before(began) {
-			d.wakeAt(began)
-			return
-		}
-		ready, next := p.freeFor(j, p.now.Add(-p.in.Rules.Spread), cells-own)
-		if !next.IsZero() {
-			d.wakeAt(next.Add(p.in.Rules.Spread))
-		}
-		if apart(cells, own+len(ready)) < most {
-			p.take(ready)
-			d.Actions = append(d.Actions, Move{name, j.Generation, fmt.Sprintf("%s on %s, %s more free: cells spread out",
-				count(cells, "cell"), count(own, "worker"), count(len(ready), "worker"))})
-		}
+		p.disturbed[name] = true
+		p.claim(j, s.may-s.own-len(free))
+	case s.has > s.may:
+		d.Actions = append(d.Actions, Move{name, j.Generation, fmt.Sprintf("it is on %d workers and may have %d",
+			s.has, s.may)})
+		p.disturbed[name] = true
+	}
+}
+
+// spreadOut has the cells of a job that runs go apart, if they share a worker and others have come that are free: when
+// all jobs that wait have had their choice. A job that can begin does more than one that has its cells apart.
+func (p *pool) spreadOut(j *commandpb.JobRecord, d *Decision) {
+	s := p.layout(j)
+	free, _ := p.freeFor(j, time.Time{}, s.may-s.own)
+	if p.in.Rules.Spread <= 0 || s.own < s.has || p.onDrained(j) != "" || apart(s.cells, s.own+len(free)) >= s.most {
+		return
+	}
+	began := p.past(p.in.Leader, j.StateUnixNs).Add(p.in.Rules.Spread)
+	if p.now.Before(began) {
+		d.wakeAt(began)
+		return
+	}
+	ready, next := p.freeFor(j, p.now.Add(-p.in.Rules.Spread), s.may-s.own)
+	if !next.IsZero() {
+		d.wakeAt(next.Add(p.in.Rules.Spread))
+	}
+	if apart(s.cells, s.own+len(ready)) < s.most {
+		p.take(ready)
+		d.Actions = append(d.Actions, Move{j.Submitted.Job, j.Generation, fmt.Sprintf(
+			"%s on %s, %s more free: cells spread out", count(s.cells, "cell"), count(s.own, "worker"),
+			count(len(ready), "worker"))})
 	}
 }
 

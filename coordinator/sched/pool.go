@@ -19,6 +19,8 @@ type pool struct {
 	in        Input
 	wanted    bool
 	connected int
+	sound     int             // of those connected: cells may be placed there
+	busyThere int             // of those sound: a job has them
 	drained   int             // of those connected
 	hung      string          // the name of one of those connected that hangs, if any does
 	draining  map[string]bool // workers that are drained, there or not
@@ -29,6 +31,15 @@ type pool struct {
 	changed   time.Time       // when who is there last changed
 	lapsed    []string        // workers that have been lost for long
 	scratch   []*candidate    // what candidates returned last
+
+	fit          *[2][]int       // what fits has made
+	made         []*crew         // what crews has made
+	held         []*crew         // what holders has made
+	ranked, some bool            // outranks has looked; some job has workers
+	lowest       int32           // priority of those
+	disturbed    map[string]bool // jobs that are asked to stop by this decision
+	claimed      []claim
+	promised     int // how many workers of those that come free the job will have that was looked at last
 }
 
 // Kinds of jobs, as far as numerics go.
@@ -62,7 +73,7 @@ func placeable(w *commandpb.WorkerRecord, s *Session) bool {
 // ten thousand of them up would take most of the time. Those that are to be given up become actions. The pool is empty
 // unless it is wanted.
 func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
-	p := &pool{now: now, in: in, wanted: wanted, changed: time.Unix(0, math.MinInt64)}
+	p := &pool{now: now, in: in, wanted: wanted, changed: time.Unix(0, math.MinInt64), disturbed: map[string]bool{}}
 	var busy []string
 	last, unixNow := int64(math.MinInt64), now.UnixNano()
 	if wanted {
@@ -145,17 +156,25 @@ func (p *pool) admit(id string, w *commandpb.WorkerRecord, s *Session, busy bool
 		}
 		return
 	}
+	p.sound++
 	if busy {
+		p.busyThere++
 		return
 	}
-	device := w.Registered.Device
-	p.all = append(p.all, candidate{id: id, registered: w.RegisteredUnixNs, session: s,
-		runs: [2]int{p.placeOf(device.GetNumerics()), p.placeOf(device.GetDirectNumerics())}})
-	for kind, at := range p.all[len(p.all)-1].runs {
+	c := p.candidate(id, w, s)
+	p.all = append(p.all, c)
+	for kind, at := range c.runs {
 		if at >= 0 {
 			p.free[kind][at]++
 		}
 	}
+}
+
+// candidate is a worker that cells may be placed on.
+func (p *pool) candidate(id string, w *commandpb.WorkerRecord, s *Session) candidate {
+	device := w.Registered.Device
+	return candidate{id: id, registered: w.RegisteredUnixNs, session: s,
+		runs: [2]int{p.placeOf(device.GetNumerics()), p.placeOf(device.GetDirectNumerics())}}
 }
 
 // placeOf is where a pool keeps numerics.
@@ -222,7 +241,7 @@ func (p *pool) take(workers []*candidate) {
 // candidates are the workers that could take the job's cells, in order of id, all of one numerics: the job's, or, for a
 // job that has none yet, the one most workers would run it under. They are good until the next call. Of a job that goes
 // on from no memory, and for which there are more than enough, those that it cannot be placed on anyway are left out.
-func (p *pool) candidates(j *commandpb.JobRecord) (workers []*candidate, numerics, why string) {
+func (p *pool) candidates(j *commandpb.JobRecord) (workers []*candidate, numerics string) {
 	kind := kindOf(j)
 	numerics = j.Numerics
 	if numerics == "" {
@@ -230,13 +249,13 @@ func (p *pool) candidates(j *commandpb.JobRecord) (workers []*candidate, numeric
 	}
 	at := slices.Index(p.names, numerics)
 	if at < 0 || p.free[kind][at] == 0 {
-		return nil, numerics, p.why(numerics)
+		return nil, numerics
 	}
 	enough := len(p.all)
 	workers = p.scratch[:0]
-	if cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns); forgetful(j) && p.free[kind][at] >= cells {
-		// Each gets one cell: where it was, or else the first free workers by id.
-		enough = cells
+	if most := fsm.MostWorkers(j); forgetful(j) && p.free[kind][at] >= most {
+		// Those where cells were, or else the first free workers by id.
+		enough = most
 		for _, was := range j.Placement {
 			if i, there := p.find(was.Worker); there && !p.all[i].taken && p.all[i].runs[kind] == at {
 				workers = append(workers, &p.all[i])
@@ -256,7 +275,7 @@ func (p *pool) candidates(j *commandpb.JobRecord) (workers []*candidate, numeric
 		workers = slices.Compact(workers)
 	}
 	p.scratch = workers
-	return workers, numerics, ""
+	return workers, numerics
 }
 
 // find is where a worker is among all, if it is there.
@@ -264,24 +283,19 @@ func (p *pool) find(id string) (int, bool) {
 	return slices.BinarySearchFunc(p.all, id, func(w candidate, id string) int { return cmp.Compare(w.id, id) })
 }
 
-// why says why there is nobody to run a job under some numerics.
-func (p *pool) why(numerics string) string {
+// why says why there is nobody to run a job under some numerics, whether others have workers or not.
+func (p *pool) why(kind int, numerics string) string {
 	switch {
 	case p.connected == 0:
 		return "waits for a worker; start one with: worker run --coordinator ADDR --data DIR"
 	case p.drained == p.connected:
 		return fmt.Sprintf("waits for a worker: all there are (%d) are drained; start another one, or undo it with: "+
 			"coordinator worker drain WORKER --undo", p.connected)
-	case p.idle == 0 && p.hung != "":
+	case p.sound == 0:
 		return fmt.Sprintf("waits for a worker: %s hangs in what it was given before; start it again, or another one", p.hung)
-	case p.idle == 0 && p.drained > 0:
-		return fmt.Sprintf("waits for workers: other jobs have all there are (%d), but for those drained (%d)",
-			p.connected-p.drained, p.drained)
-	case p.idle == 0:
-		return fmt.Sprintf("waits for workers: other jobs have all there are (%d)", p.connected)
-	case numerics == "":
+	case numerics == "" && kind == direct:
 		return fmt.Sprintf("waits for a worker that can do without Winograd's algorithm (winograd: off): %s cannot; start "+
-			"one of this version", count(p.idle, "free worker"))
+			"one of this version", count(p.sound, "worker"))
 	}
 	return fmt.Sprintf("waits for a worker with numerics %s, under which the job began", numerics)
 }

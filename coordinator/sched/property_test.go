@@ -246,7 +246,9 @@ func checkPlaced(t *rapid.T, in Input, now time.Time, d Decision) {
 			}
 		}
 	}
-	for _, name := range in.View.JobNames() {
+	names := in.View.JobNames()
+	slices.SortStableFunc(names, func(a, b string) int { return spreads(in, a) - spreads(in, b) })
+	for _, name := range names {
 		j := in.View.Jobs[name]
 		a, ok := assigned[name]
 		waits := j.State == fsm.Queued || j.State == fsm.Recovering
@@ -267,6 +269,18 @@ func checkPlaced(t *rapid.T, in Input, now time.Time, d Decision) {
 			checkWaits(t, in, now, j, taken)
 		}
 	}
+}
+
+// spreads is 1 for a job that runs and can do no more than spread out: it has its choice when the others have had
+// theirs.
+func spreads(in Input, name string) int {
+	j := in.View.Jobs[name]
+	if j.State != fsm.Running || slices.ContainsFunc(j.Placement, func(p *commandpb.Placement) bool {
+		return in.View.Workers[p.Worker].Draining
+	}) {
+		return 0
+	}
+	return 1
 }
 
 // may says whether a worker may have cells.
@@ -375,10 +389,9 @@ func checkAssign(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, taken m
 	if len(a.Placement) != n {
 		t.Fatalf("%d cells of %d are placed", len(a.Placement), n)
 	}
-	for id, l := range load {
-		if l > full {
-			t.Fatalf("%d cells on worker %s, %d workers for %d", l, id, len(could), n)
-		}
+	most := 0
+	for _, l := range load {
+		most = max(most, l)
 	}
 	for i, p := range j.Placement { // sticky, in the order of cells, until the worker is full
 		if was[p.Worker]++; slices.Contains(could, p.Worker) && was[p.Worker] <= full &&
@@ -395,7 +408,11 @@ func checkAssign(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, taken m
 	if a.Restore != best || a.HasRestore != (best > 0) {
 		t.Fatalf("restores step %d (%v), the newest good one is %d", a.Restore, a.HasRestore, best)
 	}
-	checkMemory(t, in, j, a, best)
+	if most > full && (a.Memory <= best || seats(in, j, a, a.Memory, could, most-1)) {
+		t.Fatalf("%d cells on one worker, %d workers for %d: from step %d in memory, checkpoint %d", most, len(could), n,
+			a.Memory, best)
+	}
+	checkMemory(t, in, j, a, best, could)
 	for id := range load {
 		taken[id] = j.Submitted.Job
 	}
@@ -464,20 +481,45 @@ func asking(in Input, now time.Time, j *commandpb.JobRecord, could []string) boo
 	})
 }
 
-// checkMemory holds a generation's step against what its workers hold, and wants no newer one to be had: not with the
-// cells as they were placed.
-func checkMemory(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, best uint64) {
-	holds := func(cell int, step uint64) bool {
-		h := in.Sessions.of(a.Placement[cell].Worker).Answers[j.Submitted.Job]
-		return h.Generation == j.Generation && slices.ContainsFunc(h.Held, func(x Held) bool {
-			ofThis := x.Generation >= j.MemorySince && j.FromMemory || x.Generation == j.Generation
-			return ofThis && int(x.Replica*j.Submitted.Columns+x.Column) == cell && x.Numerics == a.Numerics &&
-				slices.Contains(x.Steps, step)
-		})
+// reaches says whether a worker can go on from a step of a cell.
+func reaches(in Input, j *commandpb.JobRecord, numerics, worker string, cell int, step uint64) bool {
+	h := in.Sessions.of(worker).Answers[j.Submitted.Job]
+	return h.Generation == j.Generation && slices.ContainsFunc(h.Held, func(x Held) bool {
+		ofThis := x.Generation >= j.MemorySince && j.FromMemory || x.Generation == j.Generation
+		return ofThis && int(x.Replica*j.Submitted.Columns+x.Column) == cell && x.Numerics == numerics &&
+			slices.Contains(x.Steps, step)
+	})
+}
+
+// seats says whether cells can be placed where each reaches a step, at most so many on one worker: all ways are tried.
+func seats(in Input, j *commandpb.JobRecord, a Assign, step uint64, workers []string, most int) bool {
+	load := map[string]int{}
+	var place func(cell int) bool
+	place = func(cell int) bool {
+		if cell == len(a.Placement) {
+			return true
+		}
+		for _, id := range workers {
+			if load[id] == most || !reaches(in, j, a.Numerics, id, cell, step) {
+				continue
+			}
+			load[id]++
+			if place(cell + 1) {
+				return true
+			}
+			load[id]--
+		}
+		return false
 	}
+	return place(0)
+}
+
+// checkMemory holds a generation's step against what its workers hold, and wants no newer one to be had: however the
+// cells could have been placed, but for that of the checkpoint, which is worth no more than the cells as they are.
+func checkMemory(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, best uint64, could []string) {
 	all := func(step uint64) bool {
-		for i := range a.Placement {
-			if !holds(i, step) {
+		for i, p := range a.Placement {
+			if !reaches(in, j, a.Numerics, p.Worker, i, step) {
 				return false
 			}
 		}
@@ -489,8 +531,8 @@ func checkMemory(t *rapid.T, in Input, j *commandpb.JobRecord, a Assign, best ui
 		t.Fatalf("goes on from step %d in memory for the reason %q; checkpoint %d, record %v", a.Memory, a.Reason, best, j)
 	}
 	for step := max(best, a.Memory+1, 1); may && step < 10; step++ {
-		if all(step) {
-			t.Fatalf("goes on from step %d in memory (%v), and all cells hold %d where they are", a.Memory, a.FromMemory, step)
+		if all(step) || step > best && seats(in, j, a, step, could, len(a.Placement)) {
+			t.Fatalf("goes on from step %d in memory (%v), and all cells could from %d", a.Memory, a.FromMemory, step)
 		}
 	}
 }
@@ -522,40 +564,44 @@ func checkNext(t *rapid.T, in Input, now time.Time, d Decision) {
 func TestDecisionsHold(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, now := drawWorld(t)
-		state, err := fsm.Decode(bytes.NewReader(encode(t, w.View)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for round := 0; ; round++ {
-			in := w.input()
-			in.View = state.View()
-			d := Decide(now, in)
-			if len(d.Actions) == 0 {
-				break
-			}
-			if round == 3 { // lost workers, then placements, then those whom nobody needs any more
-				t.Fatalf("still deciding in round %d:\n%s", round, render(d))
-			}
-			for i, a := range d.Actions {
-				r, err := state.Apply(in.View.Index+uint64(i)+1, command(a, now))
-				if err != nil || r.Refused != nil {
-					t.Fatalf("%+v: %v, %v", a, r.Refused, err)
-				}
-			}
-		}
-		runs := map[string]string{}
-		for name, j := range state.View().Jobs {
-			for _, p := range j.Placement {
-				if j.State != fsm.Running && j.State != fsm.Stopping {
-					continue
-				}
-				if other := runs[p.Worker]; other != "" && other != name {
-					t.Fatalf("jobs %s and %s both run on worker %s", name, other, p.Worker)
-				}
-				runs[p.Worker] = name
-			}
-		}
+		holds(t, w, now)
 	})
+}
+
+func holds(t *rapid.T, w *world, now time.Time) {
+	state, err := fsm.Decode(bytes.NewReader(encode(t, w.View)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := 0; ; round++ {
+		in := w.input()
+		in.View = state.View()
+		d := Decide(now, in)
+		if len(d.Actions) == 0 {
+			break
+		}
+		if round == 3 { // lost workers, then placements, then those whom nobody needs any more
+			t.Fatalf("still deciding in round %d:\n%s", round, render(d))
+		}
+		for i, a := range d.Actions {
+			r, err := state.Apply(in.View.Index+uint64(i)+1, command(a, now))
+			if err != nil || r.Refused != nil {
+				t.Fatalf("%+v: %v, %v", a, r.Refused, err)
+			}
+		}
+	}
+	runs := map[string]string{}
+	for name, j := range state.View().Jobs {
+		for _, p := range j.Placement {
+			if j.State != fsm.Running && j.State != fsm.Stopping {
+				continue
+			}
+			if other := runs[p.Worker]; other != "" && other != name {
+				t.Fatalf("jobs %s and %s both run on worker %s", name, other, p.Worker)
+			}
+			runs[p.Worker] = name
+		}
+	}
 }
 
 func command(a Action, now time.Time) *commandpb.Command {
@@ -567,8 +613,17 @@ func command(a Action, now time.Time) *commandpb.Command {
 		c.Kind = &commandpb.Command_AssignJob{AssignJob: &commandpb.AssignJob{Job: a.Job, Generation: a.Generation,
 			Placement: a.Placement, RestoreStep: a.Restore, HasRestore: a.HasRestore, FromMemory: a.FromMemory,
 			MemoryStep: a.Memory, Numerics: a.Numerics, Reason: a.Reason}}
+	case Give:
+		c.Kind = &commandpb.Command_GivePart{GivePart: &commandpb.GivePart{Evaluation: a.Evaluation, Part: a.Part,
+			Worker: a.Worker, From: a.From}}
+	case EndEvaluation:
+		c.Kind = &commandpb.Command_EndEvaluation{EndEvaluation: &commandpb.EndEvaluation{Evaluation: a.Evaluation,
+			Reason: a.Reason, Failed: true}}
 	case Forget:
 		c.Kind = &commandpb.Command_ForgetWorker{ForgetWorker: &commandpb.ForgetWorker{Worker: a.Worker}}
+	case Preempt:
+		c.Kind = &commandpb.Command_PreemptJob{PreemptJob: &commandpb.PreemptJob{Job: a.Job, Generation: a.Generation,
+			By: a.By}}
 	case Move:
 		c.Kind = &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job, Generation: a.Generation,
 			Reason: a.Reason}}

@@ -27,6 +27,7 @@ type world struct {
 	Input
 	Sessions map[string]Liveness           // by worker
 	Holdings map[string]map[string]Holding // by worker and job
+	Parts    map[string]PartProgress       // by worker
 }
 
 func newWorld() *world {
@@ -34,7 +35,8 @@ func newWorld() *world {
 	rules.Forget = 0 // but where it is what a scenario is about
 	return &world{Input: Input{Leader: t0, Rules: rules,
 		View: fsm.View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}},
-		Sessions: map[string]Liveness{}, Holdings: map[string]map[string]Holding{}}
+		Sessions: map[string]Liveness{}, Holdings: map[string]map[string]Holding{},
+		Parts: map[string]PartProgress{}}
 }
 
 // input is what the world comes to.
@@ -42,7 +44,7 @@ func (w *world) input() Input {
 	in := w.Input
 	in.View.Roll = fsm.RollOf(in.View.Workers)
 	for _, id := range slices.Sorted(maps.Keys(w.Sessions)) {
-		in.Sessions = append(in.Sessions, Session{id, w.Sessions[id], w.Holdings[id]})
+		in.Sessions = append(in.Sessions, Session{id, w.Sessions[id], w.Holdings[id], w.Parts[id]})
 	}
 	return in
 }
@@ -156,17 +158,28 @@ func (w *world) askable(ids ...string) *world {
 	return w
 }
 
-// holds has a worker answer of job j that its host holds a cell of the first replica at some steps; a negative column
-// is no cell.
-func (w *world) holds(id string, column int32, steps ...uint64) *world {
+// copies has a worker answer of job j that it hands over copies of a cell.
+func (w *world) copies(id string, cell int32, steps ...uint64) *world {
+	w.holds(id, cell, steps...)
+	h := w.Holdings[id]["j"]
+	h.Held[len(h.Held)-1].Copy = true
+	w.Holdings[id]["j"] = h
+	return w
+}
+
+// holds has a worker answer of job j that its host holds a cell, counted by replica and column, at some steps; a
+// negative one is none.
+func (w *world) holds(id string, cell int32, steps ...uint64) *world {
 	w.askable(id)
 	if w.Holdings[id] == nil {
 		w.Holdings[id] = map[string]Holding{}
 	}
 	h := w.Holdings[id]["j"]
-	h.Generation = w.View.Jobs["j"].Generation
-	if column >= 0 {
-		h.Held = append(h.Held, Held{Column: column, Numerics: "n0", Steps: steps, Generation: 1})
+	j := w.View.Jobs["j"]
+	h.Generation = j.Generation
+	if cell >= 0 {
+		h.Held = append(h.Held, Held{Replica: cell / j.Submitted.Columns, Column: cell % j.Submitted.Columns, Numerics: "n0",
+			Steps: steps, Generation: 1})
 	}
 	w.Holdings[id]["j"] = h
 	return w
@@ -225,12 +238,22 @@ func text(d Decision) string {
 	var b strings.Builder
 	for _, a := range d.Actions {
 		switch a := a.(type) {
+		case Preempt:
+			fmt.Fprintf(&b, "  preempt %s, generation %d, for %s\n", a.Job, a.Generation, a.By)
 		case Move:
 			fmt.Fprintf(&b, "  move %s, generation %d: %s\n", a.Job, a.Generation, a.Reason)
 		case Lose:
 			fmt.Fprintf(&b, "  lose %s: %s\n", a.Worker, a.Reason)
 		case Forget:
 			fmt.Fprintf(&b, "  forget %s\n", a.Worker)
+		case EndEvaluation:
+			fmt.Fprintf(&b, "  end evaluation %d: %s\n", a.Evaluation, a.Reason)
+		case Give:
+			fmt.Fprintf(&b, "  give part %d of evaluation %d to %s", a.Part, a.Evaluation, a.Worker)
+			if a.From != "" {
+				fmt.Fprintf(&b, ", from %s", a.From)
+			}
+			b.WriteString("\n")
 		case Assign:
 			from := "the start"
 			switch {
@@ -255,6 +278,9 @@ func text(d Decision) string {
 			fmt.Fprintf(&b, "  %s: %s\n", name, r)
 		}
 	}
+	for _, id := range slices.Sorted(maps.Keys(d.Waits)) {
+		fmt.Fprintf(&b, "  evaluation %d: %s\n", id, d.Waits[id])
+	}
 	if !d.Next.IsZero() {
 		fmt.Fprintf(&b, "  again at %v\n", d.Next.Sub(t0))
 	}
@@ -271,6 +297,11 @@ func TestGoldenScenarios(t *testing.T) {
 	}
 	alone := func() *world {
 		return two().heard("w0", 8).broken("w1", 8).job("j", fsm.Recovering, 2, 8, "w0", "w1").checkpoints("j", 10)
+	}
+	// A job of two cells that were both on w0, which is back, as are two others.
+	both := func() *world {
+		return two().worker("w2", "n0", 1).heard("w0", 8).heard("w1", 8).heard("w2", 8).
+			job("j", fsm.Recovering, 2, 8, "w0", "w0").checkpoints("j", 10)
 	}
 	var b strings.Builder
 	for _, s := range []struct {
@@ -384,12 +415,69 @@ func TestGoldenScenarios(t *testing.T) {
 		{"a job that has paused wants nothing", 20, two().heard("w0", 20).heard("w1", 20).job("a", fsm.Paused, 2, 1).
 			job("j", fsm.Queued, 2, 1)},
 		{"one worker is left and takes both", 8.5, alone().holds("w0", 0, 18, 17).holds("w0", 1, 17)},
+		{"one had both, and is back: nothing is done again for others that are free", 8.1, both().holds("w0", 0, 17, 16).
+			holds("w0", 1, 17, 16).holds("w1", -1).holds("w2", -1)},
+		{"one had both, and there is a checkpoint of that step", 8.1, both().holds("w0", 0, 17, 16).holds("w0", 1, 17, 16).
+			checkpoints("j", 17)},
+		{"one had both, and another has one of them too", 8.1, both().holds("w0", 0, 17, 16).holds("w0", 1, 17, 16).
+			holds("w2", 0, 16)},
+		{"one had both, and another has one of them of that step", 8.1, both().holds("w0", 0, 17, 16).
+			holds("w0", 1, 17, 16).holds("w2", 0, 17)},
+		{"one had both, another has a copy of one", 8.1, both().holds("w0", 0, 17, 16).holds("w0", 1, 17, 16).
+			copies("w2", 1, 17)},
+		{"three of four are with one", 8.6, both().job("j", fsm.Recovering, 4, 8, "w0", "w0", "w0", "w1").
+			holds("w0", 0, 17).holds("w0", 1, 17).holds("w0", 2, 17).holds("w1", 3, 17).holds("w2", -1)},
+		{"parts for those that are free", 20, tested(20, "w0", "w1", "w2").evaluation(7, 2)},
+		{"a part each, and one of another evaluation", 20, tested(20, "w0", "w1").evaluation(7, 1).evaluation(8, 2)},
+		{"parts are under way, there is one more", 20, tested(20, "w0", "w1").evaluation(7, 3, "w0").evaluation(8, 1)},
+		{"those behind are given too, but not again", 20, tested(20, "w0", "w1", "w2").evaluation(7, 4, "w0", "w1")},
+		{"all parts are under way", 20, tested(20, "w0", "w1").evaluation(7, 2, "w0", "w1")},
+		{"no worker takes parts", 20, two().heard("w0", 20).heard("w1", 20).job("j", fsm.Done, 2, 1).evaluation(7, 2)},
+		{"no worker at all", 20, newWorld().job("j", fsm.Done, 2, 1).evaluation(7, 2)},
+		{"whoever trains is left alone", 20, tested(20, "w0", "w1").job("a", fsm.Running, 2, 1, "w0", "w1").evaluation(7, 2)},
+		{"whoever trains, as the operator wants", 20, tested(20, "w0", "w1").job("a", fsm.Running, 1, 1, "w0").
+			evaluation(7, 3).busy(7)},
+		{"a job that is placed comes first", 20, tested(20, "w0", "w1").job("a", fsm.Queued, 2, 1).evaluation(7, 2)},
+		{"workers that are kept for a job are not free", 20, tested(20, "w0").job("a", fsm.Queued, 2, 19.5).evaluation(7, 2)},
+		{"a worker of other numerics", 20, tested(20).worker("w0", "n1", 1).heard("w0", 20).evaluates("w0").evaluation(7, 2)},
+		{"winograd: off is tested under the other numerics", 20, tested(20, "w0", "w1").direct("w1", "n0").
+			off("j", "n0").evaluation(7, 2)},
+		{"files lie with a worker that is away", 20, tested(20, "w0").evaluation(7, 2).testedFiles(7, "w1")},
+		{"files lie with a worker that is there", 20, tested(20, "w0").worker("w9", "n1", 1).heard("w9", 20).
+			evaluation(7, 2).testedFiles(7, "w9")},
+		{"a part gets no further", 100, tested(100, "w0", "w1").evaluation(7, 1, "w0").at("w0", 7, 39, true)},
+		{"a part gets no further, and nobody else is free", 100, tested(100, "w0").evaluation(7, 1, "w0").
+			at("w0", 7, 39, true)},
+		{"a part got further a moment ago", 100, tested(100, "w0", "w1").evaluation(7, 1, "w0").at("w0", 7, 90, true)},
+		{"getting ready takes longer", 100, tested(100, "w0", "w1").evaluation(7, 1, "w0").at("w0", 7, 39, false)},
+		{"nothing is heard of a part that was given", 100, tested(100, "w0", "w1").evaluation(7, 1, "w0")},
+		{"who did not get on is given no other part", 100, tested(100, "w0").evaluation(7, 2).avoids(7, "w0")},
+		{"a part has failed just now", 20.5, tested(20, "w0", "w1").evaluation(7, 2).failed(7, 2, 19, "w0")},
+		{"a part has failed a while ago: rather on another", 22, tested(22, "w0", "w1").evaluation(7, 1).
+			failed(7, 2, 19, "w0")},
+		{"a part has failed, and there is no other worker", 22, tested(22, "w0").evaluation(7, 1).failed(7, 2, 19, "w0")},
+		{"a drained worker gets no part", 20, func() *world {
+			w := tested(20, "w0", "w1").evaluation(7, 2)
+			w.View.Workers["w0"].Draining = true
+			return w
+		}()},
+		{"the job that is tested is gone", 20, func() *world {
+			w := tested(20, "w0", "w1").evaluation(7, 2)
+			delete(w.View.Jobs, "j")
+			return w
+		}()},
 	} {
 		fmt.Fprintf(&b, "%s, at %v\n%s\n", s.name, at(s.now).Sub(t0), text(Decide(at(s.now), s.in.input())))
 	}
-	path := filepath.Join("testdata", "scenarios.txt")
+	golden(t, "scenarios.txt", b.String())
+}
+
+// golden holds scenarios against a file.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", file)
 	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -397,7 +485,7 @@ func TestGoldenScenarios(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, w := strings.Split(b.String(), "\n\n"), strings.Split(string(want), "\n\n")
+	g, w := strings.Split(got, "\n\n"), strings.Split(string(want), "\n\n")
 	for i := range max(len(g), len(w)) {
 		if i >= len(g) || i >= len(w) || g[i] != w[i] {
 			t.Fatalf("scenario %d differs from %s (%d scenarios, %d there):\n%s", i, path, len(g), len(w),

@@ -27,12 +27,15 @@ type Rules struct {
 	// they never do.
 	Spread time.Duration
 	Forget time.Duration // how long a worker must have been lost to be forgotten; 0: none is
+	// How long a part of an evaluation may get no further before another worker is given it; ten times as long while
+	// its worker gets ready for it.
+	Stall time.Duration
 }
 
 // DefaultRules suit machines on one network.
 var DefaultRules = Rules{Lease: 3 * time.Second, Grace: time.Second, Settle: 2 * time.Second,
 	Regroup: 500 * time.Millisecond, Ask: 3 * time.Second, Files: 30 * time.Second, Spread: 10 * time.Second,
-	Forget: 24 * time.Hour}
+	Forget: 24 * time.Hour, Stall: time.Minute}
 
 // Liveness is what the leader knows of a worker's session.
 type Liveness struct {
@@ -40,6 +43,7 @@ type Liveness struct {
 	Heard     time.Time // the last message
 	Broken    time.Time // when the session broke, if it is not connected
 	Memory    bool      // it can be asked what its host holds
+	Evaluates bool      // it takes parts of evaluations
 }
 
 // Session is what the leader knows of one worker's session.
@@ -47,6 +51,7 @@ type Session struct {
 	Worker string
 	Liveness
 	Answers map[string]Holding // by job: the newest to what it was asked
+	Part    PartProgress       // what it was last heard to work on
 }
 
 // Sessions are in order of worker. A worker that is not among them has not been heard of by this leader.
@@ -114,6 +119,7 @@ type Decision struct {
 	Actions []Action
 	Asks    []Ask             // to be asked once; the answers come with the input
 	Reasons map[string]string // by job, for those that wait
+	Waits   map[uint64]string // by evaluation: what it waits for, if nobody works on it
 	Next    time.Time         // zero: only a change of the input will
 }
 
@@ -133,7 +139,8 @@ func Decide(now time.Time, in Input) Decision {
 	d := Decision{Reasons: map[string]string{}}
 	in.View.Roll = in.View.Enrolled()
 	jobs, crowded := undecided(in.View)
-	p := newPool(now, in, len(jobs) > 0, &d)
+	tests := underTest(in.View)
+	p := newPool(now, in, len(jobs) > 0 || len(tests) > 0, &d)
 	if len(d.Actions) > 0 {
 		return d
 	}
@@ -143,28 +150,45 @@ func Decide(now time.Time, in Input) Decision {
 		}
 	}
 	for _, j := range jobs {
-		if len(d.Actions) == maxAssigns {
+		if len(d.Actions) >= maxAssigns {
 			if !underWay(j) || j.State == fsm.Recovering {
 				d.Reasons[j.Submitted.Job] = fmt.Sprintf("waits until the %d jobs before it are placed", maxAssigns)
 			}
 			continue
 		}
-		if j.State == fsm.Running || j.Moving {
-			p.move(j, crowded[j.Submitted.Job], &d)
-			continue
-		}
-		if a, reason := p.place(j, &d); a != nil {
-			d.Actions = append(d.Actions, *a)
-		} else {
-			d.Reasons[j.Submitted.Job] = reason
+		switch {
+		case p.disturbed[j.Submitted.Job]:
+		case j.State == fsm.Running || j.Moving:
+			p.move(j, &d)
+		default:
+			p.begin(j, &d)
 		}
 	}
+	for _, j := range jobs {
+		if crowded[j.Submitted.Job] && !p.disturbed[j.Submitted.Job] && len(d.Actions) < maxAssigns {
+			p.spreadOut(j, &d)
+		}
+	}
+	p.evaluate(tests, &d)
 	p.forget(&d)
 	return d
 }
 
-// undecided are the jobs that want workers, or other ones than they have, in the order they were submitted: those that
-// wait, that move, and whose cells share workers, which are the crowded ones.
+// begin has a job that waits begin, or says what it waits for, and what it will take before others do.
+func (p *pool) begin(j *commandpb.JobRecord, d *Decision) {
+	idle := p.idle
+	p.promised = 0
+	a, reason := p.place(j, d)
+	if a != nil {
+		d.Actions = append(d.Actions, *a)
+		return
+	}
+	d.Reasons[j.Submitted.Job] = reason
+	p.claim(j, fsm.MostWorkers(j)-(idle-p.idle)-p.promised)
+}
+
+// undecided are the jobs that want workers, or other ones than they have, in the order of the queue: those that wait,
+// that move, that have more workers than they may, and whose cells share workers, which are the crowded ones.
 func undecided(v fsm.View) (out []*commandpb.JobRecord, crowded map[string]bool) {
 	for name, j := range v.Jobs {
 		switch {
@@ -174,7 +198,7 @@ func undecided(v fsm.View) (out []*commandpb.JobRecord, crowded map[string]bool)
 			}
 			crowded[name] = true
 			out = append(out, j)
-		case j.State == fsm.Queued || j.State == fsm.Recovering || j.Moving:
+		case fsm.Waits(j) || j.Moving || j.State == fsm.Running && overQuota(j):
 			out = append(out, j)
 		}
 	}
@@ -182,15 +206,11 @@ func undecided(v fsm.View) (out []*commandpb.JobRecord, crowded map[string]bool)
 	return out, crowded
 }
 
-// inOrder puts jobs in the order they were submitted.
-func inOrder(jobs []*commandpb.JobRecord) { slices.SortFunc(jobs, byOrder) }
+// inOrder puts jobs in the order of the queue.
+func inOrder(jobs []*commandpb.JobRecord) { slices.SortFunc(jobs, fsm.Order) }
 
-func byOrder(a, b *commandpb.JobRecord) int {
-	return cmp.Or(cmp.Compare(a.SubmittedUnixNs, b.SubmittedUnixNs), cmp.Compare(a.Submitted.Job, b.Submitted.Job))
-}
-
-// Before says whether a job was submitted before another.
-func Before(a, b *commandpb.JobRecord) bool { return byOrder(a, b) < 0 }
+// Before says whether a job is before another in the order of the queue.
+func Before(a, b *commandpb.JobRecord) bool { return fsm.Order(a, b) < 0 }
 
 // shares says whether cells share a worker.
 func shares(placement []*commandpb.Placement) bool {
@@ -247,13 +267,14 @@ func later(a, b time.Time) time.Time {
 // there are kept for it: a smaller job that came later must not take them each time.
 func (p *pool) place(j *commandpb.JobRecord, d *Decision) (*Assign, string) {
 	now, in := p.now, p.in
-	workers, numerics, why := p.candidates(j)
-	if len(workers) == 0 {
-		return nil, why
+	workers, numerics := p.candidates(j)
+	if len(workers) < fsm.LeastWorkers(j) {
+		return nil, p.short(j, workers, d)
 	}
 	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
 	waits := ask(now, in, j, workers, d)
-	if len(workers) < cells {
+	workers = p.within(j, workers)
+	if len(workers) < fsm.MostWorkers(j) {
 		if ready := p.settled(j, workers); now.Before(ready) {
 			d.wakeAt(ready)
 			waits = fmt.Sprintf("%s, %s: waits %v for more before cells share a worker", count(cells, "cell"),
@@ -296,7 +317,12 @@ func (p *pool) settled(j *commandpb.JobRecord, workers []*candidate) time.Time {
 	for _, w := range workers {
 		first = min(first, w.registered)
 	}
-	ready, limit := later(began, p.changed).Add(settle(in, j)), p.past(began, first).Add(patience*in.Rules.Settle)
+	return p.quiet(j, later(began, p.changed).Add(settle(in, j)), p.past(began, first))
+}
+
+// quiet is when a job stops waiting for workers, which it does from some time on: as said, but for ever for nobody.
+func (p *pool) quiet(j *commandpb.JobRecord, ready, since time.Time) time.Time {
+	in, limit := p.in, since.Add(patience*p.in.Rules.Settle)
 	if j.State == fsm.Recovering { // workers may take that long to find a new leader
 		ready = later(ready, in.Leader.Add(in.Rules.Lease))
 	}
@@ -314,13 +340,12 @@ func settle(in Input, j *commandpb.JobRecord) time.Duration {
 	return in.Rules.Settle
 }
 
-// spread places every cell: where it was, if that worker is there and not full, else on the worker with fewest cells,
-// the first by id. A cell goes to a worker that fits it, if there is one that is not full; nil: all do. It also returns
-// the workers that have got cells. fits are places in workers, ascending, by cell.
-func spread(j *commandpb.JobRecord, workers []*candidate, fits [][]int) (out []*commandpb.Placement,
+// spread places every cell: where it was, if that worker is there and has fewer than full, else on the worker with
+// fewest cells, the first by id. A cell goes to a worker that fits it, if there is one that is not full; nil: all do.
+// It also returns the workers that have got cells. fits are places in workers, ascending, by cell.
+func spread(j *commandpb.JobRecord, workers []*candidate, fits [][]int, full int) (out []*commandpb.Placement,
 	used []*candidate) {
 	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
-	full := (cells + len(workers) - 1) / len(workers)
 	load := make([]int, len(workers))
 	out = make([]*commandpb.Placement, cells)
 	made := make([]struct { // in one piece

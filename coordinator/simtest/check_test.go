@@ -41,6 +41,9 @@ type checker struct {
 	machines int               // that were lost
 	forgot   int               // workers that were forgotten
 	vetoed   int               // steps
+
+	preempted int
+	owed      map[string]string // by job that has made way when there were no more faults: for whom
 }
 
 // cellKey is a cell of one generation.
@@ -50,7 +53,7 @@ type cellKey struct {
 }
 
 func newChecker(s *sim) *checker {
-	return &checker{s: s, safe: map[string]safety{}, good: map[string]map[uint64]bool{},
+	return &checker{s: s, owed: map[string]string{}, safe: map[string]safety{}, good: map[string]map[uint64]bool{},
 		placed: map[groupKey]string{}, newest: map[string]uint64{},
 		seen: map[string]*commandpb.JobRecord{}, processes: map[groupKey]int{}, at: map[cellKey]uint64{},
 		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{},
@@ -98,11 +101,13 @@ func (c *checker) digest(spec jobSpec, cell int, step uint64) []byte {
 // decided looks at a decision.
 func (c *checker) decided(in sched.Input, d sched.Decision) {
 	s := c.s
+	c.checkQueue(in, d)
 	for _, a := range d.Actions {
 		switch a := a.(type) {
 		case sched.Assign:
 			c.checkRestore(in, a)
 			c.checkMemory(in, a)
+			c.checkAgain(in, a)
 			for _, p := range a.Placement {
 				if in.View.Workers[p.Worker].Draining {
 					s.fail("generation %d of %s has a cell on worker %s, which is drained", a.Generation, a.Job, p.Worker)
@@ -223,6 +228,7 @@ func (c *checker) applied(before, after fsm.View, cmd *commandpb.Command, refuse
 	s := c.s
 	if refused == nil {
 		c.account(cmd, after)
+		c.checkPreempt(cmd.GetPreemptJob(), after)
 	}
 	var runs map[string]string
 	for _, spec := range s.jobs {
@@ -234,6 +240,7 @@ func (c *checker) applied(before, after fsm.View, cmd *commandpb.Command, refuse
 			c.seen[spec.name] = j
 			c.checkGood(spec, j)
 			c.checkGeneration(spec, j)
+			c.checkRest(before.Jobs[spec.name], j)
 		}
 		if old := before.Jobs[spec.name]; old != nil && old.State == fsm.Done && (j.State != fsm.Done ||
 			!bytes.Equal(j.Digest, old.Digest)) {
@@ -319,6 +326,7 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 		c.asked[k.RequestStop.Job] = true
 	case *commandpb.Command_AssignJob:
 		a := k.AssignJob
+		c.checkOwed(a, after)
 		if c.asked[a.Job] {
 			c.s.fail("generation %d of %s begins, which an operator has stopped", a.Generation, a.Job)
 		}
@@ -446,7 +454,7 @@ func (c *checker) checkMemory(in sched.Input, a sched.Assign) {
 				a.Memory, p.Worker)
 		}
 	}
-	if done := c.done[a.Job]; a.Memory < done && c.reaches(in, a, done) {
+	if done := c.done[a.Job]; j.MaxWorkers == 0 && a.Memory < done && c.reaches(in, a, done) {
 		c.s.fail("generation %d of %s goes on from step %d in memory, all cells had finished %d", a.Generation, a.Job,
 			a.Memory, done)
 	}

@@ -28,6 +28,9 @@ func (a *arena) advance(step, value uint64) {
 	}
 }
 
+// takeBack drops the newest step.
+func (a *arena) takeBack(step uint64) { delete(a.held, step) }
+
 // tear is what a process leaves that is killed in the middle of the update behind a step: the half that it was writing,
 // which held the step before, is nothing.
 func (a *arena) tear(step uint64) { delete(a.held, step-1) }

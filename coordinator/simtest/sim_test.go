@@ -63,7 +63,10 @@ type jobSpec struct {
 	copies            uint64 // steps between copies on other hosts
 	bad               uint64 // step, counted from 1, that the guard of a cell vetoes; 0: none
 	sees              int    // which cell's
+	late              bool   // it is the update that is wrong: other columns hold the step until the next guard
 	skips             bool   // the job says to go on without the batch; else an operator has to
+	priority          int32
+	least, most       uint32 // workers
 }
 
 func (j jobSpec) cells() int { return int(j.replicas * j.columns) }
@@ -80,15 +83,17 @@ func newSim(seed uint64) *sim {
 			ended: map[string]uint64{}, host: s.r.IntN(3)})
 	}
 	shapes := [][2]int32{{1, 1}, {1, 2}, {1, 2}, {2, 2}}
-	for i := range 1 + s.r.IntN(2) {
+	for i := range 1 + s.r.IntN(3) {
 		shape := shapes[s.r.IntN(len(shapes))]
 		s.jobs = append(s.jobs, jobSpec{name: fmt.Sprintf("job-%d", i), replicas: shape[0], columns: shape[1],
 			steps: 15 + s.r.Uint64N(40), every: 2 + s.r.Uint64N(8), keep: s.r.Uint64N(4), seed: s.r.Uint64(),
 			copies: 1 + s.r.Uint64N(6)})
 		if j := &s.jobs[i]; s.r.IntN(3) == 0 {
 			j.bad, j.sees, j.skips = 1+s.r.Uint64N(j.steps), s.r.IntN(j.cells()), s.r.IntN(2) == 0
+			j.late = j.columns > 1 && j.bad%2 == 0
 		}
 	}
+	s.drawQueue()
 	return s
 }
 
@@ -283,6 +288,9 @@ func (s *sim) decide() {
 		if err := s.apply(command(a)); err != nil {
 			s.fail("the state refuses a decision taken on it: %+v: %v", a, err)
 		}
+		if p, ok := a.(sched.Preempt); ok && s.chance(4) {
+			s.after(s.between(time.Millisecond, 300*time.Millisecond), func() { s.interfere(p.Job) })
+		}
 	}
 	s.reconcile()
 	s.asks(d)
@@ -309,6 +317,9 @@ func command(a sched.Action) *commandpb.Command {
 	case sched.Forget:
 		return &commandpb.Command{Kind: &commandpb.Command_ForgetWorker{ForgetWorker: &commandpb.ForgetWorker{
 			Worker: a.Worker}}}
+	case sched.Preempt:
+		return &commandpb.Command{Kind: &commandpb.Command_PreemptJob{PreemptJob: &commandpb.PreemptJob{Job: a.Job,
+			Generation: a.Generation, By: a.By}}}
 	case sched.Move:
 		return &commandpb.Command{Kind: &commandpb.Command_MoveJob{MoveJob: &commandpb.MoveJob{Job: a.Job,
 			Generation: a.Generation, Reason: a.Reason}}}
@@ -341,9 +352,9 @@ func (x *session) align(j *commandpb.JobRecord) {
 		a := x.w.assignmentOf(j)
 		x.toWorker(func() { x.w.assign(a) })
 		x.told[name] = j.Generation
-		x.holds[name] = true // its own copies, when it can take no cell any more
 	}
 	if active {
+		x.holds[name] = true // its own copies, when it can take no cell any more
 		x.tellBuddies(j)
 	}
 	if active && j.State == fsm.Stopping && x.stopped[name] != j.Generation {
@@ -426,8 +437,8 @@ func (s *sim) submit(j jobSpec) {
 		return
 	}
 	s.apply(&commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{Job: j.name,
-		Steps:    j.steps,
-		Replicas: j.replicas, Columns: j.columns, Keep: j.keep}}})
+		Steps: j.steps, Replicas: j.replicas, Columns: j.columns, Keep: j.keep, Priority: j.priority, MinWorkers: j.least,
+		MaxWorkers: j.most}}})
 }
 
 // operate stops and resumes jobs at random while there are faults, and then resumes what is stopped.
@@ -437,6 +448,7 @@ func (s *sim) operate() {
 		return
 	}
 	s.drain()
+	s.reorder()
 	spec := s.jobs[s.r.IntN(len(s.jobs))]
 	j := s.view.Jobs[spec.name]
 	if j == nil {

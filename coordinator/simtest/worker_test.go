@@ -84,10 +84,24 @@ func (r *run) vetoed(i int, step uint64) bool {
 	return r.spec.bad == step+1 && !slices.Contains(r.skipped, step+1)
 }
 
+// provisional is the update of a step that is found wrong in one column: its cells do not hold the step, others do
+// until they hear of it in the next guard.
+func (r *run) provisional(i int, c *cell) {
+	c.open = true
+	if columns := int(r.spec.columns); i%columns != r.spec.sees%columns {
+		c.arena.advance(r.spec.bad, ^r.spec.next(c.value, c.step))
+	}
+}
+
 // vetoes ends a run whose step is vetoed.
 func (w *worker) vetoes(r *run) {
 	w.logf("worker %s: generation %d of %s: step %d is vetoed", w.id, r.generation, r.job, r.spec.bad)
 	r.group.vetoed = true
+	for _, c := range r.cells {
+		if c != nil && c.open {
+			c.arena.takeBack(r.spec.bad)
+		}
+	}
 	w.over(r.job)
 	w.queue(r.job, &commandpb.Command{Kind: &commandpb.Command_VetoStep{VetoStep: &commandpb.VetoStep{Job: r.job,
 		Generation: r.generation, Cell: r.cell(r.spec.sees), Step: r.spec.bad, Cause: fsm.Spike, Reason: "a spike",
@@ -128,6 +142,7 @@ type cell struct {
 	over        bool
 	arena       *arena
 	begun       uint64 // step of the newest copy
+	open        bool   // it has done the update that is to be vetoed, and waits for what the others say of it
 }
 
 type groupKey struct {
@@ -570,6 +585,10 @@ func (w *worker) advance(r *run, i int, c *cell) bool {
 	stopping := false
 	if c.step < r.spec.steps {
 		if r.vetoed(i, c.step) {
+			if r.spec.late && !c.open {
+				r.provisional(i, c)
+				return true
+			}
 			w.vetoes(r)
 			return false
 		}

@@ -205,18 +205,24 @@ type trainer struct {
 	number  int
 	session *session.Session
 	ledger  *ledger
-	asked   []int // places in it of all reports, in order
+	asked   []int // places in it of all reports, in order; -1: it has none
 	over    int   // how many of them are answered
 
 	mu      sync.Mutex
 	now     *clusterpb.Assign
 	step    uint64
-	history []uint64 // generations it was told to run
+	history []uint64          // generations it was told to run
+	part    *clusterpb.Assign // of an evaluation
+	ticks   int               // that it has worked on it
 }
 
 func (w *trainer) Assign(a *clusterpb.Assign) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if a.Part != nil {
+		w.part, w.ticks = a, 0
+		return
+	}
 	if w.now == nil || a.Generation > w.now.Generation {
 		w.now, w.step = a, 0
 		if len(a.Restore) > 0 {
@@ -229,16 +235,21 @@ func (w *trainer) Assign(a *clusterpb.Assign) {
 func (w *trainer) Revoke(r *clusterpb.Revoke) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.now != nil && w.now.Generation <= r.Generation {
+	if w.now != nil && w.now.Job == r.Job && w.now.Generation <= r.Generation {
 		w.now = nil
+	}
+	if w.part != nil && w.part.Job == r.Job && w.part.Generation <= r.Generation {
+		w.part = nil
 	}
 }
 
 func (w *trainer) Running() (out []*clusterpb.Running) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.now != nil {
-		out = append(out, &clusterpb.Running{Job: w.now.Job, Generation: w.now.Generation})
+	for _, a := range []*clusterpb.Assign{w.now, w.part} {
+		if a != nil {
+			out = append(out, &clusterpb.Running{Job: a.Job, Generation: a.Generation})
+		}
 	}
 	return out
 }
@@ -264,17 +275,24 @@ func (w *trainer) train(ctx context.Context) {
 		case <-tick.C:
 		}
 		for n := len(w.asked) - w.session.Pending(); w.over < n; w.over++ { // they are answered in order
-			w.ledger.end(w.asked[w.over], 0)
+			if w.asked[w.over] >= 0 {
+				w.ledger.end(w.asked[w.over], 0)
+			}
 		}
 		w.mu.Lock()
-		a := w.now
-		if a == nil {
-			w.mu.Unlock()
-			continue
+		a, report := w.now, w.work()
+		if a != nil {
+			w.step++
 		}
-		w.step++
 		step := w.step
 		w.mu.Unlock()
+		if report != nil {
+			w.asked = append(w.asked, -1)
+			w.session.Report(report)
+		}
+		if a == nil {
+			continue
+		}
 		for _, cell := range a.Cells {
 			if step%10 != 0 {
 				break
@@ -298,7 +316,7 @@ func sum(step, column uint64) []byte {
 func (c *whole) join(i int, l *ledger) (*trainer, func()) {
 	w := &trainer{id: fmt.Sprintf("w%d", i), number: i, ledger: l}
 	w.session = session.New(session.Config{Coordinators: coordinators(), Handler: w, Log: c.log.With("worker", i),
-		Register: &clusterpb.Register{Protocol: session.Protocol, Worker: w.id, Name: w.id, Incarnation: "1",
+		Register: &clusterpb.Register{Protocol: session.Protocol, Evaluates: true, Worker: w.id, Name: w.id, Incarnation: "1",
 			Address: workerAddress(i), Device: &clusterpb.Device{Name: "cpu", Numerics: "n"}},
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), c.dialler(workerAddress(i)),
 			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second})}})
@@ -365,7 +383,13 @@ func TestWholeCluster(t *testing.T) {
 		})
 		job := w0.Running()[0].Job
 		reads := c.read(t.Context(), job, l)
+		time.Sleep(time.Second) // virtual: there is a checkpoint
+		tests := c.test(t.Context(), job)
 		faults := c.misfortunes(*wholeSeed, *wholeFor)
+		tested := tests()
+		if tested == 0 {
+			t.Error("no evaluation was ever done")
+		}
 		reads()
 		done0()
 		done1()
@@ -374,7 +398,7 @@ func TestWholeCluster(t *testing.T) {
 		c.agree(slices.Concat(clients.acknowledged, other.acknowledged))
 		c.judge([]*trainer{w0, w1})
 		l.check(c, job)
-		t.Logf("%v; %d writes acknowledged, the slowest after %v; %d packets, %d lost", faults,
+		t.Logf("%v; %d evaluations; %d writes acknowledged, the slowest after %v; %d packets, %d lost", faults, tested,
 			len(clients.acknowledged)+len(other.acknowledged), max(clients.slowest, other.slowest).Round(time.Millisecond),
 			c.net.sent, c.net.lost)
 		c.close()

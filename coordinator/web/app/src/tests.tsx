@@ -1,0 +1,63 @@
+// How well a job does: its own evaluations, and what coordinator evaluate has had tested.
+
+import { useAnswer } from "./answer";
+import type { Job, Tested } from "./api";
+import { dated, loss, percent, whole } from "./format";
+import { Section, State, Table } from "./parts";
+import { refetch } from "./state";
+
+export function Evaluations({ job: j }: { job: Job }) {
+  if (j.evaluations.length === 0) return null;
+  return (
+    <Section title="Evaluations" id="evaluations">
+      <Table label="Evaluations, newest first" heads={["Epoch", "Step", "Training loss", "Test loss", "Top-1 error",
+        "Top-5 error", "Rate"]} right={[0, 1, 2, 3, 4, 5, 6]}>
+        {[...j.evaluations].reverse().slice(0, 100).map((e) => (
+          <tr key={e.step}>
+            <th scope="row" class="n">{e.epoch}</th><td class="n">{whole(e.step)}</td>
+            <td class="n">{loss(e.train_loss)}</td><td class="n">{loss(e.loss)}</td>
+            <td class="n">{percent(e.top1_errors, e.images)}</td><td class="n">{percent(e.top5_errors, e.images)}</td>
+            <td class="n">{e.rate === 0 ? "–" : e.rate.toPrecision(3)}</td>
+          </tr>
+        ))}
+      </Table>
+    </Section>
+  );
+}
+
+export function Tests({ job }: { job: string }) {
+  const all = useAnswer<{ evaluations: Tested[] }>(`evaluations?job=${encodeURIComponent(job)}`, refetch.value);
+  if (all === null) return null;
+  return (
+    <Section title="Tested afterwards" id="tests">
+      {all.evaluations.length === 0
+        ? <p class="empty">None of its checkpoints yet. Have the newest tested with <code>coordinator evaluate {job}
+          </code></p>
+        : (
+          <Table label="Tests, newest first" heads={["Test", "State", "Models", "Pack", "Views", "Images", "Loss",
+            "Top-1 error", "Top-5 error", "Asked for"]} right={[0, 4, 5, 6, 7, 8]}>
+            {[...all.evaluations].reverse().map((t) => <Row key={t.id} of={t} />)}
+          </Table>
+        )}
+    </Section>
+  );
+}
+
+function Row({ of: t }: { of: Tested }) {
+  const s = t.state === "done" ? t.sum : null;
+  return (
+    <tr>
+      <th scope="row" class="n">{t.id}</th>
+      <td><State state={t.state} />
+        {t.state !== "done" && <small>{t.done} of {t.parts} parts{t.reason === "" ? "" : `: ${t.reason}`}</small>}</td>
+      <td>{t.models.map((m) => `${m.job}, step ${whole(m.step)}`).join("; ")}</td>
+      <td title={t.pack?.path}>{t.pack?.path.split("/").at(-1) ?? "–"}</td>
+      <td class="n">{t.views}</td>
+      <td class="n">{s === null ? "–" : whole(s.images)}</td>
+      <td class="n">{s === null ? "–" : loss(s.loss / Math.max(s.images, 1))}</td>
+      <td class="n">{s === null ? "–" : percent(s.top1_errors, s.images)}</td>
+      <td class="n">{s === null ? "–" : percent(s.top5_errors, s.images)}</td>
+      <td class="time">{dated(t.requested)}</td>
+    </tr>
+  );
+}
