@@ -47,6 +47,9 @@ have() {
 	protobuf-compiler) command -v protoc ;;
 	libprotobuf-dev) test -e /usr/include/google/protobuf/timestamp.proto ;;
 	clang-19) command -v clang++-19 ;;
+	libturbojpeg0-dev) echo '#include <turbojpeg.h>' | g++ -E -x c++ - ;;
+	chromium) command -v chromium ;;
+	mate-backgrounds) test -d /usr/share/backgrounds/mate ;;
 	dataset-*) test -d "/usr/share/datasets/${1#dataset-}" ;;
 	esac >/dev/null 2>&1
 }
@@ -185,4 +188,28 @@ build() {
 	use_cuda
 	say "building bin/coordinator and bin/worker (minutes the first time, seconds after)"
 	(cd "$root" && go build -o bin/ ./coordinator ./worker) || die "the build failed; see above"
+}
+
+# fashion_pack SPLIT FILE packs Fashion-MNIST's images for training or testing, train or test, unless the file is there.
+fashion_pack() {
+	[ -e "$2" ] || "${programs:-$root/bin}/worker" data pack --split "$1" --out "$2" >&2 \
+		--from /usr/share/datasets/fashion-mnist \
+		--classes t-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,boot
+}
+
+# torch_ready [DIR] says whether a virtual environment has what use_torch wants; without DIR, the one that it makes.
+torch_ready() {
+	python=${1:-$root/.data/models-venv}/bin/python
+	[ -x "$python" ] && "$python" -c "import numpy, onnx, onnxruntime, safetensors, torch" 2>/dev/null
+}
+
+# use_torch [DIR] makes $python one that has PyTorch, numpy, safetensors, ONNX and its runtime: that of DIR, or of a new
+# virtual environment below .data.
+use_torch() {
+	local venv=${1:-$root/.data/models-venv}
+	torch_ready "$1" && return
+	[ -z "$1" ] || die "$1 has not all of torch, numpy, safetensors, onnx, onnxruntime; leave out --venv to have one made"
+	have python3-venv || install_packages python3-venv
+	python3 -m venv --clear "$venv"
+	"$venv/bin/pip" install -q torch onnx onnxruntime safetensors numpy
 }

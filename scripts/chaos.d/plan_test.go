@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
+	"time"
 )
 
 func everything(need) bool { return true }
@@ -109,5 +111,22 @@ func TestMerged(t *testing.T) {
 	}
 	if _, err := merged([]string{first, write("3", summary{Want: "b"})}); err == nil {
 		t.Error("another job's runs are merged")
+	}
+}
+
+// TestQuietStretches has two faults in a run of a step a second: what lies between them counts once, and what comes
+// from a fault's beginning to three seconds behind its end does not.
+func TestQuietStretches(t *testing.T) {
+	began := time.Unix(1000, 0)
+	r := &run{began: began}
+	for step := range uint64(60) {
+		r.points = append(r.points, point{began.Add(time.Duration(step) * time.Second), step})
+	}
+	for _, at := range []time.Duration{10, 30} {
+		r.done = append(r.done, &injected{at: began.Add(at * time.Second), end: began.Add((at + 2) * time.Second)})
+	}
+	want := []stretch{{0, 9, 9, 1, ""}, {15, 29, 14, 1, ""}, {35, 59, 24, 1, ""}}
+	if got := r.quiet(); !slices.Equal(got, want) || usual(got) != 1 {
+		t.Errorf("quiet %v, want %v; a step takes %g", got, want, usual(got))
 	}
 }

@@ -55,7 +55,8 @@ func (r *run) sum(o *outcome) {
 	}
 	if n := len(r.points); n > 1 && r.job.GetSteps() > 0 {
 		o.Steps = r.points[n-1].step
-		if usual := r.usual(); usual > 0 {
+		o.Quiet = r.quiet()
+		if usual := usual(o.Quiet); usual > 0 {
 			o.Step = usual
 			o.Goodput = min(1, float64(r.points[n-1].step-r.points[0].step)*usual/r.points[n-1].at.Sub(r.points[0].at).Seconds())
 		}
@@ -82,31 +83,62 @@ func (r *run) stood(i *injected) (longest, after float64) {
 	return longest, after
 }
 
-// usual is the seconds that a step takes when nothing is wrong: the median over the stretches, of a fifth of a second,
-// in which nothing was done.
-func (r *run) usual() float64 {
-	var all []float64
-	var began point
+// stretch is a time in which nothing was done.
+type stretch struct {
+	From  float64 `json:"from"` // seconds after the job was submitted
+	To    float64 `json:"to"`
+	Steps uint64  `json:"steps"`
+	Step  float64 `json:"step_seconds"` // the mean
+	Where string  `json:"where"`        // cells, at its end
+}
+
+// settled is how long after a fault was mended things are taken to be as before.
+const settled = 3 * time.Second
+
+// quiet are the stretches between faults, that before the first and that after the last among them.
+func (r *run) quiet() (out []stretch) {
+	var first, last point
+	end := func() {
+		if took := last.at.Sub(first.at).Seconds(); last.step > first.step {
+			x := stretch{first.at.Sub(r.began).Seconds(), last.at.Sub(r.began).Seconds(), last.step - first.step,
+				took / float64(last.step-first.step), ""}
+			for _, p := range r.places {
+				if p.from.Before(last.at) {
+					x.Where = p.text
+				}
+			}
+			out = append(out, x)
+		}
+		first, last = point{}, point{}
+	}
 	for _, p := range r.points {
 		if slices.ContainsFunc(r.done, func(i *injected) bool {
-			return p.at.After(i.at.Add(-200*time.Millisecond)) && began.at.Before(i.end.Add(3*time.Second))
+			return p.at.After(i.at.Add(-200*time.Millisecond)) && p.at.Before(i.end.Add(settled))
 		}) {
-			began = point{}
+			end()
 			continue
 		}
-		if began.step == 0 {
-			began = p
+		if first.at.IsZero() {
+			first = p
 		}
-		if took := p.at.Sub(began.at); took >= 200*time.Millisecond {
-			all = append(all, took.Seconds()/float64(p.step-began.step))
-			began = p
-		}
+		last = p
 	}
-	if len(all) == 0 {
+	end()
+	return out
+}
+
+// usual is the seconds that a step takes when nothing is wrong: the mean over all stretches in which nothing was done.
+// It has to be the mean: a machine that is shared has steps of many lengths, and what most of them take is less than
+// what they take on average, undisturbed too.
+func usual(quiet []stretch) float64 {
+	took, steps := 0., uint64(0)
+	for _, x := range quiet {
+		took, steps = took+x.To-x.From, steps+x.Steps
+	}
+	if steps == 0 {
 		return 0
 	}
-	slices.Sort(all)
-	return all[len(all)/2]
+	return took / float64(steps)
 }
 
 // row is what all faults of a kind came to.
@@ -250,8 +282,21 @@ func (s *summary) table(w io.Writer) {
 	}
 	if s.Want == "" {
 		for _, o := range s.Outcomes {
+			stood := 0.0
+			for _, i := range o.Faults {
+				stood += i.Stood
+			}
 			fmt.Fprintf(w, "goodput %.1f %% of %.0f s: %d steps of %.1f ms, %d done again\n", 100*o.Goodput, o.Seconds, o.Steps,
 				1000*o.Step, o.Lost)
+			fmt.Fprintf(w, "by these, and the %.1f s that training stood still, alone: %.1f %%\n", stood,
+				100*(1-(stood+float64(o.Lost)*o.Step)/o.Seconds))
+			if len(o.Quiet) > 0 {
+				fmt.Fprintf(w, "by the steps before the first fault: %.1f %%\n", 100*o.Goodput*o.Quiet[0].Step/o.Step)
+			}
+			for _, x := range o.Quiet {
+				fmt.Fprintf(w, "undisturbed from %4.0f to %4.0f s: %5d steps of %5.1f ms; %s\n", x.From, x.To, x.Steps, 1000*x.Step,
+					x.Where)
+			}
 		}
 	} else {
 		fmt.Fprintf(w, "%d of %d runs ended in the undisturbed digest %s\n", s.Same, s.Runs, s.Want)

@@ -57,7 +57,8 @@ type outcome struct {
 	StepsLost   []uint64    `json:"steps_lost_by_generation"`
 	Goodput     float64     `json:"goodput"`      // share of the time that steps took that were finished once
 	Steps       uint64      `json:"steps"`        // finished
-	Step        float64     `json:"step_seconds"` // when nothing is wrong
+	Step        float64     `json:"step_seconds"` // when nothing is wrong: the mean over Quiet
+	Quiet       []stretch   `json:"quiet"`        // in which nothing was done
 	Apart       bool        `json:"apart"`
 	Ended       []string    `json:"ended_by_themselves"` // processes
 	Trouble     string      `json:"trouble,omitempty"`
@@ -87,6 +88,7 @@ type run struct {
 	expects map[*cluster.Process]bool // ended by us
 
 	mu     sync.Mutex
+	places []place // of cells, oldest first
 	job    *clusterpb.Job
 	events map[uint64]*clusterpb.LogEvent
 }
@@ -206,6 +208,31 @@ func (r *run) saw(u *clusterpb.JobUpdate) {
 		r.events[e.Index] = e
 	}
 	r.job = u.Job
+	if text := placeOf(u.Job); text != "" && (len(r.places) == 0 || r.places[len(r.places)-1].text != text) {
+		r.places = append(r.places, place{time.Now(), text})
+	}
+}
+
+// place is where cells are from a time on, and over what their messages travel.
+type place struct {
+	from time.Time
+	text string
+}
+
+// placeOf is empty until all cells have said it.
+func placeOf(j *clusterpb.Job) string {
+	var words []string
+	for _, p := range j.GetPlacement() {
+		i := slices.IndexFunc(j.Cells, func(s *clusterpb.CellStatus) bool {
+			return s.Cell.GetReplica() == p.Cell.GetReplica() && s.Cell.GetColumn() == p.Cell.GetColumn() && s.Carrier != ""
+		})
+		if i < 0 {
+			return ""
+		}
+		words = append(words, fmt.Sprintf("r%dc%d on %s (%s)", p.Cell.GetReplica(), p.Cell.GetColumn(), p.WorkerName,
+			j.Cells[i].Carrier))
+	}
+	return strings.Join(words, ", ")
 }
 
 func (r *run) last() *clusterpb.Job {

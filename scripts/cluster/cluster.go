@@ -25,6 +25,7 @@ type Config struct {
 	Apart        bool     // workers have no memory in common, as if on hosts of their own
 	Flags        []string // of every coordinator
 	WorkerFlags  []string
+	Pages        []string // addresses of the coordinators' HTTP ports; nil: they have none
 }
 
 // Cluster is coordinators and workers, as processes, a node each: first the coordinators, then the workers.
@@ -106,7 +107,11 @@ func (c *Cluster) StartCoordinator(i int) error {
 	if p := c.Coordinators[i]; p != nil && p.Ended() == "" {
 		return nil
 	}
-	args := []string{"start", "--data", c.CoordinatorDir(i), "--listen", c.addresses[i], "--http", "none"}
+	page := "none"
+	if c.Pages != nil {
+		page = c.Pages[i]
+	}
+	args := []string{"start", "--data", c.CoordinatorDir(i), "--listen", c.addresses[i], "--http", page}
 	if c.network.inside {
 		args = append(args, "--insecure")
 	}

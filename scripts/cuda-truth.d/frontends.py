@@ -56,12 +56,13 @@ def run(place, emulator):
             if error:
                 checks.append(Check(what, False, error))
                 continue
-            checks.append(compare(what, emulator, ptx, 70 if letter == "A" else 80))
+            checks.append(compare(what, emulator, ptx, arch))
     return checks
 
 
 def compare(what, emulator, ptx, capability):
-    """Every case of the conformance suite on both images, on emulated GPUs of the capability that ours is for."""
+    """Every case of the conformance suite on both images, on emulated GPUs of the capability that the other is for: the
+    same image of ours is taken there."""
     done = call("go", "test", "-count=1", "-v", "-timeout", "20m", "-run", "^TestSameBits$",
                 "./scripts/cuda-truth.d/frontends", timeout=1300, env={
                     **os.environ, "COLONNADE_LIBCUDA": os.path.join(emulator, "libcuda.so.1"),

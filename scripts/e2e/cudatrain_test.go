@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -23,7 +24,7 @@ func emulated(t *testing.T, s emulator.Settings) {
 	if out := must(t, workerProgram, "devices"); strings.Contains(out, "built without CUDA") {
 		t.Skip("built without the tag cuda; scripts/setup.sh's use_cuda sets what the build needs")
 	}
-	e, err := emulator.Build("")
+	e, err := emulator.Found()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,38 +178,6 @@ func TestGPUsThatDoNotReachEachOther(t *testing.T) {
 	}
 }
 
-// TestGPULost: a GPU that dies takes its worker with it, in one line, and the job goes on elsewhere to the same digest.
-func TestGPULost(t *testing.T) {
-	control := filepath.Join(t.TempDir(), "control")
-	write(t, control, nil)
-	emulated(t, emulator.Settings{Check: "off", Control: control})
-	job := gpuJob(t, "tiny", smallImages(t, 64, 12, 8), 2, 16, 24)
-	whole := newCluster(t)
-	whole.on(job, "cuda:0")
-	want, _ := whole.finish()
-
-	c := newCluster(t)
-	c.on(job, "cuda:0", "cuda:1")
-	c.watch("blobs", past(8))
-	f, err := os.OpenFile(control, os.O_APPEND|os.O_WRONLY, 0)
-	if err == nil {
-		_, err = fmt.Fprintln(f, "1 lost 1")
-	}
-	if err != nil || f.Close() != nil {
-		t.Fatal(err)
-	}
-	<-c.workers[2].done
-	log := string(read(t, c.workers[2].log))
-	lines := strings.Split(strings.TrimSpace(log), "\n")
-	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "worker: the device is lost") ||
-		!strings.Contains(last, "cuda:1") || c.workers[2].cmd.ProcessState.ExitCode() != 1 {
-		t.Errorf("the worker ends with %v and says: %s", c.workers[2].cmd.ProcessState, last)
-	}
-	if got, _ := c.finish(); got != want {
-		t.Errorf("digest %s, undisturbed it is %s", got, want)
-	}
-}
-
 // TestMemoryOfGPU: a job that a GPU has no room for is refused before any of it is taken, with what it needs.
 func TestMemoryOfGPU(t *testing.T) {
 	emulated(t, emulator.Settings{Check: "off", Memory: 64 << 20})
@@ -239,5 +208,49 @@ func TestAllGPUs(t *testing.T) {
 	<-p.done
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("exit status %d\n%s", code, read(t, p.log))
+	}
+}
+
+// TestStateOfGPUs: the state of cells on GPUs is written to the host's memory and handed to a buddy every ten steps. A
+// worker that is killed and started again goes on from there, and so does a spare when the machine is lost: no
+// checkpoint is old enough, and the end is the undisturbed run's.
+func TestStateOfGPUs(t *testing.T) {
+	emulated(t, emulator.Settings{Check: "off"})
+	const steps = 50
+	job := gpuJob(t, "tiny", smallImages(t, 64, 12, 8), 2, 16, steps)
+	write(t, job, bytes.Replace(read(t, job), []byte("every: 4"), []byte("every: 1000"), 1))
+	one := newCluster(t)
+	one.on(job, "cuda:0")
+	want, _ := one.finish()
+	one.killAll()
+	for _, c := range []struct {
+		name string
+		lose func(*cluster, int)
+	}{
+		{"process", func(c *cluster, i int) {
+			c.workers[i].kill()
+			c.startWorker(i)
+		}},
+		{"machine", (*cluster).loseMachine},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			lost := newCluster(t)
+			lost.machines, lost.carrier = []string{"a", "b", "c"}, "grpc"
+			lost.on(job, "cuda:0", "cuda:1", "cuda:0")
+			safe := lost.newestSafe(0)
+			j := lost.watch("blobs", past(safe))
+			if m := j.Cells[0].Memory; !strings.HasPrefix(m, "device") || !strings.Contains(m, "shared memory") {
+				t.Errorf("the state of %v is said to lie in %q", j.Cells[0].Cell, m)
+			}
+			c.lose(lost, whereCell(t, j, 1))
+			lost.watch("blobs", func(j *clusterpb.Job) bool { return j.Generation > 1 && j.State != "recovering" })
+			began := lost.generations()
+			if from := fromMemory(t, began[len(began)-1]); from < safe || from%copiesEvery != 0 {
+				t.Errorf("step %d was safe: %v", safe, began)
+			}
+			if got, _ := lost.finish(); got != want {
+				t.Errorf("digest %s, undisturbed it is %s", got, want)
+			}
+		})
 	}
 }

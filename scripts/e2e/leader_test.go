@@ -373,7 +373,7 @@ func TestEnsembleOnDisk(t *testing.T) {
 // endsWith wants the last line of a program that has ended to have parts.
 func (p *process) endsWith(parts ...string) {
 	p.t.Helper()
-	text := strings.TrimSpace(string(read(p.t, p.log)))
+	text := strings.TrimSpace(byName(string(read(p.t, p.log))))
 	last := text[strings.LastIndexByte(text, '\n')+1:]
 	for _, part := range parts {
 		if !strings.Contains(last, part) {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +71,13 @@ func (c *cluster) safe(step uint64) bool {
 		}
 	}
 	return true
+}
+
+// heard says whether a word is in the text of some event: on a busy machine a worker may have been silent for too long.
+func (c *cluster) heard(word string) bool {
+	return slices.ContainsFunc(c.status().Events, func(e *clusterpb.LogEvent) bool {
+		return strings.Contains(e.Text, word)
+	})
 }
 
 // hasCopy asks a worker for a copy.
@@ -137,13 +145,14 @@ func TestMachinesAreLost(t *testing.T) {
 				c.startWorkers(len(r.machines))
 				must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
 				behind := uint64(0)
-				for loss := range r.losses {
+				for range r.losses {
 					safe := c.newestSafe(behind)
 					j := c.watch("blobs", past(0))
 					i := whereCell(t, j, int32(random.IntN(2)))
 					c.loseMachine(i)
+					before := j.Generation // more than one a loss, where a busy machine has had a worker silent for too long
 					c.watch("blobs", func(j *clusterpb.Job) bool {
-						return j.Generation > uint64(loss)+1 && j.State != "recovering"
+						return j.Generation > before && j.State != "recovering"
 					})
 					began := c.generations()
 					from := fromMemory(t, began[len(began)-1])
@@ -156,8 +165,8 @@ func TestMachinesAreLost(t *testing.T) {
 				if got := c.ended("blobs"); got != want {
 					t.Errorf("digest %s, undisturbed it is %s", got, want)
 				}
-				if n := len(c.generations()); n != r.losses+1 {
-					t.Errorf("%d generations: %s", n, strings.Join(c.generations(), "; "))
+				if n := len(c.generations()) - 1; n < r.losses || n > r.losses && !c.heard("silent") {
+					t.Errorf("%d generations after the first: %s", n, strings.Join(c.generations(), "; "))
 				}
 				c.until("nobody keeps copies", func(context.Context) bool {
 					for s := uint64(copiesEvery); s <= uint64(size.steps); s += copiesEvery {

@@ -107,7 +107,12 @@ func call(t testing.TB, program string, args ...string) output {
 	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
 		t.Fatalf("%s %v: %v\n%s%s", filepath.Base(program), args, err, &stdout, &stderr)
 	}
-	return output{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+	return output{cmd.ProcessState.ExitCode(), stdout.String(), byName(stderr.String())}
+}
+
+// byName is what the coordinator prints, with its name where it says, as it was typed, how it was called.
+func byName(text string) string {
+	return strings.ReplaceAll(text, coordinatorProgram+" ", "coordinator ")
 }
 
 // must is call for commands that have to succeed; it returns what they print.

@@ -58,7 +58,7 @@ checkpoint: {every: 5}
 			if o := must(t, coordinatorProgram, "job", "show", "blobs", "--coordinator", c.address); r.killed {
 				t.Log(o)
 			}
-			if j := c.status().Jobs[0]; r.killed != (j.Generation > 1) {
+			if j := c.status().Jobs[0]; r.killed != (j.Generation > 1) && (r.killed || !c.heard("silent")) {
 				t.Errorf("it took %d generations", j.Generation)
 			}
 		})

@@ -104,7 +104,7 @@ def full_size(name):
     shapes = {"conv1": (96, 3, 11, 11), "conv2": (256, 48, 5, 5), "conv3": (384, 256, 3, 3), "conv4": (384, 192, 3, 3),
               "conv5": (256, 192, 3, 3), "fc2048" if source else "fc6": (4096, 9216),
               "fc2048b" if source else "fc7": (4096, 4096), "fc1000" if source else "fc8": (1000, 4096)}
-    state = {"input_mean": torch.full((3, 224, 224), 120.)}
+    state = {"input_mean": torch.linspace(100, 140, 224).expand(3, 224, 224).contiguous()}
     for layer, shape in shapes.items():
         fan = shape[1] * (shape[2] * shape[3] if len(shape) == 4 else 1)
         state[layer + ".weight"] = torch.randn(shape) * (2 / fan) ** 0.5
@@ -122,12 +122,15 @@ def photos():
 
 
 def ten_views(base):
-    """The paper's test (section 4.1): the mean of the probabilities of the corners, the centre and their mirrors."""
+    """The paper's test (section 4.1): the mean of the probabilities of the corners, the centre and their mirrors.
+    The source's network takes the same mean from each, as its module does; else the mean image is seen at its place."""
     images = numpy.concatenate([pictures(f"photos/{label}", 4, 3, 256, label) for label in (0, 1)])
     labels = [0] * 4 + [1] * 4
     net = module(base + ".py").load(base + ".safetensors")
-    net.input_mean.zero_()
-    x = images.astype(numpy.float32) - images.astype(numpy.float64).mean(0).astype(numpy.float32)
+    x = images.astype(numpy.float32)
+    if "source" not in base:
+        net.input_mean.zero_()
+        x -= images.astype(numpy.float64).mean(0).astype(numpy.float32)
     p = 0
     for top, left in ((0, 0), (0, 32), (16, 16), (32, 0), (32, 32)):
         crop = x[:, :, top:top + 224, left:left + 224]

@@ -180,6 +180,53 @@ func (t *tree) tableLines(function ast.Node) (lines int) {
 	return lines
 }
 
+// checkUsage wants errors of a command line to say what to type next, after a semicolon.
+func checkUsage(t *tree) (out []breach) {
+	for _, f := range t.goFiles() {
+		if f.test() {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			text, ok := usageText(n)
+			if ok && !strings.Contains(text, ";") {
+				out = append(out, t.at(f, n, "a mistake on the command line is told without what to type next: "+
+					"REASON; NEXT STEP"))
+			}
+			return true
+		})
+	}
+	return out
+}
+
+// usageText is the text of usagef(TEXT, ...) or usageError{errors.New(TEXT)}.
+func usageText(n ast.Node) (string, bool) {
+	var call *ast.CallExpr
+	switch n := n.(type) {
+	case *ast.CallExpr:
+		if name, ok := n.Fun.(*ast.Ident); ok && name.Name == "usagef" {
+			call = n
+		}
+	case *ast.CompositeLit:
+		if name, ok := n.Type.(*ast.Ident); ok && name.Name == "usageError" && len(n.Elts) == 1 {
+			call, _ = n.Elts[0].(*ast.CallExpr)
+		}
+	}
+	if call == nil || len(call.Args) == 0 {
+		return "", false
+	}
+	text, constant := "", true
+	ast.Inspect(call.Args[0], func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.BasicLit:
+			text += n.Value
+		case *ast.Ident, *ast.CallExpr:
+			constant = false
+		}
+		return true
+	})
+	return text, constant
+}
+
 // checkSleep finds tests that sleep. A file that runs under testing/synctest may: its clock is a fake one.
 func checkSleep(t *tree) (out []breach) {
 	for _, f := range t.goFiles() {

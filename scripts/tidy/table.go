@@ -22,8 +22,8 @@ const (
 	hclog    = "github.com/hashicorp/go-hclog"
 	kong     = "github.com/alecthomas/kong"
 	bar      = "github.com/schollz/progressbar"
-	metrics  = "github.com/prometheus"
 	zstd     = "github.com/klauspost/compress"
+	chromium = "github.com/chromedp" // drives a browser, for tests and pictures of the dashboard
 	errgroup = "golang.org/x/sync/errgroup"
 	unix     = "golang.org/x/sys/unix"
 	term     = "golang.org/x/term"
@@ -65,6 +65,15 @@ var importTable = []importRule{
 		why: "a file format with its verification; of ours it may know the names of parameters only"},
 	{path: "checkpoint/tensors", third: []string{"google.golang.org/protobuf/encoding/protowire"},
 		why: "formats of other programs: names, shapes and values, whatever they are of"},
+	{path: "checkpoint/cli", third: []string{kong},
+		why: "what both programs' command lines share; of commands it knows what kong knows"},
+	{path: "checkpoint/cli/clitest", ours: []string{"checkpoint/cli"}, third: []string{kong},
+		why: "makes command lines from the tree of commands, for both programs' tests"},
+	{path: "checkpoint/bearer", why: "the secret of either program's HTTP port"},
+	{path: "checkpoint/promtext", ours: []string{"proto/clusterpb"}, third: []string{unix},
+		why: "Prometheus' text format for both programs: it writes numbers that it is given"},
+	{path: "checkpoint/doctor", third: []string{unix},
+		why: "looks at a machine for either program: what they need of it they say"},
 	{path: "checkpoint/model", ours: []string{"checkpoint", "checkpoint/tensors", "shard/..."},
 		why: "merges columns as the plan says and checks what comes back; computes nothing and asks nobody"},
 
@@ -79,18 +88,30 @@ var importTable = []importRule{
 	{path: "coordinator/control", ours: []string{"coordinator/fsm", "coordinator/sched", "proto/...", "shard/..."},
 		third: []string{protobuf},
 		why:   "the leader's loop turns decisions into commands through an interface: tests need no raft and no gRPC"},
-	{path: "coordinator/raftnode", ours: []string{"coordinator/fsm", "proto/commandpb"},
+	{path: "coordinator/raftnode", ours: []string{"coordinator/boltfile", "coordinator/fsm", "proto/commandpb"},
 		third: []string{raft, hclog, bbolt, xxh3, unix, protobuf},
 		why:   "the only package that knows raft and its files"},
-	{path: "coordinator/rpc", ours: []string{"coordinator/control", "coordinator/fsm", "coordinator/raftnode", "proto/...",
-		"shard/..."},
+	{path: "coordinator/boltfile", third: []string{bbolt},
+		why: "what bbolt does with a damaged file, for all who keep one; it knows nothing of what is in it"},
+	{path: "coordinator/history", ours: []string{"coordinator/boltfile", "coordinator/fsm", "proto/clusterpb"},
+		third: []string{bbolt, xxh3, protobuf},
+		why:   "keeps what it is told, beside the log; nothing that is decided depends on it"},
+	{path: "coordinator/rpc", ours: []string{"coordinator/control", "coordinator/fsm", "coordinator/history",
+		"coordinator/raftnode", "proto/...", "shard/..."},
 		third: []string{grpc, protobuf, rpcs}, tests: []string{"coordinator/sched"},
 		why: "validates, calls, maps errors; the wire's types end here"},
+	{path: "coordinator/figures", ours: []string{"shard"},
+		why: "draws plans, weights and curves that it is given: it asks nobody and knows no files"},
+	{path: "coordinator/tensorboard", third: []string{"google.golang.org/protobuf/encoding/protowire"},
+		why: "a format of files: it is given numbers and names"},
 	{path: "coordinator/port",
 		why: "tells protocols apart by a byte: it speaks none of them"},
-	{path: "coordinator/web", ours: []string{"coordinator/control", "coordinator/fsm", "proto/...", "shard/..."},
-		third: []string{metrics, protobuf}, tests: []string{"github.com/chromedp/chromedp"},
-		why: "shows the state to people and to monitoring; it changes nothing"},
+	{path: "coordinator/plainjson", third: []string{protobuf},
+		why: "prints any message; it knows none"},
+	{path: "coordinator/web", ours: []string{"checkpoint/bearer", "checkpoint/promtext", "coordinator/fsm",
+		"coordinator/plainjson", "proto/clusterpb", "shard/..."},
+		third: []string{grpc, protobuf, rpcs, yaml},
+		why:   "shows the state to people and to monitoring: it asks the leader as any other operator does"},
 	{path: "coordinator/simtest/...", ours: []string{"checkpoint", "coordinator/...", "cudakern/...", "proto/...",
 		"shard/...",
 		"worker/..."},
@@ -101,27 +122,32 @@ var importTable = []importRule{
 	{path: "worker", ours: []string{"worker/...", "proto/...", "shard/...", "cudakern/...", "checkpoint/..."},
 		third: []string{kong, errgroup, unix, grpc, protobuf},
 		why:   "the program: opens devices, wires cells to sessions and exchanges, is the command line"},
+	{path: "worker/otlp",
+		why: "a format of OpenTelemetry's: it is given spans, and loses them rather than have anybody wait"},
 	{path: "worker/session", ours: []string{"proto/clusterpb"}, third: []string{grpc, protobuf},
 		why: "keeps the lease and carries messages; what they mean is the program's matter"},
 	{path: "worker/arena", third: []string{xxh3, unix},
 		why: "memory that outlives a process: it knows neither what lies in it nor who asks"},
-	{path: "worker/buddy", ours: []string{"proto/exchangepb", "worker/arena"}, third: []string{grpc, xxh3},
+	{path: "worker/buddy", ours: []string{"proto/exchangepb", "worker/arena"}, third: []string{grpc, protobuf, unix, xxh3},
 		why: "keeps copies of states for other hosts and hands them over, fenced; when, and to whom, is not its matter"},
+	{path: "worker/depot", ours: []string{"proto/exchangepb", "shard/pack"}, third: []string{grpc, unix},
+		why: "hands packs over and takes them in, verified; which pack is needed, and who may have it, is not its matter"},
 	{path: "worker/train", ours: []string{"cudakern", "cudakern/philox", "shard/...", "checkpoint", "worker/data",
 		"worker/exchange"},
 		tests: []string{"cudakern/cpu", "cudakern/cuda", "cudakern/cudaemu/...", "cudakern/ref", "worker/arena"},
 		why:   "a cell trains on any Device and over any Exchanger: it neither opens devices nor speaks to the coordinator"},
 	{path: "worker/exchange", ours: []string{"cudakern", "proto/exchangepb"}, third: []string{grpc, protobuf, xxh3, unix},
 		why: "moves bytes between cells, fenced; it knows no networks, and of devices only that some copy to each other"},
-	{path: "worker/data", ours: []string{"cudakern", "cudakern/philox", "shard", "shard/job", "shard/pack"},
+	{path: "worker/data", ours: []string{"cudakern", "cudakern/philox", "shard", "shard/job", "shard/pack",
+		"worker/data/turbojpeg"},
 		third: []string{zstd, unix},
 		why:   "from images to packs to a step's batch: needs the order's random numbers and the device's view of an image"},
-	{path: "worker/data/libjpeg", why: "a JPEG decoder is called with bytes and gives pixels"},
+	{path: "worker/data/turbojpeg", why: "a JPEG decoder is called with bytes and gives pixels"},
 
 	// Scripts: tools and tests from outside.
-	{path: "scripts/...", ours: []string{"checkpoint", "coordinator/...", "cudakern/...", "proto/...", "scripts/cluster",
-		"shard/...", "worker/..."},
-		third: []string{grpc, protobuf, bbolt, xxh3, unix},
+	{path: "scripts/...", ours: []string{"checkpoint/...", "coordinator/...", "cudakern/...", "proto/...",
+		"scripts/browser", "scripts/cluster", "shard/...", "worker/..."},
+		third: []string{grpc, protobuf, bbolt, xxh3, unix, errgroup, chromium},
 		why:   "tests of the whole system and tools see both sides; nothing imports them"},
 	{path: "scripts/tidy", why: "judges the tree from outside: it reads files and links none of them"},
 }
@@ -132,13 +158,13 @@ type cgoRule struct{ path, tag, why string }
 var cgoTable = []cgoRule{
 	{"cudakern/cpu", "cgo", "oneDNN and kernels of our own are C++; without cgo a stub says how to build"},
 	{"cudakern/cuda", "cuda", "the driver is a C library, and its headers are not everywhere"},
-	{"worker/data/libjpeg", "libjpeg", "decoding is what loading photographs waits for; plain Go stays the default"},
+	{"worker/data/turbojpeg", "turbojpeg", "decoding is what loading photographs waits for; plain Go stays the default"},
 }
 
 // ownTags are the build tags of this repository. Everything must be in order with and without each.
 var ownTags = map[string]string{
-	"cuda":    "builds the CUDA device",
-	"libjpeg": "builds the JPEG decoder of a C library",
+	"cuda":      "builds the CUDA device",
+	"turbojpeg": "builds the JPEG decoder of a C library",
 }
 
 // givenTags are the toolchain's tags that files may ask for.

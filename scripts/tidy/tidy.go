@@ -18,6 +18,7 @@ var rules = []rule{
 	{"functions", checkFunctions},
 	{"columns", checkColumns},
 	{"sleep", checkSleep},
+	{"usage", checkUsage},
 	{"merges", checkMerges},
 	{"generated", checkGenerated},
 	{"hosts", checkHosts},

@@ -124,7 +124,8 @@ func walked(root string) ([]string, error) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && slices.Contains([]string{".git", ".tools", ".data", "bin", "colonnade-data"}, rel) {
+		if d.IsDir() && slices.Contains([]string{".git", ".tools", ".data", "bin", "colonnade-data",
+			"coordinator/web/app/node_modules"}, rel) {
 			return filepath.SkipDir
 		}
 		if d.Type().IsRegular() {

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
-	"sync"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,56 +21,87 @@ import (
 
 // Clusters take turns of this length: so short that nobody takes one that waits for its turn for a worker that has
 // stopped, and long enough for ten steps.
-const turn = 400 * time.Millisecond
-
-// parts is in how many parts a measurement is cut, to know how sure it is.
-const parts = 8
+const turn = 300 * time.Millisecond
 
 // cost is what a step takes with some of what recovery needs, and what part more that is than without any.
 type cost struct {
 	Name    string  `json:"name"`
-	Step    float64 `json:"step_seconds"`
-	More    float64 `json:"more"`                // share of a step: 0.01 is 1 %; the mean over parts of the measurement
+	Step    float64 `json:"step_seconds"`        // the median of all
+	More    float64 `json:"more"`                // share of a step: 0.01 is 1 %; the mean over rounds of turns
 	Error   float64 `json:"more_standard_error"` // of that mean
+	Medians float64 `json:"more_by_medians"`     // of all steps of either cluster
+	Steps   int     `json:"steps"`               // that were measured
 	Control float64 `json:"coordinators_cores"`  // processor time of all coordinators, in cores
+	// The same of the processor time that the workers take for a step: others on the machine hardly change it.
+	Work      float64 `json:"work_seconds"`
+	WorkMore  float64 `json:"work_more"`
+	WorkError float64 `json:"work_more_standard_error"`
 }
 
-var costs = []struct {
-	way way
-	job string
-}{
-	{way{name: "nothing", coordinators: 1, workers: 2, apart: true, flags: []string{"--arenas", "none"}},
-		"buddy: {every: 0}\n"},
-	{way{name: "arenas", coordinators: 1, workers: 2, apart: true}, "buddy: {every: 0}\n"},
-	{way{name: "arenas, copies every ten steps, three coordinators", coordinators: 3, workers: 2, apart: true},
-		"buddy: {every: 10}\n"},
+// costed is a cluster whose steps are measured.
+type costed struct {
+	way      way
+	job      string
+	programs string // others than the rest's
+}
+
+// costs are the clusters that are compared with the first: those of --costs, by key. Of the last, an earlier build's,
+// there is only one if --before says where that is.
+func (o *options) costs() (chosen []costed) {
+	const plain, alone = "guard: {then: off}\n", "buddy: {every: 0}\n"
+	none := []string{"--arenas", "none"}
+	all := map[string]costed{
+		"none":   {way: way{name: "no guard, no arenas", coordinators: 1, flags: none}, job: alone + plain},
+		"arenas": {way: way{name: "arenas", coordinators: 1}, job: alone + plain},
+		"guard":  {way: way{name: "guard", coordinators: 1, flags: none}, job: alone},
+		"both":   {way: way{name: "guard, arenas", coordinators: 1}, job: alone},
+		"copies": {way: way{name: "guard, arenas, copies every ten steps", coordinators: 1}, job: "buddy: {every: 10}\n"},
+		"three": {way: way{name: "guard, arenas, copies every ten steps, three coordinators", coordinators: 3},
+			job: "buddy: {every: 10}\n"},
+	}
+	for _, key := range o.chosen {
+		chosen = append(chosen, all[key])
+	}
+	if o.before != "" {
+		last := chosen[len(chosen)-1]
+		last.way.name, last.programs = "the same of an earlier build", o.before
+		chosen = append(chosen, last)
+	}
+	for i := range chosen {
+		chosen[i].way.workers, chosen[i].way.apart = 2, true
+		chosen[i].way.flags = append(chosen[i].way.flags, "--log-level", "debug") // it tells every step
+		chosen[i].way.saves = 1_000_000                                           // the disk is no part of it
+	}
+	return chosen
 }
 
 // pace is a cluster that takes turns with others.
 type pace struct {
 	*rig
-	mu     sync.Mutex
-	active time.Duration // of all turns that are over
-	since  time.Time     // of this turn; zero: it is another's
-	began  bool          // its steps count
-	at     []float64     // seconds of its own turns at which it was told of a new step
-	steps  []float64
+	turns []oneTurn
+}
+
+// oneTurn is from when to when a cluster ran, and the processor time that its workers took meanwhile.
+type oneTurn struct {
+	from, to time.Time
+	work     time.Duration
+	steps    []float64 // seconds of those that lie in it as a whole
+	ended    int       // steps that ended in it
 }
 
 // cost trains the same job on clusters that take turns, one with nothing that recovery needs, and compares their steps.
-// How far a cluster is, its workers say with every heartbeat.
+// What a step took, its workers' logs say.
 func (o *options) cost(ctx context.Context, pack string) (out []cost, err error) {
 	big := *o
 	big.kills = 1_000_000 // so many steps that the job does not end
 	var all []*pace
-	var wg sync.WaitGroup
-	watching, stop := context.WithCancel(ctx)
-	defer wg.Wait()
-	defer stop()
+	costs := o.costs()
 	for i, c := range costs {
 		w := c.way
 		w.name = fmt.Sprint("cost-", i)
-		r, end, err := big.start(ctx, w, pack, c.job)
+		with := big
+		with.programs = cmp.Or(c.programs, big.programs)
+		r, end, err := with.start(ctx, w, pack, c.job)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.way.name, err)
 		}
@@ -82,11 +117,10 @@ func (o *options) cost(ctx context.Context, pack string) (out []cost, err error)
 	}
 	control := make([]time.Duration, len(all))
 	for i, p := range all {
-		wg.Go(func() { p.watch(watching) })
-		control[i] = -p.control()
+		control[i] = -spent(p.c.Coordinators)
 	}
 	began := time.Now()
-	length := min(o.limit, 90*time.Second)
+	length := min(o.limit, o.costFor)
 	for n := 0; time.Since(began) < length || n%len(all) > 0; n++ {
 		if err := all[n%len(all)].go1(ctx, n >= 3*len(all)); err != nil {
 			return nil, err
@@ -94,7 +128,10 @@ func (o *options) cost(ctx context.Context, pack string) (out []cost, err error)
 	}
 	took := time.Since(began).Seconds()
 	for i, p := range all {
-		control[i] += p.control()
+		control[i] += spent(p.c.Coordinators)
+		if err := p.read(); err != nil {
+			return nil, fmt.Errorf("%s: %w", costs[i].way.name, err)
+		}
 		c := cost{Name: costs[i].way.name, Control: control[i].Seconds() / took}
 		if err := p.against(all[0], &c); err != nil {
 			return nil, fmt.Errorf("%s: %w", c.Name, err)
@@ -112,9 +149,7 @@ func (p *pace) signal(s syscall.Signal) {
 
 // go1 is a turn.
 func (p *pace) go1(ctx context.Context, counts bool) error {
-	p.mu.Lock()
-	p.since, p.began = time.Now(), counts
-	p.mu.Unlock()
+	t := oneTurn{from: time.Now(), work: -spent(p.c.Workers)}
 	p.signal(syscall.SIGCONT)
 	select {
 	case <-time.After(turn):
@@ -122,102 +157,129 @@ func (p *pace) go1(ctx context.Context, counts bool) error {
 		return ctx.Err()
 	}
 	p.signal(syscall.SIGSTOP)
-	p.mu.Lock()
-	p.active += time.Since(p.since)
-	p.since = time.Time{}
-	p.mu.Unlock()
+	if t.to = time.Now(); counts {
+		t.work += spent(p.c.Workers)
+		p.turns = append(p.turns, t)
+	}
 	return nil
 }
 
-// watch notes how far the job is whenever that is told.
-func (p *pace) watch(ctx context.Context) {
-	last := uint64(0)
-	_, _ = p.until(ctx, func(j *clusterpb.Job) bool { // it ends with ctx
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if j.Step > last && !p.since.IsZero() && p.began {
-			p.at = append(p.at, (p.active + time.Since(p.since)).Seconds())
-			p.steps = append(p.steps, float64(j.Step))
-		}
-		last = max(last, j.Step)
-		return false
-	})
-}
+// stepLine is how a worker's log tells of a step.
+var stepLine = regexp.MustCompile(`^time=(\S+) level=DEBUG msg=step cell=r0c0 step=\d+ seconds=(\S+) `)
 
-// control is the processor time of all coordinators so far.
-func (p *pace) control() (total time.Duration) {
-	for _, c := range p.c.Coordinators {
-		total += processor(c)
-	}
-	return total
-}
-
-// processor is the processor time of all threads of a process that live (/proc/PID/task/TID/schedstat).
-func processor(p *cluster.Process) (total time.Duration) {
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.Pid())) // the pattern is sound
-	for _, path := range threads {
-		b, err := os.ReadFile(path)
+// read finds the steps of every turn in the workers' logs.
+func (p *pace) read() error {
+	for _, w := range p.c.Workers {
+		b, err := os.ReadFile(w.Log)
 		if err != nil {
-			continue // it has ended
+			return err
 		}
-		var ns int64
-		if _, err := fmt.Sscan(string(b), &ns); err == nil {
-			total += time.Duration(ns)
+		next := 0
+		for line := range strings.Lines(string(b)) {
+			m := stepLine.FindStringSubmatch(line)
+			if m == nil {
+				continue
+			}
+			at, err := time.Parse(time.RFC3339Nano, m[1])
+			seconds, err2 := strconv.ParseFloat(m[2], 64)
+			if err := errors.Join(err, err2); err != nil {
+				return fmt.Errorf("%s: %w", w.Log, err)
+			}
+			for next < len(p.turns) && p.turns[next].to.Before(at) {
+				next++
+			}
+			if next == len(p.turns) || at.Before(p.turns[next].from) {
+				continue
+			}
+			t := &p.turns[next]
+			if t.ended++; at.Add(-time.Duration(seconds * float64(time.Second))).After(t.from) {
+				t.steps = append(t.steps, seconds)
+			}
 		}
+	}
+	return nil
+}
+
+// spent is the processor time of processes so far.
+func spent(all []*cluster.Process) (total time.Duration) {
+	for _, p := range all {
+		total += processor(p)
 	}
 	return total
 }
 
-// against compares with another cluster, part by part.
+// processor is the processor time that a process has had, of threads that have ended too (proc(5): ticks of 10 ms).
+func processor(p *cluster.Process) time.Duration {
+	const tick = 10 * time.Millisecond
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	const user, system = 11, 12 // behind the name
+	if err != nil || len(fields) <= system {
+		return 0 // it has ended
+	}
+	var ticks [2]int64
+	for i, f := range []int{user, system} {
+		ticks[i], _ = strconv.ParseInt(fields[f], 10, 64) // the kernel writes numbers
+	}
+	return time.Duration(ticks[0]+ticks[1]) * tick
+}
+
+// rounds is how many turns are added up for a ratio: the kernel counts processor time in hundredths of a second.
+const rounds = 4
+
+// against compares with another cluster, some rounds of turns at a time.
 func (p *pace) against(o *pace, c *cost) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p != o {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-	}
-	c.Step = slope(p.steps, p.at, 0, math.Inf(1))
-	end := min(p.active, o.active).Seconds()
-	begin := end
-	for _, x := range []*pace{p, o} {
-		if len(x.at) == 0 {
-			return errors.New("nothing was heard of it")
+	var more, work, mine, theirs []float64
+	c.Work = perStep(p.turns)
+	for i := 0; i+rounds <= min(len(p.turns), len(o.turns)); i += rounds {
+		a, b := steps(p.turns[i:i+rounds]), steps(o.turns[i:i+rounds])
+		if len(a) == 0 || len(b) == 0 {
+			return errors.New("turns without a step: no other work may run on this machine")
 		}
-		begin = min(begin, x.at[0])
-	}
-	var more []float64
-	for i := range parts {
-		from, to := begin+(end-begin)*float64(i)/parts, begin+(end-begin)*float64(i+1)/parts
-		mine, theirs := slope(p.steps, p.at, from, to), slope(o.steps, o.at, from, to)
-		if mine > 0 && theirs > 0 {
-			more = append(more, mine/theirs-1)
-		}
+		mine, theirs = append(mine, a...), append(theirs, b...)
+		mean, _ := meanOf(a)
+		other, _ := meanOf(b)
+		more = append(more, mean/other-1)
+		work = append(work, perStep(p.turns[i:i+rounds])/perStep(o.turns[i:i+rounds])-1)
 	}
 	if len(more) < 2 {
 		return errors.New("too short: give it a minute")
 	}
-	for _, m := range more {
-		c.More += m / float64(len(more))
-	}
-	for _, m := range more {
-		c.Error += (m - c.More) * (m - c.More)
-	}
-	c.Error = math.Sqrt(c.Error / float64(len(more)-1) / float64(len(more)))
+	slices.Sort(mine)
+	slices.Sort(theirs)
+	c.Step, c.Steps = mine[len(mine)/2], len(mine)
+	c.Medians = c.Step/theirs[len(theirs)/2] - 1
+	c.More, c.Error = meanOf(more)
+	c.WorkMore, c.WorkError = meanOf(work)
 	return nil
 }
 
-// slope is how much y grows with x, by least squares, over the points whose y is from one number to another; 0 if there
-// are too few.
-func slope(x, y []float64, from, to float64) float64 {
-	n, sx, sy, sxx, sxy := 0., 0., 0., 0., 0.
-	for i := range x {
-		if y[i] >= from && y[i] < to {
-			u, v := x[i]-x[0], y[i]-y[0]
-			n, sx, sy, sxx, sxy = n+1, sx+u, sy+v, sxx+u*u, sxy+u*v
-		}
+// steps are the seconds of all whole steps in turns.
+func steps(turns []oneTurn) (all []float64) {
+	for _, t := range turns {
+		all = append(all, t.steps...)
 	}
-	if d := n*sxx - sx*sx; n >= 3 && d > 0 {
-		return (n*sxy - sx*sy) / d
+	return all
+}
+
+// perStep is the processor time of a step in turns.
+func perStep(turns []oneTurn) float64 {
+	work, ended := 0., 0
+	for _, t := range turns {
+		work += t.work.Seconds()
+		ended += t.ended
 	}
-	return 0
+	return work / float64(max(ended, 1))
+}
+
+// meanOf is the mean of values and its standard error.
+func meanOf(values []float64) (mean, sure float64) {
+	n := float64(len(values))
+	for _, v := range values {
+		mean += v / n
+	}
+	for _, v := range values {
+		sure += (v - mean) * (v - mean)
+	}
+	return mean, math.Sqrt(sure / (n - 1) / n)
 }

@@ -43,16 +43,21 @@ type kill struct {
 }
 
 type options struct {
-	programs, dir, network string
-	kills, batch, every    int
-	limit                  time.Duration // for the kills of one kind
-	only                   []string
+	programs, before    string
+	dir, network        string
+	kills, batch, every int
+	limit               time.Duration // for the kills of one kind
+	costFor             time.Duration // of what it costs
+	only                []string
+	chosen              []string // clusters whose cost is measured
 }
 
 func main() {
 	var o options
-	only := ""
+	only, chosen := "", ""
 	flag.StringVar(&o.programs, "programs", "bin", "directory of coordinator and worker")
+	flag.StringVar(&o.before, "before", "", "of cost: directory of programs of an earlier build, to be measured beside")
+	flag.DurationVar(&o.costFor, "cost-for", 2*time.Minute, "how long cost is measured")
 	flag.StringVar(&o.dir, "dir", "", "an empty directory")
 	flag.StringVar(&o.network, "network", "alexnet-32", "an embedded network")
 	flag.IntVar(&o.kills, "kills", 50, "of each kind")
@@ -61,8 +66,10 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", time.Hour, "how long the kills of one kind may take; then there are fewer")
 	flag.StringVar(&only, "only", "undisturbed,spare,restart,fewer,machine,leader,stopped,stuck,alexnet,cost",
 		"which kinds")
+	flag.StringVar(&chosen, "costs", "none,both,three",
+		"of cost: which clusters, the first the one that others are compared with: none, arenas, guard, both, copies, three")
 	flag.Parse()
-	o.only = strings.Split(only, ",")
+	o.only, o.chosen = strings.Split(only, ","), strings.Split(chosen, ",")
 	if err := command(o); err != nil {
 		fmt.Fprintln(os.Stderr, "recovery:", err)
 		os.Exit(1)
@@ -80,6 +87,11 @@ func command(o options) error {
 	o.dir = dir
 	if o.programs, err = filepath.Abs(o.programs); err != nil {
 		return err
+	}
+	if o.before != "" {
+		if o.before, err = filepath.Abs(o.before); err != nil {
+			return err
+		}
 	}
 	pack, err := o.pack()
 	if err != nil {

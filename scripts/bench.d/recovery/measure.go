@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -29,6 +30,7 @@ type way struct {
 	back                  back
 	lost                  string   // what is killed, stopped or stuck; "": nothing
 	flags                 []string // of workers, besides
+	saves                 int      // steps between checkpoints; 0: ten
 	full                  *options // of the full-size network: batch, steps between kills and kills are others
 }
 
@@ -138,7 +140,16 @@ func (r *rig) saves() int {
 	if r.full != nil {
 		return 1000
 	}
-	return 10
+	return cmp.Or(r.way.saves, 10)
+}
+
+// length is how many steps the job has: enough for all kills. Around a leader's, three stretches are looked at.
+func (r *rig) length() int {
+	n := (r.options.kills + 2) * r.every
+	if r.lost == "leader" {
+		n *= 2
+	}
+	return n
 }
 
 // submit hands in a job; one that fills the queue while no worker is free for it.
@@ -152,7 +163,7 @@ seed: 5
 data: {train: %s}
 recipe: {batch: %d, steps: %d, rate: 0.01}
 checkpoint: {every: %d, keep: 3}
-%s`, name, r.network, r.pack, r.batch, (r.options.kills+2)*r.every, r.saves(), r.more), 0o644); err != nil {
+%s`, name, r.network, r.pack, r.batch, r.length(), r.saves(), r.more), 0o644); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(r.programs, "coordinator"), "job", "submit", path, "--coordinator",

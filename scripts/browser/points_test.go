@@ -1,0 +1,199 @@
+package browser
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"colonnade/coordinator/web"
+	"colonnade/proto/clusterpb"
+)
+
+// standing is an Operator service with one job that stands still.
+type standing struct{ clusterpb.OperatorClient }
+
+func (standing) job() *clusterpb.Job {
+	return &clusterpb.Job{Name: job, State: "stopped", Step: points, Steps: points, StepsPerEpoch: 100, Batch: 1}
+}
+
+// Status implements the Operator service.
+func (s standing) Status(context.Context, *clusterpb.StatusRequest, ...grpc.CallOption) (*clusterpb.StatusReply,
+	error) {
+	return &clusterpb.StatusReply{Node: "n", Leader: "n", Term: 1, Jobs: []*clusterpb.Job{s.job()},
+		Workers: []*clusterpb.Worker{{Id: "w", Name: "gpu-1", State: "connected",
+			Device: &clusterpb.Device{Name: "cuda:0", Model: "A100", MemoryBytes: 40 << 30},
+			Health: &clusterpb.DeviceHealth{Celsius: proto.Int32(88), BusyPercent: proto.Int32(97), Watts: proto.Float64(301),
+				FreeBytes: proto.Int64(7 << 30), EccUncorrected: proto.Uint64(2), SlowedBy: []string{"its power limit"},
+				Warnings: []string{"88 degrees Celsius: look at its cooling"}}}}}, nil
+}
+
+// GetJob implements the Operator service.
+func (s standing) GetJob(context.Context, *clusterpb.GetJobRequest, ...grpc.CallOption) (*clusterpb.Job, error) {
+	return s.job(), nil
+}
+
+// ListJobs implements the Operator service.
+func (s standing) ListJobs(context.Context, *clusterpb.ListJobsRequest, ...grpc.CallOption) (*clusterpb.ListJobsReply,
+	error) {
+	return &clusterpb.ListJobsReply{Jobs: []*clusterpb.Job{s.job()}}, nil
+}
+
+// ListCheckpoints implements the Operator service.
+func (standing) ListCheckpoints(context.Context, *clusterpb.GetJobRequest, ...grpc.CallOption) (
+	*clusterpb.ListCheckpointsReply, error) {
+	return &clusterpb.ListCheckpointsReply{}, nil
+}
+
+// Logs implements the Operator service.
+func (standing) Logs(context.Context, *clusterpb.LogsRequest, ...grpc.CallOption) (
+	grpc.ServerStreamingClient[clusterpb.LogsReply], error) {
+	return nil, status.Error(codes.Unavailable, "nobody writes here")
+}
+
+// EvaluateList implements the Operator service.
+func (standing) EvaluateList(context.Context, *clusterpb.EvaluateListRequest, ...grpc.CallOption) (
+	*clusterpb.EvaluateListReply, error) {
+	return &clusterpb.EvaluateListReply{}, nil
+}
+
+// points are more than any series has that the coordinator keeps.
+const points = 100_000
+
+// long is a store with one long series, whatever is asked for.
+type long struct{}
+
+func (long) Add(string, time.Time, web.Measured) {}
+func (long) Has(string) bool                     { return true }
+func (long) Fill(string, []web.Series)           {}
+func (long) Keep([]string)                       {}
+func (long) Since(string, int64) []web.Series    { return nil }
+func (long) Series(string, []string, int) []web.Series {
+	s := web.Series{Name: "loss"}
+	for i := range points {
+		v := 3*math.Exp(-float64(i)/30_000) + 0.3*math.Sin(float64(i*i%977))
+		s.Step, s.Time = append(s.Step, uint64(i+1)), append(s.Time, int64(1.7e12)+int64(i)*1000)
+		s.Mean, s.Min, s.Max = append(s.Mean, v), append(s.Min, v), append(s.Max, v)
+	}
+	return []web.Series{s}
+}
+
+// standingPage serves the dashboard of a cluster that stands still.
+func standingPage(t *testing.T, token string) string {
+	t.Helper()
+	s := web.New(web.Config{Operator: standing{}, Events: func(uint64) []*clusterpb.LogEvent { return nil },
+		Store: long{}, Token: token, Log: slog.New(slog.DiscardHandler),
+		Local: func(ctx context.Context) (*clusterpb.StatusReply, error) { return standing{}.Status(ctx, nil) }})
+	h := httptest.NewServer(s.Handler())
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		h.CloseClientConnections()
+		h.Close()
+	})
+	return h.URL
+}
+
+// TestManyPoints zooms into a curve of a hundred thousand points, twenty times, and says how long one takes to draw.
+// The bound is wide, since other things run beside it.
+func TestManyPoints(t *testing.T) {
+	l := look(t)
+	tab := l.tab(Looks[0], standingPage(t, "")+"/jobs/"+job)
+	l.must(tab.Says(".legend", "training"))
+	l.must(tab.Until("the curve is drawn", `!document.querySelector(".plot").getAttribute("aria-label").includes("–")`))
+	var ms float64
+	l.must(tab.Do(chromedp.Evaluate(`(async () => {
+		const plot = document.querySelector(".plot .u-over");
+		const box = plot.getBoundingClientRect();
+		const began = performance.now();
+		for (let i = 0; i < 20; i++) {
+			const at = (type, x) => plot.dispatchEvent(new MouseEvent(type, { bubbles: true, button: 0,
+				clientX: box.left + x, clientY: box.top + 50 }));
+			at("mousemove", 20); at("mousedown", 20); at("mousemove", box.width - 20); at("mouseup", box.width - 20);
+			await new Promise(requestAnimationFrame);
+			if (i % 5 === 4) plot.dispatchEvent(new MouseEvent("dblclick", { bubbles: true }));
+		}
+		return (performance.now() - began) / 20;
+	})()`, &ms, awaitPromise)))
+	t.Logf("%.1f ms a zoom over %d points", ms, points)
+	if ms > 500 {
+		t.Errorf("a zoom over %d points takes %.0f ms", points, ms)
+	}
+}
+
+// TestToken: the page asks for the token, says that a wrong one is wrong, and opens with the right one.
+func TestToken(t *testing.T) {
+	l := look(t)
+	tab, err := l.b.Tab(Looks[0])
+	l.must(err)
+	defer tab.Close()
+	l.must(tab.Do(chromedp.Navigate(standingPage(t, "0123456789abcdef") + "/jobs/" + job)))
+	l.must(tab.Says("dialog", "asks for its token"))
+	give := func(token string) {
+		t.Helper()
+		l.must(tab.Do(chromedp.Evaluate(fmt.Sprintf(`(() => { const i = document.querySelector("dialog input");
+			i.value = %q; i.dispatchEvent(new Event("input", { bubbles: true })); i.focus() })()`, token), nil),
+			chromedp.KeyEvent("\r")))
+	}
+	give("fedcba9876543210")
+	l.must(tab.Says("dialog", "That is not it"))
+	give("0123456789abcdef")
+	l.must(tab.Says("main h1", job))
+	l.must(tab.Says(".health", "live"))
+}
+
+// TestKeyboard goes to a page, into a dialog and out of it without a mouse.
+func TestKeyboard(t *testing.T) {
+	l := look(t)
+	tab := l.tab(Looks[0], standingPage(t, "")+"/")
+	l.must(tab.Says("main", job))
+	focus := `document.activeElement?.textContent ?? ""`
+	reach := func(text string) {
+		t.Helper()
+		for range 60 {
+			var on string
+			l.must(tab.Do(chromedp.KeyEvent("\t"), chromedp.Evaluate(focus, &on)))
+			if on == text {
+				return
+			}
+		}
+		t.Fatalf("the tab key does not reach %q", text)
+	}
+	reach(job)
+	l.must(tab.Do(chromedp.KeyEvent("\r")))
+	l.must(tab.Says("main h1", job))
+	reach("Resume …")
+	l.must(tab.Do(chromedp.KeyEvent("\r")))
+	l.must(tab.Until("the dialog is open", `document.querySelector("dialog[open]") !== null`))
+	l.must(tab.Do(chromedp.KeyEvent(kb.Escape)))
+	l.must(tab.Until("the dialog is gone", `document.querySelector("dialog") === null`))
+	l.must(tab.Until("the curve is there", `document.querySelector(".legend b").textContent !== "–"`))
+	l.must(tab.Do(chromedp.Focus(".plot", chromedp.ByQuery), chromedp.KeyEvent(kb.ArrowLeft)))
+	l.must(tab.Says(".where", "step 9"))
+}
+
+// TestGPUs: the cluster's page says what GPUs say of themselves, and no less where one does not say all.
+func TestGPUs(t *testing.T) {
+	l := look(t)
+	tab := l.tab(Looks[0], standingPage(t, "")+"/cluster")
+	for _, want := range []string{"gpu-1", "88 °C", "97 %", "301 W", "7.0 GiB", "of 40.0 GiB", "look at its cooling",
+		"slowed down by its power limit"} {
+		l.must(tab.Says("section:has(#gpus)", want))
+	}
+}
