@@ -70,7 +70,7 @@ func (standing) EvaluateList(context.Context, *clusterpb.EvaluateListRequest, ..
 // points are more than any series has that the coordinator keeps.
 const points = 100_000
 
-// long is a store with one long series, whatever is asked for.
+// long is a store with a long series that goes on and one that comes to nothing, whatever is asked for.
 type long struct{}
 
 func (long) Add(string, time.Time, web.Measured) {}
@@ -79,13 +79,31 @@ func (long) Fill(string, []web.Series)           {}
 func (long) Keep([]string)                       {}
 func (long) Since(string, int64) []web.Series    { return nil }
 func (long) Series(string, []string, int) []web.Series {
-	s := web.Series{Name: "loss"}
-	for i := range points {
-		v := 3*math.Exp(-float64(i)/30_000) + 0.3*math.Sin(float64(i*i%977))
+	loss, wrong := web.Series{Name: "loss"}, web.Series{Name: "train_error"}
+	add := func(s *web.Series, i int, v float64) {
 		s.Step, s.Time = append(s.Step, uint64(i+1)), append(s.Time, int64(1.7e12)+int64(i)*1000)
 		s.Mean, s.Min, s.Max = append(s.Mean, v), append(s.Min, v), append(s.Max, v)
 	}
-	return []web.Series{s}
+	for i := range points {
+		add(&loss, i, 3*math.Exp(-float64(i)/30_000)+0.3*math.Sin(float64(i*i%977)))
+		if i >= points-100 {
+			add(&wrong, i, max(0, float64(points-50-i)/50))
+		}
+	}
+	return []web.Series{loss, wrong}
+}
+
+// TestSmoothed: the mean of an error that was above 0 and is 0 now says 0, not what a mean keeps for ever of what was.
+func TestSmoothed(t *testing.T) {
+	l := look(t)
+	tab := l.tab(Looks[0], standingPage(t, "")+"/jobs/"+job)
+	const said = `document.querySelectorAll(".chart")[1].querySelector(".legend b").textContent`
+	l.must(tab.Until("there is an error", said+` !== "–"`))
+	var text string
+	l.must(tab.Value(said, &text))
+	if text != "0" {
+		t.Errorf("fifty steps after the last error the smoothed one is %s %%", text)
+	}
 }
 
 // standingPage serves the dashboard of a cluster that stands still.

@@ -27,15 +27,21 @@ export const logScale = signal(false);
 export const smoothing = signal(0.6);
 export const showMarks = signal(true);
 
-/** Exponential mean, without the pull to zero at the start. */
+/** Beside the largest value before it, what a mean keeps of it behind values that are 0 is nothing. */
+const nothing = 1e-4;
+
+/** Exponential mean, without the pull to zero at the start, and without the endless tail behind what has become 0. */
 export function smooth(ys: number[], weight: number): number[] {
   if (weight <= 0) return ys;
   const out = new Array<number>(ys.length);
   let sum = 0;
   let norm = 0;
+  let largest = 0;
   for (let i = 0; i < ys.length; i++) {
     sum = weight * sum + (1 - weight) * ys[i]!;
     norm = weight * norm + (1 - weight);
+    largest = Math.max(largest, Math.abs(ys[i]!));
+    if (ys[i] === 0 && Math.abs(sum / norm) < nothing * largest) sum = 0;
     out[i] = sum / norm;
   }
   return out;
