@@ -113,7 +113,8 @@ func (c *doctorCmd) cluster() []doctor.Finding {
 	first := ask(&c.clientFlags)
 	if first.err != nil {
 		f := doctor.Err("cluster", doctor.Warn, errors.New(cli.OneLine(first.err)), "")
-		f.Mend = "right if this is to be the first coordinator; else start that one, or name one that runs: --coordinator ADDR"
+		f.Mend = "right if this is to be the first coordinator; else start that one, or name one that runs: " +
+			"--coordinator ADDR"
 		return []doctor.Finding{f}
 	}
 	s := first.status

@@ -221,7 +221,8 @@ func Listen(what, flag, address string, taken func() string) Finding {
 	if errors.As(err, &at) {
 		err = at.Err
 	}
-	return Finding{what, Bad, fmt.Sprintf("%s: %v", address, err), "give an address of this machine: " + flag + " HOST:PORT"}
+	return Finding{what, Bad, fmt.Sprintf("%s: %v", address, err),
+		"give an address of this machine: " + flag + " HOST:PORT"}
 }
 
 // Clock compares this machine's clock with another's, which said a time between two of ours.
@@ -238,7 +239,8 @@ func Versions(ours, of, theirs string) Finding {
 	if ours != theirs {
 		says = fmt.Sprintf("this program is %s, %s is %s", short(ours), of, short(theirs))
 	}
-	return Of("version", ours == theirs, Warn, says, "they understand each other if they speak the same protocols; bring both to one version")
+	return Of("version", ours == theirs, Warn, says,
+		"they understand each other if they speak the same protocols; bring both to one version")
 }
 
 func short(version string) string {

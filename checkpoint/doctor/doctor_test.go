@@ -61,7 +61,8 @@ func TestListen(t *testing.T) {
 	if f := Listen("address", "--http", used, nobody); f.Grade != OK || !strings.Contains(f.Says, "this machine only") {
 		t.Errorf("free: %+v", f)
 	}
-	if f := Listen("address", "--http", "192.0.2.77:0", nobody); f.Grade != Bad || !strings.Contains(f.Mend, "of this machine") {
+	f := Listen("address", "--http", "192.0.2.77:0", nobody)
+	if f.Grade != Bad || !strings.Contains(f.Mend, "of this machine") {
 		t.Errorf("of another machine: %+v", f)
 	}
 }
