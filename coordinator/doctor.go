@@ -88,7 +88,7 @@ func askAt(address string) told {
 // judged compares a coordinator's program and clock with ours.
 func (t told) judged() []doctor.Finding {
 	name := "coordinator " + t.status.Node
-	out := []doctor.Finding{doctor.Versions(version(), name, t.status.Version)}
+	out := []doctor.Finding{doctor.Versions(cli.Version(), name, t.status.Version)}
 	if t.status.Now != nil {
 		out = append(out, doctor.Clock(name, t.status.Now.AsTime(), t.before, t.after))
 	}

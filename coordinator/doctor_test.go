@@ -14,8 +14,8 @@ func TestDoctor(t *testing.T) {
 	out := succeeds(t, "doctor", "--data", filepath.Join(t.TempDir(), "new"), "--listen", own, "--http", "none")
 	says(t, out, `.*ok +address +`+own+` is listened on by coordinator \S+ of cluster \S+\n.*`)
 	says(t, out, `.*ok +coordinators +3 of 3 answer\n.*`)
-	for _, what := range []string{"version ", "clock "} {
-		if n := strings.Count(out, "ok    "+what); n != 3 {
+	for _, what := range []string{"  version ", "  clock "} {
+		if n := strings.Count(out, what); n != 3 {
 			t.Errorf("%d lines of a %s, want one for each coordinator:\n%s", n, what, out)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"colonnade/checkpoint/cli"
 	"colonnade/checkpoint/doctor"
 	"colonnade/cudakern"
 	"colonnade/proto/clusterpb"
@@ -87,7 +88,7 @@ func coordinatorAt(ctx context.Context, address string) []doctor.Finding {
 	out := []doctor.Finding{
 		doctor.Of("coordinator", status.Leader != "", doctor.Warn, address+" answers",
 			"but knows no leader: start the others"),
-		doctor.Versions(version(), "coordinator "+address, status.Version)}
+		doctor.Versions(cli.Version(), "coordinator "+address, status.Version)}
 	if status.Now != nil {
 		out = append(out, doctor.Clock("coordinator "+address, status.Now.AsTime(), before, after))
 	}

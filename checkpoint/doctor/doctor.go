@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"colonnade/checkpoint/cli"
 )
 
 // Grade is how something was found.
@@ -236,7 +238,11 @@ func Clock(of string, said, before, after time.Time) Finding {
 // Versions compares this program's with that of another.
 func Versions(ours, of, theirs string) Finding {
 	says := fmt.Sprintf("this program and %s are %s", of, short(ours))
-	if ours != theirs {
+	switch {
+	case ours == cli.Unversioned || theirs == cli.Unversioned:
+		return Finding{"version", Warn, fmt.Sprintf("this program is %s, %s is %s: they cannot be compared", short(ours), of,
+			short(theirs)), "build both from one commit by scripts/build, which records it"}
+	case ours != theirs:
 		says = fmt.Sprintf("this program is %s, %s is %s", short(ours), of, short(theirs))
 	}
 	return Of("version", ours == theirs, Warn, says,

@@ -80,6 +80,7 @@ func TestJudgements(t *testing.T) {
 		{Memory(1<<20, 1<<30), Warn},
 		{Versions("a", "c", "a"), OK},
 		{Versions("0123456789abcdef", "c", "b"), Warn},
+		{Versions("unversioned", "c", "unversioned"), Warn},
 		{Err("device", Bad, errors.New("there is none; buy one"), "see elsewhere"), Bad},
 		{SharedMemory(t.TempDir(), 1), OK},
 		{SharedMemory(t.TempDir(), 1<<62), Warn},
