@@ -299,7 +299,7 @@ func (d *dev) onInterrupt(ctx context.Context, interrupts <-chan os.Signal, stop
 
 // again is the command that goes on with this run.
 func (d *dev) again() string {
-	c := "coordinator dev --resume --data " + d.Data
+	c := self() + " dev --resume --data " + d.Data
 	if d.Workers != defaultWorkers {
 		c += fmt.Sprintf(" --workers %d", d.Workers)
 	}
@@ -318,5 +318,19 @@ func (d *dev) end(last *clusterpb.Job) error {
 	if d.JSON {
 		out = io.Discard // the last update has said it
 	}
-	return printEnd(out, last, d.again())
+	if err := printEnd(out, last, d.again()); err != nil || d.JSON || last.State != fsm.Done {
+		return err
+	}
+	d.view.note("its weights, for other programs: %s checkpoint export %s --dir %s", self(), last.Name,
+		filepath.Join(d.Data, "checkpoints"))
+	d.view.note("its page and curves again: %s start --data %s", self(), d.Data)
+	return nil
+}
+
+// self is this program, as it was called: whoever has it in no directory of PATH can type it again.
+func self() string {
+	if name := os.Args[0]; filepath.Base(name) == "coordinator" {
+		return name
+	}
+	return "coordinator" // in a test
 }
