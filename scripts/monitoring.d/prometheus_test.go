@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -17,9 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
-	"colonnade/coordinator/web"
 	"colonnade/proto/clusterpb"
 	"colonnade/scripts/browser"
 	"colonnade/scripts/cluster"
@@ -52,8 +47,8 @@ func TestRules(t *testing.T) {
 }
 
 // TestPrometheus has a real Prometheus look at a real cluster, by the configuration that ships: every query of the
-// Grafana dashboard has an answer, and so has whatever an alert is made of. GPUs are those of a stand-in's workers,
-// behind the same code.
+// Grafana dashboard has an answer, and so has whatever an alert is made of. GPUs are those of a stand-in, behind the same
+// code.
 func TestPrometheus(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster")
@@ -76,7 +71,9 @@ func TestPrometheus(t *testing.T) {
 	if err := r.Submit(ctx, "long", 1_000_000, 0.01); err != nil {
 		t.Fatal(err)
 	}
-	p := start(ctx, t, program, append(slices.Clone(r.Pages), standIn(t)))
+	standIn, end := browser.StandIn("")
+	defer end()
+	p := start(ctx, t, program, append(slices.Clone(r.Pages), strings.TrimPrefix(standIn, "http://")))
 	j, err := r.Await(ctx, "long", "trains", func(j *clusterpb.Job) bool { return j.Step > 20 })
 	if err != nil {
 		t.Fatal(err)
@@ -97,20 +94,6 @@ func TestPrometheus(t *testing.T) {
 		}
 	}
 	p.rulesAreWell(t)
-}
-
-// standIn serves the metrics of a coordinator whose cluster has a worker with a GPU.
-func standIn(t *testing.T) string {
-	t.Helper()
-	local := &clusterpb.StatusReply{Node: "n", Leader: "n", Workers: []*clusterpb.Worker{{Id: "w", Name: "gpu-1",
-		State: "connected", Health: &clusterpb.DeviceHealth{Celsius: proto.Int32(60), BusyPercent: proto.Int32(97),
-			Watts: proto.Float64(301), WattsLimit: proto.Float64(400), FreeBytes: proto.Int64(7 << 30),
-			EccUncorrected: proto.Uint64(0)}}}}
-	s := web.New(web.Config{Log: slog.New(slog.DiscardHandler),
-		Local: func(context.Context) (*clusterpb.StatusReply, error) { return local, nil }})
-	h := httptest.NewServer(s.Handler())
-	t.Cleanup(h.Close)
-	return strings.TrimPrefix(h.URL, "http://")
 }
 
 // dashboard is what is asked for by the Grafana dashboard.

@@ -96,7 +96,7 @@ function options(p: Props, show: boolean, width: number, marks: () => Mark[],
     width,
     height: p.height ?? 230,
     legend: { show: false },
-    padding: [10, 8, 0, 0],
+    padding: [10, 18, 0, 0],
     scales: {
       x: { time: xAxis.value === "time" },
       y: p.log ? { distr: 3 } : p.zero ? { range: (_, __, max) => [0, max > 0 ? max * 1.06 : 1] } : {},
@@ -230,7 +230,7 @@ export function Chart(p: Props) {
       <div class="legend">
         {p.lines.map((l, i) => l.silent ? null : (
           <button key={l.label} type="button" class="key" aria-pressed={!hidden[l.label]} onClick={() => toggle(l)}>
-            <i style={{ background: `var(${l.ink})` }} />{l.label}
+            <i class={l.dash ? "dashed" : ""} style={{ color: `var(${l.ink})` }} />{l.label}
             <b>{figures(nearest(l.own ?? data[i + 1]!, at))}</b>
           </button>
         ))}
