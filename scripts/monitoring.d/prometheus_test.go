@@ -47,8 +47,8 @@ func TestRules(t *testing.T) {
 }
 
 // TestPrometheus has a real Prometheus look at a real cluster, by the configuration that ships: every query of the
-// Grafana dashboard has an answer, and so has whatever an alert is made of. GPUs are those of a stand-in, behind the same
-// code.
+// Grafana dashboard has an answer, and so has whatever an alert is made of. GPUs are those of a stand-in, behind the
+// same code.
 func TestPrometheus(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster")

@@ -79,7 +79,8 @@ function WorkerRow({ worker: w, names }: { worker: Worker; names: Worker[] }) {
 
 /** What GPUs say of themselves. */
 function Devices({ workers }: { workers: Worker[] }) {
-  const gpus = byName(workers).flatMap((w) => (w.health === null || w.state !== "connected" ? [] : [{ w, h: w.health }]));
+  const gpus = byName(workers).flatMap((w) =>
+    w.health === null || w.state !== "connected" ? [] : [{ w, h: w.health }]);
   if (gpus.length === 0) return null;
   const of = (v: number | null, unit: string, digits = 0) => (v === null ? "–" : `${v.toFixed(digits)} ${unit}`);
   return (
