@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -299,7 +300,7 @@ func (d *dev) onInterrupt(ctx context.Context, interrupts <-chan os.Signal, stop
 
 // again is the command that goes on with this run.
 func (d *dev) again() string {
-	c := self() + " dev --resume --data " + d.Data
+	c := "coordinator dev --resume --data " + d.Data
 	if d.Workers != defaultWorkers {
 		c += fmt.Sprintf(" --workers %d", d.Workers)
 	}
@@ -321,16 +322,9 @@ func (d *dev) end(last *clusterpb.Job) error {
 	if err := printEnd(out, last, d.again()); err != nil || d.JSON || last.State != fsm.Done {
 		return err
 	}
-	d.view.note("its weights, for other programs: %s checkpoint export %s --dir %s", self(), last.Name,
+	program := cmp.Or(d.con.program, "coordinator")
+	d.view.note("its weights, for other programs: %s checkpoint export %s --dir %s", program, last.Name,
 		filepath.Join(d.Data, "checkpoints"))
-	d.view.note("its page and curves again: %s start --data %s", self(), d.Data)
+	d.view.note("its page and curves again: %s start --data %s", program, d.Data)
 	return nil
-}
-
-// self is this program, as it was called: whoever has it in no directory of PATH can type it again.
-func self() string {
-	if name := os.Args[0]; filepath.Base(name) == "coordinator" {
-		return name
-	}
-	return "coordinator" // in a test
 }
