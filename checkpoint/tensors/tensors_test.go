@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -314,5 +315,34 @@ func TestMetadata(t *testing.T) {
 	}
 	if !json.Valid(raw[8 : 8+binary.LittleEndian.Uint64(raw)]) {
 		t.Error("the header is no JSON")
+	}
+}
+
+// TestCreateAll has the second of two files fail, in writing and in getting its name: neither appears.
+func TestCreateAll(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	text := func(s string) func(io.Writer) error {
+		return func(w io.Writer) error { _, err := io.WriteString(w, s); return err }
+	}
+	if err := CreateAll(New{a, text("old a")}, New{b, text("old b")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, broken := range []error{errors.New("broken"), fmt.Errorf("write: %w", syscall.ENOSPC)} {
+		err := CreateAll(New{a, text("new a")}, New{b, func(io.Writer) error { return broken }})
+		if !errors.Is(err, broken) || !strings.Contains(err.Error(), b) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("error %v", err)
+		}
+		if full := errors.Is(broken, syscall.ENOSPC); strings.Contains(err.Error(), "; free some space there") != full {
+			t.Errorf("%v: says what to do about a full disk, or does not", err)
+		}
+		for path, want := range map[string]string{a: "old a", b: "old b"} {
+			if got, err := os.ReadFile(path); err != nil || string(got) != want {
+				t.Errorf("%s holds %q, %v", path, got, err)
+			}
+		}
+		if all, err := os.ReadDir(dir); err != nil || len(all) != 2 {
+			t.Errorf("%d files are left, %v", len(all), err)
+		}
 	}
 }
