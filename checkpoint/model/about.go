@@ -112,7 +112,7 @@ func AboutOf(f *tensors.File) (*About, error) {
 }
 
 // maxMean bounds a mean image: larger ones are no network's input.
-const maxMean = 1 << 26
+const maxMean = 1 << 24
 
 // MeanOf is the mean image that a file has with it; nil if it has none.
 func MeanOf(f *tensors.File) ([]float32, error) {

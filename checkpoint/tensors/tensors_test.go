@@ -178,6 +178,56 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// bomb is a zip archive whose members hold so many zeros behind their text, packed a thousandfold.
+func bomb(t testing.TB, zeros int64, members ...[2]string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for _, m := range members {
+		w, err := z.Create(m[0])
+		if err == nil {
+			_, err = io.WriteString(w, m[1])
+		}
+		if err == nil {
+			_, err = io.CopyN(w, zeroes{}, zeros)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// TestBombs opens archives of some ten kilobytes that unpack to 64 MiB: refused by their lists alone, whichever member.
+func TestBombs(t *testing.T) {
+	const zeros = 64 << 20
+	array := "\x93NUMPY\x01\x00\x40\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }         "
+	array = array[:10] + fmt.Sprintf("%-64s", strings.TrimRight(array[10:], " "))
+	pickle := string(torchPickle(two()[1:]))
+	for name, c := range map[string]struct {
+		raw  []byte
+		want string
+	}{
+		"array":   {bomb(t, zeros, [2]string{"w.npy", array}), "an array of shape [2] takes 82"},
+		"pickle":  {bomb(t, zeros, [2]string{"m/data.pkl", pickle}), "member m/data.pkl has 67"},
+		"storage": {bomb(t, 1<<20, [2]string{"m/data.pkl", pickle}, [2]string{"m/data/0", ""}), "is compressed, which"},
+		"twice": {bomb(t, 0, [2]string{"m/data.pkl", pickle}, [2]string{"m/data/0", "12"}, [2]string{"m/data/0", "3"}),
+			"two of its members are called m/data/0"},
+	} {
+		f, err := Read(bytes.NewReader(c.raw), int64(len(c.raw)))
+		if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, %v, want one line with: %s", name, f, err, c.want)
+		}
+	}
+}
+
 func zipOf(name, text string) []byte {
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
