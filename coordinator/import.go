@@ -109,25 +109,10 @@ func (c *checkpointImportCmd) about(f *tensors.File) (*model.About, *job.Job, er
 	if about.Channels == 0 {
 		about.Channels = network.Input.Channels[len(network.Input.Channels)-1]
 	}
-	classes := network.Classes
-	if n := len(f.Entries); model.IsTorchvision(f) || n > 0 {
-		classes = lastClasses(f, network)
-	}
-	for i := range classes {
+	for i := range model.Classes(f, network) {
 		about.Classes = append(about.Classes, strconv.Itoa(i))
 	}
 	return about, nil, nil
-}
-
-// lastClasses is how many classes a file's last layer has, if it has one; else as many as the network.
-func lastClasses(f *tensors.File, network *shard.Network) int {
-	last := network.Layers[len(network.Layers)-2].Name + ".bias"
-	for _, e := range f.Entries {
-		if (e.Name == last || e.Name == "classifier.6.bias") && len(e.Shape) == 1 {
-			return e.Shape[0]
-		}
-	}
-	return network.Classes
 }
 
 // fill reads the tensors into a state of the network.
