@@ -61,8 +61,8 @@ func (s *Staged) place(root, job, step string, number uint64, spec []byte) error
 		return fmt.Errorf("write checkpoint: %w; name another directory", err)
 	}
 	if old, err := os.ReadFile(filepath.Join(s.to, specFile)); err != nil || string(old) != string(spec) {
-		return fmt.Errorf("write checkpoint: in %s is something else than job %s, which would be mixed with it; remove it, or "+
-			"name another directory", s.to, job)
+		return fmt.Errorf("write checkpoint: in %s is something else than job %s, which would be mixed with it; remove it, "+
+			"or name another directory", s.to, job)
 	}
 	s.from, s.to = filepath.Join(s.stage, filepath.FromSlash(step)), filepath.Join(root, filepath.FromSlash(step))
 	if _, err := os.Stat(s.to); !errors.Is(err, fs.ErrNotExist) {

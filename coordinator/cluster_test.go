@@ -29,7 +29,7 @@ import (
 )
 
 // limit ends a test that hangs.
-const limit = time.Minute
+const limit = 5 * time.Minute
 
 // asWorker is the environment variable by which this test program plays a worker, in the way it names.
 const asWorker = "COLONNADE_TEST_WORKER"

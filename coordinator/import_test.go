@@ -125,8 +125,8 @@ func TestImportBesideOtherCheckpoints(t *testing.T) {
 	refused(file, "not a directory")
 }
 
-// TestImportOfAnythingElse reads files that are cut short, of something else, made to unpack without end, or whose pickle
-// would run a program: one line, no file, no checkpoint, and nothing is run.
+// TestImportOfAnythingElse reads files that are cut short, of something else, made to unpack without end, or whose
+// pickle would run a program: one line, no file, no checkpoint, and nothing is run.
 func TestImportOfAnythingElse(t *testing.T) {
 	dir, file := modelDir(t)
 	var raw = map[string][]byte{}

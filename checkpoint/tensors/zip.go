@@ -120,7 +120,8 @@ func readNPZ(members []*zip.File) (*File, error) {
 			return nil, err
 		}
 		if want := skip + 4*int64(volume(shape)); m.UncompressedSize64 != uint64(want) {
-			return nil, refuse("member %s has %d bytes, an array of shape %v takes %d", m.Name, m.UncompressedSize64, shape, want)
+			return nil, refuse("member %s has %d bytes, an array of shape %v takes %d", m.Name, m.UncompressedSize64, shape,
+				want)
 		}
 		f.Entries = append(f.Entries, Entry{Name: name, Shape: shape})
 		files, skips = append(files, m), append(skips, skip)

@@ -98,7 +98,8 @@ func (d *Drawing) series(s Series, i int, place func(Point) Point, right float64
 	t := text{at: Point{right, titleAt}, size: tickSize, anchor: "end", ink: black, words: s.Name}
 	d.add(t)
 	from := right - t.length() - legendLine - 8
-	d.add(line{points: []Point{{from, titleAt - 4}, {from + legendLine, titleAt - 4}}, width: 2, ink: ink, dashed: s.Dashed})
+	d.add(line{points: []Point{{from, titleAt - 4}, {from + legendLine, titleAt - 4}}, width: 2, ink: ink,
+		dashed: s.Dashed})
 	return from - 16
 }
 

@@ -79,8 +79,17 @@ func (m *model) add(st *clusterpb.CellStatus) {
 		}
 		m.newest[of] = max(m.newest[of], st.Step)
 		for level := range levels {
-			list := append(m.all[of][level], st)
-			m.all[of][level] = slices.DeleteFunc(list, func(o *clusterpb.CellStatus) bool {
+			m.all[of][level] = append(m.all[of][level], st)
+		}
+	}
+}
+
+// purge takes away what is older than a level keeps. The newest step only goes on until a cut, so that it is enough to
+// do this before one, and before a check.
+func (m *model) purge() {
+	for of, all := range m.all {
+		for level := range levels {
+			all[level] = slices.DeleteFunc(all[level], func(o *clusterpb.CellStatus) bool {
 				return o.Step/width(level)+of.keep() <= m.newest[of]/width(level)
 			})
 		}
@@ -88,6 +97,7 @@ func (m *model) add(st *clusterpb.CellStatus) {
 }
 
 func (m *model) cut(base uint64) {
+	m.purge()
 	clear(m.seen)
 	for of, all := range m.all {
 		if m.newest[of] <= base {
@@ -121,6 +131,7 @@ func (m *model) cut(base uint64) {
 // check compares every point of a store with the sum of a model's observations.
 func (m *model) check(t tester, s *Store, job string) {
 	t.Helper()
+	m.purge()
 	h := s.jobs[job]
 	for of, all := range m.all {
 		for level := range levels {

@@ -6,7 +6,7 @@
 package cpu
 
 /*
-#cgo CXXFLAGS: -O3 -std=c++17 -Wno-psabi
+#cgo CXXFLAGS: -O3 -g1 -std=c++17 -Wno-psabi
 #cgo LDFLAGS: -ldnnl -lgomp
 #include "engine.h"
 */

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,7 +98,12 @@ func TestCheckpointsAreRemoved(t *testing.T) {
 	j := c.watch("blobs", func(j *clusterpb.Job) bool { return j.CommittedStep >= 40 })
 	remove := func() {
 		for i := range 2 {
-			if err := os.RemoveAll(filepath.Join(c.dir, fmt.Sprintf("worker-%d", i+1), "checkpoints")); err != nil {
+			dir := filepath.Join(c.dir, fmt.Sprintf("worker-%d", i+1), "checkpoints")
+			err := os.RemoveAll(dir)
+			for errors.Is(err, syscall.ENOTEMPTY) { // a worker has begun to write another one there meanwhile
+				err = os.RemoveAll(dir)
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
