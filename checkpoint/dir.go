@@ -83,19 +83,27 @@ func WriteSpec(root, job string, spec []byte) error {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("write job beside its checkpoints: %w", err)
+		return fmt.Errorf("write job beside its checkpoints: %w%s", err, hint(err))
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), specFile+".*.tmp")
 	if err != nil {
-		return fmt.Errorf("write job beside its checkpoints: %w", err)
+		return fmt.Errorf("write job beside its checkpoints: %w%s", err, hint(err))
 	}
-	_, err = f.Write(spec)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
+	if _, err = f.Write(spec); err == nil {
+		err = errors.Join(f.Chmod(0o644), f.Sync())
+	}
+	if closing := f.Close(); err == nil {
+		err = closing
+	}
+	if err == nil {
 		err = os.Rename(f.Name(), path)
+	}
+	if err == nil {
+		err = syncDirectory(filepath.Dir(path))
 	}
 	if err != nil {
 		os.Remove(f.Name())
-		return fmt.Errorf("write job beside its checkpoints: %w", err)
+		return fmt.Errorf("write job beside its checkpoints: %w%s", err, hint(err))
 	}
 	return nil
 }

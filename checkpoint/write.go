@@ -63,9 +63,9 @@ func Write(ctx context.Context, root string, m Meta, tensors []Tensor, do Do) (i
 func hint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
-		return "; free some space there, the next checkpoint is tried again"
+		return "; free some space there"
 	case errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS):
-		return "; make the directory writable, or use another one: --data DIR"
+		return "; make the directory writable, or use another one"
 	}
 	return ""
 }

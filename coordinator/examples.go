@@ -34,7 +34,7 @@ var examples = map[string]string{
 	"checkpoint list":   "checkpoint list fashion",
 	"checkpoint verify": "checkpoint verify fashion --step 1000",
 	"checkpoint export": "checkpoint export fashion --format onnx",
-	"checkpoint import": "checkpoint import alexnet.pth --network alexnet-owt --columns 1 --out start.safetensors",
+	"checkpoint import": "checkpoint import owt.pth --network alexnet-owt --columns 1 --scale 0.0174 --out m.safetensors",
 	"checkpoint digest": "checkpoint digest fashion",
 	"checkpoint now":    "checkpoint now fashion",
 	"checkpoint pin":    "checkpoint pin fashion 1000",

@@ -142,16 +142,18 @@ func (c *checkpointExportCmd) write(e *exported, about *model.About, s *model.St
 			e.Parameters += n
 		}
 	}
-	if err := tensors.Create(e.File, write); err != nil {
+	files := []tensors.New{{Path: e.File, Write: write}}
+	if module != nil {
+		files = append(files, tensors.New{Path: e.Module,
+			Write: func(w io.Writer) error { _, err := w.Write(module); return err }})
+	}
+	if err := tensors.CreateAll(files...); err != nil {
 		return err
 	}
 	if info, err := os.Stat(e.File); err == nil {
 		e.Bytes = info.Size()
 	}
-	if module == nil {
-		return nil
-	}
-	return tensors.Create(e.Module, func(w io.Writer) error { _, err := w.Write(module); return err })
+	return nil
 }
 
 // load reads the checkpoint: from a directory, or where the coordinator says that it lies.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -59,17 +58,21 @@ func (c *figuresCmd) Run(con console) error {
 	if err := os.MkdirAll(c.Out, 0o755); err != nil {
 		return fmt.Errorf("figures: %w; choose another --out", err)
 	}
+	var files []tensors.New
+	var made []string
 	for _, name := range []string{"network", "kernels", "loss", "error", "predictions", "nearest", "phases"} {
-		d := drawings[name]
-		if d == nil {
-			continue
+		if d := drawings[name]; d != nil {
+			path := filepath.Join(c.Out, name)
+			files = append(files, tensors.New{Path: path + ".svg", Write: d.SVG}, tensors.New{Path: path + ".png",
+				Write: d.PNG})
+			made = append(made, path+".svg, .png")
 		}
-		for end, write := range map[string]func(io.Writer) error{".svg": d.SVG, ".png": d.PNG} {
-			if err := tensors.Create(filepath.Join(c.Out, name+end), write); err != nil {
-				return fmt.Errorf("figures: %w; choose another --out", err)
-			}
-		}
-		fmt.Fprintf(con.out, "%s.svg, .png\n", filepath.Join(c.Out, name))
+	}
+	if err := tensors.CreateAll(files...); err != nil {
+		return fmt.Errorf("figures: %w", err)
+	}
+	for _, line := range made {
+		fmt.Fprintln(con.out, line)
 	}
 	fmt.Fprintf(con.out, "job %s, step %d\n", j.Name, step)
 	return nil

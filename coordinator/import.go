@@ -3,8 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 	"strconv"
 
 	"colonnade/checkpoint"
@@ -55,13 +54,8 @@ func (c *checkpointImportCmd) Run(con console) error {
 	if err != nil {
 		return err
 	}
-	if err := tensors.Create(c.Out, write); err != nil {
+	if err := c.write(j, s, write); err != nil {
 		return err
-	}
-	if c.Dir != "" {
-		if err := writeStart(c.Dir, j, s); err != nil {
-			return err
-		}
 	}
 	if c.JSON {
 		return printJSON(con.out, map[string]any{"file": c.Out, "from": c.File, "format": f.Format, "network": about.Name,
@@ -115,25 +109,10 @@ func (c *checkpointImportCmd) about(f *tensors.File) (*model.About, *job.Job, er
 	if about.Channels == 0 {
 		about.Channels = network.Input.Channels[len(network.Input.Channels)-1]
 	}
-	classes := network.Classes
-	if n := len(f.Entries); model.IsTorchvision(f) || n > 0 {
-		classes = lastClasses(f, network)
-	}
-	for i := range classes {
+	for i := range model.Classes(f, network) {
 		about.Classes = append(about.Classes, strconv.Itoa(i))
 	}
 	return about, nil, nil
-}
-
-// lastClasses is how many classes a file's last layer has, if it has one; else as many as the network.
-func lastClasses(f *tensors.File, network *shard.Network) int {
-	last := network.Layers[len(network.Layers)-2].Name + ".bias"
-	for _, e := range f.Entries {
-		if (e.Name == last || e.Name == "classifier.6.bias") && len(e.Shape) == 1 {
-			return e.Shape[0]
-		}
-	}
-	return network.Classes
 }
 
 // fill reads the tensors into a state of the network.
@@ -162,19 +141,27 @@ func fill(f *tensors.File, about *model.About) (*model.State, error) {
 	return s, nil
 }
 
-// writeStart writes the files of step 0 of a job, as if it had been trained to there.
-func writeStart(dir string, j *job.Job, s *model.State) error {
-	if err := os.MkdirAll(filepath.Join(dir, j.Name), 0o755); err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
+// write writes the model and, where they are wanted, the checkpoint files of step 0 of its job, as if it had been
+// trained to there: all of it or nothing.
+func (c *checkpointImportCmd) write(j *job.Job, s *model.State, write func(io.Writer) error) error {
+	if c.Dir == "" {
+		return tensors.Create(c.Out, write)
 	}
-	if err := checkpoint.WriteSpec(dir, j.Name, j.Encode()); err != nil {
+	staged, err := checkpoint.Stage(c.Dir, j.Name, 0, j.Encode(), func(root string) error {
+		for column := range j.Columns {
+			m := checkpoint.Meta{Job: j.Name, Column: column, PlanDigest: s.Plan.Digest(), Numerics: "imported"}
+			if _, err := s.Write(context.Background(), root, m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("--dir %s: %w", c.Dir, err)
+	}
+	if err := tensors.Create(c.Out, write); err != nil {
+		staged.Drop()
 		return err
 	}
-	for c := range j.Columns {
-		m := checkpoint.Meta{Job: j.Name, Column: c, PlanDigest: s.Plan.Digest(), Numerics: "imported"}
-		if _, err := s.Write(context.Background(), dir, m); err != nil {
-			return err
-		}
-	}
-	return nil
+	return staged.Keep()
 }

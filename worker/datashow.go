@@ -61,10 +61,7 @@ func (c *dataShowCmd) Run(ctx context.Context, con console) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := tensors.Replaceable(c.Out); err != nil {
-		return fmt.Errorf("write sheet: %w", err)
-	}
-	if err := sheet.Write(c.Out); err != nil {
+	if err := tensors.Create(c.Out, sheet.PNG); err != nil {
 		return err
 	}
 	fmt.Fprintf(con.out, "%s: %d images of %s\n", c.Out, len(picked), c.File)

@@ -28,8 +28,7 @@ type loadedModel struct {
 var stepDirectory = regexp.MustCompile(`^[0-9]{12}$`)
 
 // openModel reads a model: an export as safetensors, or a checkpoint of a worker's directory: DIR/JOB/STEP, DIR/JOB
-// (its
-// newest step), DIR if it has one job, or a file of the step. A pack tells a checkpoint's mean image and names of
+// (its newest step), DIR if it has one job, or a file of the step. A pack tells a checkpoint's mean image and names of
 // classes, if it is not where the job has it.
 func openModel(ctx context.Context, path, pack string) (*loadedModel, error) {
 	info, err := os.Stat(path)

@@ -100,10 +100,10 @@ func (c *predictCmd) predict(ctx context.Context, t *loadedModel, means []*score
 	for i, path := range c.Images {
 		raw, err := os.ReadFile(path)
 		if err != nil {
-			return fmt.Errorf("read image: %w", err)
+			return fmt.Errorf("read image: %w; name a JPEG or PNG", err)
 		}
 		if batch.Images, err = data.Picture(raw, t.about.Channels, h, w); err != nil {
-			return fmt.Errorf("image %s: %w", path, err)
+			return fmt.Errorf("image %s: %w; give another JPEG or PNG", path, err)
 		}
 		logits, err := p.predict(ctx, batch)
 		if err != nil {

@@ -101,18 +101,32 @@ func AboutOf(f *tensors.File) (*About, error) {
 			return bad(key)
 		}
 	}
-	if a.Scale, err = strconv.ParseFloat(m[keyScale], 64); err != nil {
+	if a.Channels > maxStored || a.Height > maxStored || a.Width > maxStored {
+		return bad(keyHeight)
+	}
+	if a.Scale, err = strconv.ParseFloat(m[keyScale], 64); err != nil || !(a.Scale > 0) || math.IsInf(a.Scale, 0) {
 		return bad(keyScale)
 	}
 	if err := json.Unmarshal([]byte(m[keyClasses]), &a.Classes); err != nil || len(a.Classes) == 0 {
 		return bad(keyClasses)
 	}
+	// The name goes into the text of programs: it is the network's own, which is one.
+	n, err := shard.Parse("its network", []byte(a.Text))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrModel, err)
+	}
+	if a.Name != n.Name {
+		return bad(keyNetwork)
+	}
 	a.Mean, err = MeanOf(f)
 	return a, err
 }
 
-// maxMean bounds a mean image: larger ones are no network's input.
-const maxMean = 1 << 26
+// What a file may claim of its images: the values of a mean, and the side of a stored image.
+const (
+	maxMean   = 1 << 24
+	maxStored = 1 << 13
+)
 
 // MeanOf is the mean image that a file has with it; nil if it has none.
 func MeanOf(f *tensors.File) ([]float32, error) {

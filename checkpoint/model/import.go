@@ -215,3 +215,21 @@ func Read(path string) (*About, *State, error) {
 	}
 	return a, s, nil
 }
+
+// maxClasses bounds what a file may claim, before there is a name for each.
+const maxClasses = 1 << 20
+
+// Classes is how many classes the last layer of a file has that is a model of the network; where it has none, as many
+// as the network.
+func Classes(f *tensors.File, n *shard.Network) int {
+	last := portable(n.Layers[len(n.Layers)-2].Name) + ".bias"
+	if IsTorchvision(f) {
+		last = torchvision[len(torchvision)-1] + ".bias"
+	}
+	for _, e := range f.Entries {
+		if e.Name == last && len(e.Shape) == 1 && e.Shape[0] <= maxClasses {
+			return e.Shape[0]
+		}
+	}
+	return n.Classes
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -442,18 +443,18 @@ func TestSpoiltMetadata(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for key, bad := range map[string]string{keyVersion: "2", keyColumns: "x", keyChannels: "-1", keyScale: "",
-		keyClasses: "[]", keyHeight: "1e9", keyMean: "corner"} {
-		m := map[string]string{}
-		for k, v := range good {
-			m[k] = v
-		}
+	for _, c := range [][2]string{{keyVersion, "2"}, {keyColumns, "x"}, {keyChannels, "-1"}, {keyScale, ""},
+		{keyScale, "NaN"}, {keyScale, "+Inf"}, {keyScale, "-1"}, {keyClasses, "[]"}, {keyHeight, "1e9"},
+		{keyHeight, "1000000000000"}, {keyWidth, "8193"}, {keyMean, "corner"}, {keyText, "network: tiny"},
+		{keyNetwork, "\"\"\"\nimport os; os.system('true')\n\"\"\""}} {
+		key, bad := c[0], c[1]
+		m := maps.Clone(good)
 		m[key] = bad
 		var b bytes.Buffer
 		if err := tensors.Write(&b, "safetensors", m, all); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := AboutOf(read(t, b.Bytes())); !errors.Is(err, ErrModel) {
+		if _, err := AboutOf(read(t, b.Bytes())); !errors.Is(err, ErrModel) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s %q: %v", key, bad, err)
 		}
 	}
@@ -486,5 +487,20 @@ func TestPython(t *testing.T) {
 	}
 	if bytes.ContainsFunc(text, func(r rune) bool { return r > 126 }) || bytes.Contains(text, []byte("@")) {
 		t.Error("the module is not ASCII, or has holes")
+	}
+}
+
+// TestClasses looks at the last layer of a file, whose name may have a dot.
+func TestClasses(t *testing.T) {
+	n, err := shard.Parse("n", []byte("network: n\ninput: {channels: [1], height: 4, width: 4}\nlayers:\n"+
+		"  - {name: c.d, kind: dense, maps: 2, init: {std: 1}}\n  - {name: s, kind: softmax}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, e := range map[int]tensors.Entry{7: {Name: "c_d.bias", Shape: []int{7}}, 2: {Name: "c_d.bias",
+		Shape: []int{1 << 40}}} {
+		if got := Classes(&tensors.File{Entries: []tensors.Entry{e}}, n); got != want {
+			t.Errorf("a file with %v has %d classes, want %d", e, got, want)
+		}
 	}
 }

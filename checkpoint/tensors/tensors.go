@@ -14,7 +14,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -176,53 +175,6 @@ func Write(w io.Writer, format string, metadata map[string]string, all []Source)
 		return writeTorch(w, all)
 	}
 	return fmt.Errorf("no format %q; there are %s", format, strings.Join(Formats, ", "))
-}
-
-// Replaceable refuses a path that a file must not take the place of: a directory, or a device such as /dev/null, which
-// a renamed file would do away with.
-func Replaceable(path string) error {
-	switch info, err := os.Stat(path); {
-	case err != nil: // not there yet; what else is wrong with it shows when it is made
-	case info.IsDir():
-		return fmt.Errorf("%s is a directory; name a file", path)
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is no plain file and would be replaced by one; name another file", path)
-	}
-	return nil
-}
-
-// Create writes a file that appears under its name only when it is whole and on disk; on an error nothing is left
-// behind, and what was there before stays.
-func Create(path string, write func(io.Writer) error) (err error) {
-	if err := Replaceable(path); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return fmt.Errorf("write %s: %w; name a file in a directory that can be written to", path, err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	w := bufio.NewWriterSize(f, pieceBytes)
-	if err := write(w); err != nil {
-		return err
-	}
-	if err := errors.Join(w.Flush(), f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // pieceBytes is how much is converted and moved at once.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -177,6 +178,56 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// bomb is a zip archive whose members hold so many zeros behind their text, packed a thousandfold.
+func bomb(t testing.TB, zeros int64, members ...[2]string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for _, m := range members {
+		w, err := z.Create(m[0])
+		if err == nil {
+			_, err = io.WriteString(w, m[1])
+		}
+		if err == nil {
+			_, err = io.CopyN(w, zeroes{}, zeros)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// TestBombs opens archives of some ten kilobytes that unpack to 64 MiB: refused by their lists alone, whichever member.
+func TestBombs(t *testing.T) {
+	const zeros = 64 << 20
+	array := "\x93NUMPY\x01\x00\x40\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }         "
+	array = array[:10] + fmt.Sprintf("%-64s", strings.TrimRight(array[10:], " "))
+	pickle := string(torchPickle(two()[1:]))
+	for name, c := range map[string]struct {
+		raw  []byte
+		want string
+	}{
+		"array":   {bomb(t, zeros, [2]string{"w.npy", array}), "an array of shape [2] takes 82"},
+		"pickle":  {bomb(t, zeros, [2]string{"m/data.pkl", pickle}), "member m/data.pkl has 67"},
+		"storage": {bomb(t, 1<<20, [2]string{"m/data.pkl", pickle}, [2]string{"m/data/0", ""}), "is compressed, which"},
+		"twice": {bomb(t, 0, [2]string{"m/data.pkl", pickle}, [2]string{"m/data/0", "12"}, [2]string{"m/data/0", "3"}),
+			"two of its members are called m/data/0"},
+	} {
+		f, err := Read(bytes.NewReader(c.raw), int64(len(c.raw)))
+		if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, %v, want one line with: %s", name, f, err, c.want)
+		}
+	}
+}
+
 func zipOf(name, text string) []byte {
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
@@ -314,5 +365,34 @@ func TestMetadata(t *testing.T) {
 	}
 	if !json.Valid(raw[8 : 8+binary.LittleEndian.Uint64(raw)]) {
 		t.Error("the header is no JSON")
+	}
+}
+
+// TestCreateAll has the second of two files fail, in writing and in getting its name: neither appears.
+func TestCreateAll(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	text := func(s string) func(io.Writer) error {
+		return func(w io.Writer) error { _, err := io.WriteString(w, s); return err }
+	}
+	if err := CreateAll(New{a, text("old a")}, New{b, text("old b")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, broken := range []error{errors.New("broken"), fmt.Errorf("write: %w", syscall.ENOSPC)} {
+		err := CreateAll(New{a, text("new a")}, New{b, func(io.Writer) error { return broken }})
+		if !errors.Is(err, broken) || !strings.Contains(err.Error(), b) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("error %v", err)
+		}
+		if full := errors.Is(broken, syscall.ENOSPC); strings.Contains(err.Error(), "; free some space there") != full {
+			t.Errorf("%v: says what to do about a full disk, or does not", err)
+		}
+		for path, want := range map[string]string{a: "old a", b: "old b"} {
+			if got, err := os.ReadFile(path); err != nil || string(got) != want {
+				t.Errorf("%s holds %q, %v", path, got, err)
+			}
+		}
+		if all, err := os.ReadDir(dir); err != nil || len(all) != 2 {
+			t.Errorf("%d files are left, %v", len(all), err)
+		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 )
 
@@ -102,11 +101,7 @@ func (p *pickler) tuple(v []int) {
 }
 
 // readTorch reads a PyTorch file whose members' names begin with prefix.
-func readTorch(members []*zip.File, prefix string) (*File, error) {
-	byName := map[string]*zip.File{}
-	for _, m := range members {
-		byName[m.Name] = m
-	}
+func readTorch(byName map[string]*zip.File, prefix string) (*File, error) {
 	if m := byName[prefix+"byteorder"]; m != nil {
 		order, err := readMember(m, 16)
 		if err != nil {
@@ -139,6 +134,9 @@ func readTorch(members []*zip.File, prefix string) (*File, error) {
 		if m == nil {
 			return nil, refuse("the values of tensor %s (%sdata/%s) are not in it", t.name, prefix, t.storage.key)
 		}
+		if m.Method != zip.Store {
+			return nil, refuse("member %s is compressed, which PyTorch never does; save it again with torch.save", m.Name)
+		}
 		f.Entries = append(f.Entries, Entry{Name: t.name, Shape: t.shape})
 		files, skips = append(files, m), append(skips, 4*int64(t.offset))
 	}
@@ -154,20 +152,12 @@ func contiguous(shape, got []int) bool {
 	if len(shape) != len(got) {
 		return false
 	}
-	want := strides(shape)
-	return !slices.ContainsFunc(slices.Collect(indices(len(shape))), func(i int) bool {
-		return shape[i] != 1 && got[i] != want[i]
-	})
-}
-
-func indices(n int) func(func(int) bool) {
-	return func(yield func(int) bool) {
-		for i := range n {
-			if !yield(i) {
-				return
-			}
+	for i, want := range strides(shape) {
+		if shape[i] != 1 && got[i] != want {
+			return false
 		}
 	}
+	return true
 }
 
 // readMember is a small member's contents.

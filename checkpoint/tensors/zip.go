@@ -21,14 +21,18 @@ func readZip(r io.ReaderAt, size int64) (*File, error) {
 		return nil, refuse("its zip archive cannot be read (%v); it is cut short or damaged", err)
 	}
 	members := map[string]*zip.File{}
+	prefix, torch := "", false
 	for _, m := range z.File {
 		if members[m.Name] != nil {
 			return nil, refuse("two of its members are called %s", m.Name)
 		}
 		members[m.Name] = m
-		if strings.HasSuffix(m.Name, "/data.pkl") && strings.Count(m.Name, "/") == 1 {
-			return readTorch(z.File, strings.TrimSuffix(m.Name, "data.pkl"))
+		if p, ok := strings.CutSuffix(m.Name, "data.pkl"); ok && strings.Count(p, "/") == 1 && strings.HasSuffix(p, "/") {
+			prefix, torch = p, true
 		}
+	}
+	if torch {
+		return readTorch(members, prefix)
 	}
 	return readNPZ(z.File)
 }
@@ -114,6 +118,10 @@ func readNPZ(members []*zip.File) (*File, error) {
 		shape, skip, err := readNPY(m)
 		if err != nil {
 			return nil, err
+		}
+		if want := skip + 4*int64(volume(shape)); m.UncompressedSize64 != uint64(want) {
+			return nil, refuse("member %s has %d bytes, an array of shape %v takes %d", m.Name, m.UncompressedSize64, shape,
+				want)
 		}
 		f.Entries = append(f.Entries, Entry{Name: name, Shape: shape})
 		files, skips = append(files, m), append(skips, skip)

@@ -24,6 +24,7 @@ const (
 	chartLeft, chartRight        = 66, 20
 	chartTop, chartBottom        = 40, 46
 	tickSize, labelSize, titleAt = 9, 10, 22
+	legendLine                   = 24 // in front of a series' name
 )
 
 // Curves draws series over one pair of axes.
@@ -67,23 +68,26 @@ func Curves(c Chart, all ...Series) (*Drawing, error) {
 		d.add(line{points: []Point{place(Point{xs[0], c.Level}), place(Point{xs[len(xs)-1], c.Level})}, width: 1, ink: black,
 			dashed: true})
 	}
-	for i, s := range all {
-		d.series(s, i, place)
+	room := float64(chartW - chartRight)
+	for i := len(all) - 1; i >= 0; i-- {
+		room = d.series(all[i], i, place, room)
 	}
-	d.add(text{at: Point{chartLeft, titleAt}, size: labelSize, anchor: "start", ink: black, words: c.Title + ", " + c.Y})
+	d.add(short(text{at: Point{chartLeft, titleAt}, size: labelSize, anchor: "start", ink: black,
+		words: c.Title + ", " + c.Y}, room-chartLeft))
 	d.add(text{at: Point{chartW - chartRight, chartH - 10}, size: labelSize, anchor: "end", ink: black, words: c.X})
 	return d, nil
 }
 
-// series draws one line, and its name among those in the upper right corner.
-func (d *Drawing) series(s Series, i int, place func(Point) Point) {
+// series draws one line, and its name beside the title, where no line can be under it, left of `right`; it returns how
+// far the next one may reach.
+func (d *Drawing) series(s Series, i int, place func(Point) Point, right float64) float64 {
 	ink := inks[i%len(inks)]
 	var points []Point
 	for _, p := range s.Points {
 		points = append(points, place(p))
 	}
 	if len(points) == 0 {
-		return
+		return right
 	}
 	d.add(line{points: points, width: 2, ink: ink, dashed: s.Dashed})
 	if len(points) <= 40 {
@@ -91,12 +95,12 @@ func (d *Drawing) series(s Series, i int, place func(Point) Point) {
 			d.add(rect{x: p.X - 2.5, y: p.Y - 2.5, w: 5, h: 5, fill: ink})
 		}
 	}
-	y := float64(chartTop + 12 + 16*i)
-	t := text{at: Point{chartW - chartRight - 34, y}, size: tickSize, anchor: "end", ink: black, words: s.Name}
-	d.add(rect{x: t.at.X - t.length() - 6, y: y - 12, w: t.length() + 42, h: 16, fill: white})
+	t := text{at: Point{right, titleAt}, size: tickSize, anchor: "end", ink: black, words: s.Name}
 	d.add(t)
-	d.add(line{points: []Point{{chartW - chartRight - 26, y - 4}, {chartW - chartRight - 2, y - 4}}, width: 2, ink: ink,
+	from := right - t.length() - legendLine - 8
+	d.add(line{points: []Point{{from, titleAt - 4}, {from + legendLine, titleAt - 4}}, width: 2, ink: ink,
 		dashed: s.Dashed})
+	return from - 16
 }
 
 func finite(in []Point) (out []Point) {
@@ -110,8 +114,11 @@ func finite(in []Point) (out []Point) {
 
 // ticks are round numbers from at most lo to at least hi, at least two.
 func ticks(lo, hi float64) (out []float64) {
-	if hi <= lo { // a single point, in the middle
-		by := max(math.Abs(lo)/2, 0.5)
+	if hi <= lo { // a single point, in the middle; it may be near 0 without there being anything beyond
+		by := math.Abs(lo) / 2
+		if by == 0 {
+			by = 0.5
+		}
 		lo, hi = lo-by, hi+by
 	}
 	step := math.Pow(10, math.Floor(math.Log10((hi-lo)/5)))

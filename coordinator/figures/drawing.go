@@ -122,9 +122,12 @@ func (r rect) svg(w io.Writer) {
 func (t text) svg(w io.Writer) {
 	var words bytes.Buffer
 	_ = xml.EscapeText(&words, []byte(t.words)) // a buffer takes everything
+	// A letter of a font has half the gap on either side of it.
+	gap := letterGap * t.size / letterGrid
+	x := t.at.X + map[string]float64{"start": -gap / 2, "end": gap / 2}[t.anchor]
 	fmt.Fprintf(w, "<text x=\"%g\" y=\"%g\" font-family=\"monospace\" font-size=\"%g\" textLength=\"%.1f\""+
-		" lengthAdjust=\"spacingAndGlyphs\" text-anchor=%q fill=%q>%s</text>\n", t.at.X, t.at.Y, 1.25*t.size,
-		t.length(), t.anchor, hex(t.ink), words.String())
+		" lengthAdjust=\"spacingAndGlyphs\" text-anchor=%q fill=%q>%s</text>\n", x, t.at.Y, 1.25*t.size,
+		t.length()+gap, t.anchor, hex(t.ink), words.String())
 }
 
 func (p picture) svg(w io.Writer) {

@@ -187,9 +187,16 @@ type Bar struct {
 
 // Bars draws bars below one another, along an axis from 0: parts of one name have one colour, in the order of names.
 func Bars(title, unit string, names []string, all []Bar) (*Drawing, error) {
-	const left, barH, pitch, top, right, bottom, w = 92, 11, 15, 62, 24, 40, 720
+	const left, barH, pitch, apart, top, right, bottom, w = 92, 11, 13, 6, 62, 24, 40, 720
 	longest := 0.0
-	for _, b := range all {
+	var at []float64 // of each bar's upper edge; one without a name stays with the one above
+	below := float64(top)
+	for i, b := range all {
+		if i > 0 && b.Name != "" {
+			below += apart
+		}
+		at = append(at, below)
+		below += pitch
 		sum := 0.0
 		for _, p := range b.Parts {
 			sum += p.Value
@@ -199,16 +206,16 @@ func Bars(title, unit string, names []string, all []Bar) (*Drawing, error) {
 	if !(longest > 0) || math.IsInf(longest, 0) {
 		return nil, fmt.Errorf("%s: there is nothing to draw", title)
 	}
-	d := &Drawing{W: w, H: top + len(all)*pitch + bottom}
+	d := &Drawing{W: w, H: int(below) + bottom}
 	xs := ticks(0, longest)
 	place := func(v float64) float64 { return left + v/xs[len(xs)-1]*(w-left-right) }
-	foot := float64(top + len(all)*pitch + 2)
+	foot := below + 2
 	for _, x := range xs {
 		d.add(line{points: []Point{{place(x), top - 4}, {place(x), foot}}, width: 1, ink: pale})
 		d.add(text{at: Point{place(x), foot + 15}, size: tickSize, anchor: "middle", ink: black, words: number(x)})
 	}
 	d.add(text{at: Point{w - right, foot + 31}, size: labelSize, anchor: "end", ink: black, words: unit})
-	d.add(text{at: Point{margin, 22}, size: labelSize, anchor: "start", ink: black, words: title})
+	d.add(short(text{at: Point{margin, 22}, size: labelSize, anchor: "start", ink: black, words: title}, w-2*margin))
 	x := float64(margin)
 	inkOf := map[string]color.RGBA{}
 	for i, n := range names {
@@ -219,12 +226,13 @@ func Bars(title, unit string, names []string, all []Bar) (*Drawing, error) {
 		x += t.length() + 34
 	}
 	for i, b := range all {
-		y, at := float64(top+i*pitch), 0.0
-		d.add(text{at: Point{left - 8, y + barH - 1}, size: smallSize, anchor: "end", ink: black, words: b.Name})
+		d.add(short(text{at: Point{left - 8, at[i] + barH - 1}, size: smallSize, anchor: "end", ink: black, words: b.Name},
+			left-12))
+		sum := 0.0
 		for _, p := range b.Parts {
-			from := place(at)
-			at += p.Value
-			d.add(rect{x: from, y: y, w: place(at) - from, h: barH, fill: inkOf[p.Name]})
+			from := place(sum)
+			sum += p.Value
+			d.add(rect{x: from, y: at[i], w: place(sum) - from, h: barH, fill: inkOf[p.Name]})
 		}
 	}
 	return d, nil

@@ -156,6 +156,32 @@ func TestCurves(t *testing.T) {
 	}
 }
 
+// TestNothingIsDrawnOverCurves: a line along the upper edge is there to its end, whatever else has a name; a long title
+// ends before the names; and there is no negative part of an epoch.
+func TestNothingIsDrawnOverCurves(t *testing.T) {
+	high := Series{Name: "training", Points: []Point{{0, 60}, {0.3, 60}}}
+	low := Series{Name: "test", Points: []Point{{0.3, 10}}}
+	d, err := Curves(Chart{Title: strings.Repeat("long", 30), X: "epochs", Y: "error (%)", Zero: true}, high, low)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, svg := drawn(t, "high", d)
+	for x := chartLeft + 2; x < chartW-chartRight-2; x++ {
+		if got := m.At(x, chartTop); got != inks[0] {
+			t.Fatalf("pixel %d of the line is %v", x, got)
+		}
+	}
+	if strings.Contains(svg, strings.Repeat("long", 20)) {
+		t.Error("the title runs into the names")
+	}
+	if d, err = Curves(Chart{Title: "x"}, Series{Points: []Point{{0.32, 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, svg = drawn(t, "point", d); strings.Contains(svg, ">-") {
+		t.Error("the axis of a point at 0.32 begins below 0")
+	}
+}
+
 // TestNetwork draws every embedded network in as many columns as it takes, and wants every crossing in it.
 func TestNetwork(t *testing.T) {
 	for _, c := range []struct {

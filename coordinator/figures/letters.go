@@ -32,16 +32,17 @@ var letters = map[rune]string{
 // unknown stands for a letter that there is none of.
 const unknown = "0040460600"
 
-// A letter's width and its share of size, which is the height of a capital.
+// Of a letter the height of a capital, which is the text's size, what it is to the next one, and the gap in that.
 const (
 	letterGrid    = 6.0
 	letterAdvance = 6.0
+	letterGap     = 2.0
 )
 
 // length is the text's, in pixels.
 func (t text) length() float64 {
 	n := float64(len([]rune(t.words)))
-	return max(n*letterAdvance-2, 0) * t.size / letterGrid
+	return max(n*letterAdvance-letterGap, 0) * t.size / letterGrid
 }
 
 func (t text) paint(m *image.RGBA) {

@@ -113,6 +113,7 @@ func TestResolveRefuses(t *testing.T) {
 		want   string
 	}{
 		{func(j *Job, train, _ *Pack) { train.Images = 9 }, "recipe.batch: 10, but the training pack has only 9 images"},
+		{func(j *Job, _, _ *Pack) { j.Recipe.Epochs = maxSteps }, "recipe.epochs: 1099511627776 of 10 steps each are more"},
 		{func(j *Job, train, _ *Pack) { train.Channels = 2 }, "data.test"},
 		{func(j *Job, train, test *Pack) { train.Channels, test.Channels = 2, 2 }, "takes images of [1 3] channels, not 2"},
 		{func(j *Job, _, test *Pack) { test.Width = 16 }, "do not go with training images"},

@@ -37,6 +37,9 @@ func (j *Job) checkResolved() error {
 	case j.Recipe.Batch > j.Train.Images:
 		return errorf("recipe.batch: %d, but the training pack has only %d images; use a smaller batch",
 			j.Recipe.Batch, j.Train.Images)
+	case j.Recipe.Epochs > maxSteps/j.StepsPerEpoch():
+		return errorf("recipe.epochs: %d of %d steps each are more than a job can have; give fewer", j.Recipe.Epochs,
+			j.StepsPerEpoch())
 	}
 	if t := j.Test; t != nil {
 		if t.Images < 1 || t.Channels != j.Train.Channels || t.Height != j.Train.Height || t.Width != j.Train.Width {

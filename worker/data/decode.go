@@ -37,7 +37,7 @@ func channelsOf(data []byte) (int, error) {
 		return 0, fmt.Errorf("cannot be decoded: %w", err)
 	}
 	if c.Width < 1 || c.Height < 1 || c.Width > maxPixels/c.Height {
-		return 0, fmt.Errorf("claims %dx%d pixels, more than %d; make it smaller", c.Width, c.Height, maxPixels)
+		return 0, fmt.Errorf("claims %dx%d pixels, more than %d", c.Width, c.Height, maxPixels)
 	}
 	if c.ColorModel == color.GrayModel || c.ColorModel == color.Gray16Model {
 		return 1, nil

@@ -69,10 +69,12 @@ func TestSourcesOfImageNet(t *testing.T) {
 		"beyond": {"4\n" + truth[2:], "none of the 3 synsets"},
 		"other":  {"other.JPEG 1\n", "says nothing of val_000.JPEG"},
 		"words":  {strings.Repeat("x\n", 12), "none of the 3 synsets"},
+		"twice":  {"val_000.JPEG 1\nval_000.JPEG 2\n", `"val_000.JPEG" is of class "n03" here and of "n02" above`},
+		"binary": {"\x00\x01\x02 \xff\xfe\nx\x80\n", "is not FILE CLASS"},
 	} {
 		o := PackOptions{From: flat.folder(t), Labels: stow(t, "l.txt", []byte(c.text)), Synsets: list, Size: 16}
-		if line := refused(t, o); !strings.Contains(line, c.want) {
-			t.Errorf("%s: %q does not say %q", name, line, c.want)
+		if line := refused(t, o); !strings.Contains(line, c.want) || !strings.Contains(line, otherLabels) {
+			t.Errorf("%s: %q does not say %q and %q", name, line, c.want, otherLabels)
 		}
 	}
 }

@@ -109,8 +109,11 @@ func readIDXLabels(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %w", path, err)
 	}
-	all := make([]byte, count[0])
-	if _, err := io.ReadFull(r, all); err != nil {
+	all, err := io.ReadAll(io.LimitReader(r, int64(count[0]))) // what the header claims is not asked of memory at once
+	if err == nil && len(all) < count[0] {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s is truncated: %w", path, err)
 	}
 	return all, atEnd(path, r)

@@ -12,6 +12,9 @@ import (
 	"strings"
 )
 
+// otherLabels ends what is said of a file of labels that does not go with the pictures.
+const otherLabels = "give the labels of these images with --labels"
+
 // label gives the pictures of a flat folder their classes from a text file. Lines are either "FILE CLASS" (blanks or a
 // comma between), or one number each, as ILSVRC2012_validation_ground_truth.txt has them: of the i-th file by name,
 // counted from 1 into the list of synsets.
@@ -40,7 +43,7 @@ func (l *listing) label(file, synsets string) error {
 	for n, line := range all {
 		f := fields(line)
 		if len(f) < 2 {
-			return fmt.Errorf("%s: line %d, %q, is not FILE CLASS", file, n+1, line)
+			return fmt.Errorf("%s: line %d, %.60q, is not FILE CLASS; %s", file, n+1, line, otherLabels)
 		}
 		if n == 0 && !isPicture(f[0]) && path.Ext(f[0]) == "" && len(l.items) > 0 && !l.named(f[0]) {
 			continue // a header, as in FILE,CLASS
@@ -48,15 +51,19 @@ func (l *listing) label(file, synsets string) error {
 		class := f[1]
 		if names != nil {
 			if class, err = numbered(names, class, 0); err != nil {
-				return fmt.Errorf("%s: line %d: %w", file, n+1, err)
+				return fmt.Errorf("%s: line %d: %w; %s", file, n+1, err, otherLabels)
 			}
+		}
+		if was, ok := by[stem(f[0])]; ok && was != class {
+			return fmt.Errorf("%s: line %d: %.60q is of class %q here and of %q above; %s", file, n+1, f[0], class, was,
+				otherLabels)
 		}
 		by[stem(f[0])] = class
 	}
 	for i := range l.items {
 		it := &l.items[i]
 		if it.class = by[stem(it.name)]; it.class == "" {
-			return fmt.Errorf("%s says nothing of %s; give the labels of these images with --labels", file, it.name)
+			return fmt.Errorf("%s says nothing of %s; %s", file, it.name, otherLabels)
 		}
 		it.name = path.Base(it.name)
 	}
@@ -94,22 +101,21 @@ func stem(name string) string {
 // groundTruth labels the i-th picture by the i-th number.
 func (l *listing) groundTruth(file string, all, names []string) error {
 	if len(all) != len(l.items) {
-		return fmt.Errorf("%s has %d lines for %d images; give the labels of these images with --labels", file, len(all),
-			len(l.items))
+		return fmt.Errorf("%s has %d lines for %d images; %s", file, len(all), len(l.items), otherLabels)
 	}
 	for i, line := range all {
 		it := &l.items[i]
 		it.name = path.Base(it.name)
 		if it.class = line; names == nil {
 			if n, err := strconv.Atoi(line); err != nil || n < 1 {
-				return fmt.Errorf("%s: line %d, %q, is no number from 1 on", file, i+1, line)
+				return fmt.Errorf("%s: line %d, %.60q, is no number from 1 on; %s", file, i+1, line, otherLabels)
 			}
 			it.class = fmt.Sprintf("%04s", line) // so that the order of names is that of numbers
 			continue
 		}
 		var err error
 		if it.class, err = numbered(names, line, 1); err != nil {
-			return fmt.Errorf("%s: line %d: %w", file, i+1, err)
+			return fmt.Errorf("%s: line %d: %w; %s", file, i+1, err, otherLabels)
 		}
 	}
 	return nil
@@ -122,7 +128,7 @@ func numbered(names []string, text string, first int) (string, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < first || n-first >= len(names) {
-		return "", fmt.Errorf("%q is none of the %d synsets, counted from %d", text, len(names), first)
+		return "", fmt.Errorf("%.60q is none of the %d synsets, counted from %d", text, len(names), first)
 	}
 	return names[n-first], nil
 }

@@ -15,7 +15,7 @@ func Picture(raw []byte, channels, h, w int) ([]byte, error) {
 		}
 	}
 	if img.height != h || img.width != w {
-		return nil, fmt.Errorf("has %dx%d pixels, the network was trained on %dx%d; scale it first", img.width, img.height,
+		return nil, fmt.Errorf("has %dx%d pixels, the network was trained on %dx%d", img.width, img.height,
 			w, h)
 	}
 	return img.pixels, nil

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,6 +153,52 @@ func TestFullDiskIsNoBrokenImage(t *testing.T) {
 	_, err := MakePack(t.Context(), PackOptions{From: f.folder(t), Out: out})
 	if !errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "--max-bad") {
 		t.Errorf("error %v, want a full disk and no advice on broken images", err)
+	}
+}
+
+// TestFullDiskKeepsWhatIsDone has the room end among the pixels, and where they are put together: there may be none for
+// a new journal then, and the last one says where the same command goes on.
+func TestFullDiskKeepsWhatIsDone(t *testing.T) {
+	const images = 40_000 // of 12 bytes; unpacked, as pixels and in the pack
+	pixels, labels := digits(images)
+	from := files{"train-images-idx3-ubyte": pixels, "train-labels-idx1-ubyte": labels}.folder(t)
+	_, want := mustPack(t, PackOptions{From: from, Split: "train"})
+	for _, kib := range []int{800, 1250} {
+		dir := t.TempDir()
+		if err := syscall.Mount("full", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)); err != nil {
+			t.Skipf("no small file system to be had: %v", err)
+		}
+		t.Cleanup(func() {
+			if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
+		resumed := 0
+		o := PackOptions{From: from, Split: "train", Out: filepath.Join(dir, "x.pack"),
+			Progress: func(p Progress) { resumed = p.Resumed }, journalEvery: func() bool { return true }}
+		_, err := MakePack(t.Context(), o)
+		var kept int
+		if err == nil || !errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "\n") ||
+			!strings.Contains(err.Error(), "; make room, or choose another --out (") {
+			t.Fatalf("%d KiB: %v, want one line of a full disk", kib, err)
+		}
+		_, after, _ := strings.Cut(err.Error(), "--out (")
+		if _, err := fmt.Sscanf(after, "%d images are kept", &kept); err != nil || kept < keepFrom || kept > images ||
+			(kept == images) != (kib > 1000) {
+			t.Errorf("%d KiB: %s: %d images are kept", kib, after, kept)
+		}
+		if _, err := os.Stat(o.Out); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%d KiB: there is something under the pack's name: %v", kib, err)
+		}
+		if err := syscall.Mount("full", dir, "tmpfs", syscall.MS_REMOUNT, "size=8m"); err != nil {
+			t.Fatal(err)
+		}
+		if _, s := mustPack(t, o); s.ID != want.ID || kept < images && resumed != kept {
+			t.Errorf("%d KiB: gone on after %d images of %d, identity %s, want %s", kib, resumed, kept, s.ID, want.ID)
+		}
+		if half := left(t, dir); len(half) != 1 {
+			t.Errorf("%d KiB: there is %v", kib, half)
+		}
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	img "image"
 	"image/color"
 	"image/png"
-	"os"
+	"io"
 	"slices"
 )
 
@@ -52,26 +52,8 @@ func (s *Sheet) Add(pixels []byte) {
 	}
 }
 
-// Write writes the sheet as PNG; on an error there is no file that was not there before.
-func (s *Sheet) Write(path string) error {
-	next := path + ".tmp"
-	f, err := os.Create(next)
-	if err != nil {
-		return fmt.Errorf("write sheet: %w; choose another --out", err)
-	}
-	err = png.Encode(f, s.canvas)
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		err = os.Rename(next, path)
-	}
-	if err != nil {
-		os.Remove(next)
-		return fmt.Errorf("write sheet: %w; choose another --out", err)
-	}
-	return nil
-}
+// PNG writes the sheet as a picture.
+func (s *Sheet) PNG(w io.Writer) error { return png.Encode(w, s.canvas) }
 
 // Pick chooses up to n images of a pack: of one class, or of all where class is empty, from the `from`-th of them on.
 // Of all classes they are drawn evenly over the pack, since images of a class lie together.

@@ -13,6 +13,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"colonnade/shard/pack"
@@ -35,6 +36,7 @@ type writer struct {
 	h      pack.Header
 	at     journal
 	every  func() bool
+	noted  int      // images that the journal on disk speaks of
 	pixels *os.File // the one that is written to
 	shard  int      // its number
 }
@@ -79,6 +81,7 @@ func newWriter(path string, p *packing) (*writer, error) {
 		return w, nil
 	}
 	w.removeBut(w.pixelsPath(0))
+	w.noted = 0
 	pairs := s.channels * (s.channels + 1) / 2
 	w.h.Images, w.at = 0, journal{Fingerprint: print, Sums: make([]uint64, w.h.ImageBytes()),
 		Channels: make([]uint64, s.channels), Products: make([]uint64, pairs)}
@@ -105,6 +108,7 @@ func (w *writer) resume(print [32]byte) error {
 		return errors.Join(err, errors.New("another packing"))
 	}
 	w.h.Images = len(w.at.Labels) / 2
+	w.noted = w.h.Images
 	shard, in := 0, w.h.Images
 	if n := w.h.Extra.Shard; n > 0 {
 		shard, in = w.h.Images/n, w.h.Images%n
@@ -161,7 +165,7 @@ func (w *writer) add(b *batchOf) error {
 			part = rest[:min(len(rest), (n-w.h.Images%n)*each)]
 		}
 		if _, err := w.pixels.Write(part); err != nil {
-			return fmt.Errorf("write pack: %w; make room, or choose another --out", err)
+			return failed(err)
 		}
 		w.h.Images += len(part) / each
 		rest = rest[len(part):]
@@ -181,23 +185,34 @@ func (w *writer) add(b *batchOf) error {
 	return nil
 }
 
-// note writes the journal, behind the pixels it speaks of.
+// note writes the journal, behind the pixels it speaks of. Where it cannot, the one before stays.
 func (w *writer) note() error {
 	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(&w.at); err != nil {
-		return fmt.Errorf("write pack: %w", err)
-	}
-	if err := w.pixels.Sync(); err != nil {
-		return fmt.Errorf("write pack: %w", err)
+	err := gob.NewEncoder(&b).Encode(&w.at)
+	if err == nil {
+		err = w.pixels.Sync()
 	}
 	next := w.journalPath() + ".new"
-	if err := writeSynced(next, b.Bytes()); err != nil {
-		return fmt.Errorf("write pack: %w", err)
+	if err == nil {
+		err = writeSynced(next, b.Bytes())
 	}
-	if err := os.Rename(next, w.journalPath()); err != nil {
-		return fmt.Errorf("write pack: %w", err)
+	if err == nil {
+		err = os.Rename(next, w.journalPath())
 	}
+	if err != nil {
+		os.Remove(next)
+		return failed(err)
+	}
+	w.noted = len(w.at.Labels) / 2
 	return nil
+}
+
+// failed says what to do where a pack cannot be written.
+func failed(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("write pack: %w; make room, or choose another --out", err)
+	}
+	return fmt.Errorf("write pack: %w", err)
 }
 
 // writeSynced writes a file and makes it durable.
@@ -215,17 +230,17 @@ func writeSynced(path string, parts ...[]byte) error {
 }
 
 // abandon ends a run that failed. What it did is kept where it was interrupted, or where it is much, and the error then
-// says so.
+// says so. A full disk may have no room for a new journal: then what the last one speaks of is kept.
 func (w *writer) abandon(ctx context.Context, cause error) error {
-	kept := w.pixels != nil && w.at.Lot > 0 && (ctx.Err() != nil || w.h.Images >= keepFrom)
-	if kept {
-		kept = w.note() == nil
-	}
+	worth := func(images int) bool { return images > 0 && (ctx.Err() != nil || images >= keepFrom) }
 	if w.pixels != nil {
+		if worth(len(w.at.Labels) / 2) {
+			_ = w.note() // what comes of it is in w.noted
+		}
 		_ = w.pixels.Close() // nothing more is expected of it
 	}
-	if kept {
-		return fmt.Errorf("%w (%d images are kept beside %s: the same command goes on from there)", cause, w.h.Images, w.path)
+	if worth(w.noted) {
+		return fmt.Errorf("%w (%d images are kept beside %s: the same command goes on from there)", cause, w.noted, w.path)
 	}
 	w.remove()
 	return cause
@@ -252,6 +267,11 @@ func (w *writer) finish(ctx context.Context) error {
 	if err := w.h.Check(); err != nil {
 		return err
 	}
+	if w.h.Images >= keepFrom { // what follows may find no room, for a second copy even
+		if err := w.note(); err != nil {
+			return err
+		}
+	}
 	mean := make([]byte, 0, 4*len(w.at.Sums))
 	for _, s := range w.at.Sums {
 		m := float32(float64(s) / float64(w.h.Images))
@@ -262,7 +282,7 @@ func (w *writer) finish(ctx context.Context) error {
 		return err
 	}
 	if err := w.assemble(mean, table); err != nil {
-		return fmt.Errorf("write pack: %w", err)
+		return failed(err)
 	}
 	return nil
 }
