@@ -65,9 +65,9 @@ var bugs = []bug{
 		"		deadline, why = s.Heard.Add(in.Rules.Lease), verdict{\"silent for %v\", in.Rules.Lease}",
 		"		deadline, why = s.Heard.Add(in.Rules.Lease), verdict{\"silent for %v\", in.Rules.Lease}\n" +
 			"		if PLANTED {\n			deadline = s.Heard.Add(in.Rules.Grace / 2)\n		}"}}},
-	{"workers of a job that stops are free", []edit{{"sched/pool.go",
-		"		if j.State != fsm.Running && j.State != fsm.Stopping {",
-		"		if j.State != fsm.Running && (j.State != fsm.Stopping || PLANTED) {"}}},
+	{"workers of a job that stops are free", []edit{{"fsm/roll.go",
+		"	if j.GetState() != Running && j.GetState() != Stopping {",
+		"	if j.GetState() != Running && (j.GetState() != Stopping || PLANTED) {"}}},
 	{"nobody wakes the leader when a wait is over", []edit{{"simtest/sim_test.go",
 		"	if !d.Next.IsZero() {", "	if !d.Next.IsZero() && !PLANTED {"}}},
 	{"the oldest checkpoint is restored", []edit{{"sched/files.go",
@@ -123,11 +123,10 @@ var bugs = []bug{
 		"				needed[f.Worker] = true\n", "				needed[f.Worker] = !PLANTED || needed[f.Worker]\n"}}},
 	{"a worker is forgotten when it has just been lost", []edit{{"sched/forget.go",
 		"p.now.Before(until) {", "p.now.Before(until) && !PLANTED {"}}},
-	{"a decision goes by a roll that is out of order", []edit{{"fsm/state.go",
-		"		s.v.Roll = slices.Insert(s.v.Roll, at, Enrolled{ID: id})\n	}\n",
-		"		s.v.Roll = slices.Insert(s.v.Roll, at, Enrolled{ID: id})\n	}\n" +
-			"	if PLANTED && at > 0 && !there {\n		s.v.Roll[at-1], s.v.Roll[at] = s.v.Roll[at], s.v.Roll[at-1]\n" +
-			"		at--\n	}\n"}}},
+	{"a decision goes by a roll that is out of order", []edit{{"fsm/roll.go",
+		"	cells := s.v.Roll[at].Cells\n",
+		"	if PLANTED && at > 0 && !there {\n		s.v.Roll[at-1], s.v.Roll[at] = s.v.Roll[at], s.v.Roll[at-1]\n" +
+			"		at--\n	}\n	cells := s.v.Roll[at].Cells\n"}}},
 	{"a veto is not heard by the other cells", []edit{{"simtest/worker_test.go",
 		"	return r.spec.bad == step+1 && ", "	return r.spec.bad == step+1 && (!PLANTED || i == r.spec.sees) && "}}},
 	{"a cell holds a step whose update it has found wrong", []edit{{"simtest/worker_test.go",
