@@ -19,7 +19,7 @@ type Enrolled struct {
 	Cells                        int32 // that jobs which run or stop have there
 }
 
-// spellings are numerics as workers' entries on a roll have them: one string for all that are alike is quick to compare.
+// spellings are numerics as entries on a roll have them: one string for all that are alike is quick to compare.
 type spellings []string
 
 func (all *spellings) of(numerics string) string {

@@ -1,8 +1,10 @@
 package simtest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -138,7 +140,8 @@ var bugs = []bug{
 		"r.Outcome, j.AvoidMemory = VetoSkipped, true", "r.Outcome, j.AvoidMemory = VetoSkipped, true\n" +
 			"		if PLANTED {\n			j.Vetoes = nil\n		}"}}},
 	{"jobs of one priority make way for each other", []edit{{"sched/queue.go",
-		"	return p.some && p.lowest < j.Priority\n", "	return p.some && (p.lowest < j.Priority || PLANTED)\n"},
+		"	return len(jobs) > 0 && jobs[len(jobs)-1].Priority < j.Priority\n",
+		"	return len(jobs) > 0 && (jobs[len(jobs)-1].Priority < j.Priority || PLANTED)\n"},
 		{"sched/queue.go", "		if c.job.Priority >= j.Priority {\n",
 			"		if c.job.Priority >= j.Priority && !(PLANTED && c.job.Priority == j.Priority) {\n"},
 		{"fsm/queue.go", "	case by.Priority <= j.Priority:\n", "	case by.Priority <= j.Priority && !PLANTED:\n"}}},
@@ -155,8 +158,8 @@ var bugs = []bug{
 		"	p.take(free[:min(len(free), fsm.MostWorkers(j))])\n",
 		"	if !PLANTED {\n		p.take(free[:min(len(free), fsm.MostWorkers(j))])\n	}\n"}}},
 	{"priorities are not looked at", []edit{{"fsm/queue.go",
-		"	return cmp.Or(cmp.Compare(b.Priority, a.Priority), ",
-		"	return cmp.Or(cmp.Compare(b.Priority, a.Priority)*map[bool]int{true: 0, false: 1}[PLANTED], "}}},
+		"	if by := cmp.Compare(b.Priority, a.Priority); by != 0 {\n",
+		"	if by := cmp.Compare(b.Priority, a.Priority); by != 0 && !PLANTED {\n"}}},
 	{"a quota is not looked at", []edit{{"sched/queue.go",
 		"	if most >= cells || len(workers) <= most {", "	if most >= cells || len(workers) <= most || PLANTED {"}}},
 	{"a minimum of workers is not looked at", []edit{{"fsm/queue.go",
@@ -176,6 +179,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"colonnade/coordinator/fsm"
 )
@@ -189,13 +193,15 @@ func TestHunt(t *testing.T) {
 		if n == 0 {
 			lives = 200
 		}
+		began := time.Now()
 		_, found := simulate(1, lives)
+		took := time.Since(began).Seconds()
 		if found == nil {
-			fmt.Printf("HUNT %%d 0 -\n", n)
+			fmt.Printf("HUNT %%d 0 %%.1f -\n", n, took)
 			continue
 		}
 		line, _, _ := strings.Cut(found.err.Error(), "\n")
-		fmt.Printf("HUNT %%d %%d %%s\n", n, found.seed, line)
+		fmt.Printf("HUNT %%d %%d %%.1f %%s\n", n, found.seed, took, line)
 	}
 }
 `
@@ -204,17 +210,17 @@ func TestHunt(t *testing.T) {
 // built of patched files: the product has no place for it.
 func TestPlantedBugs(t *testing.T) {
 	out := hunt(t)
-	found := map[int][2]string{}
-	for _, m := range regexp.MustCompile(`(?m)^HUNT (\d+) (\d+) (.*)$`).FindAllStringSubmatch(out, -1) {
+	found := map[int][3]string{}
+	for _, m := range regexp.MustCompile(`(?m)^HUNT (\d+) (\d+) ([\d.]+) (.*)$`).FindAllStringSubmatch(out, -1) {
 		var n int
 		fmt.Sscan(m[1], &n)
-		found[n] = [2]string{m[2], m[3]}
+		found[n] = [3]string{m[2], m[3], m[4]}
 	}
 	if len(found) != len(bugs)+1 {
 		t.Fatalf("hunted %d of %d bugs:\n%s", len(found), len(bugs), out)
 	}
 	if found[0][0] != "0" {
-		t.Errorf("without a bug, seed %s: %s", found[0][0], found[0][1])
+		t.Errorf("without a bug, seed %s: %s", found[0][0], found[0][2])
 	}
 	var table strings.Builder
 	for i, b := range bugs {
@@ -222,7 +228,7 @@ func TestPlantedBugs(t *testing.T) {
 		if f[0] == "0" {
 			t.Errorf("not found in %d lives: %s", hunted, b.what)
 		}
-		fmt.Fprintf(&table, "%7s  %-66s %s\n", f[0], b.what, f[1])
+		fmt.Fprintf(&table, "%7s %6ss  %-66s %s\n", f[0], f[1], b.what, f[2])
 	}
 	t.Logf("lives until a planted bug is found:\n%s", &table)
 }
@@ -278,9 +284,15 @@ func hunt(t *testing.T) string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build with bugs: %v\n%s", err, out)
 	}
-	out, err := exec.CommandContext(t.Context(), program, "-test.run=^TestHunt$").CombinedOutput()
-	if err != nil {
-		t.Fatalf("hunt: %v\n%s", err, out)
+	var said bytes.Buffer
+	run := exec.CommandContext(t.Context(), program, "-test.run=^TestHunt$", "-test.timeout=0")
+	run.Stdout = &said
+	if testing.Verbose() {
+		run.Stdout = io.MultiWriter(&said, os.Stdout) // it takes minutes
 	}
-	return string(out)
+	run.Stderr = run.Stdout
+	if err := run.Run(); err != nil {
+		t.Fatalf("hunt: %v\n%s", err, &said)
+	}
+	return said.String()
 }
