@@ -179,15 +179,17 @@ var bugs = []bug{
 	{"retention drops what a fork begins with", []edit{{"fsm/operate.go",
 		"|| Heir(v, name, r.Step) != \"\"\n", "|| Heir(v, name, r.Step) != \"\" && !PLANTED\n"}}},
 	{"what a fork begins with is its own to delete", []edit{{"simtest/rest_test.go",
-		"		if r.OfJob == \"\" {\n", "		if r.OfJob == \"\" || PLANTED {\n"},
-		{"simtest/worker_test.go", "		if k.job == job && ", "		if (k.job == job || PLANTED && w.sim.spec(job).from != nil && " +
-			"w.sim.spec(job).from.job == k.job) && "}}},
+		"				w.dropped(spec.name, own)\n", "				w.dropped(spec.name, own)\n" +
+			"				if PLANTED && spec.from != nil {\n					w.dropped(spec.from.job, []uint64{spec.from.step})\n" +
+			"				}\n"}}},
 	{"a job is deleted that a fork begins with", []edit{{"fsm/operate.go",
-		"	if heir, step := anyHeir(a.s.v, c.Job); heir != \"\" {", "	if heir, step := anyHeir(a.s.v, c.Job); heir != \"\" && !PLANTED {"}}},
+		"	if heir, step := anyHeir(a.s.v, c.Job); heir != \"\" {",
+		"	if heir, step := anyHeir(a.s.v, c.Job); heir != \"\" && !PLANTED {"}}},
 	{"a job of a deleted one's name begins with its first generation", []edit{{"fsm/operate.go",
 		"			return d.Generation\n", "			return d.Generation * uint64(map[bool]int{false: 1}[PLANTED])\n"}}},
 	{"a file of a deleted job stays", []edit{{"simtest/rest_test.go",
-		"				w.dropped(spec.name, own)\n", "				w.dropped(spec.name, own[min(len(own), map[bool]int{true: 1}[PLANTED]):])\n"}}},
+		"			own = append(own, r.Step)\n", "			if own = append(own, r.Step); PLANTED {\n" +
+			"				own = own[1:]\n			}\n"}}},
 	{"a report brings a deleted job back", []edit{{"fsm/operate.go",
 		"	a.s.dropJob(c.Job)\n", "	if !PLANTED || len(j.Checkpoints) == 0 {\n		a.s.dropJob(c.Job)\n	}\n"}}},
 	{"a cell goes on without the others", []edit{{"simtest/worker_test.go",

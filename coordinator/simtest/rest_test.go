@@ -103,7 +103,7 @@ func (s *sim) deleteJob(i int, again bool) {
 		if x := s.sessions[w.id]; x != nil {
 			x.toWorker(func() {
 				w.dropped(spec.name, own)
-				s.check.isGone(w, spec.name, j.Generation, own)
+				s.check.isGone(w, j)
 			})
 		}
 	}
@@ -128,8 +128,8 @@ func (c *checker) asks(r *commandpb.RequestStop, after *commandpb.JobRecord) {
 	}
 }
 
-// checkRest wants a job to be stopped or paused only if an operator has asked for that, or for a veto: whoever makes way
-// goes on by itself. One that has come to rest behind a step has a checkpoint of it.
+// checkRest wants a job to be stopped or paused only if an operator has asked for that, or for a veto: whoever makes
+// way goes on by itself. One that has come to rest behind a step has a checkpoint of it.
 func (c *checker) checkRest(before, now *commandpb.JobRecord, cmd *commandpb.Command) {
 	name := now.Submitted.Job
 	if now.State != fsm.Stopped && now.State != fsm.Paused || before == nil || before.State == now.State ||
@@ -220,14 +220,13 @@ func (c *checker) deletesJob(job string) {
 	delete(c.owed, job)
 }
 
-// isGone wants a worker that was told of it to have no file of a job that is deleted.
-func (c *checker) isGone(w *worker, job string, generation uint64, steps []uint64) {
-	for _, step := range steps {
-		for i := range c.s.spec(job).cells() {
-			for g := range generation + 1 {
-				if _, there := w.disk[fileKey{job, step, i, g}]; there {
-					c.s.fail("job %s is deleted, and worker %s still has its file of step %d, cell %d", job, w.id, step, i)
-				}
+// isGone wants a worker that was told of it to have no file of the checkpoints of a job that is deleted.
+func (c *checker) isGone(w *worker, j *commandpb.JobRecord) {
+	job := j.Submitted.Job
+	for _, r := range j.Checkpoints {
+		for i := range r.Files {
+			if _, there := w.disk[keyOf(job, r, i)]; there && r.OfJob == "" {
+				c.s.fail("job %s is deleted, and worker %s still has its file of step %d, cell %d", job, w.id, r.Step, i)
 			}
 		}
 	}

@@ -371,8 +371,8 @@ func (x *session) align(j *commandpb.JobRecord) {
 
 // assignmentOf is what a worker is told of a job's generation.
 func (s *sim) assignmentOf(j *commandpb.JobRecord) assignment {
-	a := assignment{spec: s.spec(j.Submitted.Job), job: j.Submitted.Job, generation: j.Generation, fromMemory: j.FromMemory, memory: j.MemoryStep,
-		since: fsm.MemorySince(j), skipped: fsm.StepsOf(j, fsm.VetoSkipped)}
+	a := assignment{spec: s.spec(j.Submitted.Job), job: j.Submitted.Job, generation: j.Generation,
+		fromMemory: j.FromMemory, memory: j.MemoryStep, since: fsm.MemorySince(j), skipped: fsm.StepsOf(j, fsm.VetoSkipped)}
 	for _, p := range j.Placement {
 		a.on = append(a.on, p.Worker)
 		a.from = append(a.from, p.Source)

@@ -646,7 +646,7 @@ func (w *worker) save(r *run, i int, c *cell) bool {
 	w.queue(r.job,
 		&commandpb.Command{Kind: &commandpb.Command_CheckpointWritten{CheckpointWritten: &commandpb.CheckpointWritten{
 			Job: r.job, Generation: r.generation, Step: c.step, PlanDigest: []byte("plan"), Numerics: "n",
-			File: &commandpb.CheckpointFile{Cell: r.cell(i), Worker: w.id, Bytes: 16, Path: strconv.FormatUint(r.generation, 10), Sha256: f.sha256(),
-				Digest: digest(c.value)}}}})
+			File: &commandpb.CheckpointFile{Cell: r.cell(i), Worker: w.id, Bytes: 16, Sha256: f.sha256(),
+				Path: strconv.FormatUint(r.generation, 10), Digest: digest(c.value)}}}})
 	return true
 }
