@@ -289,22 +289,7 @@ func (c *checker) end(spec jobSpec) []byte {
 func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 	switch k := cmd.Kind.(type) {
 	case *commandpb.Command_CheckpointWritten:
-		w := k.CheckpointWritten
-		if c.newest[w.Job] != w.Generation {
-			c.s.fail("a file of generation %d was accepted in generation %d", w.Generation, c.newest[w.Job])
-		}
-		for _, r := range after.Jobs[w.Job].Checkpoints {
-			if r.Step == w.Step && r.Committed && r.Bad == "" {
-				if c.good[w.Job] == nil {
-					c.good[w.Job] = map[uint64]bool{}
-				}
-				if !c.good[w.Job][w.Step] {
-					c.checkFiles(w.Job, r)
-				}
-				c.good[w.Job][w.Step] = true
-				c.committed++
-			}
-		}
+		c.written(k.CheckpointWritten, after)
 	case *commandpb.Command_MarkCheckpointBad:
 		c.checkBad(k.MarkCheckpointBad.Job, k.MarkCheckpointBad.Step, after.Jobs[k.MarkCheckpointBad.Job])
 		delete(c.good[k.MarkCheckpointBad.Job], k.MarkCheckpointBad.Step)
@@ -359,6 +344,25 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 		if c.newest[k.CellFinished.Job] != k.CellFinished.Generation {
 			c.s.fail("an end of generation %d was accepted in generation %d", k.CellFinished.Generation,
 				c.newest[k.CellFinished.Job])
+		}
+	}
+}
+
+// written notes a checkpoint that a file has completed.
+func (c *checker) written(w *commandpb.CheckpointWritten, after fsm.View) {
+	if c.newest[w.Job] != w.Generation {
+		c.s.fail("a file of generation %d was accepted in generation %d", w.Generation, c.newest[w.Job])
+	}
+	for _, r := range after.Jobs[w.Job].Checkpoints {
+		if r.Step == w.Step && r.Committed && r.Bad == "" {
+			if c.good[w.Job] == nil {
+				c.good[w.Job] = map[uint64]bool{}
+			}
+			if !c.good[w.Job][w.Step] {
+				c.checkFiles(w.Job, r)
+			}
+			c.good[w.Job][w.Step] = true
+			c.committed++
 		}
 	}
 }
