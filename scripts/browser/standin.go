@@ -23,7 +23,8 @@ const job = "alexnet-32"
 type standing struct{ clusterpb.OperatorClient }
 
 func (standing) job() *clusterpb.Job {
-	return &clusterpb.Job{Name: job, State: "stopped", Step: points, Steps: points, StepsPerEpoch: 100, Batch: 1}
+	return &clusterpb.Job{Name: job, State: "stopped", Reason: "stands in for a real one", Step: points, Steps: points,
+		StepsPerEpoch: 100, Batch: 1}
 }
 
 // Status implements the Operator service.

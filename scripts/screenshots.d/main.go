@@ -23,13 +23,30 @@ func main() {
 	readme := flag.String("readme", "", "file for the README's picture as well")
 	only := flag.Bool("terminal", false, "record a terminal only, and take no pictures")
 	steps := flag.Int("steps", 500, "steps that the first job does before pictures are taken")
+	page := flag.String("page", "", "address of a dashboard's page: take its picture only, into the file --out")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *out, *readme, *only, uint64(*steps)); err != nil {
+	var err error
+	if *page != "" {
+		err = onePage(ctx, *page, *out)
+	} else {
+		err = run(ctx, *out, *readme, *only, uint64(*steps))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "screenshots:", err)
 		os.Exit(1)
 	}
+}
+
+// onePage takes the picture of a page, once it shows what is so.
+func onePage(ctx context.Context, url, out string) error {
+	b, err := browser.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return picture(b, browser.Looks[0], url, out, false, "")
 }
 
 // jobs are what the cluster trains.

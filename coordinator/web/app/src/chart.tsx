@@ -103,8 +103,8 @@ function options(p: Props, show: boolean, width: number, marks: () => Mark[],
     },
     axes: [
       { show, stroke: axis, grid, font, ticks, size: 28,
-        ...(xAxis.value === "step" ? { values: (_: uPlot, v: number[]) => v.map((x) => (x % 1 === 0 ? short(x) : "")) }
-          : {}) },
+        ...(xAxis.value === "step" ? { values: (_: uPlot, v: number[], _axis: number, _space: number, apart: number) =>
+          v.map((x) => (x % 1 === 0 ? short(x, apart) : "")) } : {}) },
       { show, stroke: axis, grid, font, ticks, size: 52,
         values: (_, v) => v.map((y) => (y === null || y === undefined ? "" : tick(y))) },
     ],
@@ -131,7 +131,8 @@ function options(p: Props, show: boolean, width: number, marks: () => Mark[],
 /** A number at an axis, without zeros behind it. */
 const tick = (y: number) => figures(y).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
 
-const short = (x: number) => (x >= 10000 ? `${figures(x / 1000).replace(/\.0+$/, "")}k` : whole(x));
+/** A step at an axis, in thousands where labels so far apart still differ. */
+const short = (x: number, apart: number) => (x >= 10000 && apart >= 100 ? `${whole(x / 1000)}k` : whole(x));
 
 const markInk: Record<string, string> = {
   generation: "--bad", leader: "--violet", checkpoint: "--faint", rate: "--good", guard: "--bad", hang: "--warn",

@@ -117,7 +117,7 @@ function Columns({ job: j }: { job: Job }) {
     <Section title="Columns" id="columns">
       {plan !== null && <Picture plan={plan} job={j} />}
       {j.placement.length > 0 ? <><CellTable job={j} /><PhaseKey /></>
-        : <p class="empty">No cell is placed: {j.reason}</p>}
+        : <p class="empty">No cell is placed{j.reason !== "" && `: ${j.reason}`}</p>}
     </Section>
   );
 }
