@@ -5,9 +5,10 @@ import (
 	"maps"
 	"runtime"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"colonnade/coordinator/fsm"
 	"colonnade/proto/commandpb"
@@ -226,10 +227,9 @@ func percentiles(b *testing.B, f func()) {
 
 // threadTime is what this thread has had of a processor.
 func threadTime(b *testing.B) time.Duration {
-	const ofThread = 1 // RUSAGE_THREAD of Linux
-	var u syscall.Rusage
-	if err := syscall.Getrusage(ofThread, &u); err != nil {
+	var t unix.Timespec // what getrusage says may be a clock tick old
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
 		b.Fatal(err)
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return time.Duration(t.Nano())
 }
