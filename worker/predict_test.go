@@ -179,9 +179,9 @@ func predictRefuses(t *testing.T, root, file, picture string) {
 	}
 	for name, m := range map[string]mistake{
 		"no model":   failure("none: no such file", "name a model file")("predict", "--checkpoint", "none", picture),
-		"no picture": failure("none.png")("predict", "--checkpoint", file, "none.png"),
-		"no PNG":     failure("cannot be decoded")("predict", "--checkpoint", file, cut),
-		"one pixel":  failure("small.png")("predict", "--checkpoint", file, small),
+		"no picture": failure("none.png", "; name a JPEG or PNG")("predict", "--checkpoint", file, "none.png"),
+		"no PNG":     failure("cannot be decoded", "; give another JPEG or PNG")("predict", "--checkpoint", file, cut),
+		"one pixel":  failure("small.png: is 1x1, too small", "; give another JPEG or PNG")("predict", "--checkpoint", file, small),
 		"cut model":  failure("it is cut short or damaged")("predict", "--checkpoint", cut, picture),
 		"no job":     failure("no checkpoints of a job")("predict", "--checkpoint", filepath.Dir(small), picture),
 		"views":      usage("--views 3")("evaluate", "--checkpoint", file, "--views", "3"),
