@@ -526,6 +526,8 @@ func TestDev(t *testing.T) {
 	like(t, r.out.String(),
 		`.*job j submitted, 20 steps\n.*generation 1 from the start on 2 workers\n.*epoch 1/2 .*epoch 2/2 .*`+
 			`job j is done, digest `+digest+`\ntest error 25.00 %\ndigest `+digest+`\n`)
+	like(t, r.err.String(), `.*: coordinator checkpoint export j --dir data/checkpoints\n`+
+		`.*: coordinator start --data data\n`)
 	if err := startDev(t, "finish", file).end(t); err == nil || !strings.Contains(err.Error(),
 		"job j is in data already (done, step 20 of 20); go on with it by adding --resume, or choose another --data") {
 		t.Errorf("again: %v", err)

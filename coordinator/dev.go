@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -318,5 +319,12 @@ func (d *dev) end(last *clusterpb.Job) error {
 	if d.JSON {
 		out = io.Discard // the last update has said it
 	}
-	return printEnd(out, last, d.again())
+	if err := printEnd(out, last, d.again()); err != nil || d.JSON || last.State != fsm.Done {
+		return err
+	}
+	program := cmp.Or(d.con.program, "coordinator")
+	d.view.note("its weights, for other programs: %s checkpoint export %s --dir %s", program, last.Name,
+		filepath.Join(d.Data, "checkpoints"))
+	d.view.note("its page and curves again: %s start --data %s", program, d.Data)
+	return nil
 }

@@ -144,3 +144,10 @@ func TestStatusFits(t *testing.T) {
 		}
 	}
 }
+
+// TestVersion: it is a line, and no command is needed.
+func TestVersion(t *testing.T) {
+	if got := succeeds(t, "--version"); got != cli.Version()+"\n" {
+		t.Errorf("prints %q", got)
+	}
+}

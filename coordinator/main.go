@@ -40,6 +40,8 @@ type commands struct {
 	Figures     figuresCmd     `cmd:"" help:"Draw a job as the paper draws its own: its network, the kernels of its first layer, learning curves; PNG and SVG."`
 	Tensorboard tensorboardCmd `cmd:"" help:"Write a job's curves, first kernels and weights as events that TensorBoard opens."`
 	Checkpoint  checkpointCmd  `cmd:"" help:"List, verify and export a job's checkpoints, print the digest of its weights."`
+
+	Version kong.VersionFlag `help:"Print the revision that the program was built from."`
 }
 
 // console is where commands print, and the clock they print by.
@@ -78,7 +80,8 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // newParser makes the parser of the command line; exit is called when it has printed help.
 func newParser(con console, exit func(code int)) (*kong.Kong, error) {
 	parser, err := kong.New(&commands{}, kong.Name("coordinator"), kong.Writers(con.out, con.err),
-		kong.Vars{"address": defaultAddress, "web": defaultWeb, "workers": strconv.Itoa(defaultWorkers),
+		kong.Vars{"version": cli.Version(), "address": defaultAddress, "web": defaultWeb,
+			"workers": strconv.Itoa(defaultWorkers),
 			"threads": strconv.Itoa(defaultThreads()), "batch": strconv.Itoa(score.DefaultBatch),
 			"election":        raftnode.DefaultElection.String(),
 			"snapshotEntries": strconv.Itoa(raftnode.DefaultSnapshotEntries),

@@ -7,13 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"colonnade/checkpoint/cli"
 	"colonnade/coordinator/control"
 	"colonnade/coordinator/history"
 	"colonnade/coordinator/port"
@@ -77,7 +77,7 @@ func newNode(cfg nodeConfig) (*node, error) {
 	}
 	c := control.New(told)
 	n := &node{cfg: cfg, port: p, raft: r, control: c, history: past,
-		service: &rpc.Server{Control: c, Node: r, State: r, Past: past, Version: version(), Log: cfg.log}}
+		service: &rpc.Server{Control: c, Node: r, State: r, Past: past, Version: cli.Version(), Log: cfg.log}}
 	n.grpc = grpc.NewServer(append(n.service.Options(),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Second, Timeout: 2 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
@@ -159,18 +159,4 @@ func (n *node) Run(ctx context.Context) error {
 		return page.Close()
 	})
 	return errors.Join(g.Wait(), n.leader.Close(), n.raft.Close())
-}
-
-// version is the program's version control revision, if the build recorded one.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return "unversioned"
 }

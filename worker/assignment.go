@@ -76,11 +76,7 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 	group, cells := h.group(j, plan, a, devices)
 	members, err := h.mesh.Join(ctx, group)
 	if err != nil {
-		err = fmt.Errorf("join generation %d: %w", a.Generation, err)
-		if errors.Is(err, exchange.ErrCarrier) { // asked for, and not to be had where the cells are
-			err = permanentError{err}
-		}
-		return nil, err
+		return nil, notJoined(a.Generation, err)
 	}
 	err = h.runCells(ctx, run, a, j, plan, packs, devices, members, cells)
 	// A peer that aborted says why; that explains more than the broken link it left behind.
@@ -94,10 +90,20 @@ func (h *host) train(ctx context.Context, run *assignment, a *clusterpb.Assign) 
 	return members, err
 }
 
+// notJoined is why a generation cannot be joined. Trying again does not help where a carrier was asked for that is not
+// to be had where the cells are, nor where workers are of two versions.
+func notJoined(generation uint64, err error) error {
+	err = fmt.Errorf("join generation %d: %w", generation, err)
+	if errors.Is(err, exchange.ErrCarrier) || errors.Is(err, exchange.ErrVersions) {
+		return permanentError{err}
+	}
+	return err
+}
+
 // group is the exchange of one generation: our cells, everyone else's, and all of them.
 func (h *host) group(j *job.Job, plan *shard.Plan, a *clusterpb.Assign, devices cellDevices) (exchange.Group,
 	[]exchange.Cell) {
-	g := exchange.Group{Job: a.Job, Generation: a.Generation, PlanDigest: plan.Digest(),
+	g := exchange.Group{Job: a.Job, Generation: a.Generation, PlanDigest: plan.Digest(), Version: train.StepVersion,
 		Numerics: devices.numerics(), Devices: devices, Carrier: h.carrier, Address: h.address, Largest: largest(j, plan)}
 	for _, c := range a.Cells {
 		g.Local = append(g.Local, cellOf(c))

@@ -22,6 +22,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
 
+	"colonnade/checkpoint/cli"
 	"colonnade/cudakern"
 	"colonnade/cudakern/ref"
 	"colonnade/shard"
@@ -201,7 +202,7 @@ func TestBenchTable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out = strings.Replace(out, "commit "+version(), "commit 0123456789abcdef0123456789abcdef01234567", 1)
+		out = strings.Replace(out, "commit "+cli.Version(), "commit 0123456789abcdef0123456789abcdef01234567", 1)
 		out = regexp.MustCompile(`(?m)^the load is .*\n`).ReplaceAllString(out, "") // of others, and different by now
 		for line := range strings.Lines(out) {
 			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"colonnade/checkpoint/cli"
 	"colonnade/worker/train"
 )
 
@@ -75,7 +76,7 @@ type benchPhase struct {
 // report says what is to be measured.
 func (c *benchCmd) report(rig *benchRig) *benchReport {
 	r := &benchReport{Network: c.Network, Columns: c.Columns, Batch: c.Batch, Alone: c.Alone, Winograd: c.Winograd,
-		Carrier: c.Carrier, Carriers: rig.carriers(), Commit: version(), warmup: c.Warmup,
+		Carrier: c.Carrier, Carriers: rig.carriers(), Commit: cli.Version(), warmup: c.Warmup,
 		Device: benchDevice{rig.info.Name, rig.info.Model, rig.info.Numerics}, Steps: make([]float64, c.Steps)}
 	for _, cell := range rig.cells {
 		r.Threads += cell.threads

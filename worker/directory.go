@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -91,18 +90,4 @@ func checkAddress(flag, address string) error {
 		return usageError{fmt.Errorf("%s %s: %w; give host:port", flag, address, err)}
 	}
 	return nil
-}
-
-// version is the program's version control revision, if the build recorded one.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return "unversioned"
 }

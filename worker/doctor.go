@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"colonnade/checkpoint/cli"
 	"colonnade/checkpoint/doctor"
 	"colonnade/cudakern"
 	"colonnade/proto/clusterpb"
@@ -19,6 +20,7 @@ type doctorCmd struct {
 	Device      string   `default:"cpu" help:"Device to drive, as run has it."`
 	Data        string   `placeholder:"DIR" help:"Directory of this worker, as run has it."`
 	Listen      string   `default:"127.0.0.1:0" help:"Address for the exchange with other workers, as run has it."`
+	HTTP        string   `name:"http" default:"none" placeholder:"ADDR" help:"Address of the worker's metrics, as run has it; none: no such port."`
 	SHM         string   `name:"shm" default:"/dev/shm" placeholder:"DIR" help:"Directory of memory that cells' states lie in."`
 	JSON        bool     `help:"Print as JSON."`
 }
@@ -41,7 +43,10 @@ func (c *doctorCmd) Run(ctx context.Context, con console) error {
 	if c.Data != "" {
 		all = append(all, doctor.Directory("data", c.Data, wantDisk)...)
 	}
-	all = append(all, doctor.Listen("address", c.Listen, func() string { return "" }))
+	all = append(all, doctor.Listen("address", "--listen", c.Listen, func() string { return "" }))
+	if c.HTTP != noAddress {
+		all = append(all, doctor.Listen("HTTP port", "--http", c.HTTP, func() string { return "" }))
+	}
 	for _, a := range c.Coordinator {
 		all = append(all, coordinatorAt(ctx, a)...)
 	}
@@ -50,16 +55,13 @@ func (c *doctorCmd) Run(ctx context.Context, con console) error {
 
 // device opens the device, which takes what it needs to say its name.
 func (c *doctorCmd) device() doctor.Finding {
-	f := doctor.Finding{What: "device", Grade: doctor.Bad, Mend: "see: worker devices"}
 	open, err := findDevice(c.Device)
-	if err != nil {
-		f.Says = err.Error()
-		return f
+	var d cudakern.Device
+	if err == nil {
+		d, err = open(cudakern.Settings{Threads: cores()})
 	}
-	d, err := open(cudakern.Settings{Threads: cores()})
 	if err != nil {
-		f.Says = err.Error()
-		return f
+		return doctor.Err("device", doctor.Bad, err, "see: worker devices")
 	}
 	defer d.Close()
 	return doctor.Finding{What: "device", Grade: doctor.OK, Says: fmt.Sprintf("%s, %s, %d threads", c.Device,
@@ -86,7 +88,7 @@ func coordinatorAt(ctx context.Context, address string) []doctor.Finding {
 	out := []doctor.Finding{
 		doctor.Of("coordinator", status.Leader != "", doctor.Warn, address+" answers",
 			"but knows no leader: start the others"),
-		doctor.Versions(version(), status.Version)}
+		doctor.Versions(cli.Version(), "coordinator "+address, status.Version)}
 	if status.Now != nil {
 		out = append(out, doctor.Clock("coordinator "+address, status.Now.AsTime(), before, after))
 	}

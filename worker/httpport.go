@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"colonnade/checkpoint/bearer"
+	"colonnade/checkpoint/cli"
 	"colonnade/checkpoint/promtext"
 	"colonnade/proto/clusterpb"
 	"colonnade/worker/exchange"
@@ -152,7 +153,7 @@ func (p *httpPort) metrics(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e := &promtext.Exposition{}
-	e.Gauge("colonnade_build_info", "1, labelled with the version of the program.", 1, "version", version())
+	e.Gauge("colonnade_build_info", "1, labelled with the version of the program.", 1, "version", cli.Version())
 	e.Gauge("colonnade_worker_info", "1, labelled with what the worker is.", 1, "worker", p.host.worker, "name", p.name,
 		"device", p.device, "model", p.model)
 	e.Gauge("colonnade_worker_connected", "1 if a coordinator has the worker in its cluster now.",

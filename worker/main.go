@@ -31,6 +31,8 @@ type commands struct {
 
 	Completion completionCmd `cmd:"" help:"Print what completes this program's command lines in a shell."`
 	Complete   completeCmd   `cmd:"" hidden:"" passthrough:"" help:"Print how a command line may go on: what completion's scripts ask."`
+
+	Version kong.VersionFlag `help:"Print the revision that the program was built from."`
 }
 
 // console is where commands print.
@@ -66,7 +68,7 @@ func (e usageError) Unwrap() error { return e.error }
 // newParser makes the parser of the command line; exit is called when it has printed help.
 func newParser(con console, exit func(code int)) (*kong.Kong, error) {
 	parser, err := kong.New(&commands{}, kong.Name("worker"), kong.Writers(con.out, con.err),
-		kong.Vars{"threads": strconv.Itoa(cores())}, kong.Exit(exit),
+		kong.Vars{"version": cli.Version(), "threads": strconv.Itoa(cores())}, kong.Exit(exit),
 		kong.Description("Trains columns of a network for a coordinator, on one device."))
 	if err == nil {
 		con.named().Exemplify(parser)

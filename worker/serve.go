@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"colonnade/checkpoint/cli"
 	"colonnade/checkpoint/doctor"
 	"colonnade/proto/clusterpb"
 	"colonnade/worker/arena"
@@ -207,7 +208,7 @@ func (c *runCmd) registration(id string, device *clusterpb.Device) *clusterpb.Re
 		machine = machineID()
 	}
 	return &clusterpb.Register{Machine: machine, Worker: id, Name: c.called(), Host: hostName(), Address: c.Advertise,
-		Version: version(), Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device, Memory: true,
+		Version: cli.Version(), Checkpoints: c.Checkpoints, Incarnation: randomID(), Device: device, Memory: true,
 		Evaluates: true}
 }
 

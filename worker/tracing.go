@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync/atomic"
 
+	"colonnade/checkpoint/cli"
 	"colonnade/proto/clusterpb"
 	"colonnade/worker/exchange"
 	"colonnade/worker/otlp"
@@ -34,7 +35,7 @@ func (c *runCmd) exporter(worker string, device *clusterpb.Device, log *slog.Log
 		to = cmp.Or(os.Getenv(endpointVariable), usualEndpoint)
 	}
 	return otlp.New(to, []otlp.Attribute{{Key: "service.name", Value: "colonnade-worker"},
-		{Key: "service.instance.id", Value: worker}, {Key: "service.version", Value: version()},
+		{Key: "service.instance.id", Value: worker}, {Key: "service.version", Value: cli.Version()},
 		{Key: "colonnade.device", Value: device.Model}}, log)
 }
 

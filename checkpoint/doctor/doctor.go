@@ -11,10 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"colonnade/checkpoint/cli"
 )
 
 // Grade is how something was found.
@@ -41,6 +44,15 @@ func Of(what string, good bool, grade Grade, says, mend string) Finding {
 		return Finding{What: what, Grade: OK, Says: says}
 	}
 	return Finding{What: what, Grade: grade, Says: says, Mend: mend}
+}
+
+// Err makes a finding of an error that ends with what to do, as ours do; or else says that.
+func Err(what string, grade Grade, err error, or string) Finding {
+	text := err.Error()
+	if i := strings.LastIndex(text, "; "); i >= 0 {
+		return Finding{what, grade, text[:i], text[i+2:]}
+	}
+	return Finding{what, grade, text, or}
 }
 
 // ErrBad says that something was found to be bad.
@@ -85,6 +97,9 @@ const (
 // Directory looks at a directory that is written to, or, where there is none yet, at the one that it would be made in:
 // whether it may be written, how much is free, and how long a file takes until it is on the disk.
 func Directory(what, dir string, want uint64) []Finding {
+	if at, err := filepath.Abs(dir); err == nil {
+		dir = at // whoever reads it may be elsewhere
+	}
 	there := dir
 	for {
 		info, err := os.Stat(there)
@@ -133,8 +148,11 @@ func plain(err error) error {
 }
 
 func mendWrite(err error) string {
-	if errors.Is(err, syscall.ENOSPC) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
 		return "make room on that file system"
+	case errors.Is(err, syscall.EROFS):
+		return "mount it so that it can be written, or name another directory"
 	}
 	return "name a directory that this user may write to"
 }
@@ -181,8 +199,9 @@ func Memory(left, want uint64) Finding {
 		"less than "+Bytes(want)+": end something, or raise the container's limit")
 }
 
-// Listen looks whether an address can be listened on. taken says what answers there already, if anything of ours does.
-func Listen(what, address string, taken func() string) Finding {
+// Listen looks whether an address can be listened on, which a flag names. taken says what answers there already, if
+// anything of ours does.
+func Listen(what, flag, address string, taken func() string) Finding {
 	l, err := net.Listen("tcp", address)
 	if err == nil {
 		ip := l.Addr().(*net.TCPAddr).IP
@@ -197,13 +216,15 @@ func Listen(what, address string, taken func() string) Finding {
 		if who := taken(); who != "" {
 			return Finding{What: what, Grade: OK, Says: address + " is listened on by " + who}
 		}
-		return Finding{what, Bad, address + " is in use by another program", "give another port: --listen HOST:PORT"}
+		return Finding{what, Bad, address + " is in use by another program", "end that, or give another port: " + flag +
+			" HOST:PORT"}
 	}
 	var at *net.OpError
 	if errors.As(err, &at) {
 		err = at.Err
 	}
-	return Finding{what, Bad, fmt.Sprintf("%s: %v", address, err), "give an address of this machine: --listen HOST:PORT"}
+	return Finding{what, Bad, fmt.Sprintf("%s: %v", address, err),
+		"give an address of this machine: " + flag + " HOST:PORT"}
 }
 
 // Clock compares this machine's clock with another's, which said a time between two of ours.
@@ -214,10 +235,18 @@ func Clock(of string, said, before, after time.Time) Finding {
 		"by NTP")
 }
 
-// Versions compares this program's with that of a coordinator.
-func Versions(ours, theirs string) Finding {
-	return Of("version", ours == theirs, Warn, fmt.Sprintf("this program is %s, the coordinator %s", short(ours),
-		short(theirs)), "they understand each other if they speak the same protocols; bring both to one version")
+// Versions compares this program's with that of another.
+func Versions(ours, of, theirs string) Finding {
+	says := fmt.Sprintf("this program and %s are %s", of, short(ours))
+	switch {
+	case ours == cli.Unversioned || theirs == cli.Unversioned:
+		return Finding{"version", Warn, fmt.Sprintf("this program is %s, %s is %s: they cannot be compared", short(ours), of,
+			short(theirs)), "build both from one commit by scripts/build, which records it"}
+	case ours != theirs:
+		says = fmt.Sprintf("this program is %s, %s is %s", short(ours), of, short(theirs))
+	}
+	return Of("version", ours == theirs, Warn, says,
+		"they understand each other if they speak the same protocols; bring both to one version")
 }
 
 func short(version string) string {

@@ -51,17 +51,18 @@ func TestListen(t *testing.T) {
 	}
 	used := l.Addr().String()
 	nobody, somebody := func() string { return "" }, func() string { return "a coordinator" }
-	if f := Listen("address", used, nobody); f.Grade != Bad || f.Mend == "" {
+	if f := Listen("address", "--http", used, nobody); f.Grade != Bad || !strings.Contains(f.Mend, "--http") {
 		t.Errorf("in use: %+v", f)
 	}
-	if f := Listen("address", used, somebody); f.Grade != OK || !strings.Contains(f.Says, "a coordinator") {
+	if f := Listen("address", "--http", used, somebody); f.Grade != OK || !strings.Contains(f.Says, "a coordinator") {
 		t.Errorf("in use by one of ours: %+v", f)
 	}
 	l.Close()
-	if f := Listen("address", used, nobody); f.Grade != OK || !strings.Contains(f.Says, "this machine only") {
+	if f := Listen("address", "--http", used, nobody); f.Grade != OK || !strings.Contains(f.Says, "this machine only") {
 		t.Errorf("free: %+v", f)
 	}
-	if f := Listen("address", "192.0.2.77:0", nobody); f.Grade != Bad || !strings.Contains(f.Mend, "of this machine") {
+	f := Listen("address", "--http", "192.0.2.77:0", nobody)
+	if f.Grade != Bad || !strings.Contains(f.Mend, "of this machine") {
 		t.Errorf("of another machine: %+v", f)
 	}
 }
@@ -77,8 +78,10 @@ func TestJudgements(t *testing.T) {
 		{Clock("c", now.Add(6*time.Second), now, now), Warn},
 		{Memory(2<<30, 1<<30), OK},
 		{Memory(1<<20, 1<<30), Warn},
-		{Versions("a", "a"), OK},
-		{Versions("0123456789abcdef", "b"), Warn},
+		{Versions("a", "c", "a"), OK},
+		{Versions("0123456789abcdef", "c", "b"), Warn},
+		{Versions("unversioned", "c", "unversioned"), Warn},
+		{Err("device", Bad, errors.New("there is none; buy one"), "see elsewhere"), Bad},
 		{SharedMemory(t.TempDir(), 1), OK},
 		{SharedMemory(t.TempDir(), 1<<62), Warn},
 		{SharedMemory("/no/such/directory", 1), Warn},
@@ -86,6 +89,17 @@ func TestJudgements(t *testing.T) {
 		if c.f.Grade != c.grade || (c.f.Mend == "") != (c.grade == OK) {
 			t.Errorf("%+v, want %s", c.f, c.grade)
 		}
+	}
+}
+
+// An error's own next step is what to do; where it has none, what is given.
+func TestErr(t *testing.T) {
+	want := Finding{"device", Bad, "open a; b: no driver", "install it"}
+	if got := Err("device", Bad, errors.New("open a; b: no driver; install it"), "look"); got != want {
+		t.Errorf("%+v", got)
+	}
+	if got := Err("device", Bad, errors.New("no driver"), "look"); got != (Finding{"device", Bad, "no driver", "look"}) {
+		t.Errorf("%+v", got)
 	}
 }
 

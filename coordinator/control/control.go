@@ -269,7 +269,7 @@ func (c *Control) input(view fsm.View) sched.Input {
 	in := sched.Input{View: view, Leader: c.since, Rules: c.cfg.Rules, Keepers: c.roster.keepers(view),
 		Sessions: make(sched.Sessions, 0, len(c.roster.inOrder)+len(c.broken))}
 	for _, s := range c.roster.inOrder {
-		in.Sessions = append(in.Sessions, sched.Session{Worker: s.worker, Answers: s.answers, Part: s.part,
+		in.Sessions = append(in.Sessions, sched.Session{Worker: s.enrolled, Answers: s.answers, Part: s.part,
 			Liveness: sched.Liveness{Connected: true, Heard: s.heard, Memory: s.memory, Evaluates: s.evaluates}})
 	}
 	for id, t := range c.broken {

@@ -25,8 +25,9 @@ type Session struct {
 	incarnation string
 
 	// Under c.mu.
-	heard  time.Time
-	joined uint64 // the log's index at which the worker was registered; 0: not yet
+	heard    time.Time
+	joined   uint64 // the log's index at which the worker was registered; 0: not yet
+	enrolled string // worker, if it can be the roll's own string: two that are one are quick to compare
 
 	mu    sync.Mutex
 	queue []*clusterpb.CoordinatorMessage
@@ -60,7 +61,7 @@ func (c *Control) Attach(ctx context.Context, r *clusterpb.Register) (*Session, 
 		return nil, err
 	}
 	view, _ := c.cfg.Node.View()
-	s := &Session{c: c, worker: r.Worker, incarnation: r.Incarnation, ready: make(chan struct{}, 1),
+	s := &Session{c: c, worker: r.Worker, enrolled: r.Worker, incarnation: r.Incarnation, ready: make(chan struct{}, 1),
 		done: make(chan struct{}), told: map[string]uint64{}, stopped: map[string]uint64{},
 		evaluates: r.Evaluates, memories: newMemories(r.Memory)}
 	s.send(&clusterpb.CoordinatorMessage{Kind: &clusterpb.CoordinatorMessage_Welcome{Welcome: &clusterpb.Welcome{
@@ -277,7 +278,7 @@ func (c *Control) reconcile() {
 		}
 		var w *commandpb.WorkerRecord
 		if len(roll) > 0 && roll[0].ID == id {
-			w = roll[0].Record
+			w, s.enrolled = roll[0].Record, roll[0].ID
 		}
 		switch {
 		case s.joined == 0 || view.Index < s.joined: // its registration is on its way

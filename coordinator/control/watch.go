@@ -30,11 +30,12 @@ func (c *Control) noteCell(worker string, st *clusterpb.CellStatus, heard time.T
 
 // watched is what is known of how workers get on. c.mu is held.
 func (c *Control) watched(view fsm.View) sched.Watched {
-	in := sched.Watched{View: view, Sessions: map[string]sched.Liveness{}, Cells: map[string][]sched.Progress{},
-		Named: map[string]bool{}, Patience: c.cfg.Patience}
-	for id, s := range c.sessions {
+	in := sched.Watched{View: view, Sessions: make(sched.Sessions, 0, len(c.roster.inOrder)),
+		Cells: map[string][]sched.Progress{}, Named: map[string]bool{}, Patience: c.cfg.Patience}
+	for _, s := range c.roster.inOrder {
 		if s.joined > 0 {
-			in.Sessions[id] = sched.Liveness{Connected: true, Heard: s.heard}
+			in.Sessions = append(in.Sessions, sched.Session{Worker: s.enrolled,
+				Liveness: sched.Liveness{Connected: true, Heard: s.heard}})
 		}
 	}
 	for _, t := range c.troubles {
@@ -107,8 +108,12 @@ func (c *Control) judge(ctx context.Context, now time.Time) time.Duration {
 			next = 0
 		}
 	}
+	still := make(map[string]bool, len(found))
+	for _, t := range found {
+		still[t.Key] = true
+	}
 	for _, t := range before {
-		if !slices.ContainsFunc(found, func(now sched.Trouble) bool { return now.Key == t.Key }) {
+		if !still[t.Key] {
 			c.over(ctx, view, t)
 		}
 	}

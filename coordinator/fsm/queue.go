@@ -11,8 +11,13 @@ import (
 // Order compares two jobs by their places in the queue: the higher priority first, then the one that was submitted
 // first, however often it has been preempted.
 func Order(a, b *commandpb.JobRecord) int {
-	return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.SubmittedUnixNs, b.SubmittedUnixNs),
-		cmp.Compare(a.Submitted.Job, b.Submitted.Job))
+	if by := cmp.Compare(b.Priority, a.Priority); by != 0 {
+		return by
+	}
+	if by := cmp.Compare(a.SubmittedUnixNs, b.SubmittedUnixNs); by != 0 {
+		return by
+	}
+	return cmp.Compare(a.Submitted.Job, b.Submitted.Job)
 }
 
 // MostWorkers is how many workers a job has at a time at most: no more than cells, nor than its quota.

@@ -64,7 +64,7 @@ func Decode(r io.Reader) (*State, error) {
 			return nil, fmt.Errorf("%w: worker %q after %q: without id or device, or out of order", ErrSnapshot, id, last)
 		}
 		st.v.Workers[id], last = w, id
-		st.v.Roll = append(st.v.Roll, Enrolled{id, w})
+		st.v.Roll = append(st.v.Roll, st.numerics.enroll(id, w))
 	}
 	last = ""
 	for _, j := range s.Jobs {
@@ -75,7 +75,8 @@ func Decode(r io.Reader) (*State, error) {
 		if err := checkJob(j); err != nil {
 			return nil, fmt.Errorf("%w: job %s: %w", ErrSnapshot, name, err)
 		}
-		st.v.Jobs[name], last = j, name
+		st.keepJob(j)
+		last = name
 	}
 	for i, r := range s.Evaluations {
 		if err := checkEvaluation(r); err != nil {

@@ -4,7 +4,6 @@
 package fsm
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -69,30 +68,6 @@ type View struct {
 	Evaluations []*commandpb.EvaluationRecord // by id
 }
 
-// Enrolled is a worker and its id.
-type Enrolled struct {
-	ID     string
-	Record *commandpb.WorkerRecord
-}
-
-// Enrolled are a view's workers in order of id: its roll, or, of a view that was made by hand, what it should be.
-func (v View) Enrolled() []Enrolled {
-	if len(v.Roll) == len(v.Workers) {
-		return v.Roll
-	}
-	return RollOf(v.Workers)
-}
-
-// RollOf puts workers in order of id.
-func RollOf(workers map[string]*commandpb.WorkerRecord) []Enrolled {
-	roll := make([]Enrolled, 0, len(workers))
-	for id, w := range workers {
-		roll = append(roll, Enrolled{id, w})
-	}
-	slices.SortFunc(roll, func(a, b Enrolled) int { return cmp.Compare(a.ID, b.ID) })
-	return roll
-}
-
 // JobNames returns the jobs in the order they were submitted.
 func (v View) JobNames() []string {
 	return slices.SortedFunc(maps.Keys(v.Jobs), func(a, b string) int {
@@ -112,51 +87,22 @@ func (v View) JobNames() []string {
 // State is the coordinator's state. Records are replaced, never changed in place, and a map that a View has is copied
 // before it changes: a View costs nothing, however many workers there are and however often it is asked for.
 type State struct {
-	v                         View
-	workersShared, jobsShared bool // with a View
+	v                                     View
+	workersShared, rollShared, jobsShared bool // with a View
+	numerics                              spellings
+	seated                                map[string][]*commandpb.Placement // by job: what the roll has of its cells
 }
 
 // New returns the empty state.
 func New() *State {
-	return &State{v: View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}}}
+	return &State{v: View{Workers: map[string]*commandpb.WorkerRecord{}, Jobs: map[string]*commandpb.JobRecord{}},
+		seated: map[string][]*commandpb.Placement{}}
 }
 
 // View returns the present state to read.
 func (s *State) View() View {
-	s.workersShared, s.jobsShared = true, true
+	s.workersShared, s.rollShared, s.jobsShared = true, true, true
 	return s.v
-}
-
-// keepWorker puts a worker's record in its place.
-func (s *State) keepWorker(id string, w *commandpb.WorkerRecord) {
-	s.ownWorkers()
-	s.v.Workers[id] = w
-	at, there := s.enrolled(id)
-	if !there {
-		s.v.Roll = slices.Insert(s.v.Roll, at, Enrolled{ID: id})
-	}
-	s.v.Roll[at].Record = w
-}
-
-// dropWorker takes a worker's record out.
-func (s *State) dropWorker(id string) {
-	s.ownWorkers()
-	delete(s.v.Workers, id)
-	if at, there := s.enrolled(id); there {
-		s.v.Roll = slices.Delete(s.v.Roll, at, at+1)
-	}
-}
-
-// ownWorkers makes what holds the workers' records the state's own, to be changed.
-func (s *State) ownWorkers() {
-	if s.workersShared {
-		s.v.Workers, s.v.Roll, s.workersShared = maps.Clone(s.v.Workers), slices.Clone(s.v.Roll), false
-	}
-}
-
-// enrolled is a worker's place on the roll, or where it would be.
-func (s *State) enrolled(id string) (int, bool) {
-	return slices.BinarySearchFunc(s.v.Roll, id, func(e Enrolled, id string) int { return cmp.Compare(e.ID, id) })
 }
 
 // keepJob puts a job's record in its place.
@@ -165,6 +111,7 @@ func (s *State) keepJob(j *commandpb.JobRecord) {
 		s.v.Jobs, s.jobsShared = maps.Clone(s.v.Jobs), false
 	}
 	s.v.Jobs[j.Submitted.Job] = j
+	s.seat(j.Submitted.Job, j)
 }
 
 // dropJob takes a job's record out.
@@ -173,6 +120,7 @@ func (s *State) dropJob(name string) {
 		s.v.Jobs, s.jobsShared = maps.Clone(s.v.Jobs), false
 	}
 	delete(s.v.Jobs, name)
+	s.seat(name, nil)
 }
 
 // Result is what applying a command came to.

@@ -17,17 +17,20 @@ func (a *applier) registerWorker(c *commandpb.RegisterWorker) error {
 	old := a.s.v.Workers[c.Worker]
 	record := &commandpb.WorkerRecord{Registered: c, RegisteredUnixNs: a.now, Draining: old.GetDraining(),
 		Hung: old.GetHung() && c.Working && old.GetRegistered().GetIncarnation() == c.Incarnation}
+	same := old != nil && old.Registered.Incarnation == c.Incarnation && !old.Lost
+	if same { // the same process on a new session: only where it is reached may have changed
+		record.RegisteredUnixNs = old.RegisteredUnixNs
+	}
 	a.s.keepWorker(c.Worker, record)
 	switch {
+	case same:
 	case old == nil:
 		a.event("worker", "", c.Worker, "worker %s joined with %s", c.Name, c.Device.Model)
 	case old.Registered.Incarnation != c.Incarnation:
 		a.event("worker", "", c.Worker, "worker %s started again", c.Name)
 		a.abandon(c.Worker, fmt.Sprintf("worker %s started again", c.Name))
-	case old.Lost:
+	default:
 		a.event("worker", "", c.Worker, "worker %s is back", c.Name)
-	default: // the same process on a new session: only where it is reached may have changed
-		record.RegisteredUnixNs = old.RegisteredUnixNs
 	}
 	return nil
 }

@@ -1,7 +1,10 @@
 package fsm
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -114,10 +117,10 @@ func TestForgotten(t *testing.T) {
 	view := l.View()
 	l.must(t, forgotten("w7"))
 	now := l.View()
-	if now.Workers["w7"] != nil || !slices.Equal(now.Roll, RollOf(now.Workers)) {
+	if now.Workers["w7"] != nil || !slices.Equal(now.Roll, RollOf(now)) {
 		t.Errorf("it is still there: %v", now.Workers["w7"])
 	}
-	if view.Workers["w7"] == nil || !slices.Equal(view.Roll, RollOf(view.Workers)) {
+	if view.Workers["w7"] == nil || !slices.Equal(view.Roll, RollOf(view)) {
 		t.Error("a view of before has lost it too")
 	}
 	if e := now.Events[len(now.Events)-1]; !strings.Contains(e.Text, "w7 is forgotten: silent") {
@@ -141,4 +144,46 @@ func TestMarksOfAGenerationBefore(t *testing.T) {
 	if Usable(l.View().Jobs["j"]) != nil {
 		t.Error("the checkpoint is still good")
 	}
+}
+
+// The roll says of a worker how many cells jobs have there, from when they are placed until they have stopped; of a
+// worker too that a damaged state has cells of and does not know, when it comes.
+func TestRollCountsCells(t *testing.T) {
+	l := newLog(t, after(begin(), register("w9", "a"), submit("k", 1, 3, 10, 2))...)
+	cells := func(want string) {
+		t.Helper()
+		v := l.View()
+		got := ""
+		for _, e := range v.Roll {
+			got += fmt.Sprintf("%s:%d ", e.ID, e.Cells)
+		}
+		if got != want || !slices.Equal(v.Roll, RollOf(v)) {
+			t.Errorf("the roll has %q, want %q; made anew it is %v", got, want, RollOf(v))
+		}
+	}
+	before := l.View()
+	l.must(t, assign("k", 1, -1, place(3, "w9", "w0", "w9")...))
+	cells("w0:1 w1:0 w9:2 ")
+	l.must(t, register("w9", "a"))
+	cells("w0:1 w1:0 w9:2 ")
+	l.must(t, lose("w0", "silent"))
+	cells("w0:0 w1:0 w9:0 ")
+	if !slices.Equal(before.Roll, RollOf(before)) {
+		t.Errorf("a view of before has %v", before.Roll)
+	}
+
+	l.must(t, assign("k", 2, -1, place(3, "w9", "w1", "w9")...))
+	damaged := l.View()
+	damaged.Workers = maps.Clone(damaged.Workers)
+	delete(damaged.Workers, "w9")
+	state, err := Decode(bytes.NewReader(encode(t, damaged)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.State = state
+	cells("w0:0 w1:1 ")
+	l.must(t, register("w9", "b"))
+	cells("w0:0 w1:1 w9:2 ")
+	l.must(t, release("k", 2, "because"))
+	cells("w0:0 w1:0 w9:0 ")
 }

@@ -45,6 +45,8 @@ type Server struct {
 	Past    *history.Store // nil: there is none
 	Version string
 	Log     *slog.Logger
+
+	looks looks
 }
 
 // Register adds both services to a gRPC server.
@@ -305,43 +307,6 @@ func (s *Server) DrainWorker(ctx context.Context, r *clusterpb.DrainWorkerReques
 		return nil, s.status(err)
 	}
 	return s.Control.Worker(r.Worker), nil
-}
-
-// watchEvery is the least time between two updates of one watch: workers are heard as often, and nobody reads faster.
-const watchEvery = 500 * time.Millisecond
-
-// WatchJob implements the Operator service. Updates are of the job as it is then: a slow watcher misses states in
-// between, but no event. The first one brings what the job has come through, the others also what happens to the
-// cluster.
-func (s *Server) WatchJob(r *clusterpb.GetJobRequest, stream grpc.ServerStreamingServer[clusterpb.JobUpdate]) error {
-	if err := named(r.Name); err != nil {
-		return err
-	}
-	ctx := stream.Context()
-	var seen uint64
-	for first := true; ; first = false {
-		changed := s.Control.Changed()
-		j, events, err := s.Control.Follow(ctx, r.Name, seen)
-		if err != nil {
-			return s.status(err)
-		}
-		u := &clusterpb.JobUpdate{Job: control.Brief(j)}
-		for _, e := range events {
-			seen = max(seen, e.Index)
-			if e.Job == r.Name || e.Job == "" && !first {
-				u.Events = append(u.Events, e)
-			}
-		}
-		if err := stream.Send(u); err != nil {
-			return err
-		}
-		if fsm.Ended(j.State) {
-			return nil
-		}
-		if err := s.untilChanged(ctx, changed); err != nil {
-			return err
-		}
-	}
 }
 
 // guard turns a panic into an error of one call, so that it ends nothing else.

@@ -183,7 +183,9 @@ func BenchmarkJudge(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			w := c.world()
-			in := Watched{View: w.input().View, Sessions: w.Sessions, Cells: map[string][]Progress{}, Patience: DefaultPatience}
+			whole := w.input()
+			in := Watched{View: whole.View, Sessions: whole.Sessions, Cells: map[string][]Progress{},
+				Patience: DefaultPatience}
 			for name, j := range w.View.Jobs {
 				for i, p := range j.Placement {
 					cell := Progress{Cell: Place{p.Cell.Replica, p.Cell.Column}, Worker: p.Worker, Step: 811, Train: true,

@@ -165,14 +165,15 @@ func (p *pool) takers(tests []*commandpb.EvaluationRecord) (out []*taker) {
 	}
 	// Whoever still works on a part that was taken back is not free.
 	stale := func(s *Session) bool { return s.Part.Generation != 0 && !holds[s.Worker] }
-	busy, sessions := busyWorkers(p.in.View), p.in.Sessions
-	for _, e := range p.in.View.Roll {
-		var s *Session
-		s, sessions = sessions.upTo(e.ID)
-		if !placeable(e.Record, s) || !s.Evaluates {
+	for i, e := range p.in.View.Roll {
+		if !p.posts[i].sound {
 			continue
 		}
-		_, works := slices.BinarySearch(busy, e.ID)
+		s := &p.in.Sessions[p.posts[i].session-1]
+		if !s.Evaluates {
+			continue
+		}
+		works := e.Cells > 0
 		if at, there := p.find(e.ID); there && p.all[at].taken {
 			works = true
 		}

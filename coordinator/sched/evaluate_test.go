@@ -105,7 +105,7 @@ func drawEvaluation(t *rapid.T, w *world, id uint64, free *[]string) {
 func drawTests(t *rapid.T, w *world) {
 	w.Rules.Stall = at(rapid.SampledFrom([]float64{1, 60}).Draw(t, "stall")).Sub(t0)
 	var there []string
-	for _, e := range fsm.RollOf(w.View.Workers) {
+	for _, e := range fsm.RollOf(w.View) {
 		if s := w.Sessions[e.ID]; s.Connected {
 			s.Evaluates = rapid.IntRange(0, 4).Draw(t, "takes parts") > 0
 			w.Sessions[e.ID] = s
@@ -128,7 +128,12 @@ func TestEvaluateProperties(t *testing.T) {
 		drawTests(t, w)
 		in := w.input()
 		d := Decide(now, in)
-		busy := busyWorkers(in.View)
+		var busy []string
+		for _, j := range in.View.Jobs {
+			if j.State == fsm.Running || j.State == fsm.Stopping {
+				busy = append(busy, workersOf(j.Placement)...)
+			}
+		}
 		state, err := fsm.Decode(bytes.NewReader(encode(t, in.View)))
 		if err != nil {
 			t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"colonnade/coordinator/fsm"
-	"colonnade/proto/commandpb"
 )
 
 // Forget takes a worker that has been lost for long out of the state.
@@ -16,14 +15,14 @@ func (Forget) action() {}
 const maxForgets = 64
 
 // lapse notes a worker that is lost, and has been for long or will have been.
-func (p *pool) lapse(id string, w *commandpb.WorkerRecord, d *Decision) {
+func (p *pool) lapse(w *fsm.Enrolled, d *Decision) {
 	if p.in.Rules.Forget <= 0 {
 		return
 	}
 	if until := time.Unix(0, w.LostUnixNs).Add(p.in.Rules.Forget); p.now.Before(until) {
 		d.wakeAt(until)
 	} else {
-		p.lapsed = append(p.lapsed, id)
+		p.lapsed = append(p.lapsed, w.ID)
 	}
 }
 

@@ -3,6 +3,7 @@ package sched
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -54,7 +55,7 @@ type Progress struct {
 // Watched is all that judging depends on.
 type Watched struct {
 	View     fsm.View
-	Sessions map[string]Liveness
+	Sessions Sessions
 	Cells    map[string][]Progress // by job
 	Named    map[string]bool       // keys of the troubles that were found the last time
 	Patience Patience
@@ -82,29 +83,25 @@ type Trouble struct {
 // Judge says who does not get on, in the order of workers, and when time alone will change that. It is pure.
 func Judge(now time.Time, in Watched) (found []Trouble, next time.Time) {
 	j := &watcher{now: now, in: in, tables: map[string]*table{}}
-	var jobs []*commandpb.JobRecord
-	for _, name := range in.View.JobNames() {
-		if job := in.View.Jobs[name]; underWay(job) {
-			jobs = append(jobs, job)
+	silent := j.roll()
+	for _, job := range in.View.Jobs { // in any order: what is found is put in order
+		if underWay(job) {
 			j.stuck(job)
 			j.slow(job)
 		}
 	}
-	var silent []string
-	for _, w := range in.View.Enrolled() {
-		if j.halted(w) {
-			silent = append(silent, w.ID)
-		}
-	}
 	if len(silent) > 0 {
 		on := map[string]string{}
-		for _, job := range jobs {
+		for name, job := range in.View.Jobs {
 			for _, p := range job.Placement {
-				on[p.Worker] = job.Submitted.Job
+				if was := on[p.Worker]; underWay(job) && (was == "" || name < was) {
+					on[p.Worker] = name
+				}
 			}
 		}
-		for _, id := range silent {
-			j.found = append(j.found, j.halt(id, on[id]))
+		j.found = slices.Grow(j.found, len(silent))
+		for _, s := range silent {
+			j.found = append(j.found, j.halt(s, on[s.Worker]))
 		}
 	}
 	slices.SortStableFunc(j.found, func(a, b Trouble) int {
@@ -123,8 +120,13 @@ type watcher struct {
 	now    time.Time
 	in     Watched
 	tables map[string]*table // by job
-	found  []Trouble
-	next   time.Time
+
+	enrolled []fsm.Enrolled
+	seats    []int32 // of the same: the place of a session that is connected, from 1; 0: there is none
+	ids      places  // in the same; made when it is needed
+
+	found []Trouble
+	next  time.Time
 }
 
 // table is what is looked up in a job's cells again and again, made when it is first needed: most jobs get on.
@@ -191,6 +193,37 @@ func (t *table) othersBusy(c Progress) time.Duration {
 	return t.busy[middle]
 }
 
+// uneven says whether some cell works on a step for longer than it may, measured by the least that any other does, or
+// that it has done itself: if none does, none is slow, and nothing has to be put in order to see it.
+func (t *table) uneven(p Patience) bool {
+	least := time.Duration(math.MaxInt64)
+	for i := range t.cells {
+		if busy := t.cells[i].Busy; busy > 0 {
+			least = min(least, busy)
+		}
+	}
+	for i := range t.cells {
+		c := &t.cells[i]
+		against := least
+		if c.Best > 0 {
+			against = min(against, c.Best)
+		}
+		if c.Busy > 0 && c.Busy-against >= p.Least && c.Busy.Seconds() >= p.Slow/2*against.Seconds() {
+			return true
+		}
+	}
+	return false
+}
+
+// heard says whether a worker is connected and has been heard of of late.
+func (j *watcher) heard(id string) bool {
+	if j.ids.table == nil {
+		j.ids = placesOf(j.enrolled)
+	}
+	at := j.ids.of(id)
+	return at >= 0 && j.seats[at] > 0 && !j.quiet(&j.in.Sessions[j.seats[at]-1])
+}
+
 func (j *watcher) wakeAt(t time.Time) {
 	if j.next.IsZero() || t.Before(j.next) {
 		j.next = t
@@ -208,26 +241,42 @@ func (j *watcher) who(id string) string {
 
 // silent says whether nothing has been heard of a worker for too long, though it is connected.
 func (j *watcher) silent(id string) bool {
-	s, ok := j.in.Sessions[id]
-	return ok && s.Connected && j.now.Sub(s.Heard) >= j.in.Patience.Silence
+	s := j.in.Sessions.Of(id)
+	return s != nil && s.Connected && j.quiet(s)
 }
 
-// halted says whether a worker has been silent for too long, or when it will have been.
-func (j *watcher) halted(w fsm.Enrolled) bool {
-	s := j.in.Sessions[w.ID]
-	if w.Record.Lost || !s.Connected {
-		return false
+func (j *watcher) quiet(s *Session) bool { return j.now.Sub(s.Heard) >= j.in.Patience.Silence }
+
+// roll goes through workers and sessions side by side. It returns the sessions of those that have been silent for too
+// long, and notes where the sessions of all are that are connected, and when the next will have been silent for too
+// long.
+func (j *watcher) roll() (silent []*Session) {
+	next := 0
+	j.enrolled = j.in.View.Enrolled()
+	j.seats = make([]int32, len(j.enrolled))
+	for i := range j.enrolled {
+		w := &j.enrolled[i]
+		for next < len(j.in.Sessions) && j.in.Sessions[next].Worker != w.ID && j.in.Sessions[next].Worker < w.ID {
+			next++
+		}
+		if next == len(j.in.Sessions) || j.in.Sessions[next].Worker != w.ID || !j.in.Sessions[next].Connected {
+			continue
+		}
+		j.seats[i] = int32(next + 1)
+		switch s := &j.in.Sessions[next]; {
+		case w.Lost:
+		case j.quiet(s):
+			silent = append(silent, s)
+		default:
+			j.wakeAt(s.Heard.Add(j.in.Patience.Silence))
+		}
 	}
-	if j.now.Sub(s.Heard) >= j.in.Patience.Silence {
-		return true
-	}
-	j.wakeAt(s.Heard.Add(j.in.Patience.Silence))
-	return false
+	return silent
 }
 
 // halt names a worker that has been silent for too long, and what it was at.
-func (j *watcher) halt(id, job string) Trouble {
-	heard := j.in.Sessions[id].Heard
+func (j *watcher) halt(s *Session, job string) Trouble {
+	id, heard := s.Worker, s.Heard
 	t := Trouble{Key: fmt.Sprintf("%s %s %d", Halted, id, heard.UnixNano()), Kind: Halted, Worker: id, Job: job}
 	t.Text = fmt.Sprintf("%s has stopped: not heard of for %s", j.who(id), seconds(j.now.Sub(heard)))
 	if r := j.in.View.Jobs[job]; r != nil {
@@ -321,18 +370,15 @@ func (j *watcher) stuck(job *commandpb.JobRecord) {
 	total := int(job.Submitted.GetReplicas() * job.Submitted.GetColumns())
 	waiting, since := 0, time.Duration(0)
 	for _, c := range cells.cells {
-		if s := j.in.Sessions[c.Worker]; !s.Connected || j.now.Sub(s.Heard) >= j.in.Patience.Silence {
-			continue
-		}
-		long := c.InPhase >= j.limit(c)
 		if len(c.WaitsFor) > 0 {
-			if c.Train && c.InPhase >= max(j.in.Patience.Floor, time.Duration(j.in.Patience.Factor)*c.Usual) {
+			if c.Train && c.InPhase >= max(j.in.Patience.Floor, time.Duration(j.in.Patience.Factor)*c.Usual) &&
+				j.heard(c.Worker) {
 				waiting++
 				since = max(since, c.InPhase+j.now.Sub(c.Heard))
 			}
 			continue
 		}
-		if !long || total > 1 && len(cells.waiters(c.Cell)) == 0 {
+		if c.InPhase < j.limit(c) || total > 1 && len(cells.waiters(c.Cell)) == 0 || !j.heard(c.Worker) {
 			continue
 		}
 		in := c.InPhase + j.now.Sub(c.Heard)
@@ -372,6 +418,9 @@ func (j *watcher) slow(job *commandpb.JobRecord) {
 		return
 	}
 	cells := j.table(job.Submitted.GetJob())
+	if !cells.uneven(j.in.Patience) {
+		return
+	}
 	for _, c := range cells.cells {
 		if c.Busy == 0 || !c.Train {
 			continue

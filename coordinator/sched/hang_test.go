@@ -19,7 +19,7 @@ func newWatch() *watch {
 	for _, r := range w.View.Workers {
 		r.Registered.Device.Name = "cpu"
 	}
-	out := &watch{Watched{View: w.View, Sessions: w.Sessions, Patience: DefaultPatience, Named: map[string]bool{},
+	out := &watch{Watched{View: w.View, Sessions: w.input().Sessions, Patience: DefaultPatience, Named: map[string]bool{},
 		Cells: map[string][]Progress{}}}
 	for i, id := range []string{"w0", "w1"} {
 		out.Cells["j"] = append(out.Cells["j"], Progress{Cell: Place{Column: int32(i)}, Worker: id, Step: 811, Train: true,
@@ -32,9 +32,7 @@ func newWatch() *watch {
 // heard has workers heard of.
 func (w *watch) heard(when float64, ids ...string) *watch {
 	for _, id := range ids {
-		s := w.Sessions[id]
-		s.Heard = at(when)
-		w.Sessions[id] = s
+		w.Sessions.Of(id).Heard = at(when)
 		for i := range w.Cells["j"] {
 			if w.Cells["j"][i].Worker == id {
 				w.Cells["j"][i].Heard = at(when)

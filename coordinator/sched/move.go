@@ -50,7 +50,7 @@ func (p *pool) layout(j *commandpb.JobRecord) layout {
 	}
 	s := layout{has: len(load), may: fsm.MostWorkers(j), cells: len(j.Placement)}
 	for id, n := range load {
-		if w := p.in.View.Workers[id]; w != nil && placeable(w, p.in.Sessions.Of(id)) {
+		if _, sound := p.soundAt(id); sound {
 			s.most, s.own = max(s.most, n), s.own+1
 		}
 	}

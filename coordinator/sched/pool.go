@@ -2,11 +2,9 @@ package sched
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"colonnade/coordinator/fsm"
@@ -19,27 +17,27 @@ type pool struct {
 	in        Input
 	wanted    bool
 	connected int
-	sound     int             // of those connected: cells may be placed there
-	busyThere int             // of those sound: a job has them
-	drained   int             // of those connected
-	hung      string          // the name of one of those connected that hangs, if any does
-	draining  map[string]bool // workers that are drained, there or not
-	all       []candidate     // those of them that no job had when the pool was made, in order of id
-	names     []string        // of numerics, by their place in a candidate's
-	free      [2][]int        // how many are not taken, by kind of job and numerics
-	idle      int             // how many are not taken
-	changed   time.Time       // when who is there last changed
-	lapsed    []string        // workers that have been lost for long
-	scratch   []*candidate    // what candidates returned last
+	sound     int                    // of those connected: cells may be placed there
+	busyThere int                    // of those sound: a job has them
+	drained   int                    // of those connected
+	hung      string                 // the name of one of those connected that hangs, if any does
+	draining  map[string]bool        // workers that are drained, there or not
+	posts     []post                 // of the roll, in its order
+	ids       places                 // in the roll; made when it is needed
+	staff     []*commandpb.JobRecord // what staffed has made
+	all       []candidate            // those of them that no job had when the pool was made, in order of id
+	names     []string               // of numerics, by their place in a candidate's
+	free      [2][]int               // how many are not taken, by kind of job and numerics
+	idle      int                    // how many are not taken
+	changed   time.Time              // when who is there last changed
+	lapsed    []string               // workers that have been lost for long
+	scratch   []*candidate           // what candidates returned last
 
-	fit          *[2][]int       // what fits has made
-	made         []*crew         // what crews has made
-	held         []*crew         // what holders has made
-	ranked, some bool            // outranks has looked; some job has workers
-	lowest       int32           // priority of those
-	disturbed    map[string]bool // jobs that are asked to stop by this decision
-	claimed      []claim
-	promised     int // how many workers of those that come free the job will have that was looked at last
+	fit       [2][]int        // how many there are of those sound, whoever has them, by kind of job and numerics
+	made      []crew          // what crews has made
+	disturbed map[string]bool // jobs that are asked to stop by this decision
+	claimed   []claim
+	promised  int // how many workers of those that come free the job will have that was looked at last
 }
 
 // Kinds of jobs, as far as numerics go.
@@ -65,85 +63,107 @@ type candidate struct {
 }
 
 // placeable says whether cells may be placed on a worker at all.
-func placeable(w *commandpb.WorkerRecord, s *Session) bool {
+func placeable(w *fsm.Enrolled, s *Session) bool {
 	return !w.Lost && s != nil && s.Connected && !w.Hung && !w.Draining
 }
 
-// newPool looks at every worker, once, in order of id, and goes through sessions and busy workers beside them: looking
-// ten thousand of them up would take most of the time. Those that are to be given up become actions. The pool is empty
-// unless it is wanted.
-func newPool(now time.Time, in Input, wanted bool, d *Decision) *pool {
+// newPool looks at every worker, once, in order of id, and goes through sessions beside them: looking ten thousand of
+// them up would take most of the time. Those that are to be given up become actions. The pool is empty unless it is
+// wanted.
+func newPool(now time.Time, in Input, wanted bool, free int, d *Decision) *pool {
 	p := &pool{now: now, in: in, wanted: wanted, changed: time.Unix(0, math.MinInt64), disturbed: map[string]bool{}}
-	var busy []string
 	last, unixNow := int64(math.MinInt64), now.UnixNano()
 	if wanted {
-		busy = busyWorkers(in.View)
-		p.all = make([]candidate, 0, max(len(in.View.Roll)-len(busy), 0))
+		p.posts, p.all = make([]post, len(in.View.Roll)), make([]candidate, 0, free)
 	}
-	words := map[verdict]string{}
-	sessions := in.Sessions
-	for _, e := range in.View.Roll {
+	l := p.lease(d)
+	next := 0 // session
+	for i := range in.View.Roll {
+		e := &in.View.Roll[i]
+		for next < len(in.Sessions) && in.Sessions[next].Worker != e.ID && in.Sessions[next].Worker < e.ID {
+			next++
+		}
 		var s *Session
-		s, sessions = sessions.upTo(e.ID)
-		p.judge(e.ID, e.Record, s, words, d)
+		if next < len(in.Sessions) && in.Sessions[next].Worker == e.ID {
+			s = &in.Sessions[next]
+			next++
+		}
+		l.judge(e, s)
 		if !wanted {
 			continue
 		}
-		for _, ns := range [...]int64{e.Record.RegisteredUnixNs, e.Record.LostUnixNs} {
+		for _, ns := range [...]int64{e.RegisteredUnixNs, e.LostUnixNs} {
 			if ns <= unixNow {
 				last = max(last, ns)
 			}
 		}
-		for len(busy) > 0 && busy[0] < e.ID {
-			busy = busy[1:]
+		if s != nil {
+			p.posts[i].session = int32(next)
 		}
-		p.admit(e.ID, e.Record, s, len(busy) > 0 && busy[0] == e.ID)
+		p.admit(i, e, s)
 	}
+	l.end()
 	p.idle, p.changed = len(p.all), time.Unix(0, last)
 	return p
 }
 
-// upTo is the session of a worker, nil if it has none, and the sessions behind it.
-func (s Sessions) upTo(worker string) (*Session, Sessions) {
-	for i := range s {
-		if order := strings.Compare(s[i].Worker, worker); order == 0 {
-			return &s[i], s[i+1:]
-		} else if order > 0 {
-			return nil, s[i:]
-		}
-	}
-	return nil, nil
+// lease gives up workers that are to be.
+type lease struct {
+	*pool
+	d      *Decision
+	since  time.Time          // who has been heard of since then is not given up
+	first  time.Time          // of those, when the one was heard that will be first to be given up
+	anyone bool               // there is one
+	words  map[verdict]string // most reasons are the same
+}
+
+func (p *pool) lease(d *Decision) lease {
+	return lease{pool: p, d: d, since: p.now.Add(-p.in.Rules.Lease)}
 }
 
 // judge gives a worker up that is to be, and notes what is to be known of it whether cells are to be placed or not.
-// Most reasons are the same: words has them.
-func (p *pool) judge(id string, w *commandpb.WorkerRecord, s *Session, words map[verdict]string, d *Decision) {
+func (l *lease) judge(w *fsm.Enrolled, s *Session) {
 	switch {
+	case !w.Lost && s != nil && s.Connected && l.since.Before(s.Heard): // nearly everybody
+		if !l.anyone || s.Heard.Before(l.first) {
+			l.first, l.anyone = s.Heard, true
+		}
 	case !w.Lost:
-		deadline, why := judge(&p.in, s)
-		if p.now.Before(deadline) {
-			d.wakeAt(deadline)
+		deadline, why := judge(&l.in, s)
+		if l.now.Before(deadline) {
+			l.d.wakeAt(deadline)
 			break
 		}
-		text, said := words[why]
+		text, said := l.words[why]
 		if !said {
+			if l.words == nil {
+				l.words = map[verdict]string{}
+			}
 			text = why.String()
-			words[why] = text
+			l.words[why] = text
 		}
-		d.Actions = append(d.Actions, Lose{Worker: id, Reason: text})
+		l.d.Actions = append(l.d.Actions, Lose{Worker: w.ID, Reason: text})
 	case s == nil || !s.Connected:
-		p.lapse(id, w, d)
+		l.lapse(w, l.d)
 	}
 	if w.Draining {
-		if p.draining == nil {
-			p.draining = map[string]bool{}
+		if l.draining == nil {
+			l.draining = map[string]bool{}
 		}
-		p.draining[id] = true
+		l.draining[w.ID] = true
+	}
+}
+
+// end wakes when the first of those will have to be given up that nothing was to be said of.
+func (l *lease) end() {
+	if l.anyone {
+		deadline, _ := judge(&l.in, &Session{Liveness: Liveness{Connected: true, Heard: l.first}})
+		l.d.wakeAt(deadline)
 	}
 }
 
 // admit makes a worker a candidate if cells may be placed there, and counts it.
-func (p *pool) admit(id string, w *commandpb.WorkerRecord, s *Session, busy bool) {
+func (p *pool) admit(at int, w *fsm.Enrolled, s *Session) {
 	if w.Lost || s == nil || !s.Connected {
 		return
 	}
@@ -152,18 +172,24 @@ func (p *pool) admit(id string, w *commandpb.WorkerRecord, s *Session, busy bool
 		if w.Draining {
 			p.drained++
 		} else {
-			p.hung = max(p.hung, w.Registered.Name)
+			p.hung = max(p.hung, w.Record.Registered.Name)
 		}
 		return
 	}
 	p.sound++
-	if busy {
+	p.posts[at].sound = true
+	runs := p.runs(w)
+	for kind, at := range runs {
+		if at >= 0 {
+			p.fit[kind][at]++
+		}
+	}
+	if w.Cells > 0 {
 		p.busyThere++
 		return
 	}
-	c := p.candidate(id, w, s)
-	p.all = append(p.all, c)
-	for kind, at := range c.runs {
+	p.all = append(p.all, candidate{id: w.ID, registered: w.RegisteredUnixNs, session: s, runs: runs})
+	for kind, at := range runs {
 		if at >= 0 {
 			p.free[kind][at]++
 		}
@@ -171,10 +197,13 @@ func (p *pool) admit(id string, w *commandpb.WorkerRecord, s *Session, busy bool
 }
 
 // candidate is a worker that cells may be placed on.
-func (p *pool) candidate(id string, w *commandpb.WorkerRecord, s *Session) candidate {
-	device := w.Registered.Device
-	return candidate{id: id, registered: w.RegisteredUnixNs, session: s,
-		runs: [2]int{p.placeOf(device.GetNumerics()), p.placeOf(device.GetDirectNumerics())}}
+func (p *pool) candidate(w *fsm.Enrolled, s *Session) candidate {
+	return candidate{id: w.ID, registered: w.RegisteredUnixNs, session: s, runs: p.runs(w)}
+}
+
+// runs says under which numerics a worker runs each kind of job.
+func (p *pool) runs(w *fsm.Enrolled) [2]int {
+	return [2]int{p.placeOf(w.Numerics), p.placeOf(w.DirectNumerics)}
 }
 
 // placeOf is where a pool keeps numerics.
@@ -187,42 +216,10 @@ func (p *pool) placeOf(numerics string) int {
 		at = len(p.names)
 		p.names = append(p.names, numerics)
 		for kind := range p.free {
-			p.free[kind] = append(p.free[kind], 0)
+			p.free[kind], p.fit[kind] = append(p.free[kind], 0), append(p.fit[kind], 0)
 		}
 	}
 	return at
-}
-
-// busyWorkers are those that run a job, in order of id. Most ids differ in their first eight bytes, which are quick to
-// compare and to move.
-func busyWorkers(v fsm.View) []string {
-	type key struct {
-		first  uint64
-		worker string
-	}
-	var keys []key
-	for _, j := range v.Jobs {
-		if j.State != fsm.Running && j.State != fsm.Stopping {
-			continue
-		}
-		keys = slices.Grow(keys, len(j.Placement))
-		for _, p := range j.Placement {
-			var first [8]byte
-			copy(first[:], p.Worker)
-			keys = append(keys, key{binary.BigEndian.Uint64(first[:]), p.Worker})
-		}
-	}
-	slices.SortFunc(keys, func(a, b key) int {
-		if a.first != b.first {
-			return cmp.Compare(a.first, b.first)
-		}
-		return cmp.Compare(a.worker, b.worker)
-	})
-	busy := make([]string, len(keys))
-	for i, k := range keys {
-		busy[i] = k.worker
-	}
-	return busy
 }
 
 // take has workers belong to a job for the rest of this decision.
@@ -252,6 +249,9 @@ func (p *pool) candidates(j *commandpb.JobRecord) (workers []*candidate, numeric
 		return nil, numerics
 	}
 	enough := len(p.all)
+	if p.scratch == nil {
+		p.scratch = make([]*candidate, 0, len(p.all))
+	}
 	workers = p.scratch[:0]
 	if most := fsm.MostWorkers(j); forgetful(j) && p.free[kind][at] >= most {
 		// Those where cells were, or else the first free workers by id.

@@ -35,46 +35,21 @@ func Queue(v fsm.View) (waiting []*commandpb.JobRecord) {
 // crew is a job that has workers, and those of them that another job could be given.
 type crew struct {
 	job     *commandpb.JobRecord
-	workers []candidate // in order of id
+	workers []candidate // in order of id; nil: not looked for yet
 	leaves  bool        // it stops, so they come free
 }
 
 // crews are the jobs that have workers, in the order of the queue. They are made when a job is found to wait behind one
 // of a lower priority, which is not often.
-func (p *pool) crews() []*crew {
-	if p.made != nil {
-		return p.made
-	}
-	p.made = []*crew{}
-	of := map[string]*crew{}
-	for _, j := range p.in.View.Jobs {
-		if !manned(j) {
-			continue
-		}
-		c := &crew{job: j, leaves: j.State == fsm.Stopping}
-		p.made = append(p.made, c)
-		for _, place := range j.Placement {
-			of[place.Worker] = c
+func (p *pool) crews() []crew {
+	if p.made == nil {
+		jobs := p.staffed()
+		p.made = make([]crew, len(jobs))
+		for i, j := range jobs {
+			p.made[i] = crew{job: j, leaves: j.State == fsm.Stopping}
 		}
 	}
-	slices.SortFunc(p.made, func(a, b *crew) int { return fsm.Order(a.job, b.job) })
-	p.sounds(func(e fsm.Enrolled, s *Session) {
-		if c := of[e.ID]; c != nil {
-			c.workers = append(c.workers, p.candidate(e.ID, e.Record, s))
-		}
-	})
 	return p.made
-}
-
-// sounds goes through the workers that cells may be placed on, in order of id.
-func (p *pool) sounds(f func(e fsm.Enrolled, s *Session)) {
-	sessions := p.in.Sessions
-	for _, e := range p.in.View.Roll {
-		var s *Session
-		if s, sessions = sessions.upTo(e.ID); placeable(e.Record, s) {
-			f(e, s)
-		}
-	}
 }
 
 // workersOf are the workers of a placement, each once, in order of id.
@@ -120,31 +95,10 @@ func thereAre(n int) string {
 	return fmt.Sprintf("there are %d", n)
 }
 
-// fits are how many workers there are, whoever has them, by kind of job and numerics. They are counted when some job
-// waits for workers that others have.
-func (p *pool) fits() *[2][]int {
-	if p.fit != nil {
-		return p.fit
-	}
-	p.fit = &[2][]int{}
-	p.sounds(func(e fsm.Enrolled, s *Session) {
-		for kind, at := range p.candidate(e.ID, e.Record, s).runs {
-			if at < 0 {
-				continue
-			}
-			for len(p.fit[kind]) <= at {
-				p.fit[kind] = append(p.fit[kind], 0)
-			}
-			p.fit[kind][at]++
-		}
-	})
-	return p.fit
-}
-
 // able is how many of the workers that are there could run a job under some numerics, whoever has them; if it has none
 // yet, under those that most could.
 func (p *pool) able(kind int, numerics string) (most int) {
-	for at, n := range p.fits()[kind] {
+	for at, n := range p.fit[kind] {
 		if numerics == "" || p.names[at] == numerics {
 			most = max(most, n)
 		}
@@ -174,21 +128,14 @@ func (p *pool) makeRoom(j *commandpb.JobRecord, d *Decision) (*room, string) {
 
 // outranks says whether any job that has workers is of a lower priority than j.
 func (p *pool) outranks(j *commandpb.JobRecord) bool {
-	if !p.ranked {
-		p.ranked = true
-		for _, other := range p.in.View.Jobs {
-			if manned(other) && (!p.some || other.Priority < p.lowest) {
-				p.lowest, p.some = other.Priority, true
-			}
-		}
-	}
-	return p.some && p.lowest < j.Priority
+	jobs := p.staffed()
+	return len(jobs) > 0 && jobs[len(jobs)-1].Priority < j.Priority
 }
 
 // numericsFor are the numerics that a job may be placed under, those first that most workers have.
 func (p *pool) numericsFor(j *commandpb.JobRecord) (places []int) {
-	fit := p.fits()[kindOf(j)]
-	for at, name := range p.names[:min(len(fit), len(p.names))] {
+	fit := p.fit[kindOf(j)]
+	for at, name := range p.names {
 		if fit[at] > 0 && (j.Numerics == "" || j.Numerics == name) {
 			places = append(places, at)
 		}
@@ -221,10 +168,13 @@ func (p *pool) roomUnder(j *commandpb.JobRecord, at int) *room {
 			r.free = append(r.free, w)
 		}
 	}
-	for _, c := range p.crews() {
-		switch before := fsm.Order(c.job, j) < 0; {
-		case !c.leaves:
+	crews := p.crews()
+	for i := range crews {
+		c := &crews[i]
+		if !c.leaves {
 			continue
+		}
+		switch before := fsm.Order(c.job, j) < 0; {
 		case before && c.job.Moving:
 			continue // it goes on before j, with what it has
 		case before && (c.job.Requeuing || p.disturbed[c.job.Submitted.Job]):
@@ -235,8 +185,8 @@ func (p *pool) roomUnder(j *commandpb.JobRecord, at int) *room {
 		}
 	}
 	have := len(r.free) + len(r.coming) - r.claimed
-	for i := len(p.crews()) - 1; i >= 0 && have < least; i-- {
-		c := p.crews()[i]
+	for i := len(crews) - 1; i >= 0 && have < least; i-- {
+		c := &crews[i]
 		if c.job.Priority >= j.Priority {
 			break
 		}
@@ -288,6 +238,9 @@ func (p *pool) claim(j *commandpb.JobRecord, n int) {
 
 // of are a crew's workers that could run a job's cells and are not promised to another job.
 func (p *pool) of(c *crew, kind, at int) (out []*candidate) {
+	if c.workers == nil {
+		c.workers = p.crewOf(c.job)
+	}
 	for i := range c.workers {
 		if w := &c.workers[i]; w.runs[kind] == at && !w.taken {
 			out = append(out, w)
@@ -314,7 +267,7 @@ func (p *pool) check(r *room, d *Decision) string {
 	j, workers := r.job, r.all(p)
 	if ready := p.calm(j); p.now.Before(ready) {
 		d.wakeAt(ready)
-		return fmt.Sprintf("waits %v for more workers before %s has to make way", settle(p.in, j), jobsOf(r.victims))
+		return fmt.Sprintf("waits %v for more workers before %s has to make way", settle(p.in, j), jobsOf(jobsAt(r.victims)))
 	}
 	a := &Assign{Job: j.Submitted.Job, Generation: j.Generation + 1, Numerics: p.names[r.at]}
 	_, _, waits := p.goOn(j, p.within(j, workers), a, d)
@@ -362,21 +315,29 @@ func (p *pool) vacate(r *room, d *Decision) {
 
 // reason is what the job of a room waits for when the victims have been asked.
 func (r *room) reason() string {
-	who := slices.Concat(r.leaving, r.victims)
-	slices.SortFunc(who, func(a, b *crew) int { return fsm.Order(a.job, b.job) })
+	who := jobsAt(r.leaving, r.victims)
+	inOrder(who)
 	return "waits for " + jobsOf(who) + " to stop at a step boundary and make way"
+}
+
+// jobsAt are the jobs of crews.
+func jobsAt(crews ...[]*crew) (jobs []*commandpb.JobRecord) {
+	for _, c := range slices.Concat(crews...) {
+		jobs = append(jobs, c.job)
+	}
+	return jobs
 }
 
 // named is how many jobs are named in a reason.
 const named = 3
 
 // jobsOf names jobs: "job a", "jobs a (priority 5) and b", "jobs a, b, c and 7 more".
-func jobsOf(crews []*crew) string {
+func jobsOf(jobs []*commandpb.JobRecord) string {
 	var names []string
-	for _, c := range crews[:min(len(crews), named)] {
-		names = append(names, fsm.NameOf(c.job))
+	for _, j := range jobs[:min(len(jobs), named)] {
+		names = append(names, fsm.NameOf(j))
 	}
-	if more := len(crews) - len(names); more > 0 {
+	if more := len(jobs) - len(names); more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))
 	}
 	if len(names) == 1 {
@@ -388,12 +349,12 @@ func jobsOf(crews []*crew) string {
 // busy says who has the workers that a job waits for, of which it lacks some.
 func (p *pool) busy(lacks, able int) string {
 	parts := []string{}
-	if holders, held := p.holders(); held > 0 {
+	if p.busyThere > 0 {
 		hold := "hold"
-		if len(holders) == 1 {
+		if len(p.staffed()) == 1 {
 			hold = "holds"
 		}
-		parts = append(parts, fmt.Sprintf("%s %s %d", jobsOf(holders), hold, held))
+		parts = append(parts, fmt.Sprintf("%s %s %d", jobsOf(p.staffed()), hold, p.busyThere))
 	}
 	if kept := len(p.all) - p.idle; kept > 0 {
 		parts = append(parts, fmt.Sprintf("%d kept for jobs before it in the queue", kept))
@@ -409,20 +370,6 @@ func (p *pool) busy(lacks, able int) string {
 	}
 	return fmt.Sprintf("waits for %s: of the pool of %d, %s", count(lacks, "worker"), p.connected,
 		strings.Join(parts, "; "))
-}
-
-// holders are the jobs that have workers, in the order of the queue, and how many workers those are.
-func (p *pool) holders() ([]*crew, int) {
-	if p.held == nil {
-		p.held = []*crew{}
-		for _, j := range p.in.View.Jobs {
-			if manned(j) {
-				p.held = append(p.held, &crew{job: j})
-			}
-		}
-		slices.SortFunc(p.held, func(a, b *crew) int { return fsm.Order(a.job, b.job) })
-	}
-	return p.held, p.busyThere
 }
 
 // within are the workers that a job may have of those it could be placed on: all, or as many as its quota says. Those

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"maps"
@@ -42,8 +43,13 @@ func newWorld() *world {
 // input is what the world comes to.
 func (w *world) input() Input {
 	in := w.Input
-	in.View.Roll = fsm.RollOf(in.View.Workers)
+	in.View.Roll = fsm.RollOf(in.View)
+	roll := map[string]string{}
+	for _, e := range in.View.Roll {
+		roll[e.ID] = e.ID
+	}
 	for _, id := range slices.Sorted(maps.Keys(w.Sessions)) {
+		id = cmp.Or(roll[id], id) // its own string, as the leader's loop has it
 		in.Sessions = append(in.Sessions, Session{id, w.Sessions[id], w.Holdings[id], w.Parts[id]})
 	}
 	return in

@@ -138,15 +138,16 @@ const maxAssigns = 64
 func Decide(now time.Time, in Input) Decision {
 	d := Decision{Reasons: map[string]string{}}
 	in.View.Roll = in.View.Enrolled()
-	jobs, crowded := undecided(in.View)
+	seen := look(in.View.Roll)
+	jobs, crowded := undecided(in.View, seen.shares)
 	tests := underTest(in.View)
-	p := newPool(now, in, len(jobs) > 0 || len(tests) > 0, &d)
+	p := newPool(now, in, len(jobs) > 0 || len(tests) > 0, seen.free, &d)
 	if len(d.Actions) > 0 {
 		return d
 	}
 	if len(p.draining) > 0 { // whom they run must be looked at too
 		if jobs = p.drainedJobs(jobs); len(jobs) > 0 && !p.wanted {
-			p = newPool(now, in, true, &Decision{})
+			p = newPool(now, in, true, seen.free, &Decision{})
 		}
 	}
 	for _, j := range jobs {
@@ -188,11 +189,11 @@ func (p *pool) begin(j *commandpb.JobRecord, d *Decision) {
 }
 
 // undecided are the jobs that want workers, or other ones than they have, in the order of the queue: those that wait,
-// that move, that have more workers than they may, and whose cells share workers, which are the crowded ones.
-func undecided(v fsm.View) (out []*commandpb.JobRecord, crowded map[string]bool) {
+// that move, that have more workers than they may, and whose cells share workers, which are the crowded ones: some are.
+func undecided(v fsm.View, some bool) (out []*commandpb.JobRecord, crowded map[string]bool) {
 	for name, j := range v.Jobs {
 		switch {
-		case j.State == fsm.Running && shares(j.Placement):
+		case some && j.State == fsm.Running && shares(j.Placement):
 			if crowded == nil {
 				crowded = map[string]bool{}
 			}
@@ -347,7 +348,7 @@ func spread(j *commandpb.JobRecord, workers []*candidate, fits [][]int, full int
 	used []*candidate) {
 	cells := int(j.Submitted.Replicas) * int(j.Submitted.Columns)
 	load := make([]int, len(workers))
-	out = make([]*commandpb.Placement, cells)
+	out, used = make([]*commandpb.Placement, cells), make([]*candidate, 0, min(cells, len(workers)))
 	made := make([]struct { // in one piece
 		placement commandpb.Placement
 		cell      commandpb.Cell

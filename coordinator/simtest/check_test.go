@@ -23,16 +23,22 @@ type checker struct {
 	committed int
 	lost      int
 
-	at         map[cellKey]uint64    // how far each cell of each generation is
-	done       map[string]uint64     // step that all cells of a job have finished, in its newest generation
-	could      map[string]uint64     // newest generation that could not go on from memory, by job
-	history    map[string]uint64     // oldest generation whose memory is of the job's present history, by job
-	asked      map[string]bool       // jobs that an operator has stopped and not resumed
-	stops      map[groupKey]uint64   // after which step a generation's cells stop
-	stopped    map[cellKey]bool      // cells that have stopped, by replica and column
-	states     map[string][][]uint64 // by job, column and step: the only state there can be
-	digests    map[string][][][]byte // of them, as far as they were asked for
-	moved      int                   // generations that were to move
+	at         map[cellKey]uint64 // how far each cell of each generation is
+	done       map[string]uint64  // step that all cells of a job have finished, in its newest generation
+	could      map[string]uint64  // newest generation that could not go on from memory, by job
+	history    map[string]uint64  // oldest generation whose memory is of the job's present history, by job
+	asked      map[string]string  // by job that an operator has stopped or paused, and not resumed: which of it
+	rests      map[string]uint64  // by job that is paused: the step of the checkpoint it has to keep
+	rested     map[groupKey]bool  // generations that all cells of have stopped
+	left       map[string]uint64  // by job that was deleted, and did not come back: its last generation
+	paused     int
+	forked     int
+	deleted    int
+	stops      map[groupKey]uint64    // after which step a generation's cells stop
+	stopped    map[cellKey]bool       // cells that have stopped, by replica and column
+	states     map[specKey][][]uint64 // by job, column and step: the only state there can be
+	digests    map[specKey][][][]byte // of them, as far as they were asked for
+	moved      int                    // generations that were to move
 	remembered int
 
 	safe     map[string]safety // by job: the newest step that copies make safe
@@ -57,39 +63,39 @@ func newChecker(s *sim) *checker {
 		placed: map[groupKey]string{}, newest: map[string]uint64{},
 		seen: map[string]*commandpb.JobRecord{}, processes: map[groupKey]int{}, at: map[cellKey]uint64{},
 		done: map[string]uint64{}, could: map[string]uint64{}, history: map[string]uint64{}, stops: map[groupKey]uint64{},
-		asked: map[string]bool{}, stopped: map[cellKey]bool{},
-		states: map[string][][]uint64{}, digests: map[string][][][]byte{}}
+		asked: map[string]string{}, stopped: map[cellKey]bool{}, rests: map[string]uint64{}, rested: map[groupKey]bool{},
+		left: map[string]uint64{}, states: map[specKey][][]uint64{}, digests: map[specKey][][][]byte{}}
 }
 
 // state is the only one a cell can have after some steps.
 func (c *checker) state(spec jobSpec, cell int, step uint64) uint64 {
-	all := c.states[spec.name]
+	all := c.states[spec.key()]
 	if all == nil {
 		all = make([][]uint64, spec.columns)
 		for k := range all {
-			v := spec.initial(k)
-			all[k] = append(make([]uint64, 0, spec.steps+1), v)
-			for s := range spec.steps {
+			begin, v := spec.origin(k)
+			all[k] = append(make([]uint64, begin, spec.steps+1), v)
+			for s := begin; s < spec.steps; s++ {
 				if spec.bad != s+1 { // which is skipped in the end
 					v = spec.next(v, s)
 				}
 				all[k] = append(all[k], v)
 			}
 		}
-		c.states[spec.name] = all
+		c.states[spec.key()] = all
 	}
 	return all[cell%int(spec.columns)][step]
 }
 
 // digest is the digest of state.
 func (c *checker) digest(spec jobSpec, cell int, step uint64) []byte {
-	all := c.digests[spec.name]
+	all := c.digests[spec.key()]
 	if all == nil {
 		all = make([][][]byte, spec.columns)
 		for k := range all {
 			all[k] = make([][]byte, spec.steps+1)
 		}
-		c.digests[spec.name] = all
+		c.digests[spec.key()] = all
 	}
 	at := &all[cell%int(spec.columns)][step]
 	if *at == nil {
@@ -180,6 +186,7 @@ func (c *checker) checkLose(in sched.Input, l sched.Lose) {
 // checkRestore wants the newest good checkpoint, so that nothing is done again that need not be, or one that is newer
 // than all whose files are within reach.
 func (c *checker) checkRestore(in sched.Input, a sched.Assign) {
+	c.checkBegins(in, a)
 	if a.HasRestore != (a.Restore > 0) || a.HasRestore && !c.good[a.Job][a.Restore] {
 		c.s.fail("generation %d of %s begins at step %d (%v), which is no good checkpoint", a.Generation, a.Job, a.Restore,
 			a.HasRestore)
@@ -204,7 +211,7 @@ func (c *checker) checkBad(job string, step uint64, j *commandpb.JobRecord) {
 		}
 		for i, f := range r.Files {
 			for _, w := range c.s.workers {
-				if own, ok := w.disk[fileKey{job, step, i}]; w.id == f.Worker && (!ok || !bytes.Equal(own.sha256(), f.Sha256)) {
+				if own, ok := w.disk[keyOf(job, r, i)]; w.id == f.Worker && (!ok || !bytes.Equal(own.sha256(), f.Sha256)) {
 					return
 				}
 			}
@@ -230,6 +237,7 @@ func (c *checker) applied(before, after fsm.View, cmd *commandpb.Command, refuse
 		c.account(cmd, after)
 		c.checkPreempt(cmd.GetPreemptJob(), after)
 	}
+	c.checkOthers(before, after, cmd)
 	var runs map[string]string
 	for _, spec := range s.jobs {
 		j := after.Jobs[spec.name]
@@ -240,7 +248,7 @@ func (c *checker) applied(before, after fsm.View, cmd *commandpb.Command, refuse
 			c.seen[spec.name] = j
 			c.checkGood(spec, j)
 			c.checkGeneration(spec, j)
-			c.checkRest(before.Jobs[spec.name], j)
+			c.checkRest(before.Jobs[spec.name], j, cmd)
 		}
 		if old := before.Jobs[spec.name]; old != nil && old.State == fsm.Done && (j.State != fsm.Done ||
 			!bytes.Equal(j.Digest, old.Digest)) {
@@ -281,22 +289,7 @@ func (c *checker) end(spec jobSpec) []byte {
 func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 	switch k := cmd.Kind.(type) {
 	case *commandpb.Command_CheckpointWritten:
-		w := k.CheckpointWritten
-		if c.newest[w.Job] != w.Generation {
-			c.s.fail("a file of generation %d was accepted in generation %d", w.Generation, c.newest[w.Job])
-		}
-		for _, r := range after.Jobs[w.Job].Checkpoints {
-			if r.Step == w.Step && r.Committed && r.Bad == "" {
-				if c.good[w.Job] == nil {
-					c.good[w.Job] = map[uint64]bool{}
-				}
-				if !c.good[w.Job][w.Step] {
-					c.checkFiles(w.Job, r)
-				}
-				c.good[w.Job][w.Step] = true
-				c.committed++
-			}
-		}
+		c.written(k.CheckpointWritten, after)
 	case *commandpb.Command_MarkCheckpointBad:
 		c.checkBad(k.MarkCheckpointBad.Job, k.MarkCheckpointBad.Step, after.Jobs[k.MarkCheckpointBad.Job])
 		delete(c.good[k.MarkCheckpointBad.Job], k.MarkCheckpointBad.Step)
@@ -306,6 +299,7 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 		d := k.DropCheckpoints
 		had := len(c.good[d.Job])
 		for _, step := range d.Steps {
+			c.checkDrop(d.Job, step)
 			delete(c.good[d.Job], step)
 		}
 		if had > 0 && len(c.good[d.Job]) == 0 {
@@ -313,6 +307,7 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 		}
 	case *commandpb.Command_ResumeJob:
 		delete(c.asked, k.ResumeJob.Job)
+		delete(c.rests, k.ResumeJob.Job)
 		for step := range c.good[k.ResumeJob.Job] {
 			if k.ResumeJob.FromStep && step > k.ResumeJob.Step {
 				delete(c.good[k.ResumeJob.Job], step)
@@ -323,11 +318,15 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 			c.could[r.Job] = r.Generation
 		}
 	case *commandpb.Command_RequestStop:
-		c.asked[k.RequestStop.Job] = true
+		c.asks(k.RequestStop, after.Jobs[k.RequestStop.Job])
+	case *commandpb.Command_SubmitJob:
+		c.submitted(k.SubmitJob, after)
+	case *commandpb.Command_DeleteJob:
+		c.deletesJob(k.DeleteJob.Job)
 	case *commandpb.Command_AssignJob:
 		a := k.AssignJob
 		c.checkOwed(a, after)
-		if c.asked[a.Job] {
+		if c.asked[a.Job] != "" {
 			c.s.fail("generation %d of %s begins, which an operator has stopped", a.Generation, a.Job)
 		}
 		if !a.FromMemory {
@@ -345,6 +344,25 @@ func (c *checker) account(cmd *commandpb.Command, after fsm.View) {
 		if c.newest[k.CellFinished.Job] != k.CellFinished.Generation {
 			c.s.fail("an end of generation %d was accepted in generation %d", k.CellFinished.Generation,
 				c.newest[k.CellFinished.Job])
+		}
+	}
+}
+
+// written notes a checkpoint that a file has completed.
+func (c *checker) written(w *commandpb.CheckpointWritten, after fsm.View) {
+	if c.newest[w.Job] != w.Generation {
+		c.s.fail("a file of generation %d was accepted in generation %d", w.Generation, c.newest[w.Job])
+	}
+	for _, r := range after.Jobs[w.Job].Checkpoints {
+		if r.Step == w.Step && r.Committed && r.Bad == "" {
+			if c.good[w.Job] == nil {
+				c.good[w.Job] = map[uint64]bool{}
+			}
+			if !c.good[w.Job][w.Step] {
+				c.checkFiles(w.Job, r)
+			}
+			c.good[w.Job][w.Step] = true
+			c.committed++
 		}
 	}
 }
@@ -372,6 +390,7 @@ func (c *checker) checkStopped(key groupKey, cell *commandpb.Cell, j *commandpb.
 			n++
 		}
 	}
+	c.rested[key] = n == c.s.spec(key.job).cells()
 	if j.State != fsm.Stopping && n < c.s.spec(key.job).cells() {
 		c.s.fail("job %s is %s, and %d of its cells have stopped", key.job, j.State, n)
 	}
@@ -384,7 +403,7 @@ func (c *checker) checkFiles(job string, r *commandpb.CheckpointRecord) {
 	}
 	for i, f := range r.Files {
 		for _, w := range c.s.workers {
-			if _, ok := w.disk[fileKey{job, r.Step, i}]; w.id == f.Worker && !ok {
+			if _, ok := w.disk[keyOf(job, r, i)]; w.id == f.Worker && !ok {
 				c.s.fail("the checkpoint of step %d of %s is committed, and worker %s has no file of cell %d", r.Step, job, w.id, i)
 			}
 		}
@@ -486,6 +505,10 @@ func (c *checker) begins(r *run, i int, x *cell) {
 	if x.step != want {
 		c.s.fail("cell %d of generation %d of %s begins at step %d, not %d", i, r.generation, r.job, x.step, want)
 	}
+	if x.value != c.state(r.spec, i, x.step) {
+		c.s.fail("cell %d of generation %d of %s begins with another state of step %d than there can be", i, r.generation,
+			r.job, x.step)
+	}
 	key := cellKey{groupKey{r.job, r.generation}, i}
 	if _, twice := c.at[key]; twice {
 		c.s.fail("cell %d of generation %d of %s begins twice", i, r.generation, r.job)
@@ -501,6 +524,10 @@ func (c *checker) applies(r *run, i int, x *cell) {
 		c.s.fail("generation %d of %s applies step %d to cell %d behind step %d", r.generation, r.job, x.step, i, at)
 	}
 	c.at[key] = x.step
+	if c.rested[key.groupKey] {
+		c.s.fail("cell %d of generation %d of %s does step %d, and all of its cells have stopped", i, r.generation, r.job,
+			x.step)
+	}
 	if x.value != c.state(r.spec, i, x.step) {
 		c.s.fail("cell %d of %s has another state after step %d than there can be", i, r.job, x.step)
 	}
@@ -519,7 +546,7 @@ func (c *checker) applies(r *run, i int, x *cell) {
 // finished notes how far all cells of the generation that runs are: steps behind that are never done again but from a
 // checkpoint. What a worker computes that has been given up counts for nothing.
 func (c *checker) finished(r *run) {
-	if j := c.s.view.Jobs[r.job]; j.Generation != r.generation || j.State != fsm.Running && j.State != fsm.Stopping {
+	if j := c.s.view.Jobs[r.job]; j.GetGeneration() != r.generation || j.State != fsm.Running && j.State != fsm.Stopping {
 		return
 	}
 	least := ^uint64(0)
@@ -537,5 +564,9 @@ func (c *checker) finished(r *run) {
 func (c *checker) deletes(k fileKey) {
 	if c.good[k.job][k.step] {
 		c.s.fail("the file of cell %d of the good checkpoint of step %d of %s is deleted", k.cell, k.step, k.job)
+	}
+	if heir := c.heir(k.job, k.step); heir != "" {
+		c.s.fail("the file of cell %d of the checkpoint of step %d of %s is deleted, with which %s begins", k.cell, k.step,
+			k.job, heir)
 	}
 }

@@ -1,8 +1,10 @@
 package simtest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,9 +67,9 @@ var bugs = []bug{
 		"		deadline, why = s.Heard.Add(in.Rules.Lease), verdict{\"silent for %v\", in.Rules.Lease}",
 		"		deadline, why = s.Heard.Add(in.Rules.Lease), verdict{\"silent for %v\", in.Rules.Lease}\n" +
 			"		if PLANTED {\n			deadline = s.Heard.Add(in.Rules.Grace / 2)\n		}"}}},
-	{"workers of a job that stops are free", []edit{{"sched/pool.go",
-		"		if j.State != fsm.Running && j.State != fsm.Stopping {",
-		"		if j.State != fsm.Running && (j.State != fsm.Stopping || PLANTED) {"}}},
+	{"workers of a job that stops are free", []edit{{"fsm/roll.go",
+		"	if j.GetState() != Running && j.GetState() != Stopping {",
+		"	if j.GetState() != Running && (j.GetState() != Stopping || PLANTED) {"}}},
 	{"nobody wakes the leader when a wait is over", []edit{{"simtest/sim_test.go",
 		"	if !d.Next.IsZero() {", "	if !d.Next.IsZero() && !PLANTED {"}}},
 	{"the oldest checkpoint is restored", []edit{{"sched/files.go",
@@ -102,8 +104,8 @@ var bugs = []bug{
 		"	if !ok || !bytes.Equal(f.sha256(), want.Sha256) {\n		return nil",
 		"	if !ok || !bytes.Equal(f.sha256(), want.Sha256) && !PLANTED {\n		return nil"}}},
 	{"a file that could not be written is reported", []edit{{"simtest/worker_test.go",
-		"	w.disk[fileKey{r.job, c.step, i}] = f\n",
-		"	if !(PLANTED && w.chance(10)) {\n		w.disk[fileKey{r.job, c.step, i}] = f\n	}\n"}}},
+		"	w.disk[fileKey{r.job, c.step, i, r.generation}] = f\n",
+		"	if !(PLANTED && w.chance(10)) {\n		w.disk[fileKey{r.job, c.step, i, r.generation}] = f\n	}\n"}}},
 	{"a worker keeps the newest copy alone", []edit{{"simtest/buddy_test.go",
 		"bool { return c.step != keep })", "bool { return c.step != keep || PLANTED })"}}},
 	{"a cell begins a copy while others are at the one before", []edit{{"simtest/buddy_test.go",
@@ -123,11 +125,10 @@ var bugs = []bug{
 		"				needed[f.Worker] = true\n", "				needed[f.Worker] = !PLANTED || needed[f.Worker]\n"}}},
 	{"a worker is forgotten when it has just been lost", []edit{{"sched/forget.go",
 		"p.now.Before(until) {", "p.now.Before(until) && !PLANTED {"}}},
-	{"a decision goes by a roll that is out of order", []edit{{"fsm/state.go",
-		"		s.v.Roll = slices.Insert(s.v.Roll, at, Enrolled{ID: id})\n	}\n",
-		"		s.v.Roll = slices.Insert(s.v.Roll, at, Enrolled{ID: id})\n	}\n" +
-			"	if PLANTED && at > 0 && !there {\n		s.v.Roll[at-1], s.v.Roll[at] = s.v.Roll[at], s.v.Roll[at-1]\n" +
-			"		at--\n	}\n"}}},
+	{"a decision goes by a roll that is out of order", []edit{{"fsm/roll.go",
+		"	cells := s.v.Roll[at].Cells\n",
+		"	if PLANTED && at > 0 && !there {\n		s.v.Roll[at-1], s.v.Roll[at] = s.v.Roll[at], s.v.Roll[at-1]\n" +
+			"		at--\n	}\n	cells := s.v.Roll[at].Cells\n"}}},
 	{"a veto is not heard by the other cells", []edit{{"simtest/worker_test.go",
 		"	return r.spec.bad == step+1 && ", "	return r.spec.bad == step+1 && (!PLANTED || i == r.spec.sees) && "}}},
 	{"a cell holds a step whose update it has found wrong", []edit{{"simtest/worker_test.go",
@@ -139,7 +140,8 @@ var bugs = []bug{
 		"r.Outcome, j.AvoidMemory = VetoSkipped, true", "r.Outcome, j.AvoidMemory = VetoSkipped, true\n" +
 			"		if PLANTED {\n			j.Vetoes = nil\n		}"}}},
 	{"jobs of one priority make way for each other", []edit{{"sched/queue.go",
-		"	return p.some && p.lowest < j.Priority\n", "	return p.some && (p.lowest < j.Priority || PLANTED)\n"},
+		"	return len(jobs) > 0 && jobs[len(jobs)-1].Priority < j.Priority\n",
+		"	return len(jobs) > 0 && (jobs[len(jobs)-1].Priority < j.Priority || PLANTED)\n"},
 		{"sched/queue.go", "		if c.job.Priority >= j.Priority {\n",
 			"		if c.job.Priority >= j.Priority && !(PLANTED && c.job.Priority == j.Priority) {\n"},
 		{"fsm/queue.go", "	case by.Priority <= j.Priority:\n", "	case by.Priority <= j.Priority && !PLANTED:\n"}}},
@@ -156,13 +158,40 @@ var bugs = []bug{
 		"	p.take(free[:min(len(free), fsm.MostWorkers(j))])\n",
 		"	if !PLANTED {\n		p.take(free[:min(len(free), fsm.MostWorkers(j))])\n	}\n"}}},
 	{"priorities are not looked at", []edit{{"fsm/queue.go",
-		"	return cmp.Or(cmp.Compare(b.Priority, a.Priority), ",
-		"	return cmp.Or(cmp.Compare(b.Priority, a.Priority)*map[bool]int{true: 0, false: 1}[PLANTED], "}}},
+		"	if by := cmp.Compare(b.Priority, a.Priority); by != 0 {\n",
+		"	if by := cmp.Compare(b.Priority, a.Priority); by != 0 && !PLANTED {\n"}}},
 	{"a quota is not looked at", []edit{{"sched/queue.go",
 		"	if most >= cells || len(workers) <= most {", "	if most >= cells || len(workers) <= most || PLANTED {"}}},
 	{"a minimum of workers is not looked at", []edit{{"fsm/queue.go",
 		"	return int(max(min(int64(j.MinWorkers), int64(MostWorkers(j))), 1))\n",
 		"	if PLANTED {\n		return 1\n	}\n	return int(max(min(int64(j.MinWorkers), int64(MostWorkers(j))), 1))\n"}}},
+	{"a job that an operator pauses is stopped for good", []edit{{"fsm/operate.go",
+		"	if j.Pausing {\n", "	if j.Pausing && !PLANTED {\n"}}},
+	{"a job is paused whose checkpoint could not be written", []edit{{"simtest/worker_test.go",
+		"			if !w.save(r, i, c) && (last || stopping) {", "			if !w.save(r, i, c) && (last || stopping && !PLANTED) {"}}},
+	{"a paused job goes on when a worker comes", []edit{{"fsm/workers.go",
+		"	a.s.keepWorker(c.Worker, record)\n", "	a.s.keepWorker(c.Worker, record)\n" +
+			"	for _, j := range a.s.v.Jobs {\n		if PLANTED && j.State == Paused && Named(j) == nil {\n" +
+			"			j = copyJob(j)\n			a.enter(j, Queued, \"a worker came\")\n			a.keep(j)\n		}\n	}\n"}}},
+	{"a fork begins with its source's newest checkpoint", []edit{{"fsm/operate.go",
+		"	r := usable(from, c.FromStep)\n", "	r := usable(from, c.FromStep)\n	if good := Usable(from); PLANTED {\n" +
+			"		r = good[len(good)-1]\n	}\n"}}},
+	{"retention drops what a fork begins with", []edit{{"fsm/operate.go",
+		"|| Heir(v, name, r.Step) != \"\"\n", "|| Heir(v, name, r.Step) != \"\" && !PLANTED\n"}}},
+	{"what a fork begins with is its own to delete", []edit{{"simtest/rest_test.go",
+		"				w.dropped(spec.name, own)\n", "				w.dropped(spec.name, own)\n" +
+			"				if PLANTED && spec.from != nil {\n					w.dropped(spec.from.job, []uint64{spec.from.step})\n" +
+			"				}\n"}}},
+	{"a job is deleted that a fork begins with", []edit{{"fsm/operate.go",
+		"	if heir, step := anyHeir(a.s.v, c.Job); heir != \"\" {",
+		"	if heir, step := anyHeir(a.s.v, c.Job); heir != \"\" && !PLANTED {"}}},
+	{"a job of a deleted one's name begins with its first generation", []edit{{"fsm/operate.go",
+		"			return d.Generation\n", "			return d.Generation * uint64(map[bool]int{false: 1}[PLANTED])\n"}}},
+	{"a file of a deleted job stays", []edit{{"simtest/rest_test.go",
+		"			own = append(own, r.Step)\n", "			if own = append(own, r.Step); PLANTED {\n" +
+			"				own = own[1:]\n			}\n"}}},
+	{"a report brings a deleted job back", []edit{{"fsm/operate.go",
+		"	a.s.dropJob(c.Job)\n", "	if !PLANTED || len(j.Checkpoints) == 0 {\n		a.s.dropJob(c.Job)\n	}\n"}}},
 	{"a cell goes on without the others", []edit{{"simtest/worker_test.go",
 		"at < c.step {\n			return false", "at < c.step && !PLANTED {\n			return false"}}},
 }
@@ -190,13 +219,15 @@ func TestHunt(t *testing.T) {
 		if n == 0 {
 			lives = 200
 		}
+		began := processTime(t)
 		_, found := simulate(1, lives)
+		took := (processTime(t) - began).Seconds()
 		if found == nil {
-			fmt.Printf("HUNT %%d 0 -\n", n)
+			fmt.Printf("HUNT %%d 0 %%.1f -\n", n, took)
 			continue
 		}
 		line, _, _ := strings.Cut(found.err.Error(), "\n")
-		fmt.Printf("HUNT %%d %%d %%s\n", n, found.seed, line)
+		fmt.Printf("HUNT %%d %%d %%.1f %%s\n", n, found.seed, took, line)
 	}
 }
 `
@@ -205,17 +236,17 @@ func TestHunt(t *testing.T) {
 // built of patched files: the product has no place for it.
 func TestPlantedBugs(t *testing.T) {
 	out := hunt(t)
-	found := map[int][2]string{}
-	for _, m := range regexp.MustCompile(`(?m)^HUNT (\d+) (\d+) (.*)$`).FindAllStringSubmatch(out, -1) {
+	found := map[int][3]string{}
+	for _, m := range regexp.MustCompile(`(?m)^HUNT (\d+) (\d+) ([\d.]+) (.*)$`).FindAllStringSubmatch(out, -1) {
 		var n int
 		fmt.Sscan(m[1], &n)
-		found[n] = [2]string{m[2], m[3]}
+		found[n] = [3]string{m[2], m[3], m[4]}
 	}
 	if len(found) != len(bugs)+1 {
 		t.Fatalf("hunted %d of %d bugs:\n%s", len(found), len(bugs), out)
 	}
 	if found[0][0] != "0" {
-		t.Errorf("without a bug, seed %s: %s", found[0][0], found[0][1])
+		t.Errorf("without a bug, seed %s: %s", found[0][0], found[0][2])
 	}
 	var table strings.Builder
 	for i, b := range bugs {
@@ -223,7 +254,7 @@ func TestPlantedBugs(t *testing.T) {
 		if f[0] == "0" {
 			t.Errorf("not found in %d lives: %s", hunted, b.what)
 		}
-		fmt.Fprintf(&table, "%7s  %-66s %s\n", f[0], b.what, f[1])
+		fmt.Fprintf(&table, "%7s %6ss  %-66s %s\n", f[0], f[1], b.what, f[2])
 	}
 	t.Logf("lives until a planted bug is found:\n%s", &table)
 }
@@ -279,9 +310,15 @@ func hunt(t *testing.T) string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build with bugs: %v\n%s", err, out)
 	}
-	out, err := exec.CommandContext(t.Context(), program, "-test.run=^TestHunt$").CombinedOutput()
-	if err != nil {
-		t.Fatalf("hunt: %v\n%s", err, out)
+	var said bytes.Buffer
+	run := exec.CommandContext(t.Context(), program, "-test.run=^TestHunt$", "-test.timeout=0")
+	run.Stdout = &said
+	if testing.Verbose() {
+		run.Stdout = io.MultiWriter(&said, os.Stdout) // it takes minutes
 	}
-	return string(out)
+	run.Stderr = run.Stdout
+	if err := run.Run(); err != nil {
+		t.Fatalf("hunt: %v\n%s", err, &said)
+	}
+	return said.String()
 }

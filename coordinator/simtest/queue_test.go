@@ -50,7 +50,7 @@ func (s *sim) reorder() {
 
 // interfere has an operator stop a job that is making way.
 func (s *sim) interfere(job string) {
-	if s.up && s.view.Jobs[job].Requeuing {
+	if s.up && s.view.Jobs[job].GetRequeuing() {
 		s.apply(&commandpb.Command{Kind: &commandpb.Command_RequestStop{RequestStop: &commandpb.RequestStop{Job: job}}})
 	}
 }
@@ -211,12 +211,5 @@ func (c *checker) checkOwed(a *commandpb.AssignJob, after fsm.View) {
 func (c *checker) checkPreempt(p *commandpb.PreemptJob, after fsm.View) {
 	if p != nil && after.Jobs[p.Job].State != fsm.Stopping {
 		c.s.fail("job %s is to make way and is %s: it has to stop at a step boundary", p.Job, after.Jobs[p.Job].State)
-	}
-}
-
-// checkRest wants a job to be stopped only if an operator has asked for it: whoever makes way goes on by itself.
-func (c *checker) checkRest(before, now *commandpb.JobRecord) {
-	if now.State == fsm.Stopped && before != nil && before.State != fsm.Stopped && !c.asked[now.Submitted.Job] {
-		c.s.fail("job %s is stopped, and nobody has asked for it: %s", now.Submitted.Job, now.Reason)
 	}
 }

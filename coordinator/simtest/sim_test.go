@@ -18,7 +18,7 @@ import (
 var epoch = time.Unix(1_000_000, 0)
 
 // mostEvents is many more than any life has: one that has more goes round in circles.
-const mostEvents = 1_000_000
+const mostEvents = 100_000
 
 // sim is one simulated cluster. Everything happens in run's loop, in the order of time and then of scheduling.
 type sim struct {
@@ -48,6 +48,8 @@ type sim struct {
 	workers []*worker
 	memory  map[int][]*arena // by host
 	jobs    []jobSpec
+	forked  int // jobs, and deleted ones
+	deleted int
 	groups  map[groupKey]*group
 	faults  bool
 	check   *checker
@@ -66,7 +68,10 @@ type jobSpec struct {
 	late              bool   // it is the update that is wrong: other columns hold the step until the next guard
 	skips             bool   // the job says to go on without the batch; else an operator has to
 	priority          int32
-	least, most       uint32 // workers
+	least, most       uint32   // workers
+	from              *descent // of a fork: where it begins
+	turn              uint64   // of a fork: what makes its steps others than its source's
+	gone              bool     // it is deleted, and does not come back
 }
 
 func (j jobSpec) cells() int { return int(j.replicas * j.columns) }
@@ -190,7 +195,7 @@ func (s *sim) begin() {
 
 func (s *sim) allDone() bool {
 	for _, j := range s.jobs {
-		if r := s.view.Jobs[j.name]; r == nil || r.State != fsm.Done {
+		if r := s.view.Jobs[j.name]; !j.gone && (r == nil || r.State != fsm.Done) {
 			return false
 		}
 	}
@@ -366,8 +371,8 @@ func (x *session) align(j *commandpb.JobRecord) {
 
 // assignmentOf is what a worker is told of a job's generation.
 func (s *sim) assignmentOf(j *commandpb.JobRecord) assignment {
-	a := assignment{job: j.Submitted.Job, generation: j.Generation, fromMemory: j.FromMemory, memory: j.MemoryStep,
-		since: fsm.MemorySince(j), skipped: fsm.StepsOf(j, fsm.VetoSkipped)}
+	a := assignment{spec: s.spec(j.Submitted.Job), job: j.Submitted.Job, generation: j.Generation,
+		fromMemory: j.FromMemory, memory: j.MemoryStep, since: fsm.MemorySince(j), skipped: fsm.StepsOf(j, fsm.VetoSkipped)}
 	for _, p := range j.Placement {
 		a.on = append(a.on, p.Worker)
 		a.from = append(a.from, p.Source)
@@ -407,6 +412,9 @@ func (s *sim) report(x *session, r report) {
 // retain drops the checkpoints of a job beyond those it keeps.
 func (s *sim) retain(job string) {
 	j := s.view.Jobs[job]
+	if j == nil {
+		return
+	}
 	good := fsm.Usable(j)
 	if len(good) <= fsm.Keep(j) {
 		return
@@ -414,9 +422,12 @@ func (s *sim) retain(job string) {
 	oldest := good[len(good)-fsm.Keep(j)].Step
 	var steps []uint64
 	for _, c := range j.Checkpoints {
-		if c.Step < oldest {
+		if c.Step < oldest && !fsm.Kept(s.view, j, c) {
 			steps = append(steps, c.Step)
 		}
+	}
+	if len(steps) == 0 {
+		return
 	}
 	drop := &commandpb.DropCheckpoints{Job: job, Steps: steps}
 	if s.apply(&commandpb.Command{Kind: &commandpb.Command_DropCheckpoints{DropCheckpoints: drop}}) != nil {
@@ -436,12 +447,18 @@ func (s *sim) submit(j jobSpec) {
 		s.after(time.Second, func() { s.submit(j) })
 		return
 	}
-	s.apply(&commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: &commandpb.SubmitJob{Job: j.name,
-		Steps: j.steps, Replicas: j.replicas, Columns: j.columns, Keep: j.keep, Priority: j.priority, MinWorkers: j.least,
-		MaxWorkers: j.most}}})
+	c := &commandpb.SubmitJob{Job: j.name, Steps: j.steps, Replicas: j.replicas, Columns: j.columns, Keep: j.keep,
+		Priority: j.priority, MinWorkers: j.least, MaxWorkers: j.most}
+	if j.from != nil {
+		c.FromJob, c.FromStep = j.from.source, j.from.step
+	}
+	if err := s.apply(&commandpb.Command{Kind: &commandpb.Command_SubmitJob{SubmitJob: c}}); err != nil {
+		s.fail("job %s is refused: %v", j.name, err)
+	}
 }
 
-// operate stops and resumes jobs at random while there are faults, and then resumes what is stopped.
+// operate stops, pauses and resumes jobs at random while there are faults, forks and deletes some, and then resumes
+// what is stopped.
 func (s *sim) operate() {
 	defer s.after(s.between(200*time.Millisecond, 3*time.Second), s.operate)
 	if !s.up {
@@ -449,16 +466,18 @@ func (s *sim) operate() {
 	}
 	s.drain()
 	s.reorder()
+	s.branch()
+	s.remove()
 	spec := s.jobs[s.r.IntN(len(s.jobs))]
 	j := s.view.Jobs[spec.name]
 	if j == nil {
 		return
 	}
 	switch {
-	case j.State == fsm.Paused:
+	case j.State == fsm.Paused && fsm.Named(j) != nil:
 		s.apply(&commandpb.Command{Kind: &commandpb.Command_ResumeJob{ResumeJob: &commandpb.ResumeJob{Job: spec.name,
 			SkipBatch: !s.chance(3)}}})
-	case j.State == fsm.Stopped || j.State == fsm.Failed:
+	case fsm.Ended(j.State) && j.State != fsm.Done:
 		r := &commandpb.ResumeJob{Job: spec.name}
 		if good := fsm.Usable(j); s.chance(3) {
 			r.FromStep = true
@@ -469,7 +488,7 @@ func (s *sim) operate() {
 		s.apply(&commandpb.Command{Kind: &commandpb.Command_ResumeJob{ResumeJob: r}})
 	case s.chance(3):
 		s.apply(&commandpb.Command{Kind: &commandpb.Command_RequestStop{RequestStop: &commandpb.RequestStop{Job: spec.name,
-			Now: s.r.IntN(3) == 0}}})
+			Now: s.r.IntN(3) == 0, Pause: s.r.IntN(2) == 0}}})
 	}
 }
 

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 // totals is what has happened in many lives.
 type totals struct {
 	runs, generations, committed, lost, remembered, moved, copied, machines, forgot, vetoed,
-	preempted, events int
+	preempted, paused, forked, deleted, events int
 }
 
 func (t *totals) add(s *sim) {
@@ -46,6 +46,9 @@ func (t *totals) add(s *sim) {
 	t.forgot += s.check.forgot
 	t.vetoed += s.check.vetoed
 	t.preempted += s.check.preempted
+	t.paused += s.check.paused
+	t.forked += s.check.forked
+	t.deleted += s.check.deleted
 	t.events += s.count
 }
 
@@ -96,6 +99,9 @@ func simulate(from, n uint64) (all totals, found *violation) {
 			all.forgot += mine.forgot
 			all.vetoed += mine.vetoed
 			all.preempted += mine.preempted
+			all.paused += mine.paused
+			all.forked += mine.forked
+			all.deleted += mine.deleted
 			all.events += mine.events
 		})
 	}
@@ -131,14 +137,16 @@ func TestSimulations(t *testing.T) {
 	}
 	t.Logf("%d clusters in %v, %.0f a second, %.0f a second of one processor: %d events, %d generations, of which %d "+
 		"went on from memory, %d checkpoints committed, %d workers given up, %d moves, %d machines lost, "+
-		"%d cells gone on from copies, %d workers forgotten, %d vetoes, %d jobs preempted", all.runs,
+		"%d cells gone on from copies, %d workers forgotten, %d vetoes, %d jobs preempted, %d paused, %d forked, %d "+
+		"deleted", all.runs,
 		took.Round(time.Millisecond),
 		float64(all.runs)/took.Seconds(), float64(all.runs)/used.Seconds(), all.events, all.generations,
 		all.remembered, all.committed, all.lost, all.moved, all.machines, all.copied, all.forgot, all.vetoed,
-		all.preempted)
+		all.preempted, all.paused, all.forked, all.deleted)
 	if all.lost < all.runs/2 || all.remembered < all.runs/10 || all.moved < all.runs/10 || all.generations < 3*all.runs ||
 		all.machines < all.runs/10 || all.copied < all.runs/20 || all.forgot < all.runs/50 ||
-		all.vetoed < all.runs/10 || all.preempted < all.runs/20 {
+		all.vetoed < all.runs/10 || all.preempted < all.runs/20 ||
+		all.paused < all.runs/20 || all.forked < all.runs/10 || all.deleted < all.runs/20 {
 		t.Error("too little happens: nobody is lost, or jobs run through")
 	}
 }

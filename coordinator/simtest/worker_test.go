@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"colonnade/coordinator/fsm"
@@ -36,9 +37,16 @@ type worker struct {
 }
 
 type fileKey struct {
-	job  string
-	step uint64
-	cell int
+	job        string
+	step       uint64
+	cell       int
+	generation uint64 // that wrote it: none writes over another's
+}
+
+// keyOf is where a file of a job's checkpoint lies.
+func keyOf(job string, r *commandpb.CheckpointRecord, i int) fileKey {
+	generation, _ := strconv.ParseUint(r.Files[i].Path, 10, 64)
+	return fileKey{cmp.Or(r.OfJob, job), r.Step, i, generation}
 }
 
 // file is a cell's checkpoint file. Its bytes name the generation that wrote it; the state in it does not.
@@ -75,7 +83,7 @@ func (j jobSpec) initial(cell int) uint64 {
 }
 
 func (j jobSpec) next(value, step uint64) uint64 {
-	return (value^(step*0xbf58476d1ce4e5b9))*0x94d049bb133111eb + 1
+	return (value^(step*0xbf58476d1ce4e5b9)^j.turn)*0x94d049bb133111eb + 1
 }
 
 // vetoed says whether a generation's cells must not apply the step behind the given one: the guard of one of them has
@@ -117,6 +125,7 @@ type report struct {
 
 // assignment is what a worker is told of a generation.
 type assignment struct {
+	spec       jobSpec
 	job        string
 	generation uint64
 	on         []string // by cell
@@ -132,7 +141,6 @@ type assignment struct {
 type run struct {
 	assignment
 	w     *worker
-	spec  jobSpec
 	group *group
 	cells map[int]*cell
 }
@@ -243,7 +251,8 @@ func (w *worker) rot() {
 		return
 	}
 	slices.SortFunc(keys, func(a, b fileKey) int {
-		return cmp.Or(cmp.Compare(a.job, b.job), cmp.Compare(a.step, b.step), cmp.Compare(a.cell, b.cell))
+		return cmp.Or(cmp.Compare(a.job, b.job), cmp.Compare(a.step, b.step), cmp.Compare(a.cell, b.cell),
+			cmp.Compare(a.generation, b.generation))
 	})
 	k := keys[w.r.IntN(len(keys))]
 	f := w.disk[k]
@@ -401,7 +410,7 @@ func (w *worker) assign(a assignment) {
 	if w.groups[key] == nil {
 		w.groups[key] = &group{at: map[int]uint64{}, copies: map[int]progress{}, verdicts: map[uint64]progress{}}
 	}
-	r := &run{assignment: a, w: w, group: w.groups[key], cells: map[int]*cell{}, spec: w.spec(a.job)}
+	r := &run{assignment: a, w: w, group: w.groups[key], cells: map[int]*cell{}}
 	w.runs[a.job] = r
 	for i, on := range a.on {
 		if on != w.id {
@@ -451,7 +460,7 @@ func (w *worker) restore(r *run, i int) (c *cell, away bool, why string) {
 		return &cell{value: r.spec.initial(i)}, false, ""
 	}
 	want := m.Files[i]
-	key := fileKey{r.job, m.Step, i}
+	key := keyOf(r.job, m, i)
 	f, ok := w.disk[key]
 	if ok = ok && bytes.Equal(f.sha256(), want.Sha256); !ok && w.reaches(want.Worker) {
 		for _, other := range w.workers {
@@ -633,11 +642,11 @@ func (w *worker) save(r *run, i int, c *cell) bool {
 		return false
 	}
 	f := file{value: c.value, generation: r.generation}
-	w.disk[fileKey{r.job, c.step, i}] = f
+	w.disk[fileKey{r.job, c.step, i, r.generation}] = f
 	w.queue(r.job,
 		&commandpb.Command{Kind: &commandpb.Command_CheckpointWritten{CheckpointWritten: &commandpb.CheckpointWritten{
 			Job: r.job, Generation: r.generation, Step: c.step, PlanDigest: []byte("plan"), Numerics: "n",
 			File: &commandpb.CheckpointFile{Cell: r.cell(i), Worker: w.id, Bytes: 16, Sha256: f.sha256(),
-				Digest: digest(c.value)}}}})
+				Path: strconv.FormatUint(r.generation, 10), Digest: digest(c.value)}}}})
 	return true
 }

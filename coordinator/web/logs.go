@@ -163,7 +163,7 @@ func (s *Server) logStream(w http.ResponseWriter, r *http.Request) {
 		select {
 		case err := <-ended:
 			if r.Context().Err() == nil {
-				f.event("trouble", fmt.Appendf(nil, `{"text":%s}`, quoted(plainError(err))))
+				f.write(appendEvent(nil, "trouble", fmt.Appendf(nil, `{"text":%s}`, quoted(plainError(err)))))
 				f.flush()
 			}
 			return
@@ -174,7 +174,7 @@ func (s *Server) logStream(w http.ResponseWriter, r *http.Request) {
 			reply.Records = newest(filter.of(reply.Records), last)
 			last = mostLines
 			f.write(fmt.Appendf(nil, "id: %d-%d\n", reply.Source, at))
-			f.event("logs", plainjson.Marshal(reply))
+			f.write(appendEvent(nil, "logs", plainjson.Marshal(reply)))
 		case <-alive.C:
 			f.write([]byte(": here\n\n"))
 		}

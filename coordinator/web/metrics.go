@@ -152,6 +152,10 @@ func jobMetrics(e *promtext.Exposition, jobs []*clusterpb.Job) {
 		states[j.State]++
 	}
 	counted(e, "colonnade_jobs", "Jobs by state.", states)
+	e.Family("colonnade_job_state", "gauge", "1, labelled with the state that a job is in.")
+	for _, j := range jobs {
+		e.Sample("colonnade_job_state", 1, "job", j.Name, "state", j.State)
+	}
 	for _, g := range jobGauges {
 		name := "colonnade_job_" + g.name
 		e.Family(name, "gauge", g.help)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"colonnade/coordinator/plainjson"
@@ -39,13 +40,13 @@ const beat = 2 * time.Second
 
 // feed is one stream.
 type feed struct {
-	s     *Server
-	w     http.ResponseWriter
-	jobs  []string
-	at    cursor
-	last  map[string][]byte // by event: what was said last
-	wrote bool              // since the last flush
-	err   error
+	s    *Server
+	w    http.ResponseWriter
+	jobs []string
+	at   cursor
+	told *snapshot // last
+	buf  []byte    // what is not written yet
+	err  error
 }
 
 // stream sends what changes, as server-sent events: see API.md.
@@ -54,7 +55,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusBadRequest, "INVALID", "the query cannot be read")
 		return
 	}
-	f := &feed{s: s, w: w, jobs: r.Form["job"], last: map[string][]byte{}}
+	f := &feed{s: s, w: w, jobs: r.Form["job"], told: &snapshot{}}
 	text := r.Header.Get("Last-Event-ID")
 	if text == "" {
 		text = r.FormValue("after")
@@ -101,7 +102,7 @@ func (s *Server) cursorNow() cursor {
 func (f *feed) gap() {
 	all := f.s.cfg.Events(0)
 	if f.at.event > 0 && len(all) > 0 && all[0].Index > f.at.event {
-		f.event("gap", []byte(`{}`))
+		f.write(appendEvent(nil, "gap", []byte(`{}`)))
 	}
 }
 
@@ -110,44 +111,99 @@ func (f *feed) tell(seen *snapshot) {
 	if seen.at.IsZero() && seen.trouble == "" {
 		return // nothing is known yet
 	}
-	trouble, err := json.Marshal(map[string]string{"text": seen.trouble})
+	key := frameKey{f.told.number, f.at, strings.Join(f.jobs, "\n")}
+	fr, err := seen.frames.of(key, func() (frame, error) { return f.s.frame(f.told, seen, f.jobs, f.at) })
 	if err != nil {
 		f.err = err
 		return
 	}
-	f.state("leader", trouble)
-	if seen.at.IsZero() {
-		return
+	f.at, f.told = fr.at, seen
+	f.write(fr.bytes)
+}
+
+// frame is what a stream is sent at a look, and where it is then.
+type frame struct {
+	bytes []byte
+	at    cursor
+}
+
+// frameKey is what a frame depends on, besides the look: what a stream was told last, how far it is, its jobs.
+type frameKey struct {
+	told uint64
+	at   cursor
+	jobs string
+}
+
+// frames are those of one look: streams that look at the same, and have been told the same, are sent the same bytes.
+type frames struct {
+	mu  sync.Mutex
+	all map[frameKey]frame
+}
+
+func (f *frames) of(key frameKey, anew func() (frame, error)) (frame, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if known, ok := f.all[key]; ok {
+		return known, nil
 	}
-	f.state("jobs", seen.jobs)
-	f.state("cluster", seen.cluster)
-	for _, name := range f.jobs {
+	made, err := anew()
+	if err != nil {
+		return frame{}, err
+	}
+	if f.all == nil {
+		f.all = map[frameKey]frame{}
+	}
+	f.all[key] = made
+	return made, nil
+}
+
+// frame works out what is new in a snapshot after another.
+func (s *Server) frame(told, seen *snapshot, jobs []string, at cursor) (frame, error) {
+	var b []byte
+	state := func(name string, before, now []byte) {
+		if !bytes.Equal(before, now) {
+			b = appendEvent(b, name, now)
+		}
+	}
+	if told.number == 0 || told.trouble != seen.trouble {
+		trouble, err := json.Marshal(map[string]string{"text": seen.trouble})
+		if err != nil {
+			return frame{}, err
+		}
+		b = appendEvent(b, "leader", trouble)
+	}
+	if seen.at.IsZero() {
+		return frame{b, at}, nil
+	}
+	state("jobs", told.jobs, seen.jobs)
+	state("cluster", told.cluster, seen.cluster)
+	for _, name := range jobs {
 		if d := seen.detail[name]; d != nil {
-			f.named("job", name, d)
+			state("job", told.detail[name], d)
 		}
 	}
 	var fresh []*clusterpb.LogEvent
-	for _, e := range f.s.cfg.Events(f.at.event) {
-		f.at.event = max(f.at.event, e.Index)
+	for _, e := range s.cfg.Events(at.event) {
+		at.event = max(at.event, e.Index)
 		fresh = append(fresh, e)
 	}
-	for _, name := range f.jobs {
-		if all := f.s.store.Since(name, f.at.sample); len(all) > 0 {
-			b, err := json.Marshal(seriesReply{Job: name, Series: all})
+	for _, name := range jobs {
+		if all := s.store.Since(name, at.sample); len(all) > 0 {
+			samples, err := json.Marshal(seriesReply{Job: name, Series: all})
 			if err != nil {
-				f.err = err
-				return
+				return frame{}, err
 			}
-			f.event("samples", b)
+			b = appendEvent(b, "samples", samples)
 		}
 	}
-	f.at.sample = max(f.at.sample, seen.at.UnixMilli())
+	at.sample = max(at.sample, seen.at.UnixMilli())
 	if len(fresh) > 0 {
-		f.event("events", eventsJSON(fresh))
+		b = appendEvent(b, "events", eventsJSON(fresh))
 	}
-	if f.wrote {
-		f.write(fmt.Appendf(nil, "id: %s\nevent: at\ndata: {\"time\":%d}\n\n", f.at, f.at.sample))
+	if len(b) > 0 {
+		b = fmt.Appendf(b, "id: %s\nevent: at\ndata: {\"time\":%d}\n\n", at, at.sample)
 	}
+	return frame{b, at}, nil
 }
 
 // eventsJSON is a list of events.
@@ -162,39 +218,26 @@ func eventsJSON(events []*clusterpb.LogEvent) []byte {
 	return append(b, "]}"...)
 }
 
-// state sends what is so, if it was not so before.
-func (f *feed) state(event string, data []byte) { f.named(event, "", data) }
-
-func (f *feed) named(event, name string, data []byte) {
-	if key := event + " " + name; !bytes.Equal(f.last[key], data) {
-		f.last[key] = data
-		f.event(event, data)
-	}
+// appendEvent appends one event. Its id is that of the last whole look: what is sent twice does no harm, what is lost
+// would.
+func appendEvent(b []byte, name string, data []byte) []byte {
+	return fmt.Appendf(b, "event: %s\ndata: %s\n\n", name, data)
 }
 
-// event sends one event. Its id is that of the last whole look: what is sent twice does no harm, what is lost would.
-func (f *feed) event(name string, data []byte) {
-	f.write(fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, data))
-}
-
-func (f *feed) write(b []byte) {
-	if f.err != nil {
-		return
-	}
-	if !f.wrote {
-		_ = http.NewResponseController(f.w).SetWriteDeadline(time.Now().Add(writeLimit)) // not every connection has one
-	}
-	_, f.err = f.w.Write(b)
-	f.wrote = true
-}
+// write has bytes sent with the next flush, all in one piece.
+func (f *feed) write(b []byte) { f.buf = append(f.buf, b...) }
 
 // writeLimit is how long a reader may take to take what it is sent.
 const writeLimit = 20 * time.Second
 
 func (f *feed) flush() {
-	if f.err != nil || !f.wrote {
+	if f.err != nil || len(f.buf) == 0 {
 		return
 	}
-	f.err = http.NewResponseController(f.w).Flush()
-	f.wrote = false
+	c := http.NewResponseController(f.w)
+	_ = c.SetWriteDeadline(time.Now().Add(writeLimit)) // not every connection has one
+	if _, f.err = f.w.Write(f.buf); f.err == nil {
+		f.err = c.Flush()
+	}
+	f.buf = f.buf[:0]
 }

@@ -55,8 +55,9 @@ type Server struct {
 	streams int            // open ones
 }
 
-// snapshot is the cluster at one time, in the bytes that streams send. It never changes.
+// snapshot is the cluster at one time, in the bytes that streams send. It never changes, but for frames.
 type snapshot struct {
+	number  uint64 // of the look
 	at      time.Time
 	trouble string // why nobody answers; the rest is then of before
 	jobs    []byte
@@ -65,6 +66,7 @@ type snapshot struct {
 	list    []*clusterpb.Job
 	full    map[string]*clusterpb.Job
 	status  *clusterpb.StatusReply // without jobs and events
+	frames  *frames
 }
 
 // New makes a server.
@@ -75,7 +77,7 @@ func New(cfg Config) *Server {
 	if cfg.Every == 0 {
 		cfg.Every = time.Second
 	}
-	s := &Server{cfg: cfg, store: cfg.Store, kick: make(chan struct{}, 1), seen: &snapshot{},
+	s := &Server{cfg: cfg, store: cfg.Store, kick: make(chan struct{}, 1), seen: &snapshot{frames: &frames{}},
 		changed: make(chan struct{}), watched: map[string]int{}}
 	if s.store == nil {
 		s.store = NewMemory()
@@ -129,6 +131,7 @@ func (s *Server) look(ctx context.Context) {
 		still.trouble = plainError(err)
 		next = &still
 	}
+	next.number, next.frames = before.number+1, &frames{}
 	s.mu.Lock()
 	s.seen = next
 	close(s.changed)

@@ -78,7 +78,7 @@ func (x *Frame) GetPayload() []byte {
 
 type Hello struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
-	Version     uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // 1
+	Version     uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // of what cells say to each other in a step; in the answer too
 	Job         string                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
 	Generation  uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	FromReplica int32                  `protobuf:"varint,4,opt,name=from_replica,json=fromReplica,proto3" json:"from_replica,omitempty"`

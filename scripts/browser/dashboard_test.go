@@ -60,8 +60,6 @@ func (l *looking) tab(look Look, url string) *Tab {
 	return t
 }
 
-const job = "alexnet-32"
-
 // TestDashboard is one cluster through all that its dashboard shows and can do, since starting one takes a while.
 func TestDashboard(t *testing.T) {
 	if testing.Short() {

@@ -28,8 +28,9 @@ func (r *Rig) Programs() string { return r.programs }
 // startLimit is how long everything may take to start.
 const startLimit = 3 * time.Minute
 
-// NewRig builds the programs, makes a dataset, and starts coordinators and workers below dir. Close ends it.
-func NewRig(ctx context.Context, dir string, coordinators, workers int) (r *Rig, err error) {
+// NewRig builds the programs, makes a dataset, and starts coordinators and workers below dir, the latter with flags of
+// theirs. Close ends it.
+func NewRig(ctx context.Context, dir string, coordinators, workers int, flags ...string) (r *Rig, err error) {
 	r = &Rig{dir: dir, programs: filepath.Join(dir, "bin"), launcher: cluster.NewLauncher()}
 	defer func() {
 		if err != nil {
@@ -52,7 +53,7 @@ func NewRig(ctx context.Context, dir string, coordinators, workers int) (r *Rig,
 	cfg := cluster.Config{Dir: dir, Memory: filepath.Join(dir, "memory"),
 		Coordinator: filepath.Join(r.programs, "coordinator"), Worker: filepath.Join(r.programs, "worker"),
 		Coordinators: coordinators, Workers: workers, Flags: []string{"--election-timeout", "500ms"},
-		WorkerFlags: []string{"--threads", "1", "--checkpoints", filepath.Join(dir, "checkpoints")}}
+		WorkerFlags: append([]string{"--threads", "1", "--checkpoints", filepath.Join(dir, "checkpoints")}, flags...)}
 	for range coordinators {
 		port, err := cluster.FreePort()
 		if err != nil {

@@ -58,9 +58,6 @@ func run(ctx context.Context, out, readme string, terminalOnly bool, steps uint6
 	if err := train(ctx, r, steps); err != nil {
 		return err
 	}
-	pages := []struct{ name, path string }{{"jobs", "/"}, {"job", "/jobs/" + first}, {"cluster", "/cluster"},
-		{"logs", "/logs"},
-		{"compare", "/compare?job=" + first + "&job=" + second}}
 	if readme != "" {
 		look := browser.Look{Width: 1200, Height: 860}
 		if err := picture(b, look, r.URL(0, "/jobs/"+first), readme, false, ""); err != nil {
@@ -79,17 +76,23 @@ func run(ctx context.Context, out, readme string, terminalOnly bool, steps uint6
 	if err := r.Examples(ctx, first); err != nil {
 		return err
 	}
+	return pictures(b, r, out)
+}
+
+// pictures takes those of every page, in every way to look at it.
+func pictures(b *browser.Browser, r *browser.Rig, out string) error {
+	standIn, end := browser.StandIn("") // has what this machine may not have
+	defer end()
+	job := r.URL(0, "/jobs/"+first)
 	for _, look := range browser.Looks {
-		for _, p := range pages {
+		for _, p := range []struct {
+			name, url, press string
+		}{{"jobs", r.URL(0, "/"), ""}, {"job", job, ""}, {"cluster", r.URL(0, "/cluster"), ""},
+			{"gpus", standIn + "/cluster", ""}, {"logs", r.URL(0, "/logs"), ""},
+			{"compare", r.URL(0, "/compare?job="+first+"&job="+second), ""},
+			{"dialog", job, "Stop"}, {"fork", job, "Fork"}, {"queue", job, "Queue"}} {
 			path := filepath.Join(out, p.name+"-"+look.Name+".png")
-			if err := picture(b, look, r.URL(0, p.path), path, true, ""); err != nil {
-				return err
-			}
-			fmt.Println(path)
-		}
-		for name, button := range map[string]string{"dialog": "Stop", "fork": "Fork"} {
-			path := filepath.Join(out, name+"-"+look.Name+".png")
-			if err := picture(b, look, r.URL(0, "/jobs/"+first), path, false, button); err != nil {
+			if err := picture(b, look, p.url, path, p.press == "", p.press); err != nil {
 				return err
 			}
 			fmt.Println(path)

@@ -72,7 +72,7 @@ var importTable = []importRule{
 	{path: "checkpoint/bearer", why: "the secret of either program's HTTP port"},
 	{path: "checkpoint/promtext", ours: []string{"proto/clusterpb"}, third: []string{unix},
 		why: "Prometheus' text format for both programs: it writes numbers that it is given"},
-	{path: "checkpoint/doctor", third: []string{unix},
+	{path: "checkpoint/doctor", ours: []string{"checkpoint/cli"}, third: []string{unix},
 		why: "looks at a machine for either program: what they need of it they say"},
 	{path: "checkpoint/model", ours: []string{"checkpoint", "checkpoint/tensors", "shard/..."},
 		why: "merges columns as the plan says and checks what comes back; computes nothing and asks nobody"},

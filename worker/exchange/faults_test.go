@@ -60,7 +60,7 @@ func dialRaw(t *testing.T, address string, generation uint64, dial ...grpc.DialO
 		return nil, err
 	}
 	var zero [32]byte
-	hello, err := proto.Marshal(&exchangepb.Hello{Version: frameVersion, Job: "job", Generation: generation,
+	hello, err := proto.Marshal(&exchangepb.Hello{Job: "job", Generation: generation,
 		FromColumn: 1, Worker: "raw", PlanDigest: zero[:], Numerics: "test"})
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ type Group struct {
 	Generation uint64
 	PlanDigest [32]byte // must agree at both ends of every link
 	Numerics   string   // likewise
+	Version    uint32   // likewise: of what cells say to each other in a step
 	Local      []Cell
 	Peers      []Peer
 	Carrier    Carrier // auto, peer, shm or grpc; empty: auto

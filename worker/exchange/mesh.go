@@ -146,6 +146,24 @@ var ErrStale = errors.New("a newer generation is running")
 // ErrDisagree means that a peer has another plan or other arithmetic.
 var ErrDisagree = errors.New("peers disagree")
 
+// ErrVersions means that a peer's cells say other things to each other in a step than ours: its program is older, or
+// newer.
+var ErrVersions = fmt.Errorf("%w: workers are of two versions", ErrDisagree)
+
+// versions says how a peer's version differs from a group's own, and what to do; nil: it does not. Programs from before
+// there were versions of a step say 1 where they begin a link, and nothing where they answer.
+func (g *Group) versions(worker string, theirs uint32) error {
+	if theirs == g.Version {
+		return nil
+	}
+	age := "older"
+	if theirs > g.Version {
+		age = "newer"
+	}
+	return fmt.Errorf("%w: worker %s is %s (it exchanges steps by version %d, this one by %d); run the same version on "+
+		"all workers of job %s, then: coordinator job resume %s", ErrVersions, worker, age, theirs, g.Version, g.Job, g.Job)
+}
+
 // Join links our cells with all others of the generation and returns when every link is up. An earlier membership of
 // the same job must have been closed.
 func (m *Mesh) Join(ctx context.Context, g Group) (*Membership, error) {

@@ -196,7 +196,7 @@ func (o *outLink) open(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientS
 		case codes.InvalidArgument:
 			return nil, fmt.Errorf("cell %s on worker %s: %w: %s", o.to, o.worker, ErrDisagree, status.Convert(err).Message())
 		}
-		if errors.Is(err, ErrCarrier) {
+		if errors.Is(err, ErrCarrier) || errors.Is(err, ErrVersions) {
 			return nil, err
 		}
 		wait := time.NewTimer(helloBackoff)
@@ -224,7 +224,7 @@ func (o *outLink) knock(ctx context.Context, conn *grpc.ClientConn) (grpc.Client
 		return nil, err
 	}
 	g := o.m.group
-	h := &exchangepb.Hello{Version: frameVersion, Job: g.Job, Generation: g.Generation,
+	h := &exchangepb.Hello{Version: g.Version, Job: g.Job, Generation: g.Generation,
 		FromReplica: int32(o.from.Replica), FromColumn: int32(o.from.Column), ToReplica: int32(o.to.Replica),
 		ToColumn: int32(o.to.Column), Worker: o.m.mesh.cfg.Worker, PlanDigest: g.PlanDigest[:], Numerics: g.Numerics}
 	o.wantsRing(h)
@@ -251,6 +251,9 @@ func (o *outLink) settle(stream grpc.ClientStream, answer []byte) error {
 	var hello exchangepb.Hello
 	if err := proto.Unmarshal(answer, &hello); err != nil {
 		return fmt.Errorf("%w: answer to a hello: %w", ErrFrame, err)
+	}
+	if err := o.m.group.versions(o.worker, hello.Version); err != nil {
+		return fmt.Errorf("cell %s: %w", o.to, err)
 	}
 	r, noRing, noLanding := o.answer(&hello)
 	if hello.Ring != nil {

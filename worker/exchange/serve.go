@@ -83,6 +83,7 @@ func (m *Mesh) answerHello(stream grpc.ServerStream, mem *Membership, in *inbox,
 		mem.fail(noPeer(in.from, in.worker, answer.NoLanding))
 		return nil, nil, status.Error(codes.ResourceExhausted, answer.NoLanding)
 	}
+	answer.Version = mem.group.Version
 	payload, err := proto.Marshal(answer)
 	if err == nil {
 		err = stream.SendMsg(&outgoing{payload: payload, header: header{kind: kindHello, job: in.link.job,
@@ -116,6 +117,10 @@ func (m *Mesh) welcome(f *incoming) (*Membership, *inbox, *exchangepb.Hello, err
 	case mem.group.Generation > hello.Generation:
 		return nil, nil, nil, status.Errorf(codes.FailedPrecondition, "job %s is at generation %d, not %d", hello.Job,
 			mem.group.Generation, hello.Generation)
+	case hello.Version != mem.group.Version:
+		err := mem.group.versions(hello.Worker, hello.Version)
+		mem.fail(err) // that worker will never do
+		return nil, nil, nil, status.Error(codes.InvalidArgument, err.Error())
 	case string(hello.PlanDigest) != string(mem.group.PlanDigest[:]):
 		return nil, nil, nil, status.Errorf(codes.InvalidArgument,
 			"plans differ: %x here, %x there; run the same version on all workers",

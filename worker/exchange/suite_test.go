@@ -15,6 +15,8 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func TestMain(m *testing.M) {
@@ -352,6 +354,7 @@ func TestJoinRefusals(t *testing.T) {
 		"stale":    {func(w int, g *Group) { g.Generation += uint64(w) }, ErrStale},
 		"plan":     {func(w int, g *Group) { g.PlanDigest[0] = byte(w) }, ErrDisagree},
 		"numerics": {func(w int, g *Group) { g.Numerics = fmt.Sprint(w) }, ErrDisagree},
+		"version":  {func(w int, g *Group) { g.Version = uint32(1 + w) }, ErrVersions},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -380,4 +383,45 @@ func TestJoinRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Programs from before there were versions of a step accept anybody: the one that has a version names the other, and
+// what to do, whichever end begins the link.
+func TestOldPeersAreNamed(t *testing.T) {
+	group := func(to string) Group {
+		return Group{Job: "job", Generation: 1, Numerics: "test", Version: 2, Local: []Cell{{}},
+			Peers: []Peer{{Cell: Cell{Column: 1}, Worker: "old", Address: to}}}
+	}
+	check := func(err error) {
+		t.Helper()
+		if !errors.Is(err, ErrVersions) || !errors.Is(err, ErrDisagree) || !strings.Contains(err.Error(), "worker") ||
+			!strings.Contains(err.Error(), "older") || !strings.Contains(err.Error(), "run the same version on all workers") {
+			t.Errorf("got %v, want the version named, and what to do", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	n := startNode(t, "us", Config{})
+	_, err := n.mesh.Join(ctx, group(startSink(t)))
+	check(err)
+
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // it only begins links
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	joined := make(chan error, 1)
+	go func() {
+		_, err := n.mesh.Join(ctx, group(silent.Addr().String()))
+		joined <- err
+	}()
+	for {
+		if _, err = dialRaw(t, n.address, 1); status.Code(err) != codes.Unavailable { // not joined yet
+			break
+		}
+	}
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "worker raw is older") {
+		t.Errorf("the old one is told %v", err)
+	}
+	check(<-joined)
 }

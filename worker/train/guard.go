@@ -12,6 +12,12 @@ import (
 	"colonnade/worker/exchange"
 )
 
+// StepVersion is of what cells say to each other in a step: which exchanges there are, in which order, and what is in
+// them. Cells of two versions would wait for what never comes, or take one thing for another: they refuse each other
+// when they meet. Raise it with every change of that. 1: the update's verdict has an exchange of its own, at the end of
+// its step; 2: it comes with the next step's guard.
+const StepVersion = 2
+
 // ErrDiverged means that a step has gone wrong: see Veto. Trying again gives the same bits.
 var ErrDiverged = errors.New("training has diverged")
 

@@ -27,15 +27,21 @@ export const logScale = signal(false);
 export const smoothing = signal(0.6);
 export const showMarks = signal(true);
 
-/** Exponential mean, without the pull to zero at the start. */
+/** Beside the largest value before it, what a mean keeps of it behind values that are 0 is nothing. */
+const nothing = 1e-4;
+
+/** Exponential mean, without the pull to zero at the start, and without the endless tail behind what has become 0. */
 export function smooth(ys: number[], weight: number): number[] {
   if (weight <= 0) return ys;
   const out = new Array<number>(ys.length);
   let sum = 0;
   let norm = 0;
+  let largest = 0;
   for (let i = 0; i < ys.length; i++) {
     sum = weight * sum + (1 - weight) * ys[i]!;
     norm = weight * norm + (1 - weight);
+    largest = Math.max(largest, Math.abs(ys[i]!));
+    if (ys[i] === 0 && Math.abs(sum / norm) < nothing * largest) sum = 0;
     out[i] = sum / norm;
   }
   return out;
@@ -90,7 +96,7 @@ function options(p: Props, show: boolean, width: number, marks: () => Mark[],
     width,
     height: p.height ?? 230,
     legend: { show: false },
-    padding: [10, 8, 0, 0],
+    padding: [10, 18, 0, 0],
     scales: {
       x: { time: xAxis.value === "time" },
       y: p.log ? { distr: 3 } : p.zero ? { range: (_, __, max) => [0, max > 0 ? max * 1.06 : 1] } : {},
@@ -224,7 +230,7 @@ export function Chart(p: Props) {
       <div class="legend">
         {p.lines.map((l, i) => l.silent ? null : (
           <button key={l.label} type="button" class="key" aria-pressed={!hidden[l.label]} onClick={() => toggle(l)}>
-            <i style={{ background: `var(${l.ink})` }} />{l.label}
+            <i class={l.dash ? "dashed" : ""} style={{ color: `var(${l.ink})` }} />{l.label}
             <b>{figures(nearest(l.own ?? data[i + 1]!, at))}</b>
           </button>
         ))}

@@ -30,7 +30,7 @@ export function ClusterPage() {
           <p class="empty">None. Start one with <code>worker run --coordinator ADDR --data DIR</code></p>
         ) : (
           <Table label="Workers" heads={["Worker", "State", "Lease", "Cells", "Device", "Memory", "Host", ""]}>
-            {c.workers.map((w) => <WorkerRow key={w.id} worker={w} names={c.workers} />)}
+            {byName(c.workers).map((w) => <WorkerRow key={w.id} worker={w} names={c.workers} />)}
           </Table>
         )}
       </Section>
@@ -51,6 +51,9 @@ export function ClusterPage() {
     </>
   );
 }
+
+const byName = (all: Worker[]) =>
+  [...all].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }) || a.id.localeCompare(b.id));
 
 function WorkerRow({ worker: w, names }: { worker: Worker; names: Worker[] }) {
   const copies = w.buddies.map((id) => names.find((o) => o.id === id)?.name ?? id);
@@ -76,7 +79,8 @@ function WorkerRow({ worker: w, names }: { worker: Worker; names: Worker[] }) {
 
 /** What GPUs say of themselves. */
 function Devices({ workers }: { workers: Worker[] }) {
-  const gpus = workers.flatMap((w) => (w.health === null || w.state !== "connected" ? [] : [{ w, h: w.health }]));
+  const gpus = byName(workers).flatMap((w) =>
+    w.health === null || w.state !== "connected" ? [] : [{ w, h: w.health }]);
   if (gpus.length === 0) return null;
   const of = (v: number | null, unit: string, digits = 0) => (v === null ? "–" : `${v.toFixed(digits)} ${unit}`);
   return (

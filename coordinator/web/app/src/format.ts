@@ -13,11 +13,12 @@ export function figures(v: number | null | undefined): string {
   if (a >= 10) return v.toFixed(1);
   if (a >= 1) return v.toFixed(2);
   if (a >= 0.01) return v.toFixed(3);
-  return a === 0 ? "0" : v.toPrecision(2);
+  if (a >= 0.001) return v.toPrecision(2);
+  return a === 0 ? "0" : v.toExponential(1);
 }
 
 export function loss(v: number | null | undefined): string {
-  return v === null || v === undefined || v === 0 ? "–" : v.toFixed(4);
+  return v === null || v === undefined || v === 0 ? "–" : Math.abs(v) < 0.001 ? v.toExponential(1) : v.toFixed(4);
 }
 
 export const percent = (part: number, of: number) => `${((100 * part) / Math.max(of, 1)).toFixed(2)} %`;

@@ -13,7 +13,7 @@ import { axisOf, curve, evaluated, marksOf } from "./curves";
 import { cellName, figures, loss, percent, whole } from "./format";
 import { left } from "./jobs";
 import { LogLines } from "./logs";
-import { workersOf } from "./queue";
+import { madeWay, workersOf } from "./queue";
 import { ExamplesOf, KernelsOf } from "./pictures";
 import { Events, Figure, jobLink, Link, Progress, Section, State, Table } from "./parts";
 import { details, events, jobs, series, seriesVersion } from "./state";
@@ -62,9 +62,7 @@ function Head({ job: j }: { job: Job }) {
         <span class="actions"><Controls job={j} /></span>
       </div>
       <p class="reason">{j.reason}</p>
-      {j.preemptions > 0 && (
-        <p class="reason">made way {j.preemptions === 1 ? "once" : `${j.preemptions} times`}, the last time for{" "}
-          {j.preempted_by}</p>)}
+      {j.preemptions > 0 && <p class="reason">{madeWay(j)}</p>}
       {j.parent !== null && (
         <p class="reason">forked from {j.parent.deleted ? j.parent.job
           : <Link to={jobLink(j.parent.job)}>{j.parent.job}</Link>}, step {whole(j.parent.step)}

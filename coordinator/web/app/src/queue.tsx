@@ -36,6 +36,10 @@ export function workersOf(j: Job): string {
   return `${Math.max(j.min_workers, 1)}${most === "" ? " or more" : most}`;
 }
 
+/** How often a job has made way, of one that has. */
+export const madeWay = (j: Job) => j.preemptions === 1 ? `has made way once, for ${j.preempted_by}`
+  : `has made way ${whole(j.preemptions)} times, the last time for ${j.preempted_by}`;
+
 const last = Number.MAX_SAFE_INTEGER;
 
 export function Queue({ jobs }: { jobs: Job[] }) {
@@ -54,8 +58,7 @@ export function Queue({ jobs }: { jobs: Job[] }) {
             <td class="time">{workersOf(j)}</td>
             <td class="n">{whole(j.step)} <span class="of">of {whole(j.steps)}</span></td>
             <td class="bar"><Progress job={j} /></td>
-            <td class="why">{j.reason}{j.preemptions > 0 && <small>has made way {j.preemptions === 1 ? "once"
-              : `${j.preemptions} times`}, the last time for {j.preempted_by}</small>}</td>
+            <td class="why">{j.reason}{j.preemptions > 0 && <small>{madeWay(j)}</small>}</td>
             <td class="time">{dated(j.submitted)}</td>
             <td><span class="row"><QueueAction job={j} /></span></td>
           </tr>

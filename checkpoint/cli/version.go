@@ -1,0 +1,18 @@
+package cli
+
+import "runtime/debug"
+
+// Unversioned is the version of a program whose build has recorded none.
+const Unversioned = "unversioned"
+
+// Version is the program's version control revision, if the build recorded one.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return Unversioned
+}
