@@ -9,10 +9,12 @@ import (
 	"slices"
 )
 
-// Sheet is a contact sheet: pictures of one size in rows, 2 pixels apart.
+// Sheet is a contact sheet: pictures of one size in rows, 2 pixels apart. A single one is that picture and nothing
+// around it: a network that is asked what is on it would see a frame.
 type Sheet struct {
 	canvas  *img.RGBA
 	columns int
+	gap     int
 	h, w    int
 	next    int
 }
@@ -25,12 +27,16 @@ const (
 // NewSheet makes a sheet of n pictures of h x w pixels.
 func NewSheet(n, columns, h, w int) (*Sheet, error) {
 	rows := (n + columns - 1) / max(columns, 1)
-	width, height := columns*(w+sheetGap)+sheetGap, rows*(h+sheetGap)+sheetGap
+	gap := sheetGap
+	if n == 1 {
+		columns, gap = 1, 0
+	}
+	width, height := columns*(w+gap)+gap, rows*(h+gap)+gap
 	if n < 1 || columns < 1 || width > sheetSide || height > sheetSide {
 		return nil, fmt.Errorf("a sheet of %d pictures of %dx%d, %d in a row, has %dx%d pixels; "+
 			"ask for between 1 and what fits in %d each way", n, h, w, columns, width, height, sheetSide)
 	}
-	s := &Sheet{canvas: img.NewRGBA(img.Rect(0, 0, width, height)), columns: columns, h: h, w: w}
+	s := &Sheet{canvas: img.NewRGBA(img.Rect(0, 0, width, height)), columns: columns, gap: gap, h: h, w: w}
 	for i := range s.canvas.Pix {
 		s.canvas.Pix[i] = 0xff
 	}
@@ -40,8 +46,8 @@ func NewSheet(n, columns, h, w int) (*Sheet, error) {
 // Add puts in the next picture: channels x h x w, where one channel is grey and of more the first three are shown.
 func (s *Sheet) Add(pixels []byte) {
 	area := s.h * s.w
-	x0 := s.next%s.columns*(s.w+sheetGap) + sheetGap
-	y0 := s.next/s.columns*(s.h+sheetGap) + sheetGap
+	x0 := s.next%s.columns*(s.w+s.gap) + s.gap
+	y0 := s.next/s.columns*(s.h+s.gap) + s.gap
 	s.next++
 	for i := range area {
 		c := color.RGBA{pixels[i], pixels[i], pixels[i], 255}
