@@ -4,8 +4,6 @@ import (
 	"bytes"
 	img "image"
 	"image/png"
-	"os"
-	"path/filepath"
 	"testing"
 )
 
@@ -17,15 +15,11 @@ func TestSheetOfOne(t *testing.T) {
 	}
 	pixels := []byte{1, 2, 3, 4, 5, 6}
 	s.Add(pixels)
-	path := filepath.Join(t.TempDir(), "one.png")
-	if err := s.Write(path); err != nil {
+	var b bytes.Buffer
+	if err := s.PNG(&b); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := png.Decode(bytes.NewReader(b))
+	got, err := png.Decode(&b)
 	if err != nil || got.Bounds() != img.Rect(0, 0, 3, 2) {
 		t.Fatalf("%v, %v", got.Bounds(), err)
 	}
