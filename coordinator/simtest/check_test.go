@@ -236,6 +236,9 @@ func (c *checker) applied(before, after fsm.View, cmd *commandpb.Command, refuse
 	if refused == nil {
 		c.account(cmd, after)
 		c.checkPreempt(cmd.GetPreemptJob(), after)
+		if cmd.GetDrainWorker().GetUndo() { // a worker more: there may be room for both
+			clear(c.owed)
+		}
 	}
 	c.checkOthers(before, after, cmd)
 	var runs map[string]string

@@ -193,7 +193,8 @@ func (c *checker) checkPreempted(in sched.Input, j *commandpb.JobRecord, victims
 	}
 }
 
-// checkOwed wants whom others made way for to begin before they go on, unless a fault or an operator comes between.
+// checkOwed wants whom others made way for to begin before they go on, unless a fault or an operator comes between: one
+// who gives a drained worker back, say, while who is owed waits for those that have its memory.
 func (c *checker) checkOwed(a *commandpb.AssignJob, after fsm.View) {
 	by := c.owed[a.Job]
 	delete(c.owed, a.Job)
