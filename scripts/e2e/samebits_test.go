@@ -20,7 +20,8 @@ type run struct {
 	name    string
 	workers int
 	carrier string
-	threads int // of each worker; 0: as it likes
+	threads int  // of each worker; 0: as it likes
+	long    bool // left out of a short suite: others differ in less than this does from them
 	disturb func(t testing.TB, c *cluster, at func() uint64)
 }
 
@@ -29,14 +30,14 @@ var runs = []run{
 	{name: "one worker", workers: 1},
 	{name: "two workers", workers: 2},
 	{name: "three workers", workers: 3},
-	{name: "one worker, over gRPC", workers: 1, carrier: "grpc"},
+	{name: "one worker, over gRPC", long: true, workers: 1, carrier: "grpc"},
 	{name: "two workers, over gRPC", workers: 2, carrier: "grpc"},
-	{name: "one worker, over shared memory", workers: 1, carrier: "shm"},
+	{name: "one worker, over shared memory", long: true, workers: 1, carrier: "shm"},
 	{name: "two workers, over shared memory", workers: 2, carrier: "shm"},
 	// A worker by default has as many threads as there are cores; one that has two cells shares them out.
-	{name: "one worker, three threads", workers: 1, threads: 3},
+	{name: "one worker, three threads", long: true, workers: 1, threads: 3},
 	{name: "two workers, one thread each", workers: 2, threads: 1},
-	{name: "two workers, three threads each", workers: 2, threads: 3},
+	{name: "two workers, three threads each", long: true, workers: 2, threads: 3},
 	{name: "two workers, four threads each", workers: 2, threads: 4},
 	{name: "one, three and two threads", workers: 2, threads: 1, disturb: func(t testing.TB, c *cluster,
 		at func() uint64) {
@@ -94,11 +95,11 @@ var runs = []run{
 		b[len(b)/2] ^= 1
 		write(t, path, b)
 	})},
-	{name: "newest checkpoint is truncated", workers: 2, disturb: damaged(func(t testing.TB, path string) {
+	{name: "newest checkpoint is truncated", long: true, workers: 2, disturb: damaged(func(t testing.TB, path string) {
 		b := read(t, path)
 		write(t, path, b[:len(b)/2])
 	})},
-	{name: "newest checkpoint is missing", workers: 2, disturb: damaged(func(t testing.TB, path string) {
+	{name: "newest checkpoint is missing", long: true, workers: 2, disturb: damaged(func(t testing.TB, path string) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
@@ -177,6 +178,9 @@ func TestSameBits(t *testing.T) {
 	want := ""
 	for _, r := range runs {
 		t.Run(r.name, func(t *testing.T) {
+			if r.long && testing.Short() {
+				t.Skip("scripts/test --long has it")
+			}
 			c := newCluster(t)
 			if r.carrier != "" {
 				c.carrier = r.carrier
