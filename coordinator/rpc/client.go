@@ -176,7 +176,7 @@ func (c *Client) try(ctx context.Context, address, method string, in, out any, o
 	if reached, err = c.connect(ctx, conn, address); err != nil {
 		return false, err
 	}
-	err = conn.Invoke(ctx, method, in, out, opts...) // if it is not connected, this says why
+	err = conn.Invoke(ctx, method, in, out, atOnce(opts)...) // if it is not connected, this says why
 	return reached || status.Code(err) != codes.Unavailable, err
 }
 
@@ -216,18 +216,20 @@ func (c *Client) NewStream(ctx context.Context, desc *grpc.StreamDesc, method st
 	if err != nil {
 		return nil, err
 	}
-	ready, err := c.connect(ctx, conn, address)
-	if err != nil {
+	if _, err := c.connect(ctx, conn, address); err != nil {
 		return nil, c.failed(address, err)
 	}
-	if !ready {
-		opts = append(slices.Clip(opts), grpc.WaitForReady(false)) // it is not there, whatever the caller would wait for
-	}
-	s, err := conn.NewStream(ctx, desc, method, opts...)
+	s, err := conn.NewStream(ctx, desc, method, atOnce(opts)...)
 	if err != nil {
 		return nil, c.failed(address, err)
 	}
 	return &oneStream{s, c, address}, nil
+}
+
+// atOnce has a call fail if the coordinator is not there, whatever its caller would wait for. That it has just been
+// there is no reason to wait: one that dies meanwhile may never come back, and others may lead.
+func atOnce(opts []grpc.CallOption) []grpc.CallOption {
+	return append(slices.Clip(opts), grpc.WaitForReady(false))
 }
 
 // oneStream is a stream whose end tells its client whom to ask next.

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -132,6 +133,48 @@ func TestClientFindsTheLeader(t *testing.T) {
 	}
 }
 
+// dies is the address of one that is there until the first call, and is gone before it has looked at that: its connection
+// says so (HTTP/2's GOAWAY, of no stream), whereupon gRPC makes the call again, on the next connection there is.
+func dies(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		const settings, goAway, headers = 4, 7, 1
+		frame := func(kind byte, length byte) []byte { return []byte{0, 0, length, kind, 0, 0, 0, 0, 0} }
+		preface := make([]byte, len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+		if _, err := io.ReadFull(c, preface); err != nil {
+			return
+		}
+		c.Write(frame(settings, 0))
+		for {
+			head := make([]byte, 9)
+			if _, err := io.ReadFull(c, head); err != nil {
+				return
+			}
+			if head[3] == headers {
+				l.Close() // nobody gets there any more
+				c.Write(append(frame(goAway, 8), make([]byte, 8)...))
+				return
+			}
+			if _, err := io.CopyN(io.Discard, c, int64(head[0])<<16|int64(head[1])<<8|int64(head[2])); err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-served })
+	return l.Addr().String()
+}
+
 // A stream that is opened again and again gets to the leader, whether its coordinator is gone, sends it elsewhere or
 // does not know.
 func TestStreamsFindTheLeader(t *testing.T) {
@@ -141,14 +184,16 @@ func TestStreamsFindTheLeader(t *testing.T) {
 		"sent":  {startFake(t, follows(leader.address)).address},
 		"lost":  {startFake(t, follows("")).address, leader.address},
 		"wrong": {startFake(t, follows(nobody(t))).address, leader.address},
+		"dies":  {dies(t), leader.address},
 	} {
 		c, err := NewClient(addresses)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := ""
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		for range 4 {
-			w, err := clusterpb.NewOperatorClient(c).WatchJob(t.Context(), &clusterpb.GetJobRequest{}, grpc.WaitForReady(true))
+			w, err := clusterpb.NewOperatorClient(c).WatchJob(ctx, &clusterpb.GetJobRequest{}, grpc.WaitForReady(true))
 			if err != nil {
 				continue
 			}
@@ -160,6 +205,7 @@ func TestStreamsFindTheLeader(t *testing.T) {
 		if got != leader.address {
 			t.Errorf("%s: %q answered", name, got)
 		}
+		cancel()
 		c.Close()
 	}
 }
