@@ -193,7 +193,8 @@ func TestStreamsFindTheLeader(t *testing.T) {
 		got := ""
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		for range 4 {
-			w, err := clusterpb.NewOperatorClient(c).WatchJob(ctx, &clusterpb.GetJobRequest{}, grpc.WaitForReady(true))
+			w, err := clusterpb.NewOperatorClient(c).WatchJob(ctx, &clusterpb.GetJobRequest{Name: "j"},
+				grpc.WaitForReady(true))
 			if err != nil {
 				continue
 			}
