@@ -133,8 +133,9 @@ func TestClientFindsTheLeader(t *testing.T) {
 	}
 }
 
-// dies is the address of one that is there until the first call, and is gone before it has looked at that: its connection
-// says so (HTTP/2's GOAWAY, of no stream), whereupon gRPC makes the call again, on the next connection there is.
+// dies is the address of one that is there until the first call, and is gone before it has looked at that: its
+// connection says so (HTTP/2's GOAWAY, of no stream), whereupon gRPC makes the call again, on the next connection there
+// is.
 func dies(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
