@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -193,6 +194,9 @@ func (o *outLink) open(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientS
 				return nil, noPeer(o.to, o.worker, status.Convert(err).Message())
 			}
 			return nil, noSHM(o.to, o.worker, status.Convert(err).Message())
+		case codes.OutOfRange: // the peer has looked first
+			text := strings.TrimPrefix(status.Convert(err).Message(), ErrVersions.Error()+": ")
+			return nil, fmt.Errorf("cell %s on worker %s: %w: %s", o.to, o.worker, ErrVersions, text)
 		case codes.InvalidArgument:
 			return nil, fmt.Errorf("cell %s on worker %s: %w: %s", o.to, o.worker, ErrDisagree, status.Convert(err).Message())
 		}

@@ -120,7 +120,7 @@ func (m *Mesh) welcome(f *incoming) (*Membership, *inbox, *exchangepb.Hello, err
 	case hello.Version != mem.group.Version:
 		err := mem.group.versions(hello.Worker, hello.Version)
 		mem.fail(err) // that worker will never do
-		return nil, nil, nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, nil, nil, status.Error(codes.OutOfRange, err.Error())
 	case string(hello.PlanDigest) != string(mem.group.PlanDigest[:]):
 		return nil, nil, nil, status.Errorf(codes.InvalidArgument,
 			"plans differ: %x here, %x there; run the same version on all workers",

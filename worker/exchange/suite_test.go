@@ -420,7 +420,7 @@ func TestOldPeersAreNamed(t *testing.T) {
 			break
 		}
 	}
-	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "worker raw is older") {
+	if status.Code(err) != codes.OutOfRange || !strings.Contains(err.Error(), "worker raw is older") {
 		t.Errorf("the old one is told %v", err)
 	}
 	check(<-joined)
