@@ -122,8 +122,8 @@ type watcher struct {
 	tables map[string]*table // by job
 
 	enrolled []fsm.Enrolled
-	seats    []int32 // of the same: the place of a session that is connected, from 1; 0: there is none
-	ids      places  // in the same; made when it is needed
+	seats    []int32          // of the same: the place of a session that is connected, from 1; 0: there is none
+	places   map[string]int32 // in the same; made when it is needed
 
 	found []Trouble
 	next  time.Time
@@ -217,11 +217,11 @@ func (t *table) uneven(p Patience) bool {
 
 // heard says whether a worker is connected and has been heard of of late.
 func (j *watcher) heard(id string) bool {
-	if j.ids.table == nil {
-		j.ids = placesOf(j.enrolled)
+	if j.places == nil {
+		j.places = placesOf(j.enrolled)
 	}
-	at := j.ids.of(id)
-	return at >= 0 && j.seats[at] > 0 && !j.quiet(&j.in.Sessions[j.seats[at]-1])
+	at, there := j.places[id]
+	return there && j.seats[at] > 0 && !j.quiet(&j.in.Sessions[j.seats[at]-1])
 }
 
 func (j *watcher) wakeAt(t time.Time) {
@@ -251,19 +251,17 @@ func (j *watcher) quiet(s *Session) bool { return j.now.Sub(s.Heard) >= j.in.Pat
 // long, and notes where the sessions of all are that are connected, and when the next will have been silent for too
 // long.
 func (j *watcher) roll() (silent []*Session) {
-	next := 0
+	at := 0
 	j.enrolled = j.in.View.Enrolled()
 	j.seats = make([]int32, len(j.enrolled))
 	for i := range j.enrolled {
 		w := &j.enrolled[i]
-		for next < len(j.in.Sessions) && j.in.Sessions[next].Worker != w.ID && j.in.Sessions[next].Worker < w.ID {
-			next++
-		}
-		if next == len(j.in.Sessions) || j.in.Sessions[next].Worker != w.ID || !j.in.Sessions[next].Connected {
+		var there bool
+		if at, there = j.in.Sessions.reach(at, w.ID); !there || !j.in.Sessions[at].Connected {
 			continue
 		}
-		j.seats[i] = int32(next + 1)
-		switch s := &j.in.Sessions[next]; {
+		j.seats[i] = int32(at + 1)
+		switch s := &j.in.Sessions[at]; {
 		case w.Lost:
 		case j.quiet(s):
 			silent = append(silent, s)

@@ -23,7 +23,7 @@ type pool struct {
 	hung      string                 // the name of one of those connected that hangs, if any does
 	draining  map[string]bool        // workers that are drained, there or not
 	posts     []post                 // of the roll, in its order
-	ids       places                 // in the roll; made when it is needed
+	places    map[string]int32       // in the roll; made when it is needed
 	staff     []*commandpb.JobRecord // what staffed has made
 	all       []candidate            // those of them that no job had when the pool was made, in order of id
 	names     []string               // of numerics, by their place in a candidate's
@@ -77,16 +77,13 @@ func newPool(now time.Time, in Input, wanted bool, free int, d *Decision) *pool 
 		p.posts, p.all = make([]post, len(in.View.Roll)), make([]candidate, 0, free)
 	}
 	l := p.lease(d)
-	next := 0 // session
+	at := 0 // among the sessions
 	for i := range in.View.Roll {
 		e := &in.View.Roll[i]
-		for next < len(in.Sessions) && in.Sessions[next].Worker != e.ID && in.Sessions[next].Worker < e.ID {
-			next++
-		}
 		var s *Session
-		if next < len(in.Sessions) && in.Sessions[next].Worker == e.ID {
-			s = &in.Sessions[next]
-			next++
+		var there bool
+		if at, there = in.Sessions.reach(at, e.ID); there {
+			s = &in.Sessions[at]
 		}
 		l.judge(e, s)
 		if !wanted {
@@ -98,7 +95,7 @@ func newPool(now time.Time, in Input, wanted bool, free int, d *Decision) *pool 
 			}
 		}
 		if s != nil {
-			p.posts[i].session = int32(next)
+			p.posts[i].session = int32(at + 1)
 		}
 		p.admit(i, e, s)
 	}

@@ -47,11 +47,11 @@ func (p *pool) staffed() []*commandpb.JobRecord {
 
 // soundAt is where a worker is on the roll, if cells may be placed on it, whether others have it or not.
 func (p *pool) soundAt(id string) (int, bool) {
-	if p.ids.table == nil {
-		p.ids = placesOf(p.in.View.Roll)
+	if p.places == nil {
+		p.places = placesOf(p.in.View.Roll)
 	}
-	at := p.ids.of(id)
-	return at, at >= 0 && p.posts[at].sound
+	at, there := p.places[id]
+	return int(at), there && p.posts[at].sound
 }
 
 // crewOf are the workers of a job that another could be given, in order of id.
@@ -71,63 +71,11 @@ func (p *pool) crewOf(j *commandpb.JobRecord) []candidate {
 	return out
 }
 
-// places is where workers are on a roll: a table by a sum of their ids, which is quicker for ten thousand than a map,
-// and nothing to collect.
-type places struct {
-	roll  []fsm.Enrolled
-	table []slot
-}
-
-type slot struct {
-	sum uint32
-	at  int32 // from 1; 0: nobody's
-}
-
-func placesOf(roll []fsm.Enrolled) places {
-	size := 2
-	for size < 2*len(roll) {
-		size *= 2
-	}
-	p := places{roll: roll, table: make([]slot, size)}
+// placesOf says where workers are on a roll, by id.
+func placesOf(roll []fsm.Enrolled) map[string]int32 {
+	places := make(map[string]int32, len(roll))
 	for i := range roll {
-		sum := sumOf(roll[i].ID)
-		k := sum & uint32(size-1)
-		for p.table[k].at != 0 {
-			k = (k + 1) & uint32(size-1)
-		}
-		p.table[k] = slot{sum, int32(i + 1)}
+		places[roll[i].ID] = int32(i)
 	}
-	return p
-}
-
-// of is where a worker is; -1: nowhere.
-func (p places) of(id string) int {
-	sum, last := sumOf(id), uint32(len(p.table)-1)
-	for k := sum & last; p.table[k].at != 0; k = (k + 1) & last {
-		if at := int(p.table[k].at - 1); p.table[k].sum == sum && p.roll[at].ID == id {
-			return at
-		}
-	}
-	return -1
-}
-
-// sumOf spreads ids over a table.
-func sumOf(id string) uint32 {
-	sum := uint64(len(id))
-	for len(id) >= 8 {
-		sum = (sum ^ word(id)) * 0x9e3779b97f4a7c15
-		sum ^= sum >> 29
-		id = id[8:]
-	}
-	for i := range len(id) {
-		sum = (sum ^ uint64(id[i])) * 0x9e3779b97f4a7c15
-	}
-	return uint32(sum >> 32)
-}
-
-// word is the first eight bytes of an id that has as many.
-func word(id string) uint64 {
-	_ = id[7]
-	return uint64(id[0]) | uint64(id[1])<<8 | uint64(id[2])<<16 | uint64(id[3])<<24 | uint64(id[4])<<32 |
-		uint64(id[5])<<40 | uint64(id[6])<<48 | uint64(id[7])<<56
+	return places
 }
