@@ -251,17 +251,19 @@ func (j *watcher) quiet(s *Session) bool { return j.now.Sub(s.Heard) >= j.in.Pat
 // long, and notes where the sessions of all are that are connected, and when the next will have been silent for too
 // long.
 func (j *watcher) roll() (silent []*Session) {
-	at := 0
+	next := 0
 	j.enrolled = j.in.View.Enrolled()
 	j.seats = make([]int32, len(j.enrolled))
 	for i := range j.enrolled {
 		w := &j.enrolled[i]
-		var there bool
-		if at, there = j.in.Sessions.reach(at, w.ID); !there || !j.in.Sessions[at].Connected {
+		for next < len(j.in.Sessions) && j.in.Sessions[next].Worker != w.ID && j.in.Sessions[next].Worker < w.ID {
+			next++
+		}
+		if next == len(j.in.Sessions) || j.in.Sessions[next].Worker != w.ID || !j.in.Sessions[next].Connected {
 			continue
 		}
-		j.seats[i] = int32(at + 1)
-		switch s := &j.in.Sessions[at]; {
+		j.seats[i] = int32(next + 1)
+		switch s := &j.in.Sessions[next]; {
 		case w.Lost:
 		case j.quiet(s):
 			silent = append(silent, s)

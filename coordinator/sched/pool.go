@@ -77,13 +77,16 @@ func newPool(now time.Time, in Input, wanted bool, free int, d *Decision) *pool 
 		p.posts, p.all = make([]post, len(in.View.Roll)), make([]candidate, 0, free)
 	}
 	l := p.lease(d)
-	at := 0 // among the sessions
+	next := 0 // session; a function for this and for the same walk of Judge costs a decision half its time again
 	for i := range in.View.Roll {
 		e := &in.View.Roll[i]
+		for next < len(in.Sessions) && in.Sessions[next].Worker != e.ID && in.Sessions[next].Worker < e.ID {
+			next++
+		}
 		var s *Session
-		var there bool
-		if at, there = in.Sessions.reach(at, e.ID); there {
-			s = &in.Sessions[at]
+		if next < len(in.Sessions) && in.Sessions[next].Worker == e.ID {
+			s = &in.Sessions[next]
+			next++
 		}
 		l.judge(e, s)
 		if !wanted {
@@ -95,7 +98,7 @@ func newPool(now time.Time, in Input, wanted bool, free int, d *Decision) *pool 
 			}
 		}
 		if s != nil {
-			p.posts[i].session = int32(at + 1)
+			p.posts[i].session = int32(next)
 		}
 		p.admit(i, e, s)
 	}

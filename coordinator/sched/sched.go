@@ -66,14 +66,6 @@ func (s Sessions) Of(worker string) *Session {
 	return &s[at]
 }
 
-// reach goes on from a place to a worker's, or to where it would be, and says whether it has a session: a roll and its
-// sessions are gone through side by side. Two strings that are one are quick to compare.
-func (s Sessions) reach(from int, worker string) (at int, there bool) {
-	for at = from; at < len(s) && s[at].Worker != worker && s[at].Worker < worker; at++ {
-	}
-	return at, at < len(s) && s[at].Worker == worker
-}
-
 // connected says whether a worker is.
 func (s Sessions) connected(worker string) bool {
 	x := s.Of(worker)
