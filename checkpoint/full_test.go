@@ -11,22 +11,17 @@ import (
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
+
+	"colonnade/checkpoint/disktest"
 )
 
 // TestDiskFull writes to file systems that end too early, wherever.
 func TestDiskFull(t *testing.T) {
 	m, tensors := sample() // 3 MiB
-	for _, kib := range []int{16, 40, 200, 1100, 2500, 3000} {
+	for _, kib := range []int64{16, 40, 200, 1100, 2500, 3000} {
 		t.Run(fmt.Sprintf("%d KiB", kib), func(t *testing.T) {
 			dir := t.TempDir()
-			if err := syscall.Mount("full", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)); err != nil {
-				t.Skipf("no small file system to be had: %v", err)
-			}
-			defer func() {
-				if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-					t.Error(err)
-				}
-			}()
+			disktest.Small(t, dir, kib)
 			_, err := Write(context.Background(), dir, m, tensors, nil)
 			if !errors.Is(err, syscall.ENOSPC) || strings.ContainsRune(err.Error(), '\n') ||
 				!strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "; free some space") {

@@ -11,8 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
+
+	"colonnade/checkpoint/disktest"
 )
 
 // filesBelow are the names of all files and directories below a directory, and how large the files are.
@@ -35,18 +36,11 @@ func filesBelow(t *testing.T, dir string) (names []string, bytes int64) {
 	return names, bytes
 }
 
-// smallDisk mounts a file system of so many KiB.
+// smallDisk is a file system of so many KiB.
 func smallDisk(t *testing.T, kib int64) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := syscall.Mount("full", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)); err != nil {
-		t.Skipf("no small file system to be had: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	disktest.Small(t, dir, kib)
 	return dir
 }
 
@@ -68,9 +62,7 @@ func TestImportOntoAFullDisk(t *testing.T) {
 			if left, _ := filesBelow(t, disk); len(left) > 0 {
 				t.Errorf("%d and %d KiB: left behind: %v", c.checkpoints, c.model, left)
 			}
-			if err := syscall.Mount("full", disk, "tmpfs", syscall.MS_REMOUNT, "size=8m"); err != nil {
-				t.Fatal(err)
-			}
+			disktest.Resize(t, disk, 8<<10)
 		}
 		succeeds(t, args...)
 		succeeds(t, "checkpoint", "export", "j", "--dir", filepath.Join(checkpoints, "below", "ckpt"), "--out",

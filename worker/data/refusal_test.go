@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"colonnade/checkpoint/disktest"
 )
 
 // refused packs what must not be packed and gives the line it is refused with. Nothing may be left behind.
@@ -163,16 +165,9 @@ func TestFullDiskKeepsWhatIsDone(t *testing.T) {
 	pixels, labels := digits(images)
 	from := files{"train-images-idx3-ubyte": pixels, "train-labels-idx1-ubyte": labels}.folder(t)
 	_, want := mustPack(t, PackOptions{From: from, Split: "train"})
-	for _, kib := range []int{800, 1250} {
+	for _, kib := range []int64{800, 1250} {
 		dir := t.TempDir()
-		if err := syscall.Mount("full", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)); err != nil {
-			t.Skipf("no small file system to be had: %v", err)
-		}
-		t.Cleanup(func() {
-			if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-				t.Error(err)
-			}
-		})
+		disktest.Small(t, dir, kib)
 		resumed := 0
 		o := PackOptions{From: from, Split: "train", Out: filepath.Join(dir, "x.pack"),
 			Progress: func(p Progress) { resumed = p.Resumed }, journalEvery: func() bool { return true }}
@@ -190,9 +185,7 @@ func TestFullDiskKeepsWhatIsDone(t *testing.T) {
 		if _, err := os.Stat(o.Out); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%d KiB: there is something under the pack's name: %v", kib, err)
 		}
-		if err := syscall.Mount("full", dir, "tmpfs", syscall.MS_REMOUNT, "size=8m"); err != nil {
-			t.Fatal(err)
-		}
+		disktest.Resize(t, dir, 8<<10)
 		if _, s := mustPack(t, o); s.ID != want.ID || kept < images && resumed != kept {
 			t.Errorf("%d KiB: gone on after %d images of %d, identity %s, want %s", kib, resumed, kept, s.ID, want.ID)
 		}

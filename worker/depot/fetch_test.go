@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"colonnade/checkpoint/disktest"
 	"colonnade/proto/exchangepb"
 	"colonnade/shard/pack"
 )
@@ -398,13 +399,7 @@ func TestNoRoom(t *testing.T) {
 	if left := files(t, dir, path); len(left) > 0 {
 		t.Errorf("left behind: %d files", len(left))
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("mounting a small tmpfs needs root")
-	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
-		t.Skipf("mount a small tmpfs: %v", err)
-	}
-	defer syscall.Unmount(dir, 0)
+	disktest.Small(t, dir, 2<<10)
 	cfg.room = func(string) (int64, error) { return 1 << 40, nil } // somebody else has filled the disk meanwhile
 	if _, err := Fetch(context.Background(), cfg, s.want(path), from); !errors.Is(err, ErrRoom) ||
 		!errors.Is(err, syscall.ENOSPC) {

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"colonnade/checkpoint/disktest"
 	"colonnade/cudakern/ref"
 	"colonnade/shard/job"
 	"colonnade/worker/data"
@@ -284,14 +285,7 @@ func TestAFailedSaveDoesNotStopTraining(t *testing.T) {
 // TestAFullDisk trains with checkpoints on a file system that has no room for them.
 func TestAFullDisk(t *testing.T) {
 	root := t.TempDir()
-	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skipf("cannot mount a small file system: %v", err)
-	}
-	defer func() {
-		if err := syscall.Unmount(root, 0); err != nil {
-			t.Error(err)
-		}
-	}()
+	disktest.Small(t, root, 64)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	enough := errors.New("enough")
 	got := setup{dev: ref.New(), job: twoColumns(t, nil), root: root, context: ctx, report: func(e Event) {
