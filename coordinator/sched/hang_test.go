@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -162,7 +163,7 @@ func TestStoppedIsNamedInTime(t *testing.T) {
 				if id == "w1" {
 					until = min(now, stop)
 				}
-				last := 10 + offset + 0.5*float64(int((until-10-offset)/0.5))
+				last := 10 + offset + 0.5*math.Floor((until-10-offset)/0.5)
 				if last+late <= now {
 					w.heard(max(last+late, 10), id)
 				}
