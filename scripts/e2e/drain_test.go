@@ -49,7 +49,7 @@ func (c *cluster) stoppedAfter() (steps []uint64) {
 // TestDrain drains a worker of a job that runs: its cell goes to the spare at a step boundary, and no step is done
 // twice; the worker is said to be drained, can be stopped without any effect, and the end is the undisturbed run's.
 func TestDrain(t *testing.T) {
-	job := memoryJob(t, "alexnet-32", 32, 150)
+	job := memoryJob(t, "alexnet-32", 32, 300)
 	want := undisturbed(t, job)
 	c := newCluster(t)
 	c.threads = 1

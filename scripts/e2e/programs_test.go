@@ -252,6 +252,29 @@ func (c *cluster) until(what string, holds func(context.Context) bool) {
 	}
 }
 
+// inTime makes a cluster on which disturb has done what it is to do before the job's end. Small networks are trained in
+// a second, in which a busy machine may keep the test from running: then it is done again, on a cluster of its own.
+func inTime(t testing.TB, disturb func(c *cluster) bool) *cluster {
+	t.Helper()
+	for range 10 {
+		c := newCluster(t)
+		if disturb(c) {
+			return c
+		}
+		t.Log("the job ended before it could be disturbed; once more")
+		c.killAll()
+	}
+	t.Fatal("the job always ended before it could be disturbed")
+	return nil
+}
+
+// sees watches a job until when says so; it returns false where the job ends before.
+func (c *cluster) sees(job string, when func(*clusterpb.Job) bool) bool {
+	c.t.Helper()
+	j := c.watch(job, func(j *clusterpb.Job) bool { return when(j) || j.State == "done" })
+	return j.State != "done"
+}
+
 // watch follows a job until when says so, and returns what it saw last. A coordinator that goes away is waited for.
 func (c *cluster) watch(job string, when func(*clusterpb.Job) bool) *clusterpb.Job {
 	c.t.Helper()

@@ -67,14 +67,19 @@ func TestPlateauThroughKills(t *testing.T) {
 			return n >= times && j.State == "running"
 		}
 	}
-	c := newCluster(t)
-	run(c)
-	c.watch("blobs", divided(1))
-	c.workers[1].kill()
-	c.startWorker(1)
-	c.watch("blobs", divided(2))
-	must(t, coordinatorProgram, "job", "stop", "blobs", "--coordinator", c.address)
-	j := c.watch("blobs", func(j *clusterpb.Job) bool { return j.State == "stopped" })
+	c := inTime(t, func(c *cluster) bool {
+		run(c)
+		if !c.sees("blobs", divided(1)) {
+			return false
+		}
+		c.workers[1].kill()
+		c.startWorker(1)
+		if !c.sees("blobs", divided(2)) {
+			return false
+		}
+		return c.stop(0)
+	})
+	j := c.watch("blobs", past(0))
 	c.coordinator.kill()
 	c.workers[2].kill()
 	c.startCoordinator()
@@ -90,29 +95,35 @@ func TestPlateauThroughKills(t *testing.T) {
 // TestFrozenLayersThroughKills freezes a layer from the start and another from the third epoch on, and kills a worker
 // in each stretch: they stay to the bit, the rest moves, and the digest is that of the undisturbed run.
 func TestFrozenLayersThroughKills(t *testing.T) {
-	const epochs = 6
+	const epochs = 12
 	job := recipeJob(t, epochs, `  layers:
     - {layer: conv2, freeze: 1}
     - {layer: [conv1, "fc4"], freeze: 3}`)
 	want := undisturbed(t, job)
-	c := newCluster(t)
-	c.startWorkers(2)
-	must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
-	// A kill may hit a checkpoint that is being written, of which there is none then: those looked at below are there.
-	c.watch("blobs", saved(120))
-	c.workers[1].kill()
-	c.startWorker(1)
-	c.watch("blobs", saved(240))
-	c.workers[2].kill()
-	c.startWorker(2)
+	c := inTime(t, func(c *cluster) bool {
+		c.startWorkers(2)
+		must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
+		// A kill may hit a checkpoint that is being written, of which there is none then: those looked at below are
+		// there.
+		if !c.sees("blobs", saved(120)) {
+			return false
+		}
+		c.workers[1].kill()
+		c.startWorker(1)
+		if !c.sees("blobs", past(240)) {
+			return false
+		}
+		c.workers[2].kill()
+		c.startWorker(2)
+		c.ended("blobs")
+		return len(c.generations()) >= 3
+	})
 	if got := c.ended("blobs"); got != want {
 		t.Errorf("digest %s, undisturbed it is %s", got, want)
 	}
-	if n := len(c.generations()); n < 3 {
-		t.Errorf("%d generations: both kills were to be in the middle", n)
-	}
+	const last = epochs * 60
 	states := map[uint64]*model.State{}
-	for _, step := range []uint64{60, 120, 360} {
+	for _, step := range []uint64{60, 120, last} {
 		states[step] = c.stateAt(step)
 	}
 	for _, l := range []struct {
@@ -120,8 +131,8 @@ func TestFrozenLayersThroughKills(t *testing.T) {
 		from, to uint64
 		same     bool
 	}{
-		{"conv2", 60, 360, true}, {"conv1", 60, 120, false}, {"conv1", 120, 360, true}, {"fc4", 60, 120, false},
-		{"fc4", 120, 360, true}, {"conv3", 120, 360, false}, {"fc5", 60, 360, false},
+		{"conv2", 60, last, true}, {"conv1", 60, 120, false}, {"conv1", 120, last, true}, {"fc4", 60, 120, false},
+		{"fc4", 120, last, true}, {"conv3", 120, last, false}, {"fc5", 60, last, false},
 	} {
 		if same := sameLayer(states[l.from], states[l.to], l.layer); same != l.same {
 			t.Errorf("%s is the same after steps %d and %d: %v", l.layer, l.from, l.to, same)

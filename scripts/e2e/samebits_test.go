@@ -22,7 +22,8 @@ type run struct {
 	carrier string
 	threads int  // of each worker; 0: as it likes
 	long    bool // left out of a short suite: others differ in less than this does from them
-	disturb func(t testing.TB, c *cluster, at func() uint64)
+	// disturb returns false where the job ended before.
+	disturb func(t testing.TB, c *cluster, at func() uint64) bool
 }
 
 // runs are what the digest must not depend on.
@@ -40,55 +41,81 @@ var runs = []run{
 	{name: "two workers, three threads each", long: true, workers: 2, threads: 3},
 	{name: "two workers, four threads each", workers: 2, threads: 4},
 	{name: "one, three and two threads", workers: 2, threads: 1, disturb: func(t testing.TB, c *cluster,
-		at func() uint64) {
-		c.watch("blobs", past(at()))
+		at func() uint64) bool {
+		if !c.sees("blobs", past(at())) {
+			return false
+		}
 		c.killAll()
 		c.startCoordinator()
 		c.threads = 3
 		c.startWorkers(2)
-		c.stop(at())
+		if !c.stop(at()) {
+			return false
+		}
 		c.workers[2].kill() // its cell moves to the other worker, unless it comes back with other threads in time
 		c.threads = 2
 		c.startWorker(2)
 		must(t, coordinatorProgram, "job", "resume", "blobs", "--coordinator", c.address)
+		return true
 	}},
-	{name: "worker killed and started again", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
-		c.watch("blobs", past(at()))
+	{name: "worker killed and started again", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) bool {
+		if !c.sees("blobs", past(at())) {
+			return false
+		}
 		c.workers[2].kill()
 		c.startWorker(2)
+		return true
 	}},
-	{name: "worker killed for good", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
-		c.watch("blobs", past(at()))
+	{name: "worker killed for good", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) bool {
+		if !c.sees("blobs", past(at())) {
+			return false
+		}
 		c.workers[1].kill()
+		return true
 	}},
 	{name: "worker asleep until its generation is over", workers: 2, disturb: func(t testing.TB, c *cluster,
-		at func() uint64) {
-		generation := c.watch("blobs", past(at())).Generation
+		at func() uint64) bool {
+		j := c.watch("blobs", past(at()))
 		c.workers[1].signal(syscall.SIGSTOP)
-		c.watch("blobs", func(j *clusterpb.Job) bool { return j.Generation > generation && j.State == "running" })
+		seen := c.sees("blobs", func(now *clusterpb.Job) bool {
+			return now.Generation > j.Generation && now.State == "running"
+		})
 		c.workers[1].signal(syscall.SIGCONT)
+		return seen
 	}},
-	{name: "coordinator killed", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
-		c.watch("blobs", past(at()))
+	{name: "coordinator killed", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) bool {
+		if !c.sees("blobs", past(at())) {
+			return false
+		}
 		c.coordinator.kill()
 		c.startCoordinator()
+		return true
 	}},
-	{name: "everything killed twice", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
+	{name: "everything killed twice", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) bool {
 		for range 2 {
-			c.watch("blobs", past(at()))
+			if !c.sees("blobs", past(at())) {
+				return false
+			}
 			c.killAll()
 			c.startCoordinator()
 			c.startWorkers(2)
 		}
+		return true
 	}},
-	{name: "stopped and resumed", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
-		c.stop(at())
+	{name: "stopped and resumed", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) bool {
+		if !c.stop(at()) {
+			return false
+		}
 		must(t, coordinatorProgram, "job", "resume", "blobs", "--coordinator", c.address)
+		return true
 	}},
-	{name: "resumed from an older step", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) {
-		c.stop(25 + at())
+	{name: "resumed from an older step", workers: 2, disturb: func(t testing.TB, c *cluster, at func() uint64) bool {
+		if !c.stop(25 + at()) {
+			return false
+		}
 		oldest := c.checkpoints()[0].Step
 		must(t, coordinatorProgram, "job", "resume", "blobs", "--step", fmt.Sprint(oldest), "--coordinator", c.address)
+		return true
 	}},
 	{name: "newest checkpoint has a flipped byte", workers: 2, disturb: damaged(func(t testing.TB, path string) {
 		b := read(t, path)
@@ -113,15 +140,20 @@ var runs = []run{
 	})},
 }
 
-// stop stops the job once it is past a step, which leaves a checkpoint of the step it stopped at.
-func (c *cluster) stop(after uint64) {
+// stop stops the job once it is past a step, which leaves a checkpoint of the step it stopped at. It returns false
+// where the job ends before.
+func (c *cluster) stop(after uint64) bool {
 	c.t.Helper()
 	c.watch("blobs", past(after))
-	must(c.t, coordinatorProgram, "job", "stop", "blobs", "--coordinator", c.address)
-	j := c.watch("blobs", func(j *clusterpb.Job) bool { return j.State == "stopped" })
-	if j.CommittedStep < after {
-		c.t.Errorf("stopped after step %d with a checkpoint of step %d", after, j.CommittedStep)
+	o := call(c.t, coordinatorProgram, "job", "stop", "blobs", "--coordinator", c.address)
+	j := c.watch("blobs", func(j *clusterpb.Job) bool { return j.State == "stopped" || j.State == "done" })
+	if j.State == "done" {
+		return false
 	}
+	if o.code != 0 || j.CommittedStep < after {
+		c.t.Errorf("stopped after step %d with a checkpoint of step %d: %s", after, j.CommittedStep, o.stderr)
+	}
+	return true
 }
 
 // checkpoints are the job's, by step.
@@ -136,9 +168,11 @@ func (c *cluster) checkpoints() []*clusterpb.Manifest {
 
 // damaged stops the job, does something to a file of its newest checkpoint and resumes: the loss must be told, with the
 // file's name, and an older checkpoint used.
-func damaged(do func(t testing.TB, path string)) func(testing.TB, *cluster, func() uint64) {
-	return func(t testing.TB, c *cluster, at func() uint64) {
-		c.stop(25 + at()) // so that there are older ones
+func damaged(do func(t testing.TB, path string)) func(testing.TB, *cluster, func() uint64) bool {
+	return func(t testing.TB, c *cluster, at func() uint64) bool {
+		if !c.stop(25 + at()) { // so that there are older ones
+			return false
+		}
 		all := c.checkpoints()
 		newest := all[len(all)-1]
 		file := newest.Files[1]
@@ -156,6 +190,7 @@ func damaged(do func(t testing.TB, path string)) func(testing.TB, *cluster, func
 		if !slices.ContainsFunc(events, func(e *clusterpb.LogEvent) bool { return strings.Contains(e.Text, file.Path) }) {
 			t.Errorf("no event names %s: %v", file.Path, events)
 		}
+		return true
 	}
 }
 
@@ -181,16 +216,15 @@ func TestSameBits(t *testing.T) {
 			if r.long && testing.Short() {
 				t.Skip("scripts/test --long has it")
 			}
-			c := newCluster(t)
-			if r.carrier != "" {
-				c.carrier = r.carrier
-			}
-			c.threads = r.threads
-			c.startWorkers(r.workers)
-			must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
-			if r.disturb != nil {
-				r.disturb(t, c, at)
-			}
+			c := inTime(t, func(c *cluster) bool {
+				if r.carrier != "" {
+					c.carrier = r.carrier
+				}
+				c.threads = r.threads
+				c.startWorkers(r.workers)
+				must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
+				return r.disturb == nil || r.disturb(t, c, at)
+			})
 			got := c.ended("blobs")
 			if want == "" {
 				want = got

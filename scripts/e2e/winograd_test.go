@@ -30,17 +30,22 @@ checkpoint: {every: 5}
 		resumed   bool
 	}{{"on", on, 1, false}, {"off", off, 1, false}, {"off, two workers", off, 2, false}, {"off, resumed", off, 2, true}} {
 		t.Run(r.name, func(t *testing.T) {
-			c := newCluster(t)
-			c.startWorkers(r.workers)
-			must(t, coordinatorProgram, "job", "submit", r.job, "--coordinator", c.address)
-			if r.resumed {
-				c.stop(7)
+			c := inTime(t, func(c *cluster) bool {
+				c.startWorkers(r.workers)
+				must(t, coordinatorProgram, "job", "submit", r.job, "--coordinator", c.address)
+				if !r.resumed {
+					return true
+				}
+				if !c.stop(7) {
+					return false
+				}
 				c.killAll()
 				c.startCoordinator()
 				c.threads = 3
 				c.startWorkers(1)
 				must(t, coordinatorProgram, "job", "submit", "--resume", r.job, "--coordinator", c.address)
-			}
+				return true
+			})
 			digest := c.ended("blobs")
 			if want, ok := digests[r.job]; ok && digest != want {
 				t.Errorf("digest %s, on one worker it is %s", digest, want)
