@@ -158,7 +158,8 @@ func TestDevicesOfSeveralKinds(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(out) {
-		if len([]rune(line)) > 101 {
+		// A numerics id is one word, which whoever copies it wants in one piece.
+		if len([]rune(line)) > 101 && len(strings.Fields(line)) > 1 {
 			t.Errorf("%d columns: %s", len([]rune(line)), line)
 		}
 	}
