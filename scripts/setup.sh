@@ -187,7 +187,8 @@ build_emulator() {
 build() {
 	use_cuda
 	say "building bin/coordinator and bin/worker (minutes the first time, seconds after)"
-	(cd "$root" && go build -o bin/ ./coordinator ./worker) || die "the build failed; see above"
+	(cd "$root" && go build -o bin/ ${COLONNADE_VERSION:+-ldflags "-X colonnade/checkpoint/cli.given=$COLONNADE_VERSION"} \
+		./coordinator ./worker) || die "the build failed; see above"
 }
 
 # fashion_pack SPLIT FILE packs Fashion-MNIST's images for training or testing, train or test, unless the file is there.
