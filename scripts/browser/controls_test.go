@@ -162,6 +162,19 @@ func pictures(l *looking, ctx context.Context, r *Rig) {
 		document.querySelectorAll(".examples .guess").length >= 40 && document.querySelectorAll(".nearest").length === 5`))
 }
 
+// evaluations: the newest ten are shown, and all when they are asked for.
+func evaluations(l *looking, ctx context.Context, r *Rig) {
+	_, err := r.Await(ctx, job, "has many evaluations", func(j *clusterpb.Job) bool { return len(j.Evaluations) > 11 })
+	l.must(err)
+	tab := l.tab(Looks[2], r.URL(1, "/jobs/"+job))
+	const rows = `document.querySelectorAll("section:has(#evaluations) tbody tr").length`
+	l.must(tab.Until("ten are shown", rows+" === 10"))
+	l.must(tab.Press("section:has(#evaluations)", "all "))
+	l.must(tab.Until("all are shown", rows+" > 11"))
+	l.must(tab.Press("section:has(#evaluations)", "newest"))
+	l.must(tab.Until("ten are shown again", rows+" === 10"))
+}
+
 // queue: jobs that wait stand in the order they will have workers in, each with its reason, and a lower priority puts
 // the first behind the second.
 func queue(l *looking, ctx context.Context, r *Rig) {

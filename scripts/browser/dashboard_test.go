@@ -82,7 +82,8 @@ func TestDashboard(t *testing.T) {
 	}{
 		{"pages", pages}, {"accessible", accessible}, {"first pixel", firstPixel}, {"live through a reload", reload},
 		{"a worker is killed", workerKilled}, {"drain", drain}, {"the leader is killed", leaderKilled},
-		{"stop and resume", stopResume}, {"controls", controls}, {"logs", logLines}, {"pictures", pictures}, {"queue", queue},
+		{"stop and resume", stopResume}, {"controls", controls}, {"logs", logLines}, {"pictures", pictures},
+		{"evaluations", evaluations}, {"queue", queue},
 	} {
 		if !t.Run(s.name, func(t *testing.T) { s.f(&looking{t, l.b}, ctx, r) }) {
 			return

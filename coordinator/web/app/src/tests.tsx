@@ -1,18 +1,24 @@
 // How well a job does: its own evaluations, and what coordinator evaluate has had tested.
 
+import { useState } from "preact/hooks";
 import { useAnswer } from "./answer";
 import type { Job, Tested } from "./api";
 import { dated, loss, percent, whole } from "./format";
 import { Section, State, Table } from "./parts";
 import { refetch } from "./state";
 
+/** How many rows are shown before they are asked for: a job of a hundred epochs would fill a phone ten times. */
+const few = 10;
+
 export function Evaluations({ job: j }: { job: Job }) {
+  const [all, setAll] = useState(false);
   if (j.evaluations.length === 0) return null;
+  const newest = [...j.evaluations].reverse();
   return (
     <Section title="Evaluations" id="evaluations">
       <Table label="Evaluations, newest first" heads={["Epoch", "Step", "Training loss", "Test loss", "Top-1 error",
         "Top-5 error", "Rate"]} right={[0, 1, 2, 3, 4, 5, 6]}>
-        {[...j.evaluations].reverse().slice(0, 100).map((e) => (
+        {(all ? newest : newest.slice(0, few)).map((e) => (
           <tr key={e.step}>
             <th scope="row" class="n">{e.epoch}</th><td class="n">{whole(e.step)}</td>
             <td class="n">{loss(e.train_loss)}</td><td class="n">{loss(e.loss)}</td>
@@ -21,6 +27,11 @@ export function Evaluations({ job: j }: { job: Job }) {
           </tr>
         ))}
       </Table>
+      {newest.length > few && (
+        <button type="button" aria-expanded={all} onClick={() => setAll(!all)}>
+          {all ? `newest ${few} only` : `all ${newest.length} evaluations`}
+        </button>
+      )}
     </Section>
   );
 }
