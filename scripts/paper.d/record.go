@@ -18,7 +18,8 @@ import (
 type record struct {
 	Name        string       `json:"name"`
 	Done        bool         `json:"done"`
-	Steps       uint64       `json:"steps"` // done
+	Diverged    bool         `json:"diverged,omitempty"` // the guard paused it for good
+	Steps       uint64       `json:"steps"`              // done
 	Of          uint64       `json:"of"`
 	Kills       int          `json:"kills"`
 	Digest      string       `json:"digest"`
@@ -67,6 +68,7 @@ func (e evaluation) error1() float64 { return e.Top1 / float64(max(e.Images, 1))
 // take adds an update. A loss that is told again is the step's before.
 func (r *record) take(u update) {
 	j := u.Job
+	r.Diverged = j.State == "paused"
 	r.Done, r.Steps, r.Of, r.Evaluations, r.Numerics = j.State == "done", max(r.Steps, j.Step), j.Steps, j.Evaluations,
 		j.Numerics
 	if r.Done {
@@ -109,7 +111,7 @@ func (r *record) fall() (first, last float64) {
 }
 
 // finished says whether a run has what it is for.
-func (w run) finished(r *record) bool { return r.Done || w.until && r.reached() > 0 }
+func (w run) finished(r *record) bool { return r.Done || r.Diverged || w.until && r.reached() > 0 }
 
 // file is where a run's record lies while it is worked on, keptFile where it is kept.
 func (o options) file(name string) string     { return filepath.Join(o.data, name+".json") }
