@@ -91,7 +91,7 @@ func TestStoppedWorkerIsNamed(t *testing.T) {
 // so do its links. It is named as stuck, with the phase and step it is really in; after the grace a spare has its cell,
 // from memory, to the same end. When it comes out of it, what it was given is over, and it is a spare.
 func TestStuckWorkerIsReplaced(t *testing.T) {
-	job := memoryJob(t, "alexnet-32", 32, 120)
+	job := memoryJob(t, "alexnet-32", 32, 250)
 	clean := newCluster(t)
 	clean.startWorkers(1)
 	must(t, coordinatorProgram, "job", "submit", job, "--coordinator", clean.address)

@@ -145,7 +145,7 @@ func sizes(tiny int) []size {
 	if testing.Short() {
 		runs = 1
 	}
-	return []size{{"tiny", 16, tiny, math.MaxInt}, {"alexnet-32", 32, 80, runs}}
+	return []size{{"tiny", 16, tiny, math.MaxInt}, {"alexnet-32", 32, 200, runs}}
 }
 
 func first[T any](list []T, n int) []T { return list[:min(n, len(list))] }
