@@ -21,8 +21,8 @@ type run struct {
 }
 
 // figure1Runs are the jobs of figure 1, each at several rates: the paper chose either's for the fastest training. At
-// the job's own rate a run goes on until a quarter of the images is wrong, which took it that many epochs; others get no
-// more. Rates go on to where training is slower again.
+// the job's own rate a run goes on until a quarter of the images is wrong, which took it that many epochs; others get
+// no more. Rates go on to where training is slower again.
 var figure1Runs = []struct {
 	job    string
 	epochs int
