@@ -42,6 +42,9 @@ func TestRunsAreJobs(t *testing.T) {
 			filepath.Dir(j.Data.Test) != "/packs" || r.epochs > 0 && j.Recipe.Epochs != r.epochs {
 			t.Errorf("%s: job %+v", r.name, j)
 		}
+		if want, err := strconv.ParseFloat(r.rate, 64); r.rate != "" && (err != nil || j.Recipe.Rate != want) {
+			t.Errorf("%s: rate %v, want %s", r.name, j.Recipe.Rate, r.rate)
+		}
 		last := 1
 		for _, d := range j.Recipe.Schedule {
 			if d.Epoch <= last || d.Epoch > j.Recipe.Epochs {
@@ -81,6 +84,34 @@ func TestRecord(t *testing.T) {
 	}
 	if back, err := readRecord(o.file("x"), "x"); err != nil || len(back.Evaluations) != 2 || back.Digest != "ab" {
 		t.Errorf("%+v, %v", back, err)
+	}
+}
+
+// TestFastest: of a job's rates the one with the fewest epochs to a quarter counts, and all others are told.
+func TestFastest(t *testing.T) {
+	at := func(epochs ...uint64) *record {
+		r := &record{Of: 9}
+		for i, errors := range epochs {
+			r.Evaluations = append(r.Evaluations, evaluation{Epoch: uint64(i + 1), Images: 100, Top1: float64(errors)})
+		}
+		return r
+	}
+	all := map[string]*record{}
+	for _, w := range runs() {
+		all[w.name] = &record{}
+	}
+	all["figure1-relu"], all["figure1-relu-0.002"] = at(40, 30, 25), &record{Of: 9, Diverged: true}
+	if got, want := epochs(all, "figure1-relu"),
+		"3, at a rate of 0.001 (0.00025: not run, 0.0005: not run, 0.002: diverged)"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	all["figure1-relu-0.0005"], all["figure1-relu-0.00025"] = at(40, 24), at(40, 26)
+	if got, want := epochs(all, "figure1-relu"),
+		"2, at a rate of 0.0005 (0.00025: not in 2: 26.0 %, 0.001: 3, 0.002: diverged)"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := fastest(all, "figure1-tanh").name; !strings.HasPrefix(got, "figure1-tanh") {
+		t.Errorf("nothing was run, and %q is the fastest", got)
 	}
 }
 

@@ -29,6 +29,8 @@ func (o options) report() error {
 		state, score := fmt.Sprintf("%d/%d", r.Steps, r.Of), "-"
 		if r.Done {
 			state = "done"
+		} else if r.Diverged {
+			state = "diverged"
 		}
 		if e, ok := r.last(); ok {
 			score = fmt.Sprintf("%.2f %%", e)
@@ -171,8 +173,8 @@ func seeds(all map[string]*record, job string) string {
 	return fmt.Sprintf("%.2f %% (%s)", sum/float64(len(each)), strings.Join(each, ", "))
 }
 
-// fastest is the run of a job of figure 1 that came to a quarter of the images first; where none has, the
-// first.
+// fastest is the run of a job of figure 1 that came to a quarter of the images first; where none has, one
+// of them.
 func fastest(all map[string]*record, job string) (best run) {
 	least := uint64(math.MaxUint64)
 	for _, w := range runs() {
