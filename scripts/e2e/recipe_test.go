@@ -43,7 +43,7 @@ func (c *cluster) course() (digest string, rates []float64) {
 // kill behind a division and a stop with a resume behind the next one: everything is gone on with from the log's
 // evaluations, and the rates and the digest are those of the undisturbed run.
 func TestPlateauThroughKills(t *testing.T) {
-	const epochs = 16
+	const epochs = 60
 	job := recipeJob(t, epochs, "  plateau: {divide: 10, patience: 2, improvement: 0.2, measure: loss, drops: 3}")
 	run := func(c *cluster) {
 		c.startWorkers(2)
@@ -95,7 +95,7 @@ func TestPlateauThroughKills(t *testing.T) {
 // TestFrozenLayersThroughKills freezes a layer from the start and another from the third epoch on, and kills a worker
 // in each stretch: they stay to the bit, the rest moves, and the digest is that of the undisturbed run.
 func TestFrozenLayersThroughKills(t *testing.T) {
-	const epochs = 12
+	const epochs = 40
 	job := recipeJob(t, epochs, `  layers:
     - {layer: conv2, freeze: 1}
     - {layer: [conv1, "fc4"], freeze: 3}`)
@@ -115,8 +115,8 @@ func TestFrozenLayersThroughKills(t *testing.T) {
 		}
 		c.workers[2].kill()
 		c.startWorker(2)
-		c.ended("blobs")
-		return len(c.generations()) >= 3
+		done := c.watch("blobs", func(j *clusterpb.Job) bool { return j.State == "done" })
+		return done.Generation >= 3
 	})
 	if got := c.ended("blobs"); got != want {
 		t.Errorf("digest %s, undisturbed it is %s", got, want)
