@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+
+	"colonnade/proto/clusterpb"
 )
 
 // TestReplicas trains two replicas of two columns on one, two and four workers, with one of them killed, and wants one
@@ -17,9 +19,9 @@ columns: 2
 replicas: 2
 seed: 5
 data: {train: %s, test: %s}
-recipe: {batch: 20, steps: 30, rate: 0.01}
+recipe: {batch: 20, steps: 120, rate: 0.01}
 augment: {crop: random, flip: true}
-checkpoint: {every: 5}
+checkpoint: {every: 20}
 `, train, test))
 	want := ""
 	for _, r := range []struct {
@@ -28,13 +30,18 @@ checkpoint: {every: 5}
 		killed  bool
 	}{{"one worker", 1, false}, {"two workers", 2, false}, {"four workers", 4, false}, {"four, one killed", 4, true}} {
 		t.Run(r.name, func(t *testing.T) {
-			c := newCluster(t)
-			c.startWorkers(r.workers)
-			must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
-			if r.killed {
-				c.watch("blobs", past(7))
+			c := inTime(t, func(c *cluster) bool {
+				c.startWorkers(r.workers)
+				must(t, coordinatorProgram, "job", "submit", job, "--coordinator", c.address)
+				if !r.killed {
+					return true
+				}
+				if !c.sees("blobs", past(7)) {
+					return false
+				}
 				c.workers[3].kill()
-			}
+				return c.sees("blobs", func(j *clusterpb.Job) bool { return j.Generation > 1 })
+			})
 			got := c.ended("blobs")
 			if want == "" {
 				want = got
@@ -44,7 +51,7 @@ checkpoint: {every: 5}
 			}
 			all := c.checkpoints()
 			last := all[len(all)-1]
-			if last.Step != 30 || len(last.Files) != 4 {
+			if last.Step != 120 || len(last.Files) != 4 {
 				t.Fatalf("last checkpoint is %v", last)
 			}
 			states := map[int32]string{} // by column

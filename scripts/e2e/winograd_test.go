@@ -7,7 +7,7 @@ import (
 )
 
 // TestWinogradOff trains a job with Winograd's algorithm and without it: two digests, and the second is the same on one
-// worker, on two, and when the job is gone on with by other workers with other threads.
+// worker, on two, and when the job is gone on with by workers with other threads.
 func TestWinogradOff(t *testing.T) {
 	train, test := idx(t, "train", 200), idx(t, "test", 50)
 	text := `
@@ -17,8 +17,8 @@ columns: 2
 seed: 5
 winograd: on
 data: {train: ` + train + `, test: ` + test + `}
-recipe: {batch: 20, steps: 30, rate: 0.01}
-checkpoint: {every: 5}
+recipe: {batch: 20, steps: 200, rate: 0.01}
+checkpoint: {every: 40}
 `
 	dir := t.TempDir()
 	on := write(t, filepath.Join(dir, "on.yaml"), []byte(text))
@@ -42,7 +42,7 @@ checkpoint: {every: 5}
 				c.killAll()
 				c.startCoordinator()
 				c.threads = 3
-				c.startWorkers(1)
+				c.startWorkers(2)
 				must(t, coordinatorProgram, "job", "submit", "--resume", r.job, "--coordinator", c.address)
 				return true
 			})
