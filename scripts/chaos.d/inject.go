@@ -83,7 +83,13 @@ func (r *run) disturb(ctx context.Context, f *fault, i *injected) (func() error,
 		i.What += fmt.Sprintf(", node %d", node+1)
 		return func() error { return r.network.Unplug(node, false) }, r.network.Unplug(node, true)
 	case "disk full":
-		return r.fill(r.fullDir(f.pick), i)
+		node := f.pick % nodes
+		delete(r.roomy, node)
+		over, err := r.fill(r.fullDir(f.pick), i)
+		return func() error {
+			r.roomy[node] = true
+			return over()
+		}, err
 	case "memory full":
 		w := r.training(f.pick)
 		over, err := r.fill(r.c.MemoryOf(w), i)

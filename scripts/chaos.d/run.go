@@ -86,6 +86,8 @@ type run struct {
 	stopped map[*cluster.Process]bool
 	mounted []string
 	expects map[*cluster.Process]bool // ended by us
+	roomy   map[int]bool              // coordinators whose disk was full and has room again
+	ended   []string                  // processes that ended by themselves and were started again
 
 	mu     sync.Mutex
 	places []place // of cells, oldest first
@@ -98,7 +100,7 @@ func disturb(ctx context.Context, s settings, p plan) (o *outcome) {
 	o = &outcome{Seed: p.seed, Apart: p.apart}
 	dir := filepath.Join(s.dir, fmt.Sprintf("seed-%d", p.seed))
 	r := &run{settings: s, plan: p, stopped: map[*cluster.Process]bool{}, expects: map[*cluster.Process]bool{},
-		events: map[uint64]*clusterpb.LogEvent{}}
+		roomy: map[int]bool{}, events: map[uint64]*clusterpb.LogEvent{}}
 	err := r.whole(ctx, dir, o)
 	if err != nil && ctx.Err() == nil {
 		o.Trouble, o.Kept = err.Error(), dir
@@ -198,6 +200,10 @@ func (r *run) watch(ctx context.Context) {
 		if ended(r.last()) {
 			return
 		}
+		select { // without a leader every answer is an error, at once
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
 	}
 }
 
@@ -267,7 +273,7 @@ func (r *run) loop(ctx context.Context) error {
 		if ended(j) {
 			return r.judge(j)
 		}
-		if err := r.due(now); err != nil {
+		if err := errors.Join(r.due(now), r.again()); err != nil {
 			return err
 		}
 		if r.length > 0 && len(r.points) > 0 && now.After(r.points[0].at.Add(r.length)) {
@@ -340,6 +346,24 @@ func (r *run) due(now time.Time) error {
 	return nil
 }
 
+// again does what a coordinator asks for that ends because its disk is full: it is started again when there is room.
+// Two of them would be a majority that never comes back.
+func (r *run) again() error {
+	for n := range coordinators {
+		p := r.c.Coordinators[n]
+		if !r.roomy[n] || p.Ended() == "" || r.expects[p] {
+			continue
+		}
+		r.say("start node %d, which had ended by itself", n+1)
+		r.ended = append(r.ended, howEnded(p))
+		r.moved = time.Now()
+		if err := r.c.StartCoordinator(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (r *run) in(d time.Duration, do func() error) {
 	r.queue = append(r.queue, action{time.Now().Add(d), do})
 }
@@ -389,13 +413,18 @@ func (r *run) after(ctx context.Context) error {
 }
 
 // unexpected are processes that ended without our doing.
-func (r *run) unexpected() (out []string) {
+func (r *run) unexpected() []string {
+	out := r.ended
 	for _, p := range slices.Concat(r.c.Coordinators, r.c.Workers) {
 		if p != nil && p.Ended() != "" && !r.expects[p] {
-			out = append(out, fmt.Sprintf("%s: %s", filepath.Base(p.Log), p.Ended()))
+			out = append(out, howEnded(p))
 		}
 	}
 	return out
+}
+
+func howEnded(p *cluster.Process) string {
+	return fmt.Sprintf("%s: %s", filepath.Base(p.Log), p.Ended())
 }
 
 // panics looks for what a program must never print.
