@@ -3,13 +3,17 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"colonnade/scripts/cluster"
 )
 
 func everything(need) bool { return true }
@@ -78,6 +82,39 @@ func TestWipeKeepsWhatFills(t *testing.T) {
 	}
 	if err := wipe(filepath.Join(dir, "none")); err != nil {
 		t.Errorf("a directory that there is not: %v", err)
+	}
+}
+
+// TestAgain has a coordinator end by itself: it is started again once its full disk has room, and not before, and not
+// where the plan has killed it.
+func TestAgain(t *testing.T) {
+	launcher := cluster.NewLauncher()
+	defer launcher.Close()
+	network := cluster.Loopback(launcher, nodes)
+	defer network.Close()
+	c, err := cluster.New(cluster.Config{Dir: t.TempDir(), Memory: t.TempDir(), Coordinator: "false", Worker: "false",
+		Coordinators: coordinators, Workers: workers}, launcher, network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{c: c, log: io.Discard, expects: map[*cluster.Process]bool{}, roomy: map[int]bool{}}
+	for n := range coordinators {
+		if err := c.StartCoordinator(n); err != nil {
+			t.Fatal(err)
+		}
+		<-c.Coordinators[n].Done()
+	}
+	first := slices.Clone(c.Coordinators)
+	r.roomy[1], r.roomy[2], r.expects[first[2]] = true, true, true
+	if err := r.again(); err != nil {
+		t.Fatal(err)
+	}
+	if c.Coordinators[0] != first[0] || c.Coordinators[1] == first[1] || c.Coordinators[2] != first[2] {
+		t.Errorf("started again: %t, %t, %t; want the second only", c.Coordinators[0] != first[0],
+			c.Coordinators[1] != first[1], c.Coordinators[2] != first[2])
+	}
+	if len(r.ended) != 1 || !strings.Contains(r.ended[0], "coordinator-2.log: exit status 1") {
+		t.Errorf("said to have ended by themselves: %q", r.ended)
 	}
 }
 
