@@ -86,8 +86,8 @@ type run struct {
 	stopped map[*cluster.Process]bool
 	mounted []string
 	expects map[*cluster.Process]bool // ended by us
-	roomy   map[int]bool              // coordinators whose disk was full and has room again
-	ended   []string                  // processes that ended by themselves and were started again
+	roomy   map[int]bool              // nodes whose disk was full and has room again
+	ended   []string                  // how those ended that again started
 
 	mu     sync.Mutex
 	places []place // of cells, oldest first

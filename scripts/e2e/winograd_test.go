@@ -47,6 +47,9 @@ checkpoint: {every: 40}
 				return true
 			})
 			digest := c.ended("blobs")
+			if all := c.generations(); r.resumed && !strings.Contains(all[len(all)-1], " from step ") {
+				t.Errorf("gone on with from the start: %q", all)
+			}
 			if want, ok := digests[r.job]; ok && digest != want {
 				t.Errorf("digest %s, on one worker it is %s", digest, want)
 			}
