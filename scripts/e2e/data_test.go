@@ -33,11 +33,11 @@ func write(t testing.TB, path string, b []byte) string {
 	return path
 }
 
-// jobSteps is how long the job of jobFile runs.
+// jobSteps is how long the job of jobFile runs in most tests.
 const jobSteps = 120
 
 // jobFile writes the job that most tests train: alexnet-32 in two columns, checkpoints often.
-func jobFile(t testing.TB, train, test string) string {
+func jobFile(t testing.TB, train, test string, steps int) string {
 	t.Helper()
 	return write(t, filepath.Join(t.TempDir(), "job.yaml"), fmt.Appendf(nil, `
 job: blobs
@@ -48,5 +48,5 @@ data: {train: %s, test: %s}
 recipe: {batch: 32, steps: %d, rate: 0.01}
 augment: {crop: random, flip: true}
 checkpoint: {every: 10, keep: 3}
-`, train, test, jobSteps))
+`, train, test, steps))
 }

@@ -23,7 +23,8 @@ func finalDigest(t testing.TB, output string) string {
 
 // TestDevInterrupted interrupts `coordinator dev` once, then twice, and goes on each time: the end is the same.
 func TestDevInterrupted(t *testing.T) {
-	job := jobFile(t, idx(t, "train", 1000), idx(t, "test", 200))
+	const steps = 500 // seconds are left behind each interrupt, on the fastest machine too
+	job := jobFile(t, idx(t, "train", 1000), idx(t, "test", 200), steps)
 	want := finalDigest(t, must(t, coordinatorProgram, "dev", "--workers", "1", "--data", t.TempDir(), job))
 
 	dir := t.TempDir()
@@ -97,7 +98,7 @@ func TestWrongInputs(t *testing.T) {
 
 	// The pack is replaced by another one after the job was submitted.
 	train, test := idx(t, "train", 1000), idx(t, "test", 200)
-	must(t, coordinatorProgram, "job", "submit", jobFile(t, train, test), "--coordinator", c.address)
+	must(t, coordinatorProgram, "job", "submit", jobFile(t, train, test, jobSteps), "--coordinator", c.address)
 	write(t, train, read(t, test))
 	c.startWorkers(1)
 	watched := call(t, coordinatorProgram, "job", "watch", "blobs", "--coordinator", c.address)

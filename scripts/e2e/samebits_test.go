@@ -205,7 +205,7 @@ func (c *cluster) status() *clusterpb.StatusReply {
 
 // TestSameBits trains one job in many ways, with processes killed at random steps, and wants one digest.
 func TestSameBits(t *testing.T) {
-	job := jobFile(t, idx(t, "train", 1000), idx(t, "test", 200))
+	job := jobFile(t, idx(t, "train", 1000), idx(t, "test", 200), jobSteps)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("random steps from seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
